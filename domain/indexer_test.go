@@ -1,0 +1,240 @@
+package domain
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+func TestWhatTheNextRegistrationWaitsFor(t *testing.T) {
+	s := time.Second
+	granted := func(heartbeat, ttl time.Duration) ports.Lease { return ports.Lease{Heartbeat: heartbeat, TTL: ttl} }
+	down := errors.New("connection refused")
+	for _, c := range []struct {
+		name      string
+		heartbeat time.Duration
+		lease     ports.Lease
+		err       error
+		want      time.Duration // before jitter takes up to a tenth
+	}{
+		{"a lease as asked", 60 * s, granted(60*s, 66*s), nil, 60 * s},
+		{"a native that wants it sooner", 60 * s, granted(20*s, 22*s), nil, 20 * s},
+		{"a native that says nothing of it", 60 * s, granted(0, 66*s), nil, 60 * s},
+		{"a native that floods", 60 * s, granted(1, 66*s), nil, s},
+		{"a negative heartbeat", 60 * s, granted(-5*s, 66*s), nil, s},
+		{"a native that would never hear again", 60 * s, granted(math.MaxInt64, math.MaxInt64), nil, 60 * s},
+		{"a TTL that ends before the heartbeat", 60 * s, granted(60*s, 20*s), nil, 18 * s},
+		{"a TTL of nothing", 60 * s, granted(60*s, 1), nil, s},
+		{"less than a second, as configured", 200 * time.Millisecond, granted(1, 0), nil, 200 * time.Millisecond},
+		{"no answer", 60 * s, ports.Lease{Unconfirmed: true}, nil, 60 * s},
+		{"a refusal that would only be repeated", 60 * s, ports.Lease{}, ports.Refuse(ports.CodeAddrInvalid, "x"), 60 * s},
+		{"a busy native", 60 * s, ports.Lease{}, ports.Refuse(ports.CodeBusy, "x"), s},
+		{"a failure", 60 * s, ports.Lease{}, down, s},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := renewal{heartbeat: c.heartbeat}
+			if got := r.after(c.lease, c.err, 0); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			r = renewal{heartbeat: c.heartbeat}
+			if got := r.after(c.lease, c.err, 0.999999); got < c.want*9/10 || got > c.want*91/100 {
+				t.Errorf("with full jitter got %v, want 90 %% of %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFailuresBackOffToHalfAHeartbeatAndNoFurther(t *testing.T) {
+	r := renewal{heartbeat: time.Minute}
+	for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30, 30} {
+		if got := r.after(ports.Lease{}, errors.New("down"), 0); got != want*time.Second {
+			t.Errorf("pause %d is %v, want %v", i, got, want*time.Second)
+		}
+		r.due(errors.New("down"))
+	}
+	r.after(ports.Lease{}, nil, 0)
+	r.due(nil)
+	if got := r.after(ports.Lease{}, errors.New("down"), 0); got != time.Second {
+		t.Errorf("after a lease that stood, the first pause is %v, want 1s", got)
+	}
+}
+
+func TestALostConnectionIsMadeUpForAtOnceButNotForEver(t *testing.T) {
+	r := renewal{heartbeat: time.Minute}
+	if got := r.dropped(0.999); got >= time.Second/2 {
+		t.Errorf("the first time it waits %v, want less than half a second", got)
+	}
+	for i, want := range []time.Duration{1, 2, 4, 8} {
+		r.after(ports.Lease{}, nil, 0) // a lease, and dropped again before it was due
+		if got := r.dropped(0); got != want*time.Second {
+			t.Errorf("drop %d waits %v, want %v", i+2, got, want*time.Second)
+		}
+	}
+}
+
+// scriptedNative answers as the test says and notes when it was asked.
+type scriptedNative struct {
+	mu     sync.Mutex
+	asked  []time.Time
+	answer func(n int) (ports.Lease, error)
+	lost   chan struct{}
+}
+
+func (n *scriptedNative) Register(_ context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if sender != "me" || r.PeerID != "me" || r.Addr != "here" {
+		panic("not what was described")
+	}
+	n.asked = append(n.asked, time.Now())
+	n.lost = make(chan struct{})
+	return n.answer(len(n.asked))
+}
+
+func (n *scriptedNative) Disconnected() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lost
+}
+
+func (n *scriptedNative) times() []time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]time.Time(nil), n.asked...)
+}
+
+type eventLog struct {
+	mu     sync.Mutex
+	events []ports.Event
+}
+
+func (l *eventLog) Observe(e ports.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = append(l.events, e)
+}
+
+func (l *eventLog) count(kind ports.EventKind) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*eventLog, func()) {
+	events := &eventLog{}
+	x, err := NewIndexer("me", heartbeat, natives, func() ports.Registration {
+		return ports.Registration{PeerID: "me", Addr: "here"}
+	}, events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = x.Run(ctx) }()
+	return events, func() { cancel(); <-done }
+}
+
+func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }}
+		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
+		defer stop()
+		synctest.Wait()
+		if asked := native.times(); len(asked) != 1 || !asked[0].Equal(began) {
+			t.Fatalf("registered at %v, want at once", asked)
+		}
+		time.Sleep(time.Hour)
+		asked := native.times()
+		for i := 1; i < len(asked); i++ {
+			if d := asked[i].Sub(asked[i-1]); d < 54*time.Second || d > time.Minute {
+				t.Errorf("heartbeat %d came after %v, want 54 s to 60 s", i, d)
+			}
+		}
+		if n := events.count(ports.EventLeaseGranted); n != len(asked) || n < 60 {
+			t.Errorf("%d leases were told of, %d granted, want at least 60", n, len(asked))
+		}
+	})
+}
+
+func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		grant := func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }
+		dies, stays := &scriptedNative{answer: grant}, &scriptedNative{answer: grant}
+		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"dies": dies, "stays": stays})
+		defer stop()
+		time.Sleep(10 * time.Second)
+		dies.mu.Lock()
+		dies.answer = func(int) (ports.Lease, error) { return ports.Lease{}, errors.New("connection refused") }
+		died := time.Now()
+		close(dies.lost)
+		dies.mu.Unlock()
+		time.Sleep(time.Second)
+		if asked := dies.times(); len(asked) < 2 || asked[1].Sub(died) >= time.Second {
+			t.Errorf("asked %v, want again within a second of %v", asked, died)
+		}
+		if events.count(ports.EventLeaseLost) != 1 {
+			t.Errorf("%d leases lost were told of, want 1", events.count(ports.EventLeaseLost))
+		}
+		time.Sleep(20 * time.Minute)
+		dies.mu.Lock()
+		dies.answer = grant
+		dies.mu.Unlock()
+		back := time.Now()
+		time.Sleep(time.Minute)
+		if asked := dies.times(); asked[len(asked)-1].Before(back) {
+			t.Error("not registered within a minute of a native's return")
+		}
+		asked := stays.times()
+		for i := 1; i < len(asked); i++ {
+			if d := asked[i].Sub(asked[i-1]); d > time.Minute {
+				t.Errorf("the other lease waited %v", d)
+			}
+		}
+	})
+}
+
+func TestANativeThatNeverAnswersIsHeardFromOnceAHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &scriptedNative{answer: func(int) (ports.Lease, error) {
+			time.Sleep(ports.ExchangeTimeout)
+			return ports.Lease{Unconfirmed: true}, nil
+		}}
+		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": silent})
+		time.Sleep(10 * time.Minute)
+		stop()
+		if n := len(silent.times()); n < 10 || n > 12 {
+			t.Errorf("registered %d times in ten minutes, want once a heartbeat", n)
+		}
+		if events.count(ports.EventLeaseUnconfirmed) == 0 || events.count(ports.EventLeaseFailed) != 0 {
+			t.Error("silence is told of as something else than an unconfirmed lease")
+		}
+	})
+}
+
+func TestANativeThatDropsEveryConnectionIsNotFlooded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		native := &scriptedNative{}
+		native.answer = func(int) (ports.Lease, error) {
+			close(native.lost)
+			return DefaultTTLPolicy().Grant(time.Now()), nil
+		}
+		_, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
+		time.Sleep(10 * time.Minute)
+		stop()
+		if n := len(native.times()); n < 10 || n > 30 {
+			t.Errorf("registered %d times in ten minutes, want a few more than ten", n)
+		}
+	})
+}

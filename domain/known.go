@@ -1,0 +1,97 @@
+package domain
+
+import (
+	"container/list"
+	"sync"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// The known set is what this native has heard of and finds worth looking up: the
+// live entries, and those that are not alive here, whom knownSet holds.
+const (
+	// knownSlack is how many PeerIDs more than twice the live entries a native
+	// knows at most: room for a network that is larger than what this native has
+	// seen alive, and 2 MB at most for one that is lied to.
+	knownSlack = 10_000
+	// maxMisses is how many refreshes in a row find nothing before a PeerID is
+	// forgotten: one may have run while the record was on its way.
+	maxMisses = 2
+)
+
+// knownSet holds the PeerIDs that are known and not alive here, oldest first.
+type knownSet struct {
+	mu     sync.Mutex
+	byID   map[ports.PeerID]*list.Element
+	oldest list.List // of *unfound
+}
+
+type unfound struct {
+	id     ports.PeerID
+	misses int
+}
+
+func newKnownSet() *knownSet { return &knownSet{byID: make(map[ports.PeerID]*list.Element)} }
+
+// add makes id known and returns who had to go for it, the oldest, if there were
+// more than limit.
+func (k *knownSet) add(id ports.PeerID, limit int) (evicted ports.PeerID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.byID[id]; ok {
+		return ""
+	}
+	k.byID[id] = k.oldest.PushBack(&unfound{id: id})
+	if k.oldest.Len() <= limit {
+		return ""
+	}
+	evicted = k.oldest.Front().Value.(*unfound).id
+	k.drop(evicted)
+	return evicted
+}
+
+// remove takes id out: it is alive here, and the live table knows it now.
+func (k *knownSet) remove(id ports.PeerID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop(id)
+}
+
+// missed counts a refresh that did not find id, and reports whether it is thereby forgotten.
+func (k *knownSet) missed(id ports.PeerID) (forgotten bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e, ok := k.byID[id]
+	if !ok {
+		return false
+	}
+	u := e.Value.(*unfound)
+	if u.misses++; u.misses < maxMisses {
+		return false
+	}
+	k.drop(id)
+	return true
+}
+
+func (k *knownSet) drop(id ports.PeerID) {
+	if e, ok := k.byID[id]; ok {
+		k.oldest.Remove(e)
+		delete(k.byID, id)
+	}
+}
+
+func (k *knownSet) all() []ports.PeerID {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := make([]ports.PeerID, 0, k.oldest.Len())
+	for e := k.oldest.Front(); e != nil; e = e.Next() {
+		ids = append(ids, e.Value.(*unfound).id)
+	}
+	return ids
+}
+
+func (k *knownSet) len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.oldest.Len()
+}

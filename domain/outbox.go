@@ -1,0 +1,210 @@
+package domain
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// storeTimeout is the deadline of one put and of one look-up: a peer that hangs
+	// costs a DHT operation 10 to 30 s otherwise (measured).
+	storeTimeout = 3 * time.Second
+	// announceDelay is how long a put may run before its entry is announced all the
+	// same: the local record answers already, and a put that everybody answers takes
+	// 5 to 7 ms (measured, 20 replicas on loopback).
+	announceDelay = 250 * time.Millisecond
+	// maxPuts bounds the puts at once. A put mostly waits; with a hung peer each waits
+	// storeTimeout, and 64 of them still let 20 entries a second through, the
+	// heartbeats of 1,200 indexers.
+	maxPuts = 64
+	// retryPut is the pause after a put that failed, doubled up to a refresh.
+	retryPut = time.Second
+)
+
+// outbox puts and announces what the registry granted, behind its back: at most
+// one flight a PeerID, and only its newest entry waiting. What waits is kept in
+// the records themselves, so that a heartbeat of a PeerID that waits already costs
+// nothing.
+type outbox struct {
+	registry  *Registry
+	store     ports.Store
+	announcer ports.Announcer
+
+	mu      sync.Mutex
+	ctx     context.Context // ends with Run; nil before it
+	running *sync.WaitGroup
+	flying  int
+	ready   []*record
+	delayed wheel[*record]
+}
+
+// outboxState is the outbox's part of a record, guarded by the shard's lock.
+type outboxState struct {
+	phase    phase
+	again    bool // offered while it flew
+	urgent   bool // and changed
+	alone    bool // the last put found no other node
+	failures uint8
+	due      time.Duration // when it may fly next, unless it is urgent
+}
+
+type phase uint8
+
+const (
+	idle    phase = iota
+	delayed       // waits for due
+	ready         // waits for a worker
+	flying        // is being put and announced
+)
+
+func newOutbox(r *Registry, store ports.Store, announcer ports.Announcer) *outbox {
+	return &outbox{registry: r, store: store, announcer: announcer, delayed: newWheel[*record](r.cfg.Policy.tick())}
+}
+
+// start lets what waits and what comes fly until ctx ends, in goroutines counted by running.
+func (o *outbox) start(ctx context.Context, running *sync.WaitGroup) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ctx, o.running = ctx, running
+	for range o.ready {
+		o.hire()
+	}
+}
+
+// offer asks for rec to be put and announced: at once if it is urgent, that is, new
+// or changed, else when its due time has come. The caller holds the shard's lock.
+func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
+	st := &rec.outbox
+	switch {
+	case st.phase == flying:
+		st.again, st.urgent = true, st.urgent || urgent
+	case st.phase == ready, st.phase == delayed && !urgent:
+		// It waits already, and its newest entry is read when it flies.
+	case urgent || now >= st.due:
+		st.phase = ready
+		o.mu.Lock()
+		o.ready = append(o.ready, rec)
+		o.hire()
+		o.mu.Unlock()
+	default:
+		o.delay(rec, st.due)
+	}
+}
+
+func (o *outbox) delay(rec *record, due time.Duration) {
+	rec.outbox.phase, rec.outbox.due = delayed, due
+	o.mu.Lock()
+	o.delayed.add(due, rec)
+	o.mu.Unlock()
+}
+
+// advance makes ready what has waited for its due time.
+func (o *outbox) advance(now time.Duration) {
+	for more := true; more; {
+		var due []*record
+		o.mu.Lock()
+		due, more = o.delayed.take(now, sweepBatch)
+		o.mu.Unlock()
+		for _, rec := range due {
+			s := o.registry.table.shard(rec.id)
+			s.mu.Lock()
+			if rec.outbox.phase == delayed && !rec.gone {
+				rec.outbox.phase = idle
+				o.offer(rec, now, false) // delays it again if it flew since
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// hire starts a worker if one more may run; the caller holds the lock.
+func (o *outbox) hire() {
+	if o.ctx != nil && o.ctx.Err() == nil && o.flying < maxPuts {
+		o.flying++
+		o.running.Go(o.work)
+	}
+}
+
+// work lets one entry fly after another until none is ready.
+func (o *outbox) work() {
+	for {
+		o.mu.Lock()
+		if len(o.ready) == 0 || o.ctx.Err() != nil {
+			o.flying--
+			o.mu.Unlock()
+			return
+		}
+		rec := o.ready[0]
+		o.ready[0] = nil
+		if o.ready = o.ready[1:]; len(o.ready) == 0 {
+			o.ready = nil
+		}
+		o.mu.Unlock()
+		o.fly(rec)
+	}
+}
+
+func (o *outbox) fly(rec *record) {
+	r := o.registry
+	s := r.table.shard(rec.id)
+	s.mu.Lock()
+	c := r.clock()
+	st := &rec.outbox
+	if s.live(rec.id, c.now) != rec || !rec.own {
+		st.phase = idle // its lease has ended, here at least: nobody's business any more
+		s.mu.Unlock()
+		return
+	}
+	st.phase, st.again, st.urgent = flying, false, false
+	st.due = c.now + r.cfg.Policy.putInterval()
+	entry := rec.entry(c)
+	s.mu.Unlock()
+
+	replicas, err := o.put(entry)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := r.clock().now
+	st.phase, st.alone = idle, err == nil && replicas == 0
+	switch {
+	case rec.gone:
+	case st.again:
+		o.offer(rec, now, st.urgent)
+	case err != nil:
+		pause := min(retryPut<<st.failures, r.cfg.Policy.Refresh)
+		st.failures = min(st.failures+1, 10)
+		o.delay(rec, now+pause)
+	default:
+		st.failures = 0
+	}
+}
+
+// put puts e, and announces it when that is done or takes its time.
+func (o *outbox) put(e Entry) (replicas int, err error) {
+	ctx, cancel := context.WithTimeout(o.ctx, storeTimeout)
+	defer cancel()
+	announced := make(chan struct{})
+	announce := func() {
+		defer close(announced)
+		err := o.announcer.Announce(ctx, e.PeerID)
+		o.registry.observer.Observe(ports.Event{Kind: ports.EventAnnounced, PeerID: e.PeerID, Err: err})
+	}
+	began := time.Now()
+	timer := time.AfterFunc(announceDelay, announce)
+	replicas, err = o.store.Put(ctx, e)
+	if timer.Stop() {
+		announce()
+	}
+	<-announced
+	o.registry.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: e.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
+	return replicas, err
+}
+
+func (o *outbox) waiting() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.ready) + o.flying
+}

@@ -1,0 +1,109 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Why an entry is not acceptable.
+var (
+	ErrExpired   = errors.New("entry has expired")
+	ErrTooFar    = errors.New("entry expires later than a lease can")
+	ErrNotItself = errors.New("entry is another's")
+)
+
+// TTLPolicy holds the times that a network agrees on, and the rules made of them.
+type TTLPolicy struct {
+	// TTL is how long an entry lives after a registration. One TTL a network.
+	TTL time.Duration
+	// Heartbeat is how often an indexer renews; shorter than TTL.
+	Heartbeat time.Duration
+	// Refresh is how often a native looks up what it knows and cannot show alive;
+	// shorter than TTL.
+	Refresh time.Duration
+}
+
+// DefaultTTLPolicy returns the times of the seed: 66 s, 60 s, 30 s.
+func DefaultTTLPolicy() TTLPolicy {
+	return TTLPolicy{TTL: 66 * time.Second, Heartbeat: 60 * time.Second, Refresh: 30 * time.Second}
+}
+
+const (
+	// minInterval is the shortest time a policy may name: below it, timers and a
+	// network's round trips are no longer small against it.
+	minInterval = 10 * time.Millisecond
+	// maxTTL keeps deadlines far from the edges of time.Time in JSON; a lease of
+	// more than a day is a registration that nobody watches over.
+	maxTTL = 24 * time.Hour
+)
+
+// Validate returns all that is wrong with p, joined, each naming the setting, its
+// value and what is allowed.
+func (p TTLPolicy) Validate() error {
+	var errs []error
+	for _, s := range []struct {
+		name  string
+		value time.Duration
+	}{{"ttl", p.TTL}, {"heartbeat", p.Heartbeat}, {"refresh", p.Refresh}} {
+		if s.value < minInterval || s.value > maxTTL {
+			errs = append(errs, &PolicyError{s.name, fmt.Sprintf("%v is not between %v and %v", s.value, minInterval, maxTTL)})
+		}
+	}
+	if len(errs) == 0 && p.TTL <= p.Heartbeat {
+		errs = append(errs, &PolicyError{"ttl", fmt.Sprintf("%v is not longer than registry.heartbeat %v, so every entry would die between two heartbeats; make it at least %v", p.TTL, p.Heartbeat, p.Heartbeat*11/10)})
+	}
+	if len(errs) == 0 && p.Refresh >= p.TTL {
+		errs = append(errs, &PolicyError{"refresh", fmt.Sprintf("%v is not shorter than registry.ttl %v; make it at most %v", p.Refresh, p.TTL, p.TTL/2)})
+	}
+	return errors.Join(errs...)
+}
+
+// PolicyError says what is wrong with one setting of a TTLPolicy.
+type PolicyError struct {
+	Setting string // "ttl", "heartbeat" or "refresh"
+	Reason  string
+}
+
+func (e *PolicyError) Error() string { return e.Setting + ": " + e.Reason }
+
+// Grant returns the lease that a registration at now gets.
+func (p TTLPolicy) Grant(now time.Time) ports.Lease {
+	return ports.Lease{ExpiresAt: now.Add(p.TTL), TTL: p.TTL, Heartbeat: p.Heartbeat, Now: now}
+}
+
+// Acceptable tells whether an entry that says it ends at expiresAt may be stored
+// at now: ErrExpired from its deadline on, ErrTooFar if it ends later than
+// now + TTL + ports.ClockAllowance.
+func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
+	switch {
+	case !now.Before(expiresAt):
+		return ErrExpired
+	case expiresAt.After(now.Add(p.TTL + ports.ClockAllowance)):
+		return ErrTooFar
+	}
+	return nil
+}
+
+// state says how fresh a live entry is whose indexer was heard at seen.
+func (p TTLPolicy) state(seen, now time.Duration) ports.State {
+	if now-seen > p.Heartbeat {
+		return ports.StateLate
+	}
+	return ports.StateLive
+}
+
+// putInterval is how often an unchanged entry is put and announced at most: a
+// sixth of a heartbeat, so that an indexer that renews too often costs its
+// native's peers at most six times what an honest one does.
+func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
+
+// lookAhead is how long before its deadline a heard entry is looked up once more:
+// 3 s, which is one look-up's deadline, and less if the TTL is scaled down.
+func (p TTLPolicy) lookAhead() time.Duration { return min(storeTimeout, p.TTL/20) }
+
+// tick is how finely deadlines are swept. Nothing is listed past its deadline
+// however long this is; it bounds how late an expiry is told of.
+func (p TTLPolicy) tick() time.Duration { return max(minInterval, min(time.Second, p.TTL/64)) }

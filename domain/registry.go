@@ -1,0 +1,420 @@
+package domain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+	"unique"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Config is what a Registry needs to know.
+type Config struct {
+	// Self is this native's own PeerID, written into every entry it grants.
+	Self   ports.PeerID
+	Policy TTLPolicy
+	// CheckAddr is the rule for one address of id; its error says what is wrong with
+	// it. Addresses are the transport's affair, so the rule is handed in.
+	CheckAddr func(id ports.PeerID, addr string) error
+	// TickOnly is the seed's way: a PeerID that is heard waits for the next refresh
+	// tick before it is looked up, and other natives miss a live indexer for up to
+	// 38 % of the time (measured). The simulated network uses it to show that.
+	TickOnly bool
+}
+
+// Acceptable tells whether e may be stored and, until its deadline, listed: its
+// times pass the policy and its addresses the rule. A Store is given it as its rule.
+func (c Config) Acceptable(e Entry) error {
+	if err := c.Policy.Acceptable(e.ExpiresAt, time.Now()); err != nil {
+		return err
+	}
+	return c.checkAddrs(e.PeerID, e.Addr, e.Addrs)
+}
+
+// Registry is a native's side of the seed: it grants leases, keeps the live table
+// and the known set, puts and announces what it granted, and looks up what others
+// announce. It implements ports.Native; all methods may be called concurrently.
+type Registry struct {
+	cfg      Config
+	self     unique.Handle[ports.PeerID]
+	epoch    time.Time
+	store    ports.Store
+	hears    ports.Announcer
+	observer ports.Observer
+
+	table   *table
+	known   *knownSet
+	outbox  *outbox
+	lookups *lookups
+}
+
+var _ ports.Native = (*Registry)(nil)
+
+// NewRegistry returns a registry that answers at once; what it grants goes to
+// store and announcer as soon as Run runs.
+func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
+	if err := cfg.Policy.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Self == "" || cfg.CheckAddr == nil {
+		return nil, errors.New("a registry needs its own PeerID and a rule for addresses")
+	}
+	r := &Registry{
+		cfg: cfg, self: unique.Make(cfg.Self), epoch: time.Now(),
+		store: store, hears: announcer, observer: observer,
+		table: newTable(cfg.Policy.tick()), known: newKnownSet(),
+	}
+	r.outbox = newOutbox(r, store, announcer)
+	r.lookups = newLookups(r.lookUp)
+	return r, nil
+}
+
+func (r *Registry) clock() clock {
+	now := time.Now()
+	return clock{now, now.Sub(r.epoch)}
+}
+
+// Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
+// microsecond and waits for nobody. reg is kept and must not be changed afterwards.
+func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
+	lease, joined, err := r.register(sender, reg)
+	if err != nil {
+		r.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: err.Code, Err: err})
+		return ports.Lease{}, err
+	}
+	r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: joined})
+	return lease, nil
+}
+
+func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease ports.Lease, joined bool, refusal *ports.Refusal) {
+	if reg.PeerID != sender {
+		return lease, false, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
+	}
+	more := detailsOf(reg.Addrs, reg.Meta)
+	s := r.table.shard(sender)
+
+	s.mu.Lock()
+	c := r.clock()
+	if !s.live(sender, c.now).says(reg, more) {
+		// Something is new. Addresses are parsed, which is not done under the lock.
+		s.mu.Unlock()
+		if refusal := r.cfg.check(reg); refusal != nil {
+			return lease, false, refusal
+		}
+		s.mu.Lock()
+		c = r.clock()
+	}
+	rec := s.live(sender, c.now)
+	joined = rec == nil
+	changed := joined || !rec.own || !rec.says(reg, more)
+	if rec == nil {
+		rec = r.table.insert(s, sender, c.now+r.cfg.Policy.TTL-r.cfg.Policy.lookAhead())
+	}
+	if changed {
+		rec.addr, rec.more = reg.Addr, more
+	}
+	rec.native, rec.own, rec.stored, rec.heir = r.self, true, time.Time{}, nil
+	rec.seen, rec.deadline, rec.checked = c.now, c.now+r.cfg.Policy.TTL, false
+	r.outbox.offer(rec, c.now, changed)
+	s.mu.Unlock()
+
+	if joined {
+		r.known.remove(sender)
+	}
+	return r.cfg.Policy.Grant(c.time), joined, nil
+}
+
+// check holds what a registration brings against the bounds of the contract.
+func (c Config) check(reg ports.Registration) *ports.Refusal {
+	size := 0
+	for k, v := range reg.Meta {
+		size += len(k) + len(v)
+	}
+	switch {
+	case size > ports.MaxMetaBytes:
+		return ports.Refuse(ports.CodeTooLarge, "Meta has %d bytes, at most %d are allowed", size, ports.MaxMetaBytes)
+	case reg.Addr == "":
+		return ports.Refuse(ports.CodeAddrInvalid, "Addr is missing: send the address that others reach you at")
+	case len(reg.Addrs) > 0 && reg.Addrs[0] != reg.Addr:
+		return ports.Refuse(ports.CodeAddrInvalid, "the first of Addrs is not Addr")
+	}
+	if err := c.checkAddrs(reg.PeerID, reg.Addr, reg.Addrs); err != nil {
+		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)
+	}
+	return nil
+}
+
+func (c Config) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
+	if len(addrs) > ports.MaxAddrs {
+		return fmt.Errorf("%d addresses, at most %d are allowed", len(addrs), ports.MaxAddrs)
+	}
+	if len(addrs) == 0 {
+		addrs = []string{addr}
+	}
+	for _, a := range addrs {
+		if len(a) > ports.MaxAddrBytes {
+			return fmt.Errorf("address has %d bytes, at most %d are allowed", len(a), ports.MaxAddrBytes)
+		}
+		if err := c.CheckAddr(id, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Get returns the live entry of id.
+func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
+	s := r.table.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := r.clock()
+	rec := s.live(id, c.now)
+	if rec == nil {
+		return ports.Listed{}, false
+	}
+	return ports.Listed{Entry: rec.entry(c), State: r.cfg.Policy.state(rec.seen, c.now)}, true
+}
+
+// Page returns up to limit live entries that sort behind after, by PeerID, and the
+// PeerID to go on after: "" if there are no more.
+func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {
+	for {
+		ids := r.table.order.after(after, limit+1-len(page))
+		if len(ids) == 0 {
+			return page, ""
+		}
+		for _, id := range ids {
+			after = id
+			listed, ok := r.Get(id)
+			if !ok {
+				continue // expired, and not swept yet
+			}
+			if len(page) == limit {
+				return page, page[limit-1].PeerID
+			}
+			page = append(page, listed)
+		}
+	}
+}
+
+// Counts returns how many entries are in the live table, those included that
+// expired since the last sweep, and how many PeerIDs are known, live ones included.
+func (r *Registry) Counts() (live, known int) {
+	live = r.table.len()
+	return live, live + r.known.len()
+}
+
+// Waiting returns how many entries wait to be put and announced.
+func (r *Registry) Waiting() int { return r.outbox.waiting() }
+
+// Run listens to other natives, puts and announces, looks up and sweeps, until ctx
+// ends; it returns when all of it has stopped. It may run once.
+func (r *Registry) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	r.outbox.start(ctx, &running)
+	r.lookups.start(ctx, &running)
+
+	deaf, err := r.hears.Listen(r.heard)
+	if err != nil {
+		return fmt.Errorf("listen to announcements: %w", err)
+	}
+	defer deaf()
+
+	sweep := time.NewTicker(r.cfg.Policy.tick())
+	defer sweep.Stop()
+	refresh := time.NewTicker(r.cfg.Policy.Refresh)
+	defer refresh.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			r.sweep()
+			r.outbox.advance(r.clock().now)
+		case <-refresh.C:
+			r.refresh()
+		case <-r.store.Joined():
+			r.putAgain()
+		}
+	}
+}
+
+// heard takes note of an announcement, and sees to it that what is behind it is
+// looked up now.
+func (r *Registry) heard(a ports.Announcement) {
+	r.observer.Observe(ports.Event{Kind: ports.EventHeard, PeerID: a.PeerID, Via: a.From})
+	s := r.table.shard(a.PeerID)
+	s.mu.Lock()
+	now := r.clock().now
+	rec := s.live(a.PeerID, now)
+	live := rec != nil
+	// A lease of one's own needs no look-up, but the indexer may be moving: what is
+	// heard of it counts shortly before the lease ends here.
+	keep := live && rec.own && now < rec.deadline-r.cfg.Policy.lookAhead()
+	if keep {
+		rec.echoed = true
+	}
+	s.mu.Unlock()
+	if keep {
+		return
+	}
+	if !live {
+		r.know(a.PeerID)
+	}
+	if !r.cfg.TickOnly {
+		r.lookups.ask(a.PeerID, a.From)
+	}
+}
+
+// know adds id to what is known and not alive here.
+func (r *Registry) know(id ports.PeerID) {
+	if evicted := r.known.add(id, r.table.len()+knownSlack); evicted != "" {
+		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
+	}
+}
+
+// refresh looks up whatever is known and not alive here.
+func (r *Registry) refresh() {
+	for _, id := range r.known.all() {
+		r.lookups.ask(id, onTick)
+	}
+}
+
+// Who asks for a look-up, if no announcement does.
+const (
+	onTick          ports.PeerID = "refresh tick"
+	aheadOfDeadline ports.PeerID = "deadline"
+)
+
+// sameDeadline is how far apart two readings of one deadline may be, on the
+// monotonic clock and by the time of day: what a clock that is being slewed
+// (500 ppm) gains on a lease of 66 s, rounded up.
+const sameDeadline = 50 * time.Millisecond
+
+// lookUp asks the store for what is newer than the table has of id. asker is who
+// announced it, or one of this native's own reasons.
+func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
+	var have time.Time
+	s := r.table.shard(id)
+	s.mu.Lock()
+	c := r.clock()
+	rec := s.live(id, c.now)
+	live := rec != nil
+	if live {
+		if have = rec.stored; rec.own {
+			// What outlives this native's own lease, and is not its own record read on
+			// another clock: the time of day, which may have been nudged since.
+			have = c.wall(rec.deadline + sameDeadline)
+		}
+	}
+	s.mu.Unlock()
+
+	entry, err := r.store.Get(ctx, id, have)
+	joined := false
+	if err == nil {
+		joined, err = r.merge(id, entry)
+	}
+	switch {
+	case live || joined:
+		r.known.remove(id)
+	case asker == onTick && r.known.missed(id):
+		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: id})
+	}
+	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: joined, Took: time.Since(c.time), Err: err})
+}
+
+// merge takes what the store says of id into the live table, unless the table
+// knows better. What outlives a lease of this native's own waits until that ends.
+func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
+	if e.PeerID != id {
+		return false, ErrNotItself
+	}
+	if err := r.cfg.Acceptable(e); err != nil {
+		return false, err
+	}
+	s := r.table.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := r.clock()
+	h := hearsay(e, c, r.cfg.Policy)
+	if c.now >= h.deadline {
+		return false, ErrExpired
+	}
+	rec := s.live(id, c.now)
+	switch {
+	case rec == nil:
+		rec = r.table.insert(s, id, h.deadline-r.cfg.Policy.lookAhead())
+		rec.become(h)
+		return true, nil
+	case rec.own && h.deadline > rec.deadline:
+		rec.heir = h
+	case !rec.own && e.ExpiresAt.After(rec.stored):
+		rec.become(h)
+	}
+	return false, nil
+}
+
+// putAgain offers once more what only this node holds: another node has joined.
+func (r *Registry) putAgain() {
+	for i := range r.table.shards {
+		s := &r.table.shards[i]
+		s.mu.Lock()
+		now := r.clock().now
+		for _, rec := range s.records {
+			if rec.own && rec.outbox.alone {
+				r.outbox.offer(rec, now, true)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// sweep removes what has expired, and has looked up once more what soon will.
+func (r *Registry) sweep() {
+	for i := range r.table.shards {
+		for more := true; more; {
+			more = r.sweepShard(&r.table.shards[i])
+		}
+	}
+}
+
+// sweepShard sweeps one batch and reports whether there may be more.
+func (r *Registry) sweepShard(s *shard) bool {
+	var expired, check []ports.PeerID
+	s.mu.Lock()
+	now := r.clock().now
+	due, more := s.wheel.take(now, sweepBatch)
+	for _, rec := range due {
+		live := s.live(rec.id, now) != nil
+		ahead := rec.deadline - r.cfg.Policy.lookAhead()
+		switch {
+		case !live:
+			r.table.remove(s, rec)
+			expired = append(expired, rec.id)
+		case now < ahead:
+			s.wheel.add(ahead, rec)
+		default:
+			if !rec.checked && (!rec.own || rec.echoed) {
+				rec.checked, rec.echoed = true, false
+				check = append(check, rec.id)
+			}
+			s.wheel.add(rec.deadline, rec)
+		}
+	}
+	s.mu.Unlock()
+
+	for _, id := range check {
+		r.lookups.ask(id, aheadOfDeadline)
+	}
+	for _, id := range expired {
+		r.know(id)
+		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
+	}
+	return more
+}

@@ -1,0 +1,112 @@
+package domain
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+	"pgregory.net/rapid"
+)
+
+func TestTheWheelHoldsEveryItemUntilItsInstantAndAtMostASlotLonger(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		slot := time.Duration(rapid.IntRange(1, 50).Draw(t, "slot"))
+		w := newWheel[time.Duration](slot)
+		held, now := map[time.Duration]int{}, time.Duration(0)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			if rapid.Bool().Draw(t, "add") {
+				at := time.Duration(rapid.IntRange(0, 2000).Draw(t, "at"))
+				due := max(at, now) // what is overdue already counts from now
+				w.add(at, due)
+				held[due]++
+				continue
+			}
+			now += time.Duration(rapid.IntRange(0, 300).Draw(t, "wait"))
+			for more := true; more; {
+				var due []time.Duration
+				due, more = w.take(now, 2)
+				if len(due) > 2 {
+					t.Fatalf("took %d items, the limit is 2", len(due))
+				}
+				for _, at := range due {
+					if at > now {
+						t.Fatalf("item of %d came at %d", at, now)
+					}
+					held[at]--
+				}
+			}
+			for at, n := range held {
+				if n > 0 && at+slot <= now {
+					t.Fatalf("item of %d is still held at %d, slot %d", at, now, slot)
+				}
+			}
+		}
+	})
+}
+
+func TestTheOrderIsThatOfASortedSet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var o order
+		var model []ports.PeerID
+		// Enough to split and join blocks, from a space small enough to hit twice.
+		for range rapid.IntRange(0, 4).Draw(t, "rounds") {
+			drawn := rapid.SliceOfN(rapid.IntRange(0, 3000), 0, 1500).Draw(t, "ids")
+			add := rapid.Bool().Draw(t, "add")
+			for _, n := range drawn {
+				id := ports.PeerID(fmt.Sprintf("%04d", n))
+				at, found := slices.BinarySearch(model, id)
+				if add {
+					o.insert(id)
+					if !found {
+						model = slices.Insert(model, at, id)
+					}
+				} else {
+					o.remove(id)
+					if found {
+						model = slices.Delete(model, at, at+1)
+					}
+				}
+			}
+		}
+		from := ports.PeerID(fmt.Sprintf("%04d", rapid.IntRange(0, 3000).Draw(t, "from")))
+		n := rapid.IntRange(0, 2000).Draw(t, "n")
+		at, found := slices.BinarySearch(model, from)
+		if found {
+			at++
+		}
+		want := model[at:]
+		want = want[:min(n, len(want))]
+		if got := o.after(from, n); !slices.Equal(got, want) {
+			t.Fatalf("after %s: got %d ids, want %d", from, len(got), len(want))
+		}
+		for i, b := range o.blocks {
+			if len(b) == 0 || len(b) > blockSize || cap(b) > 2*blockSize {
+				t.Fatalf("block %d of %d has %d ids, room for %d", i, len(o.blocks), len(b), cap(b))
+			}
+		}
+	})
+}
+
+func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
+	k := newKnownSet()
+	for _, id := range []ports.PeerID{"a", "b", "c", "b"} {
+		if evicted := k.add(id, 3); evicted != "" {
+			t.Fatalf("%s had to go and there was room", evicted)
+		}
+	}
+	if evicted := k.add("d", 3); evicted != "a" {
+		t.Errorf("%q had to go, want the oldest, a", evicted)
+	}
+	if k.missed("b") {
+		t.Error("b is forgotten after one miss")
+	}
+	if !k.missed("b") || k.missed("b") {
+		t.Error("b is not forgotten at its second miss, once")
+	}
+	k.remove("c")
+	if got := k.all(); !slices.Equal(got, []ports.PeerID{"d"}) || k.len() != 1 {
+		t.Errorf("known are %v, want d", got)
+	}
+}

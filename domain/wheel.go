@@ -1,0 +1,39 @@
+package domain
+
+import "time"
+
+// wheel holds items until an instant, in slots of equal width: adding and taking
+// are O(1), and taking when nothing is due costs a comparison. An item comes out
+// at its instant or up to one slot later, never earlier. Not safe for concurrent
+// use.
+type wheel[T any] struct {
+	slot  time.Duration
+	next  int64 // the first slot that has not been taken whole
+	slots map[int64][]T
+}
+
+func newWheel[T any](slot time.Duration) wheel[T] {
+	return wheel[T]{slot: slot, slots: make(map[int64][]T)}
+}
+
+func (w *wheel[T]) add(at time.Duration, item T) {
+	s := max(int64((at+w.slot-1)/w.slot), w.next)
+	w.slots[s] = append(w.slots[s], item)
+}
+
+// take removes at most limit items that are due and reports whether there may be more.
+func (w *wheel[T]) take(now time.Duration, limit int) (due []T, more bool) {
+	for ; w.next <= int64(now/w.slot); w.next++ {
+		items := w.slots[w.next]
+		if len(items) > limit {
+			w.slots[w.next] = items[limit:]
+			return items[:limit:limit], true
+		}
+		if len(items) > 0 {
+			delete(w.slots, w.next)
+			w.next++
+			return items, true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,121 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// ErrUsage is a command line that contradicts itself, whatever the configuration is.
+var ErrUsage = errors.New("usage")
+
+// maxMistakes bounds one report: nobody reads more at once, and to look for the
+// nearest name of each of a million junk keys would take minutes.
+const maxMistakes = 100
+
+// maxShown bounds, in runes, what a message repeats of a value: a whole multiaddr.
+const maxShown = 120
+
+// Layer is one of the layers that make up the configuration, the weakest first.
+type Layer int
+
+// The layers.
+const (
+	Default Layer = iota
+	File
+	Environment
+	Flag
+)
+
+// Origin says where a value comes from. The zero Origin is the built-in default.
+type Origin struct {
+	Layer Layer
+	// Name is the file's path, the variable's name, or the flag with its dashes.
+	Name string
+	// Line is the line in the file, from 1; 0 if it is the file as a whole.
+	Line int
+}
+
+// String is "default", "config.yaml:12", "OCNODE_REGISTRY__TTL" or "--registry.ttl".
+func (o Origin) String() string {
+	switch {
+	case o.Layer == Default:
+		return "default"
+	case o.Line > 0:
+		return o.Name + ":" + strconv.Itoa(o.Line)
+	default:
+		return o.Name
+	}
+}
+
+// Mistake is one thing that is wrong with the configuration.
+type Mistake struct {
+	Origin Origin
+	// Key is the key that is wrong, as far as one is.
+	Key string
+	// Value is what was given, "" if the mistake is not about a value.
+	Value string
+	// Message says what is wrong with it, what is allowed and what to do.
+	Message string
+}
+
+// Error is "config.yaml:12: registry.ttl: …"; a variable and a flag name the key already.
+func (m Mistake) Error() string {
+	var parts []string
+	if m.Origin.Layer != Default {
+		parts = append(parts, m.Origin.String())
+	}
+	if m.Key != "" && m.Origin.Layer <= File {
+		key := m.Key
+		if len(key) > maxShown || strings.ContainsFunc(key, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }) {
+			key = quote(key)
+		}
+		parts = append(parts, key)
+	}
+	return strings.Join(append(parts, m.Message), ": ")
+}
+
+// Error is everything that is wrong with the configuration, in the order of the
+// layers and, within the file, of its lines. It has at least one Mistake.
+type Error struct{ Mistakes []Mistake }
+
+// NewError makes one error, an *Error, of the mistakes; nil of none.
+func NewError(mistakes []Mistake) error {
+	if len(mistakes) == 0 {
+		return nil
+	}
+	sorted := slices.Clone(mistakes)
+	slices.SortStableFunc(sorted, func(a, b Mistake) int {
+		return cmp.Or(
+			cmp.Compare(a.Origin.Layer, b.Origin.Layer),
+			cmp.Compare(a.Origin.Name, b.Origin.Name),
+			cmp.Compare(a.Origin.Line, b.Origin.Line),
+		)
+	})
+	return &Error{sorted}
+}
+
+// Error has a line for each mistake.
+func (e *Error) Error() string {
+	lines := make([]string, len(e.Mistakes))
+	for i, m := range e.Mistakes {
+		lines[i] = m.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// quote makes a given value fit to be shown: in quotes, harmless to a terminal, and short.
+func quote(value string) string {
+	runes := 0
+	for i := range value {
+		if runes == maxShown {
+			return fmt.Sprintf("%q…", value[:i])
+		}
+		runes++
+	}
+	return strconv.Quote(value)
+}

@@ -1,0 +1,70 @@
+package ports
+
+import "time"
+
+// PeerID is a node's identity in its canonical text form (base58, "12D3Koo…").
+// Adapters parse other spellings at the edge; inside, two PeerIDs are the same
+// peer exactly if they are the same string.
+type PeerID string
+
+// Registration is what an indexer sends: who it is and where it can be reached.
+// A Registration handed to a Native is not modified by either side afterwards.
+type Registration struct {
+	PeerID PeerID
+	// Addr is the indexer's best address, kept verbatim.
+	Addr string
+	// Addrs are all its addresses, best first; nil, or the first equals Addr.
+	Addrs []string
+	// Meta is free for the indexer to use; names and values together are at most
+	// MaxMetaBytes.
+	Meta map[string]string
+}
+
+// Entry is what a native holds about an indexer. Entries are values: whoever
+// receives one must not modify what Addrs and Meta point to.
+type Entry struct {
+	PeerID PeerID
+	Addr   string
+	Addrs  []string
+	Meta   map[string]string
+	// Native is the native that granted the lease, or "" if the entry does not say.
+	Native PeerID
+	// SeenAt is when that native last heard the indexer; zero if the entry does not say.
+	SeenAt time.Time
+	// ExpiresAt is the deadline: the entry is dead at this instant, not after it.
+	ExpiresAt time.Time
+}
+
+// Lease is a native's answer to a registration.
+type Lease struct {
+	// ExpiresAt is the deadline on the native's clock. It is for people: an
+	// indexer counts TTL from when it sent.
+	ExpiresAt time.Time
+	// TTL is how long the entry lives without a renewal; 0 if the answer did not say.
+	TTL time.Duration
+	// Heartbeat is when the native wants to hear again. From a remote native it is
+	// as the answer said and may be any value, absurd ones included; the caller
+	// clamps it. 0 means that the answer did not say, or not as a number.
+	Heartbeat time.Duration
+	// Now is the native's clock when it answered; zero if the answer did not say.
+	Now time.Time
+	// Unconfirmed is true if the registration was written whole and no answer came:
+	// what a native of the seed does. All else is then zero.
+	Unconfirmed bool
+}
+
+// State says how fresh a listed entry is.
+type State string
+
+const (
+	// StateLive is an entry whose next heartbeat is not due yet.
+	StateLive State = "live"
+	// StateLate is an entry whose heartbeat is overdue and whose deadline has not come.
+	StateLate State = "late"
+)
+
+// Listed is an entry as a native shows it. An entry that has expired is never listed.
+type Listed struct {
+	Entry
+	State State
+}

@@ -1,0 +1,31 @@
+package ports
+
+import "time"
+
+// The bounds of the wire contract. Each is named here once, with its reason;
+// adapters and the domain use these names and no numbers of their own.
+const (
+	// MaxFrameBytes bounds a registration frame, its answer, and a value in the
+	// DHT: room for MaxAddrs full addresses, MaxMetaBytes of metadata and as much
+	// again for fields of later versions.
+	MaxFrameBytes = 8 << 10
+	// MaxAddrs bounds the addresses of one indexer: what a host with several
+	// interfaces, two transports and a relay needs, and still one frame.
+	MaxAddrs = 8
+	// MaxAddrBytes bounds one address. The longest sensible one, a relay reached
+	// by a 100-letter DNS name with two /p2p/ parts, has some 250 bytes.
+	MaxAddrBytes = 256
+	// MaxMetaBytes bounds names plus values of the metadata, all together: labels,
+	// not documents, since every native holds them for every indexer.
+	MaxMetaBytes = 1 << 10
+	// MaxNesting bounds the depth of a frame's JSON, its outermost object included;
+	// known fields need 2.
+	MaxNesting = 16
+	// ExchangeTimeout bounds one registration on the native's side, from the opened
+	// stream to the written answer, and on the indexer's side each of writing the
+	// frame and waiting for the answer. After it, silence counts as unconfirmed.
+	ExchangeTimeout = 5 * time.Second
+	// ClockAllowance is how much later than now + TTL a stored value may expire: room
+	// for another native's clock. It applies to storing, never to listing.
+	ClockAllowance = 30 * time.Second
+)
