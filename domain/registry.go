@@ -240,7 +240,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():
-			r.putAgain()
+			r.welcome()
 		}
 	}
 }
@@ -360,15 +360,17 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
 	return false, nil
 }
 
-// putAgain offers once more what only this node holds: another node has joined.
-func (r *Registry) putAgain() {
+// welcome sees to it that a node that has joined gets what it missed: what only
+// this native holds, at once, and what flew while it was still finding its way
+// here, at the usual pace. All else it hears with the next heartbeats.
+func (r *Registry) welcome() {
 	for i := range r.table.shards {
 		s := &r.table.shards[i]
 		s.mu.Lock()
 		now := r.clock().now
 		for _, rec := range s.records {
-			if rec.own && rec.outbox.alone {
-				r.outbox.offer(rec, now, true)
+			if rec.own && (rec.outbox.alone || now < rec.outbox.due) {
+				r.outbox.offer(rec, now, rec.outbox.alone)
 			}
 		}
 		s.mu.Unlock()

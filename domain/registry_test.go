@@ -573,6 +573,29 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 	})
 }
 
+func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		id := peerIDs(5)
+		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		defer a.stop()
+		defer b.stop()
+		a.register(t, id[2], addr)
+		time.Sleep(20 * time.Second)
+		a.register(t, id[3], addr)
+		time.Sleep(5 * time.Second)
+		late := w.native(id[4], nil) // it heard neither
+		defer late.stop()
+		time.Sleep(8 * time.Second)
+		if late.lists(id[2]) || !late.lists(id[3]) {
+			t.Errorf("what flew long ago is listed: %v, what flew just now: %v; want only the latter, until the next heartbeat", late.lists(id[2]), late.lists(id[3]))
+		}
+		time.Sleep(20 * time.Second)
+		if n := len(a.of(ports.EventPut)); n != 3 {
+			t.Errorf("%d puts, want one each and one more", n)
+		}
+	})
+}
+
 func TestRefusalsChangeNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		id := peerIDs(3)

@@ -1,0 +1,179 @@
+package gossip
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// DefaultTopic is the contract's: natives on one topic hear each other.
+	DefaultTopic = "oc-indexer-registry"
+	// maxPeerIDBytes bounds an announcement. PeerIDs in use have 46 and 52 bytes.
+	maxPeerIDBytes = 128
+	// burst is how many announcements may wait at each step, to be sent to a peer, to
+	// be verified, to be heard. With the library's 32, a native that joins and puts
+	// a thousand entries again would lose most of its announcements.
+	burst = 4096
+)
+
+var errClosed = errors.New("the announcer is closed")
+
+// Config says where a native announces.
+type Config struct {
+	// Topic is DefaultTopic if "".
+	Topic string
+	// Log is the library's logger. nil logs nothing.
+	Log *slog.Logger
+}
+
+// Announcer announces PeerIDs on a GossipSub topic.
+type Announcer struct {
+	self   peer.ID
+	topic  *pubsub.Topic
+	cancel context.CancelFunc // ends the library's goroutines
+
+	mu     sync.Mutex
+	closed bool
+	stop   func() // of the running listener; nil without one
+}
+
+var _ ports.Announcer = (*Announcer)(nil)
+
+// New joins the topic over h, whose private key signs. It passes messages on
+// between the natives only while somebody listens. The library starts goroutines of
+// its own, so Close must be called, before h is closed.
+func New(h host.Host, cfg Config) (*Announcer, error) {
+	name := cmp.Or(cfg.Topic, DefaultTopic)
+	log := cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	topic, err := join(ctx, h, name, log)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("join topic %q: %w", name, err)
+	}
+	return &Announcer{self: h.ID(), topic: topic, cancel: cancel}, nil
+}
+
+func join(ctx context.Context, h host.Host, name string, log *slog.Logger) (*pubsub.Topic, error) {
+	ps, err := pubsub.NewGossipSub(ctx, h, options(name, log)...)
+	if err != nil {
+		return nil, err
+	}
+	// Inline: a microsecond's work is not worth a goroutine.
+	if err := ps.RegisterTopicValidator(name, validate, pubsub.WithValidatorInline(true)); err != nil {
+		return nil, err
+	}
+	return ps.Join(name)
+}
+
+func options(name string, log *slog.Logger) []pubsub.Option {
+	return []pubsub.Option{
+		pubsub.WithLogger(log),
+		pubsub.WithRPCLogger(log),
+		pubsub.WithPeerOutboundQueueSize(burst),
+		pubsub.WithValidateQueueSize(burst),
+		// To every listener that is connected, not to the mesh alone: a mesh takes seconds
+		// to mend when a native joins or leaves, and meanwhile loses announcements.
+		pubsub.WithFloodPublish(true),
+		// What strangers subscribe to is memory too.
+		pubsub.WithSubscriptionFilter(pubsub.NewAllowlistSubscriptionFilter(name)),
+	}
+}
+
+func validate(_ context.Context, _ peer.ID, m *pubsub.Message) bool { return isPeerID(m.GetData()) }
+
+// isPeerID reports whether text is a PeerID in its canonical form.
+func isPeerID(text []byte) bool {
+	if len(text) > maxPeerIDBytes {
+		return false
+	}
+	id, err := peer.Decode(string(text))
+	return err == nil && id.String() == string(text)
+}
+
+// Announce implements ports.Announcer.
+func (a *Announcer) Announce(ctx context.Context, id ports.PeerID) error {
+	if !isPeerID([]byte(id)) {
+		return fmt.Errorf("announce %.80q: not a PeerID in its canonical form", id)
+	}
+	a.mu.Lock()
+	closed := a.closed
+	a.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	if err := a.topic.Publish(ctx, []byte(id)); err != nil {
+		return fmt.Errorf("announce %s: %w", id, err)
+	}
+	return nil
+}
+
+// Listen implements ports.Announcer.
+func (a *Announcer) Listen(hear func(ports.Announcement)) (stop func(), err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, errClosed
+	}
+	if a.stop != nil {
+		return nil, errors.New("somebody listens already: stop that first")
+	}
+	sub, err := a.topic.Subscribe(
+		pubsub.WithBufferSize(burst),
+		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.GetFrom() != a.self }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", a.topic, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var listening sync.WaitGroup
+	listening.Go(func() { deliver(ctx, sub, hear) })
+	a.stop = sync.OnceFunc(func() {
+		cancel()
+		listening.Wait()
+		sub.Cancel()
+		a.mu.Lock()
+		a.stop = nil
+		a.mu.Unlock()
+	})
+	return a.stop, nil
+}
+
+func deliver(ctx context.Context, sub *pubsub.Subscription, hear func(ports.Announcement)) {
+	for {
+		m, err := sub.Next(ctx)
+		if err != nil || ctx.Err() != nil { // Next may prefer a waiting message to an ended context
+			return
+		}
+		// The validator let it pass, so the text is canonical.
+		hear(ports.Announcement{PeerID: ports.PeerID(m.GetData()), From: ports.PeerID(m.GetFrom().String())})
+	}
+}
+
+// Peers returns how many other nodes this one knows that listen to the topic.
+func (a *Announcer) Peers() int { return len(a.topic.ListPeers()) }
+
+// Close stops the listener and leaves the topic. The Announcer returns errors from
+// then on. It may be called twice. What the library still has to end, it ends by
+// itself, at the latest when the host closes.
+func (a *Announcer) Close() error {
+	a.mu.Lock()
+	a.closed = true
+	stop := a.stop
+	a.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	a.cancel()
+	return nil
+}

@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// requestTimeout bounds one request, from the dial to the last byte of the answer.
+	requestTimeout = 10 * time.Second
+	// maxBodyBytes bounds an answer: a full page of entries as large as their frames,
+	// twice that since JSON writes a control character in six bytes.
+	maxBodyBytes = MaxPage * 2 * ports.MaxFrameBytes
+	// excerptBytes is how much of an answer that is no node's is shown.
+	excerptBytes = 80
+)
+
+var (
+	// ErrUnreachable is matched by the error of a request that got no whole answer:
+	// nobody listens, or not in time.
+	ErrUnreachable = errors.New("node unreachable")
+	// ErrNotFound is matched by the *APIError of a node that has no such indexer.
+	ErrNotFound = errors.New("not found")
+)
+
+// APIError is a node's answer that is not 200.
+type APIError struct {
+	Status  int
+	Code    Code
+	Message string
+}
+
+func (e *APIError) Error() string { return e.Message }
+
+// Is matches ErrNotFound by the code: a node that is not a native answers 404 too.
+func (e *APIError) Is(target error) bool {
+	return target == ErrNotFound && e.Code == CodeNotFound
+}
+
+// Client asks one node. Its methods may be called concurrently; each request has
+// a deadline of its own. Their errors match ErrUnreachable or ErrNotFound, are an
+// *APIError, or say that something else than a node answered.
+type Client struct {
+	base *url.URL
+	http http.Client
+}
+
+// NewClient returns a client of the node at base, which is host:port as in
+// http.listen or an http or https URL. It does no I/O.
+func NewClient(base string) (*Client, error) {
+	raw := base
+	if !strings.Contains(raw, "://") {
+		raw = "http://" + raw
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, fmt.Errorf("api address %q: want host:port, such as %s, or an http or https URL",
+			base, DefaultConfig().Listen)
+	}
+	if u.Port() == "0" {
+		return nil, fmt.Errorf("api address %q: port 0 was for the node to choose; take the address of its ready line", base)
+	}
+	if u.Hostname() == "" {
+		u.Host = net.JoinHostPort("127.0.0.1", u.Port()) // ":4180" listens everywhere, here too
+	}
+	return &Client{base: u, http: http.Client{
+		Timeout: requestTimeout,
+		Transport: &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			MaxResponseHeaderBytes: maxHeaderBytes,
+			IdleConnTimeout:        idleTimeout,
+		},
+		// A node never redirects a path of ours: what does is no node.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status returns the node's status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return ask(ctx, c, c.base.JoinPath(statusPath), func(s Status) bool { return s.PeerID != "" })
+}
+
+// Indexers returns one page: up to limit (1 to MaxPage) indexers that follow
+// after, "" for the first page.
+func (c *Client) Indexers(ctx context.Context, after ports.PeerID, limit int) (Indexers, error) {
+	u := c.base.JoinPath(indexersPath)
+	u.RawQuery = url.Values{"limit": {strconv.Itoa(limit)}, "after": {string(after)}}.Encode()
+	return ask(ctx, c, u, func(p Indexers) bool { return p.Indexers != nil })
+}
+
+// All returns every indexer, sorted by PeerID, and asks for each page as it is
+// needed. An error is the last thing it yields.
+func (c *Client) All(ctx context.Context) iter.Seq2[Indexer, error] {
+	return func(yield func(Indexer, error) bool) {
+		var after ports.PeerID
+		for {
+			page, err := c.Indexers(ctx, after, MaxPage)
+			if err == nil && page.Next != "" && page.Next <= after {
+				err = fmt.Errorf("%s: next %q does not follow %q", c.base, page.Next, after)
+			}
+			if err != nil {
+				yield(Indexer{}, err)
+				return
+			}
+			for _, x := range page.Indexers {
+				if !yield(x, nil) {
+					return
+				}
+			}
+			if after = page.Next; after == "" {
+				return
+			}
+		}
+	}
+}
+
+// Indexer returns the live indexer id, which may be any spelling of its PeerID.
+func (c *Client) Indexer(ctx context.Context, id string) (Indexer, error) {
+	if strings.Trim(id, ".") == "" { // would lead to another path
+		return Indexer{}, fmt.Errorf("%q: want a PeerID, such as 12D3KooW…", id)
+	}
+	u := c.base.JoinPath(indexersPath, url.PathEscape(id))
+	return ask(ctx, c, u, func(x Indexer) bool { return x.PeerID != "" })
+}
+
+// ask gets u and decodes the answer, which is a node's only if whole says so.
+func ask[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) (T, error) {
+	var answer T
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return answer, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer, c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBodyBytes+1))
+	if err != nil {
+		return answer, c.unreachable(ctx, err)
+	}
+	if len(body) > maxBodyBytes {
+		return answer, fmt.Errorf("%s: the answer is over %d bytes; is there a node at this address?", u, maxBodyBytes)
+	}
+	if resp.StatusCode == http.StatusOK {
+		if json.Unmarshal(body, &answer) == nil && whole(answer) {
+			return answer, nil
+		}
+	} else {
+		var e errorBody
+		if json.Unmarshal(body, &e) == nil && e.Error.Code != "" {
+			return answer, &APIError{Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message}
+		}
+	}
+	return *new(T), fmt.Errorf("%s: not the answer of a node: %s, %s, %q; give the node's http.listen",
+		u, resp.Status, resp.Header.Get("Content-Type"), body[:min(len(body), excerptBytes)])
+}
+
+// unreachable makes the error of a request without an answer; one that the caller
+// gave up says nothing about the node.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err // without the URL, which stands before it already
+	}
+	return fmt.Errorf("%w at %s: %w; start the node, or give its http.listen", ErrUnreachable, c.base, err)
+}

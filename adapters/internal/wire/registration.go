@@ -1,0 +1,70 @@
+package wire
+
+import "github.com/opencloud/ocnode/ports"
+
+// about is what a registration and an entry both say of an indexer.
+type about struct {
+	PeerID string
+	Addr   string
+	Addrs  []string          `json:",omitempty"`
+	Meta   map[string]string `json:",omitempty"`
+}
+
+type registration struct {
+	about
+	unknown
+}
+
+var registrationNames = []string{"PeerID", "Addr", "Addrs", "Meta"}
+
+// DecodeRegistration decodes a registration frame without its newline. The
+// PeerID it returns is canonical; the addresses are as sent, and may be missing.
+// The error is a *ports.Refusal.
+func DecodeRegistration(frame []byte) (ports.Registration, error) {
+	var w registration
+	if err := decode(frame, &w, &w.unknown, registrationNames); err != nil {
+		return ports.Registration{}, err
+	}
+	return w.registration()
+}
+
+// EncodeRegistration returns r as a frame with its newline. The error is a
+// *ports.Refusal: what no native could accept is refused before it is sent.
+func EncodeRegistration(r ports.Registration) ([]byte, error) {
+	if err := checkMeta(r.Meta); err != nil {
+		return nil, err
+	}
+	return encodeLine(&registration{about: about{string(r.PeerID), r.Addr, r.Addrs, r.Meta}})
+}
+
+// registration checks what every native would and returns the port's noun.
+func (a *about) registration() (ports.Registration, error) {
+	if err := checkMeta(a.Meta); err != nil {
+		return ports.Registration{}, err
+	}
+	id, err := canonical(a.PeerID)
+	if err != nil {
+		return ports.Registration{}, ports.Refuse(ports.CodeMalformed,
+			`PeerID %.80q: %v; want the text of a libp2p PeerID, "12D3…"`, a.PeerID, err)
+	}
+	r := ports.Registration{PeerID: id, Addr: a.Addr}
+	if len(a.Addrs) > 0 {
+		r.Addrs = a.Addrs
+	}
+	if len(a.Meta) > 0 {
+		r.Meta = a.Meta
+	}
+	return r, nil
+}
+
+func checkMeta(meta map[string]string) error {
+	size := 0
+	for name, value := range meta {
+		size += len(name) + len(value)
+	}
+	if size > ports.MaxMetaBytes {
+		return ports.Refuse(ports.CodeTooLarge,
+			"Meta has %d bytes of names and values, allowed are %d", size, ports.MaxMetaBytes)
+	}
+	return nil
+}

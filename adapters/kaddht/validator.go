@@ -1,0 +1,93 @@
+package kaddht
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	record "github.com/libp2p/go-libp2p-record"
+	recpb "github.com/libp2p/go-libp2p-record/pb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// namespace is the first part of every key, by which the DHT chooses a validator.
+	namespace = "indexer"
+	// maxPeerIDBytes bounds the PeerID in a key. Those in use have 46 and 52 bytes.
+	maxPeerIDBytes = 128
+)
+
+// errNoValue is the answer of Select to nothing that it could choose from.
+var errNoValue = errors.New("no value decodes")
+
+func keyOf(id ports.PeerID) string { return "/" + namespace + "/" + string(id) }
+
+// validator says which values may be stored under a key, and which of two stays.
+// The DHT asks it when a value arrives, the Store again when one is read.
+type validator struct {
+	accept func(ports.Entry) error
+}
+
+var _ record.Validator = validator{}
+
+// Validate implements record.Validator.
+func (v validator) Validate(key string, value []byte) error {
+	_, err := v.entry(key, value)
+	return err
+}
+
+// entry returns the entry in value if it is acceptable under key.
+func (v validator) entry(key string, value []byte) (ports.Entry, error) {
+	id, ok := strings.CutPrefix(key, keyOf(""))
+	if !ok || len(id) > maxPeerIDBytes {
+		return ports.Entry{}, fmt.Errorf("key %.160q is not %q and a PeerID", key, keyOf(""))
+	}
+	e, err := wire.DecodeEntry(value)
+	if err != nil {
+		return ports.Entry{}, err
+	}
+	// The decoder returns the canonical text, so an equal key is canonical too.
+	if string(e.PeerID) != id {
+		return ports.Entry{}, fmt.Errorf("entry of %s under the key of %q", e.PeerID, id)
+	}
+	return e, v.accept(e)
+}
+
+// Select implements record.Validator: the later deadline, then the larger bytes.
+// It looks at no clock, so that every node chooses alike.
+func (v validator) Select(_ string, values [][]byte) (int, error) {
+	best, deadline := -1, ports.Entry{}
+	for i, value := range values {
+		e, err := wire.DecodeEntry(value)
+		if err != nil {
+			continue
+		}
+		later := e.ExpiresAt.Compare(deadline.ExpiresAt)
+		if best < 0 || later > 0 || later == 0 && bytes.Compare(value, values[best]) > 0 {
+			best, deadline = i, e
+		}
+	}
+	if best < 0 {
+		return 0, errNoValue
+	}
+	return best, nil
+}
+
+// keeps says whether the record stored as old stays in its place when the record
+// new arrives: only if it is still valid, and wins.
+func (v validator) keeps(old, new []byte) bool {
+	var o, n recpb.Record
+	if proto.Unmarshal(old, &o) != nil || proto.Unmarshal(new, &n) != nil {
+		return false
+	}
+	key := string(o.GetKey())
+	if v.Validate(key, o.GetValue()) != nil {
+		return false
+	}
+	best, err := v.Select(key, [][]byte{n.GetValue(), o.GetValue()})
+	return err == nil && best == 1
+}

@@ -1,0 +1,479 @@
+package libp2phost
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+	madns "github.com/multiformats/go-multiaddr-dns"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// dialTimeout bounds one attempt to connect and identify, all addresses together:
+	// ten round trips around the world.
+	dialTimeout = 5 * time.Second
+	// resolveTimeout bounds one look-up of a /dnsaddr: what resolvers give a server.
+	resolveTimeout = 5 * time.Second
+	// retryMin and retryMax bound the pause between attempts, which doubles from one to
+	// the other. A native that comes back hears what was announced from when it is
+	// connected: 5 s is half of what the registry tells a newcomer once more (a sixth of
+	// a heartbeat), and a peer that is gone for long costs a few packets at a time.
+	retryMin = time.Second
+	retryMax = 5 * time.Second
+	// steadyAfter is how long a connection must have lasted for its loss to be mended at
+	// once: it bounds the dials to a peer that closes each connection after a while. One
+	// that closes it at once is retried like one that is down.
+	steadyAfter = 2 * time.Second
+	// resolveEvery is how often a /dnsaddr that was resolved is asked again: records
+	// change when peers are added, and a minute is a usual lifetime of theirs.
+	resolveEvery = time.Minute
+	// maxRecords bounds the addresses that a /dnsaddr may yield, records that lead to
+	// others included, and maxRedirects how far those may lead.
+	maxRecords, maxRedirects = 64, 4
+	// maxRemembered bounds the natives remembered beside the configured ones: more than
+	// a native needs to find all others again, few enough to redial together.
+	maxRemembered = 64
+	// forgetAfter is how long a remembered native may be gone. Configured ones are
+	// never forgotten.
+	forgetAfter = time.Hour
+	// maxAttempts bounds the attempts under way at once, so that a cut that took all
+	// connections does not end in a burst.
+	maxAttempts = 16
+	// eventBuffer is how many connection events may wait. libp2p blocks when it is full,
+	// and a native that restarts meets thousands of indexers at once.
+	eventBuffer = 1024
+	// protectTag marks the joiner's connections for the connection manager, which then
+	// leaves them alone.
+	protectTag = "ocnode/join"
+)
+
+// JoinerConfig says whom a Joiner connects to.
+type JoinerConfig struct {
+	// Bootstrap are the peers to keep connected (host.bootstrap).
+	Bootstrap []string
+	// Natives are the protocols that tell a native: whoever speaks one of them is
+	// remembered and, after a cut, dialled again.
+	Natives []protocol.ID
+	// Resolver looks /dnsaddr up; nil for the system's.
+	Resolver *madns.Resolver
+	Log      *slog.Logger
+}
+
+// Joiner keeps a host connected to the configured peers and to the natives it met.
+type Joiner struct {
+	host     host.Host
+	natives  []protocol.ID
+	resolver *madns.Resolver
+	log      *slog.Logger
+	own      bool // Bootstrap names this node itself
+
+	// The rest belongs to the goroutine of Run.
+	targets  map[peer.ID]*target
+	names    []*name
+	attempts int
+	tasks    sync.WaitGroup
+	done     chan func() // what a finished task has to say
+}
+
+// retry is when to try something again.
+type retry struct {
+	busy     bool
+	failures int
+	next     time.Time
+}
+
+// failed schedules the next attempt after a pause that doubles with each failure.
+func (r *retry) failed() {
+	pause := min(retryMin<<min(r.failures, 10), retryMax)
+	r.failures++
+	// The jitter parts those that lost the same peer at the same time.
+	r.next = time.Now().Add(pause/2 + rand.N(pause/2))
+}
+
+// target is a peer to keep connected.
+type target struct {
+	retry
+	id         peer.ID
+	static     []ma.Multiaddr // as host.bootstrap has them
+	addrs      []ma.Multiaddr // of the last look-up, or as it told itself
+	configured bool           // by an address or a name
+	warned     bool
+	// since is when it was connected or lost last.
+	connected bool
+	since     time.Time
+}
+
+// name is a /dnsaddr to keep resolved.
+type name struct {
+	retry
+	addr   ma.Multiaddr
+	peers  []peer.ID // behind it when it was resolved last
+	warned bool
+}
+
+// NewJoiner returns a Joiner that does nothing until Run.
+func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
+	addrs, err := ParseBootstrap(cfg.Bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	j := &Joiner{
+		host:     h,
+		natives:  cfg.Natives,
+		resolver: cmp.Or(cfg.Resolver, madns.DefaultResolver),
+		log:      cfg.Log,
+		targets:  make(map[peer.ID]*target),
+		done:     make(chan func()),
+	}
+	for _, addr := range addrs {
+		if isDNSAddr(addr) {
+			j.names = append(j.names, &name{addr: addr})
+			continue
+		}
+		info, err := peer.AddrInfoFromP2pAddr(addr)
+		if err != nil {
+			return nil, fmt.Errorf("host.bootstrap: %q: %w", addr, err)
+		}
+		if info.ID == h.ID() {
+			j.own = true
+			continue
+		}
+		t := j.target(info.ID)
+		t.configured = true
+		t.static = append(t.static, info.Addrs...)
+	}
+	return j, nil
+}
+
+// Run connects and reconnects until ctx ends, and returns when all it started has
+// ended. It may be called once. A peer that cannot be reached is no error: that is
+// logged once, and tried again.
+func (j *Joiner) Run(ctx context.Context) error {
+	events, err := j.host.EventBus().Subscribe([]any{
+		new(event.EvtPeerConnectednessChanged),
+		new(event.EvtPeerIdentificationCompleted),
+		new(event.EvtPeerProtocolsUpdated),
+	}, eventbus.BufSize(eventBuffer), eventbus.Name("libp2phost/joiner"))
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	defer j.tasks.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer events.Close()
+
+	if j.own {
+		j.log.Warn("host.bootstrap names this node itself; that address is ignored", "peer", j.host.ID())
+	}
+	for _, id := range j.host.Network().Peers() { // met before the subscription
+		j.remember(id)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(j.step(ctx))
+		// Most events are about indexers that come and go: no reason for a step.
+		for again := true; again; {
+			again = false
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			case tell := <-j.done:
+				tell()
+			case e := <-events.Out():
+				again = !j.hear(e)
+			}
+		}
+	}
+}
+
+// hear takes in an event and says whether it concerns a target.
+func (j *Joiner) hear(e any) bool {
+	switch e := e.(type) {
+	case event.EvtPeerConnectednessChanged:
+		return j.targets[e.Peer] != nil
+	case event.EvtPeerIdentificationCompleted:
+		return j.remember(e.Peer)
+	case event.EvtPeerProtocolsUpdated:
+		return j.remember(e.Peer)
+	}
+	return false
+}
+
+// step compares what should be connected with what is, starts the attempts that are
+// due, and returns when the next one is. It looks at the connections themselves, so
+// that no lost or late event leaves a target alone.
+func (j *Joiner) step(ctx context.Context) time.Duration {
+	now := time.Now()
+	next := now.Add(retryMax)
+	// due says whether an attempt may start now, and sees to it that its time is met. At
+	// the bound, the end of another attempt makes the next step.
+	due := func(r *retry) bool {
+		if r.busy || j.attempts >= maxAttempts {
+			return false
+		}
+		if r.next.After(now) {
+			if r.next.Before(next) {
+				next = r.next
+			}
+			return false
+		}
+		return true
+	}
+	for _, n := range j.names {
+		if due(&n.retry) {
+			j.resolve(ctx, n)
+		}
+	}
+	for _, t := range j.targets {
+		j.see(t, now)
+		switch {
+		case t.connected:
+		case !t.configured && now.Sub(t.since) >= forgetAfter:
+			j.forget(t)
+		case due(&t.retry):
+			j.dial(ctx, t)
+		}
+	}
+	return next.Sub(now)
+}
+
+// see notes whether t is connected.
+func (j *Joiner) see(t *target, now time.Time) {
+	connected := j.host.Network().Connectedness(t.id) == network.Connected
+	if connected == t.connected {
+		return
+	}
+	lasted := now.Sub(t.since)
+	t.connected, t.since = connected, now
+	switch {
+	case connected && t.warned:
+		j.log.Info("native reached", "peer", t.id, "after", lasted.Round(time.Second))
+		t.warned = false
+	case connected:
+		j.log.Debug("native connected", "peer", t.id)
+	case lasted >= steadyAfter:
+		j.log.Debug("native lost, dialling again", "peer", t.id)
+		t.failures, t.next = 0, now
+	default:
+		t.failed()
+	}
+}
+
+// dial starts an attempt to connect t.
+func (j *Joiner) dial(ctx context.Context, t *target) {
+	info := peer.AddrInfo{ID: t.id, Addrs: slices.Concat(t.static, t.addrs)}
+	j.start(ctx, &t.retry, func() func() {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		// Giving the addresses on every attempt helps when the peerstore has forgotten
+		// them; a forced direct dial is not put off by libp2p's back-off.
+		err := j.host.Connect(network.WithForceDirectDial(ctx, "join"), info)
+		return func() {
+			if j.see(t, time.Now()); t.connected {
+				return
+			}
+			if err == nil {
+				err = errors.New("it closed the connection at once")
+			}
+			t.failed()
+			j.complain(&t.warned, t.configured, "native cannot be reached; trying on", err,
+				"peer", t.id, "bootstrap", t.configured, "addrs", info.Addrs,
+				"hint", "check that it runs, that its name resolves, that address and /p2p/ identity are its own, and that no firewall stands between")
+		}
+	})
+}
+
+// resolve starts an attempt to look n up.
+func (j *Joiner) resolve(ctx context.Context, n *name) {
+	j.start(ctx, &n.retry, func() func() {
+		infos, err := j.lookUp(ctx, n.addr)
+		return func() {
+			if err != nil {
+				n.failed()
+				j.complain(&n.warned, true, "bootstrap name does not resolve; trying on", err,
+					"addr", n.addr, "hint", "check the TXT records of _dnsaddr.<name>: dnsaddr=<multiaddr>/p2p/<PeerID>")
+				return
+			}
+			if n.warned {
+				j.log.Info("bootstrap name resolved", "addr", n.addr)
+			}
+			n.warned, n.failures, n.next = false, 0, time.Now().Add(resolveEvery)
+			j.named(n, infos)
+		}
+	})
+}
+
+// start runs attempt beside the loop and what it returns in the loop.
+func (j *Joiner) start(ctx context.Context, r *retry, attempt func() func()) {
+	r.busy = true
+	j.attempts++
+	j.tasks.Go(func() {
+		tell := attempt()
+		select {
+		case j.done <- func() { r.busy = false; j.attempts--; tell() }:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// complain warns about the first failure in a row of what the operator configured; all
+// else is for those who search.
+func (j *Joiner) complain(warned *bool, configured bool, message string, err error, details ...any) {
+	level := slog.LevelDebug
+	if configured && !*warned {
+		*warned, level = true, slog.LevelWarn
+	}
+	j.log.Log(context.Background(), level, message, append(details, "error", brief(err))...)
+}
+
+// brief writes libp2p's list of what each address answered on one line.
+func brief(err error) string {
+	var dial *swarm.DialError
+	if !errors.As(err, &dial) {
+		return fmt.Sprint(err)
+	}
+	var causes []string
+	if len(dial.DialErrors) == 0 {
+		causes = append(causes, fmt.Sprint(dial.Cause))
+	}
+	for _, e := range dial.DialErrors {
+		causes = append(causes, fmt.Sprintf("%s: %v", e.Address, e.Cause))
+	}
+	return strings.Join(causes, "; ")
+}
+
+// named makes the peers behind n configured targets. Those that are no longer behind
+// it are remembered like any native.
+func (j *Joiner) named(n *name, infos []peer.AddrInfo) {
+	for _, id := range n.peers {
+		if t := j.targets[id]; t != nil {
+			t.configured = len(t.static) > 0
+		}
+	}
+	n.peers = n.peers[:0]
+	for _, info := range infos {
+		if info.ID == j.host.ID() { // natives share a name, this one too
+			continue
+		}
+		t := j.target(info.ID)
+		t.configured, t.addrs = true, info.Addrs
+		n.peers = append(n.peers, info.ID)
+	}
+}
+
+// remember makes id a target if it is a native, and says whether it is one. A
+// configured target keeps the addresses it was configured with.
+func (j *Joiner) remember(id peer.ID) bool {
+	if t := j.targets[id]; t != nil && t.configured {
+		return true
+	}
+	spoken, err := j.host.Peerstore().SupportsProtocols(id, j.natives...)
+	if err != nil || len(spoken) == 0 {
+		return false
+	}
+	var addrs []ma.Multiaddr
+	for _, conn := range j.host.Network().ConnsToPeer(id) {
+		if conn.Stat().Direction == network.DirOutbound { // proven to work
+			addrs = append(addrs, conn.RemoteMultiaddr())
+		}
+	}
+	addrs = ma.Unique(append(addrs, j.host.Peerstore().Addrs(id)...))
+	addrs = slices.DeleteFunc(addrs, func(a ma.Multiaddr) bool { return dialable(a) != nil })
+	if len(addrs) == 0 || j.targets[id] == nil && !j.makeRoom() {
+		return false
+	}
+	j.target(id).addrs = addrs[:min(len(addrs), ports.MaxAddrs)]
+	return true
+}
+
+// makeRoom sees to it that one more native can be remembered: the one gone longest
+// makes way. If none is gone, who was first stays.
+func (j *Joiner) makeRoom() bool {
+	var remembered int
+	var longest *target
+	for _, t := range j.targets {
+		if t.configured {
+			continue
+		}
+		remembered++
+		if !t.connected && (longest == nil || t.since.Before(longest.since)) {
+			longest = t
+		}
+	}
+	if remembered < maxRemembered {
+		return true
+	}
+	if longest != nil {
+		j.forget(longest)
+	}
+	return longest != nil
+}
+
+// target returns the target id, made if need be.
+func (j *Joiner) target(id peer.ID) *target {
+	t := j.targets[id]
+	if t == nil {
+		t = &target{id: id, since: time.Now()}
+		j.targets[id] = t
+		j.host.ConnManager().Protect(id, protectTag)
+	}
+	return t
+}
+
+func (j *Joiner) forget(t *target) {
+	j.log.Debug("native forgotten", "peer", t.id)
+	delete(j.targets, t.id)
+	j.host.ConnManager().Unprotect(t.id, protectTag)
+}
+
+// lookUp resolves a /dnsaddr, with or without /p2p/, to the peers behind it. A record
+// without an identity is skipped: nobody could say whom it leads to.
+func (j *Joiner) lookUp(ctx context.Context, addr ma.Multiaddr) ([]peer.AddrInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	pending := []ma.Multiaddr{addr}
+	for range maxRedirects {
+		var resolved []ma.Multiaddr
+		for _, a := range pending {
+			if !isDNSAddr(a) {
+				resolved = append(resolved, a)
+				continue
+			}
+			more, err := j.resolver.Resolve(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			resolved = append(resolved, more...)
+		}
+		pending = resolved[:min(len(resolved), maxRecords)]
+	}
+	pending = slices.DeleteFunc(pending, func(a ma.Multiaddr) bool {
+		_, id := peer.SplitAddr(a)
+		return id == "" || dialable(a) != nil || isDNSAddr(a)
+	})
+	if len(pending) == 0 {
+		return nil, errors.New("no record names an address with /p2p/<PeerID>")
+	}
+	return peer.AddrInfosFromP2pAddrs(pending...)
+}
+
+func isDNSAddr(addr ma.Multiaddr) bool { return addr[0].Code() == ma.P_DNSADDR }

@@ -1,0 +1,148 @@
+package libp2phost
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
+	"github.com/marcopolo/simnet"
+	"github.com/quic-go/quic-go"
+)
+
+// simulated makes a host in a simulated network, with the product's own options.
+func simulated(t *testing.T, sim *simnet.Simnet, ip string) host.Host {
+	t.Helper()
+	link := simnet.LinkSettings{BitsPerSecond: 20_000_000}
+	reuse := []quicreuse.Option{
+		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return sourceIP(net.ParseIP(ip)), nil }),
+		quicreuse.OverrideListenUDP(func(_ string, addr *net.UDPAddr) (net.PacketConn, error) {
+			return sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link}), nil
+		}),
+	}
+	var manager *quicreuse.ConnManager
+	h, err := New(Config{Key: newKey(t), Limits: testLimits}, libp2p.QUICReuse(func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey) (_ *quicreuse.ConnManager, err error) {
+		manager, err = quicreuse.NewConnManager(reset, token, reuse...)
+		return manager, err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close(); manager.Close() })
+	if _, err := Listen(h, []string{"/ip4/" + ip + "/udp/4101/quic-v1"}, false); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+type sourceIP net.IP
+
+func (ip sourceIP) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) {
+	return net.IP(ip), nil
+}
+
+// A cut of an hour less a minute: longer than the peerstore keeps addresses, and than
+// any back-off; a minute short of being forgotten.
+func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const never = 10 * time.Hour
+		var cut atomic.Bool
+		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
+			if cut.Load() {
+				return never
+			}
+			return 10 * time.Millisecond
+		}}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		bootstrap, met, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2"), simulated(t, sim, "1.0.0.3")
+		met.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+		log := new(logged)
+		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(bootstrap), Natives: nativeProtocols, Log: log.logger()})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := h.Connect(ctx, infoOf(met)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if !connected(h, bootstrap) || !connected(h, met) {
+			t.Fatal("not connected")
+		}
+
+		cut.Store(true)
+		time.Sleep(forgetAfter - time.Minute)
+		if connected(h, bootstrap) || connected(h, met) {
+			t.Fatal("the cut is none")
+		}
+		if n := log.count("level=WARN"); n != 1 {
+			t.Errorf("%d warnings in an hour, want 1", n)
+		}
+		cut.Store(false)
+		time.Sleep(retryMax + dialTimeout)
+		if !connected(h, bootstrap) || !connected(h, met) {
+			t.Errorf("after the cut connected with bootstrap %v, with the one met %v", connected(h, bootstrap), connected(h, met))
+		}
+
+		cut.Store(true)
+		time.Sleep(forgetAfter + time.Minute)
+		cut.Store(false)
+		time.Sleep(time.Minute)
+		if !connected(h, bootstrap) {
+			t.Error("a configured peer was forgotten")
+		}
+		if connected(h, met) || h.ConnManager().IsProtected(met.ID(), protectTag) {
+			t.Error("a native that was gone for an hour is still remembered")
+		}
+		stop()
+	})
+}
+
+func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		rude, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		var hungUp atomic.Int64
+		rude.Network().Notify(&network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+			hungUp.Add(1)
+			c.Close()
+		}})
+		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(rude)})
+		time.Sleep(5 * time.Minute)
+		stop()
+		// 1, 2, 4, 8, 15, 15 … s, each down to the half.
+		if n := hungUp.Load(); n < 5*60/15 || n > 2*(5*60/15)+5 {
+			t.Errorf("dialled %d times in five minutes", n)
+		}
+	})
+}
+
+func TestJoinerDialsAtOnceWhenASteadyConnectionIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(native)})
+		time.Sleep(2 * steadyAfter)
+		if err := native.Network().ClosePeer(h.ID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(15 * time.Millisecond) // one way
+		if connected(h, native) {
+			t.Fatal("the connection was not lost")
+		}
+		time.Sleep(200 * time.Millisecond) // a few round trips
+		if !connected(h, native) {
+			t.Error("not connected again")
+		}
+		stop()
+	})
+}

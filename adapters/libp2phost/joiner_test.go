@@ -1,0 +1,263 @@
+package libp2phost
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	madns "github.com/multiformats/go-multiaddr-dns"
+)
+
+var nativeProtocols = []protocol.ID{SubscribeProtocol, "/opencloud/kad/1.0.0"}
+
+func TestJoinerReconnectsAfterARestartOnTheSamePort(t *testing.T) {
+	key := newKey(t)
+	native := newHost(t, key, loopbackTCP)
+	listen, bootstrap := addrStrings(native.Addrs()), fullAddrs(native)
+	h := newHost(t, newKey(t), loopbackTCP)
+	log := new(logged)
+	join(t, h, JoinerConfig{Bootstrap: bootstrap, Log: log.logger()})
+	eventually(t, 5*time.Second, "connected", func() bool { return connected(h, native) })
+	since := time.Now()
+	eventually(t, 2*steadyAfter, "a steady connection", func() bool { return time.Since(since) > steadyAfter+100*time.Millisecond && connected(h, native) })
+
+	native.Close()
+	eventually(t, 5*time.Second, "tried in vain", func() bool { return log.count("native cannot be reached") > 0 })
+	// Whatever the peerstore knew has lapsed, as it does in 15 minutes.
+	h.Peerstore().ClearAddrs(native.ID())
+	native = newHost(t, key, listen...)
+	returned := time.Now()
+	eventually(t, 5*time.Second, "connected again", func() bool { return connected(h, native) })
+	if took := time.Since(returned); took > retryMin+500*time.Millisecond { // the pause and a dial on a busy machine
+		t.Errorf("took %v", took)
+	}
+	eventually(t, time.Second, "the end of the outage is logged", func() bool { return log.count("level=INFO", "native reached") == 1 })
+}
+
+func TestJoinerWarnsOnceAboutAnUnreachablePeerAndItself(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := nobody.Addr().(*net.TCPAddr).Port
+	nobody.Close()
+	h := newHost(t, newKey(t), loopbackTCP)
+	log := new(logged)
+	stop := join(t, h, JoinerConfig{Log: log.logger(), Bootstrap: append(fullAddrs(h), fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", port, otherID))})
+	eventually(t, 10*time.Second, "tried twice", func() bool { return log.count("native cannot be reached") >= 2 })
+	stop()
+	if n := log.count("level=WARN", "native cannot be reached", otherID, "connection refused", "hint="); n != 1 {
+		t.Errorf("warned %d times", n)
+	}
+	if n := log.count("level=WARN", "names this node itself"); n != 1 {
+		t.Errorf("warned %d times about itself", n)
+	}
+}
+
+func TestJoinerNamesAForeignIdentity(t *testing.T) {
+	native, h, log := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t)), new(logged)
+	join(t, h, JoinerConfig{Log: log.logger(), Bootstrap: []string{native.Addrs()[0].String() + "/p2p/" + otherID}})
+	eventually(t, 5*time.Second, "a warning that names both", func() bool {
+		return log.count("level=WARN", "peer id mismatch", otherID, native.ID().String()) == 1
+	})
+}
+
+func TestJoinerResolvesNames(t *testing.T) {
+	first, second, third := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
+	h := newHost(t, newKey(t), loopbackTCP)
+	records := &madns.MockResolver{TXT: map[string][]string{
+		"_dnsaddr.natives.example": {
+			"dnsaddr=" + fullAddrs(first)[0],
+			"dnsaddr=" + fullAddrs(h)[0], // natives share a name
+			"dnsaddr=/dnsaddr/more.example",
+			"dnsaddr=/ip4/127.0.0.1/tcp/1", // nobody
+			"v=spf1",
+		},
+		"_dnsaddr.more.example": {"dnsaddr=" + fullAddrs(second)[0]},
+		"_dnsaddr.one.example":  {"dnsaddr=" + fullAddrs(second)[0], "dnsaddr=" + fullAddrs(third)[0]},
+		"_dnsaddr.loop.example": {"dnsaddr=/dnsaddr/loop.example", "dnsaddr=/dnsaddr/loop.example"},
+	}}
+	resolver, err := madns.NewResolver(madns.WithDefaultResolver(records))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := new(logged)
+	join(t, h, JoinerConfig{Log: log.logger(), Resolver: resolver, Bootstrap: []string{
+		"/dnsaddr/natives.example",
+		"/dnsaddr/one.example/p2p/" + third.ID().String(),
+		"/dnsaddr/loop.example",
+		"/dnsaddr/none.example",
+	}})
+	for _, native := range []host.Host{first, second, third} {
+		eventually(t, 5*time.Second, "connected", func() bool { return connected(h, native) })
+	}
+	for _, name := range []string{"loop.example", "none.example"} {
+		eventually(t, 5*time.Second, "warned about "+name, func() bool {
+			return log.count("level=WARN", "bootstrap name does not resolve", name) == 1
+		})
+	}
+}
+
+func TestJoinerFollowsANameToAnotherPeer(t *testing.T) {
+	j, err := NewJoiner(newHost(t, newKey(t)), JoinerConfig{Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + otherID}, Log: new(logged).logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, other := decode(t, selfID), decode(t, otherID)
+	n := new(name)
+	j.named(n, []peer.AddrInfo{{ID: self}, {ID: other}})
+	if !j.targets[self].configured || !j.targets[other].configured {
+		t.Fatal("not configured by the name")
+	}
+	j.named(n, nil)
+	if j.targets[self].configured {
+		t.Error("configured though the name leads elsewhere")
+	}
+	if !j.targets[other].configured {
+		t.Error("not configured though its address is")
+	}
+}
+
+func decode(t *testing.T, text string) peer.ID {
+	t.Helper()
+	id, err := peer.Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
+	for name, protocols := range map[string][]protocol.ID{
+		"known when identified": {SubscribeProtocol},
+		"DHT server":            {"/opencloud/kad/1.0.0"},
+		"indexer":               nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := newKey(t)
+			serve := func(h host.Host) {
+				for _, id := range protocols {
+					h.SetStreamHandler(id, func(s network.Stream) { s.Close() })
+				}
+			}
+			native := newHost(t, key, loopbackTCP)
+			serve(native)
+			listen := addrStrings(native.Addrs())
+			h := newHost(t, newKey(t), loopbackTCP)
+			log := new(logged)
+			stop := join(t, h, JoinerConfig{Natives: nativeProtocols, Log: log.logger()})
+			// The other one dials, so that its address is known from itself alone.
+			if err := native.Connect(t.Context(), infoOf(h)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 5*time.Second, "identified", func() bool {
+				known, err := h.Peerstore().GetProtocols(native.ID())
+				return err == nil && len(known) > 0
+			})
+			if protocols == nil {
+				stop()
+				if h.ConnManager().IsProtected(native.ID(), protectTag) {
+					t.Error("an indexer is protected")
+				}
+				return
+			}
+			eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(native.ID(), protectTag) })
+			native.Close()
+			eventually(t, 5*time.Second, "tried in vain", func() bool { return log.count("level=DEBUG", "native cannot be reached") > 0 })
+			native = newHost(t, key, listen...)
+			eventually(t, 5*time.Second, "connected again", func() bool { return connected(h, native) })
+			if n := log.count("level=WARN"); n != 0 {
+				t.Errorf("%d warnings about a peer that nobody configured", n)
+			}
+		})
+	}
+}
+
+func TestJoinerRemembersWhoWasMetBeforeRunOrBecameANativeLater(t *testing.T) {
+	early, late := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
+	early.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+	h := newHost(t, newKey(t), loopbackTCP)
+	for _, native := range []host.Host{early, late} {
+		if err := h.Connect(t.Context(), infoOf(native)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	join(t, h, JoinerConfig{Natives: nativeProtocols})
+	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(early.ID(), protectTag) })
+	late.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(late.ID(), protectTag) })
+}
+
+func TestJoinerMemoryIsBounded(t *testing.T) {
+	h := newHost(t, newKey(t))
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + otherID}, Log: new(logged).logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := func() peer.ID {
+		id, err := peer.IDFromPrivateKey(newKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Peerstore().AddProtocols(id, SubscribeProtocol)
+		h.Peerstore().AddAddr(id, ma.StringCast("/ip4/192.0.2.1/tcp/1"), time.Hour)
+		j.hear(event.EvtPeerIdentificationCompleted{Peer: id})
+		return id
+	}
+	first := met()
+	j.targets[first].since = time.Now().Add(-time.Minute)
+	for range maxRemembered - 1 {
+		j.targets[met()].connected = true
+	}
+	second := met()
+	if j.targets[first] != nil || h.ConnManager().IsProtected(first, protectTag) {
+		t.Error("the one gone longest was kept")
+	}
+	if j.targets[second] == nil {
+		t.Error("the newcomer was not remembered")
+	}
+	j.targets[second].connected = true
+	if third := met(); j.targets[third] != nil {
+		t.Error("remembered although all others are connected")
+	}
+	if len(j.targets) != maxRemembered+1 { // and the configured one
+		t.Errorf("%d targets", len(j.targets))
+	}
+}
+
+func TestJoinerEndsWhileDialling(t *testing.T) {
+	// It accepts and says nothing, so that the handshake hangs.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := silent.Accept(); err == nil {
+			accepted <- conn
+		}
+	}()
+	h := newHost(t, newKey(t))
+	stop := join(t, h, JoinerConfig{Bootstrap: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", silent.Addr().(*net.TCPAddr).Port, otherID)}})
+	conn := <-accepted
+	defer conn.Close()
+	start := time.Now()
+	stop()
+	if took := time.Since(start); took > dialTimeout/2 {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestNewJoinerRefusesWrongAddresses(t *testing.T) {
+	if _, err := NewJoiner(newHost(t, newKey(t)), JoinerConfig{Bootstrap: []string{"/ip4/192.0.2.1/tcp/1"}}); err == nil {
+		t.Error("accepted an address without /p2p/")
+	}
+}

@@ -1,0 +1,220 @@
+package libp2phost
+
+import (
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+	"github.com/libp2p/go-libp2p/x/rate"
+	"github.com/pbnjay/memory"
+)
+
+// What a machine is assumed to be if it does not say.
+const (
+	unknownMemory = 1 << 30
+	unknownFiles  = 1024 // the usual soft limit
+)
+
+// How a machine's memory and open files become connections and streams.
+const (
+	// memoryShare is the part of the memory that the network may take, one in so many:
+	// the live table, the DHT's records and the collector's headroom need the rest.
+	memoryShare = 4
+	// connBytes is what a connection is reckoned at: idle it was measured to hold 39 KB
+	// over TCP and 67 KB over QUIC; as much again for identify and a stream in use.
+	connBytes = 128 << 10
+	// streamBytes is what libp2p accounts for a stream: yamux's first window.
+	streamBytes = 256 << 10
+	// fileShare is the part of the open files that connections do not get, one in so
+	// many: dials under way, HTTP, DNS, the log.
+	fileShare = 4
+	// maxOtherFiles bounds that part: nothing but connections grows with a big machine.
+	maxOtherFiles = 1024
+	// minConns is a floor, since with fewer a node could not even join: two connections
+	// to each of a few natives.
+	minConns = 16
+	// minMemory is a floor for the same reason; idle streams take far less than they are
+	// accounted for.
+	minMemory = 64 << 20
+)
+
+// How the connections are shared out.
+const (
+	// outboundShare of the connections is kept from those who dial in, one in so many,
+	// so that a flood never cuts a native off from the others.
+	outboundShare = 8
+	// transientShare of everything may be in its handshake at once, one in so many.
+	// When a native returns all its indexers dial: with 10,000 connections and
+	// handshakes of 0.3 s they are back within seconds.
+	transientShare = 4
+	// ipShare of the connections may come from one IPv4 address or IPv6 /56, one in so
+	// many: a site behind one address may be large, and four of them fill a native.
+	ipShare = 4
+	// sitePrefix4, sitePrefix6 are what counts as one site, and widePrefix6 what as a
+	// provider's block that may hold two of them.
+	sitePrefix4, sitePrefix6, widePrefix6 = 32, 56, 48
+	// redialPeriod is in what time a whole site may dial again in steady state: a
+	// heartbeat. (libp2p's default is one connection in five seconds.)
+	redialPeriod = time.Minute
+	// highWaterEighths of the connections are held before the idlest are closed: below
+	// what may dial in, so that newcomers find room rather than a refusal.
+	highWaterEighths = 6
+	// lowWaterEighths of the connections stay then.
+	lowWaterEighths = 5
+	// connGrace is how long a new connection is safe from that: time to identify and
+	// to register, not so long that idle newcomers crowd out the rest.
+	connGrace = 30 * time.Second
+)
+
+// What one peer may have.
+const (
+	// peerConns is for two natives that dial each other at once on every address.
+	peerConns = 8
+	// peerStreams is for all protocols together: gossip and DHT hold a few each.
+	peerStreams = 256
+	// peerProtocolStreams bounds each protocol, registrations among them. An indexer
+	// needs one; the rest is for retries and for those who measure.
+	peerProtocolStreams = 64
+)
+
+// SubscribeProtocol is the protocol of registrations, which may use up to half of all
+// streams.
+const SubscribeProtocol protocol.ID = "/opencloud/native/subscribe/1.0"
+
+// Limits bounds what the network may take of this machine. All else is derived from
+// these two.
+type Limits struct {
+	// Conns is how many connections there may be, of which some are kept for dialling
+	// out. A TCP connection takes an open file. To hold 10,000 indexers a native needs
+	// 13,334 (the rest is above the high-water mark), thus an open-file limit
+	// (LimitNOFILE, ulimit -Hn) of at least 14,358, say 16,384, and 7 GiB of memory.
+	Conns int
+	// Memory is how many bytes streams may be accounted for.
+	Memory int64
+}
+
+// DefaultLimits returns the limits for this machine, as its memory (or GOMEMLIMIT, if
+// that is less) and the process's open-file limit have it.
+func DefaultLimits() Limits {
+	ram := memory.TotalMemory()
+	if limit := uint64(debug.SetMemoryLimit(-1)); ram == 0 || limit < ram {
+		ram = limit
+	}
+	return LimitsFor(ram, openFiles())
+}
+
+// LimitsFor returns the limits for a machine with so many bytes of memory and a
+// process that may open so many files. 0, and for the memory an absurd number, stand
+// for unknown.
+func LimitsFor(memory, openFiles uint64) Limits {
+	if memory == 0 || memory >= 1<<62 {
+		memory = unknownMemory
+	}
+	if openFiles == 0 {
+		openFiles = unknownFiles
+	}
+	forConns := openFiles - min(openFiles/fileShare, maxOtherFiles)
+	return Limits{
+		Conns:  int(max(minConns, min(forConns, memory/memoryShare/connBytes))),
+		Memory: int64(max(minMemory, memory/memoryShare)),
+	}
+}
+
+func (l Limits) inbound() int   { return l.Conns - l.Conns/outboundShare }
+func (l Limits) perSite() int   { return l.Conns / ipShare }
+func (l Limits) highWater() int { return l.Conns * highWaterEighths / 8 }
+func (l Limits) lowWater() int  { return l.Conns * lowWaterEighths / 8 }
+func (l Limits) streams() int   { return int(l.Memory / streamBytes) }
+
+// resourceManager makes the manager that refuses what exceeds l.
+func (l Limits) resourceManager(metrics bool) (network.ResourceManager, error) {
+	opts := []rcmgr.Option{
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix4, ConnCount: l.perSite()}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix6, ConnCount: l.perSite()}, {PrefixLength: widePrefix6, ConnCount: 2 * l.perSite()}},
+		),
+		rcmgr.WithConnRateLimiters(l.connRate()),
+	}
+	if !metrics {
+		opts = append(opts, rcmgr.WithMetricsDisabled())
+	}
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(l.concrete()), opts...)
+}
+
+// concrete returns l as the resource manager has it. What is not named here, such as
+// libp2p's own services, keeps the limits that libp2p would give it.
+func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
+	defaults := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&defaults)
+
+	all := part(l, 1)
+	all.ConnsInbound = rcmgr.LimitVal(l.inbound())
+	transient := part(l, transientShare)
+	// Whoever is in its handshake is about to be identified.
+	identified := streamLimits(l.streams() / transientShare)
+	return rcmgr.PartialLimitConfig{
+		System:    all,
+		Transient: transient,
+		PeerDefault: rcmgr.ResourceLimits{
+			Conns: peerConns, ConnsInbound: peerConns, ConnsOutbound: peerConns, FD: peerConns,
+			Streams: peerStreams, StreamsInbound: peerStreams, StreamsOutbound: peerStreams,
+			Memory: peerStreams * streamBytes,
+		},
+		ProtocolPeerDefault: streamLimits(peerProtocolStreams),
+		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
+			SubscribeProtocol: streamLimits(l.streams() / 2),
+			identify.ID:       identified,
+			identify.IDPush:   identified,
+		},
+		Service: map[string]rcmgr.ResourceLimits{identify.ServiceName: identified},
+	}.Build(defaults.Scale(l.Memory, l.Conns))
+}
+
+// part is one in share of all that l allows.
+func part(l Limits, share int) rcmgr.ResourceLimits {
+	conns := rcmgr.LimitVal(l.Conns / share)
+	limits := streamLimits(l.streams() / share)
+	limits.Conns, limits.ConnsInbound, limits.ConnsOutbound, limits.FD = conns, conns, conns, conns
+	return limits
+}
+
+// streamLimits allows n streams, whichever side opens them.
+func streamLimits(n int) rcmgr.ResourceLimits {
+	streams := rcmgr.LimitVal(n)
+	return rcmgr.ResourceLimits{
+		Streams: streams, StreamsInbound: streams, StreamsOutbound: streams,
+		Memory: rcmgr.LimitVal64(n) * streamBytes,
+	}
+}
+
+// connRate bounds how fast a site may dial: all of it at once, as after a native's
+// restart, then all of it again in each redialPeriod. Loopback is free, as it is for
+// the number of connections.
+func (l Limits) connRate() *rate.Limiter {
+	limit := func(bits, conns int) rate.SubnetLimit {
+		return rate.SubnetLimit{PrefixLength: bits, Limit: rate.Limit{RPS: float64(conns) / redialPeriod.Seconds(), Burst: conns}}
+	}
+	var free []rate.PrefixLimit
+	for _, prefix := range slices.Concat(rcmgr.DefaultNetworkPrefixLimitV4, rcmgr.DefaultNetworkPrefixLimitV6) {
+		free = append(free, rate.PrefixLimit{Prefix: prefix.Network})
+	}
+	return &rate.Limiter{
+		NetworkPrefixLimits: free,
+		SubnetRateLimiter: rate.SubnetLimiter{
+			IPv4SubnetLimits: []rate.SubnetLimit{limit(sitePrefix4, l.perSite())},
+			IPv6SubnetLimits: []rate.SubnetLimit{limit(sitePrefix6, l.perSite()), limit(widePrefix6, 2*l.perSite())},
+			GracePeriod:      redialPeriod,
+		},
+	}
+}
+
+// connManager makes the manager that closes the idlest connections before l is reached.
+func (l Limits) connManager() (*connmgr.BasicConnMgr, error) {
+	return connmgr.NewConnManager(l.lowWater(), l.highWater(), connmgr.WithGracePeriod(connGrace))
+}

@@ -1,0 +1,133 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// backlog is how many announcements wait for one listener; more are lost, as
+// package gossip would lose them.
+const backlog = 4096
+
+var errAnnouncerClosed = errors.New("the announcer is closed")
+
+// Topic is what Announcers share: whatever one of them announces, all others hear.
+type Topic struct {
+	mu      sync.Mutex
+	members map[*Announcer]bool
+}
+
+// NewTopic returns a Topic that nobody has joined.
+func NewTopic() *Topic { return &Topic{members: make(map[*Announcer]bool)} }
+
+// Announcer announces PeerIDs within this process. One that joined a Topic alone
+// is what a native without gossip has.
+type Announcer struct {
+	topic *Topic
+	id    ports.PeerID
+	// ear is the running listener's, nil without one; the Topic's lock guards it.
+	ear *ear
+}
+
+// ear is one Listen: the announcements that wait for it, and how to end it.
+type ear struct {
+	waiting chan ports.Announcement
+	stop    func()
+}
+
+var _ ports.Announcer = (*Announcer)(nil)
+
+// Join adds an Announcer to the Topic, which announces in the name of id.
+func (t *Topic) Join(id ports.PeerID) *Announcer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := &Announcer{topic: t, id: id}
+	t.members[a] = true
+	return a
+}
+
+// Announce implements ports.Announcer.
+func (a *Announcer) Announce(_ context.Context, id ports.PeerID) error {
+	if p, err := peer.Decode(string(id)); err != nil || p.String() != string(id) {
+		return fmt.Errorf("announce %.80q: not a PeerID in its canonical form", id)
+	}
+	t := a.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.members[a] {
+		return errAnnouncerClosed
+	}
+	for other := range t.members {
+		if other == a || other.ear == nil {
+			continue
+		}
+		select {
+		case other.ear.waiting <- ports.Announcement{PeerID: id, From: a.id}:
+		default:
+		}
+	}
+	return nil
+}
+
+// Listen implements ports.Announcer.
+func (a *Announcer) Listen(hear func(ports.Announcement)) (stop func(), err error) {
+	t := a.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case !t.members[a]:
+		return nil, errAnnouncerClosed
+	case a.ear != nil:
+		return nil, errors.New("somebody listens already: stop that first")
+	}
+	e := &ear{waiting: make(chan ports.Announcement, backlog)}
+	ended, done := make(chan struct{}), make(chan struct{})
+	e.stop = sync.OnceFunc(func() {
+		close(ended)
+		<-done
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		a.ear = nil
+	})
+	go func() {
+		defer close(done)
+		e.listen(ended, hear)
+	}()
+	a.ear = e
+	return e.stop, nil
+}
+
+func (e *ear) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
+	for {
+		select {
+		case <-ended:
+			return
+		case heard := <-e.waiting:
+			select {
+			case <-ended: // both were ready: the end counts
+				return
+			default:
+				hear(heard)
+			}
+		}
+	}
+}
+
+// Close stops the listener and leaves the Topic. The Announcer returns errors from
+// then on. It may be called twice.
+func (a *Announcer) Close() error {
+	a.topic.mu.Lock()
+	delete(a.topic.members, a)
+	e := a.ear
+	a.topic.mu.Unlock()
+	if e != nil {
+		e.stop()
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// minSweep is the number of entries below which a Space is not worth sweeping.
+const minSweep = 1024
+
+var errStoreClosed = errors.New("the store is closed")
+
+// Space is what Stores share: whatever one of them puts, all of them get.
+type Space struct {
+	accept func(ports.Entry) error
+
+	mu      sync.Mutex
+	members map[*Store]bool
+	values  map[ports.PeerID]value
+	// sweepAt is the number of values at which the expired ones are forgotten. It is
+	// twice what the last sweep left, so sweeping costs each put a constant.
+	sweepAt int
+}
+
+// value is an entry as kaddht stores it: the same limits, the same rule for which
+// of two stays, and a copy for everyone who gets it.
+type value struct {
+	text      []byte
+	expiresAt time.Time
+}
+
+// NewSpace returns an empty Space. accept is the rule that its Stores apply: nil, or
+// why an entry may be neither stored nor returned. It knows the time by itself, must
+// not block, and is called concurrently.
+func NewSpace(accept func(ports.Entry) error) *Space {
+	return &Space{
+		accept: accept, members: make(map[*Store]bool),
+		values: make(map[ports.PeerID]value), sweepAt: minSweep,
+	}
+}
+
+// Store keeps entries in memory, shared with the other Stores of its Space.
+type Store struct {
+	space  *Space
+	joined chan struct{} // nil if nobody can join
+}
+
+var _ ports.Store = (*Store)(nil)
+
+// NewStore returns a Store without a network: what a node without a DHT has.
+func NewStore(accept func(ports.Entry) error) *Store {
+	return NewSpace(accept).add(&Store{})
+}
+
+// Join adds a Store to the Space.
+func (s *Space) Join() *Store {
+	return s.add(&Store{joined: make(chan struct{}, 1)})
+}
+
+func (s *Space) add(m *Store) *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.space = s
+	for other := range s.members {
+		select {
+		case other.joined <- struct{}{}:
+		default:
+		}
+	}
+	s.members[m] = true
+	return m
+}
+
+// Put implements ports.Store. It waits for nobody.
+func (m *Store) Put(_ context.Context, e ports.Entry) (int, error) {
+	text, err := wire.EncodeEntry(e)
+	if err != nil {
+		return 0, fmt.Errorf("put %.80q: %w", e.PeerID, err)
+	}
+	v := value{text: text, expiresAt: e.ExpiresAt}
+	if _, err := m.space.entry(e.PeerID, v); err != nil {
+		return 0, fmt.Errorf("put %.80q: %w", e.PeerID, err)
+	}
+	s := m.space
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.members[m] {
+		return 0, errStoreClosed
+	}
+	if old, ok := s.values[e.PeerID]; ok && old.beats(v) {
+		if _, err := s.entry(e.PeerID, old); err == nil {
+			return 0, nil
+		}
+	}
+	s.values[e.PeerID] = v
+	if len(s.values) >= s.sweepAt {
+		s.sweep(time.Now())
+	}
+	return len(s.members) - 1, nil
+}
+
+// entry returns the entry in v if it is id's and acceptable.
+func (s *Space) entry(id ports.PeerID, v value) (ports.Entry, error) {
+	e, err := wire.DecodeEntry(v.text)
+	if err != nil {
+		return ports.Entry{}, err
+	}
+	if e.PeerID != id {
+		return ports.Entry{}, fmt.Errorf("not the canonical form of %s", e.PeerID)
+	}
+	return e, s.accept(e)
+}
+
+func (v value) beats(w value) bool {
+	later := v.expiresAt.Compare(w.expiresAt)
+	return later > 0 || later == 0 && bytes.Compare(v.text, w.text) > 0
+}
+
+// sweep forgets what has expired at now.
+func (s *Space) sweep(now time.Time) {
+	maps.DeleteFunc(s.values, func(_ ports.PeerID, v value) bool { return !now.Before(v.expiresAt) })
+	s.sweepAt = max(minSweep, 2*len(s.values))
+}
+
+// Get implements ports.Store. It waits for nobody.
+func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+	s := m.space
+	s.mu.Lock()
+	member := s.members[m]
+	v, ok := s.values[id]
+	s.mu.Unlock()
+	if !member {
+		return ports.Entry{}, errStoreClosed
+	}
+	if !ok || !v.expiresAt.After(newerThan) {
+		return ports.Entry{}, ports.ErrNotFound
+	}
+	e, err := s.entry(id, v)
+	if err != nil {
+		return ports.Entry{}, ports.ErrNotFound // it was acceptable when it was put
+	}
+	return e, nil
+}
+
+// Joined implements ports.Store: another Store joined the Space.
+func (m *Store) Joined() <-chan struct{} { return m.joined }
+
+// Close leaves the Space; the entries stay with the others. The Store returns
+// errors from then on. It may be called twice.
+func (m *Store) Close() error {
+	m.space.mu.Lock()
+	defer m.space.mu.Unlock()
+	delete(m.space.members, m)
+	return nil
+}

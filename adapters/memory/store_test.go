@@ -1,0 +1,69 @@
+package memory_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+func TestStore(t *testing.T) {
+	porttest.Store(t, func(_ *testing.T, accept func(ports.Entry) error) func() porttest.ClosableStore {
+		space := memory.NewSpace(accept)
+		return func() porttest.ClosableStore { return space.Join() }
+	})
+}
+
+func notExpired(e ports.Entry) error {
+	if !time.Now().Before(e.ExpiresAt) {
+		return errors.New("expired")
+	}
+	return nil
+}
+
+func TestStoreWithoutNetwork(t *testing.T) {
+	store := memory.NewStore(notExpired)
+	if store.Joined() != nil {
+		t.Error("Joined of a store that nobody can join is not nil")
+	}
+	e := ports.Entry{PeerID: hosttest.PeerID(t), Addr: "/ip4/192.0.2.1/tcp/4001", ExpiresAt: time.Now().Add(time.Minute)}
+	if replicas, err := store.Put(t.Context(), e); replicas != 0 || err != nil {
+		t.Errorf("put: %d replicas, error %v", replicas, err)
+	}
+	if got, err := store.Get(t.Context(), e.PeerID, time.Time{}); err != nil || got.Addr != e.Addr {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+}
+
+// TestStoreForgets puts generation after generation of entries that expire, which
+// must not pile up.
+func TestStoreForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memory.NewSpace(notExpired)
+		store := space.Join()
+		const generations, perGeneration = 10, 700
+		for range generations {
+			for range perGeneration {
+				e := ports.Entry{PeerID: hosttest.PeerID(t), Addr: "a", ExpiresAt: time.Now().Add(time.Minute)}
+				if _, err := store.Put(t.Context(), e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if n := space.Len(); n > 2*1024 {
+			t.Errorf("%d entries are held; all of %d have expired", n, generations*perGeneration)
+		}
+	})
+}

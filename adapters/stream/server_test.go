@@ -1,0 +1,232 @@
+package stream_test
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/opencloud/ocnode/adapters/stream"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// served runs a test between an indexer and a native that grants everything.
+func served(t *testing.T, test func(t *testing.T, tr *stream.Transport, native, indexer host.Host)) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		tr := newTransport(t, native)
+		serve(t, tr, grant)
+		test(t, tr, native, indexer)
+		eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
+	})
+}
+
+// Identities and addresses are the Native's affair; here it takes them all.
+func TestFramesOfTheContract(t *testing.T) {
+	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
+		for _, f := range porttest.Frames(t, idOf(indexer), idOf(native), peer.ToCid(indexer.ID()).String()) {
+			t.Run(f.Name, func(t *testing.T) {
+				want := f.Want
+				if want == ports.CodePeerMismatch || want == ports.CodeAddrInvalid {
+					want = ""
+				}
+				s := open(t, indexer, native)
+				// A native that has refused a frame need not take the rest of it.
+				_, _ = s.Write(f.Bytes)
+				_ = s.CloseWrite()
+				expectCode(t, s, want)
+				if !strings.Contains(string(f.Bytes), "\n") {
+					return
+				}
+				stayOpen := open(t, indexer, native)
+				_, _ = stayOpen.Write(f.Bytes)
+				expectCode(t, stayOpen, want)
+			})
+		}
+	})
+}
+
+func TestAFrameInPiecesIsOneFrame(t *testing.T) {
+	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
+		s := open(t, indexer, native)
+		for frame := plainFrame(indexer); frame != ""; {
+			n := min(3, len(frame))
+			send(t, s, frame[:n])
+			frame = frame[n:]
+		}
+		expectCode(t, s, "")
+	})
+}
+
+func TestTooLargeIsAnsweredWhileTheSenderWrites(t *testing.T) {
+	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
+		s := open(t, indexer, native)
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			for text := strings.Repeat("a", 64<<10); ; {
+				if _, err := io.WriteString(s, text); err != nil {
+					return
+				}
+			}
+		}()
+		expectCode(t, s, ports.CodeTooLarge)
+		_ = s.Reset()
+		<-written
+	})
+}
+
+func TestTooLargeIsAnsweredToASenderThatWritesEverythingFirst(t *testing.T) {
+	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
+		s := open(t, indexer, native)
+		if _, err := io.WriteString(s, strings.Repeat("a", 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		expectCode(t, s, ports.CodeTooLarge)
+		_ = s.Reset()
+	})
+}
+
+func TestRudePeersLeaveNothingBehind(t *testing.T) {
+	for name, be := range map[string]func(t *testing.T, s network.Stream, frame string){
+		"never reads":            func(t *testing.T, s network.Stream, frame string) { send(t, s, frame) },
+		"closes without reading": func(t *testing.T, s network.Stream, frame string) { send(t, s, frame); _ = s.Close() },
+		"resets at once":         func(t *testing.T, s network.Stream, frame string) { send(t, s, frame); _ = s.Reset() },
+		"resets half-way":        func(t *testing.T, s network.Stream, frame string) { send(t, s, frame[:20]); _ = s.Reset() },
+		"disconnects half-way":   func(t *testing.T, s network.Stream, frame string) { send(t, s, frame[:20]); _ = s.Conn().Close() },
+		"sends garbage":          func(t *testing.T, s network.Stream, _ string) { send(t, s, "\x16\x03\x01\x00\xff\xfe{{{[[\n") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			served(t, func(t *testing.T, tr *stream.Transport, native, indexer host.Host) {
+				for range 5 {
+					be(t, open(t, indexer, native), plainFrame(indexer))
+				}
+				eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
+				s := open(t, indexer, native)
+				send(t, s, plainFrame(indexer))
+				expectCode(t, s, "")
+			})
+		})
+	}
+}
+
+func TestAnExchangeEndsInTime(t *testing.T) {
+	const (
+		frameTime = 4 * time.Second
+		slack     = 100 * time.Millisecond // for packets, which take 10 ms
+	)
+	for name, c := range map[string]struct {
+		write func(s network.Stream, frame string)
+		want  ports.Code
+		after time.Duration
+	}{
+		"ended just before":    {func(s network.Stream, f string) { dawdle(s, f, frameTime-slack) }, "", frameTime - slack},
+		"ended just after":     {func(s network.Stream, f string) { dawdle(s, f, frameTime+slack) }, ports.CodeMalformed, frameTime},
+		"never ended":          {func(s network.Stream, f string) { _, _ = io.WriteString(s, strings.TrimSpace(f)) }, ports.CodeMalformed, frameTime},
+		"a byte a second":      {byteASecond, ports.CodeMalformed, frameTime},
+		"too large, then open": {func(s network.Stream, _ string) { _, _ = io.WriteString(s, strings.Repeat("a", 20000)) }, ports.CodeTooLarge, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFakeTime(t, func(t *testing.T, native, indexer host.Host) {
+				tr := newTransport(t, native)
+				serve(t, tr, grant)
+				s := open(t, indexer, native)
+				began := time.Now()
+				go c.write(s, plainFrame(indexer))
+				expectCode(t, s, c.want)
+				if took := time.Since(began); took < c.after || took > c.after+slack {
+					t.Errorf("answered after %s, want %s", took, c.after)
+				}
+				time.Sleep(ports.ExchangeTimeout - time.Since(began))
+				synctest.Wait()
+				if tr.Running() != 0 {
+					t.Errorf("still running %s after the stream was opened", ports.ExchangeTimeout)
+				}
+			})
+		})
+	}
+}
+
+// dawdle sends the last byte of frame late.
+func dawdle(s network.Stream, frame string, late time.Duration) {
+	last := len(frame) - 1
+	_, _ = io.WriteString(s, frame[:last])
+	time.Sleep(late)
+	_, _ = io.WriteString(s, frame[last:])
+}
+
+func byteASecond(s network.Stream, frame string) {
+	for i := range frame {
+		if _, err := io.WriteString(s, frame[i:i+1]); err != nil {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+func TestANativeThatHangsIsCutWhileThereIsTimeToAnswer(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, native, indexer host.Host) {
+		serve(t, newTransport(t, native), nativeFunc(func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+			<-ctx.Done()
+			return ports.Lease{}, ctx.Err()
+		}))
+		_, err := register(t.Context(), indexer, remote(t, newTransport(t, indexer), native))
+		expectRefusal(t, err, ports.CodeBusy)
+	})
+}
+
+func TestStopAnswersTheHalfSent(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		tr := newTransport(t, native)
+		stop := serve(t, tr, grant)
+		s := open(t, indexer, native)
+		send(t, s, plainFrame(indexer)[:20])
+		eventually(t, "the exchange runs", func() bool { return tr.Running() == 1 })
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took >= ports.ExchangeTimeout/2 {
+			t.Errorf("stop took %s", took)
+		}
+		expectCode(t, s, ports.CodeBusy)
+	})
+}
+
+func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		seen := &events{}
+		tr, err := stream.New(native, seen, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(tr.Close)
+		serve(t, tr, grant)
+		for frame, code := range map[string]ports.Code{
+			"{}\n":                     ports.CodeMalformed,
+			strings.Repeat("a", 20000): ports.CodeTooLarge,
+			plainFrame(indexer):        "",
+		} {
+			s := open(t, indexer, native)
+			send(t, s, frame)
+			_ = s.CloseWrite()
+			expectCode(t, s, code)
+			var want []ports.Event
+			if code != "" {
+				want = []ports.Event{{Kind: ports.EventRefused, PeerID: idOf(indexer), Code: code}}
+			}
+			if got := seen.take(); !slices.Equal(got, want) {
+				t.Errorf("observed %+v, want %+v", got, want)
+			}
+		}
+	})
+}

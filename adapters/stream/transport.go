@@ -1,0 +1,180 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Protocol is the protocol of a registration.
+const Protocol protocol.ID = "/opencloud/native/subscribe/1.0"
+
+// Transport carries registrations over the streams of a libp2p host.
+type Transport struct {
+	host     host.Host
+	id       ports.PeerID
+	observer ports.Observer
+	log      *slog.Logger
+	// timeout is ports.ExchangeTimeout; tests shorten it.
+	timeout  time.Duration
+	notifiee *network.NotifyBundle
+
+	servingMu sync.Mutex
+	serving   *server // nil while nothing is served
+	closed    bool
+
+	connsMu sync.Mutex
+	// conns has a channel, closed when the connection ends, for every connection that
+	// carried a successful registration; nil once the Transport is closed.
+	conns map[network.Conn]chan struct{}
+}
+
+var _ ports.Transport = (*Transport)(nil)
+
+// New returns a Transport over h, which stays the caller's to close, after
+// Close. The observer is told of the registrations that are refused here, since
+// no Native hears of a frame that does not decode.
+func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, error) {
+	if h == nil || observer == nil || log == nil {
+		return nil, errors.New("stream transport: a host, an observer and a logger are required")
+	}
+	t := &Transport{
+		host: h, id: ports.PeerID(h.ID().String()), observer: observer, log: log,
+		timeout: ports.ExchangeTimeout,
+		conns:   make(map[network.Conn]chan struct{}),
+	}
+	t.notifiee = &network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) { t.connEnded(c) }}
+	h.Network().Notify(t.notifiee)
+	return t, nil
+}
+
+// Close stops serving and closes the channels that Disconnected returned, as
+// nobody will watch their connections any more.
+func (t *Transport) Close() {
+	t.servingMu.Lock()
+	t.closed = true
+	serving := t.serving
+	t.servingMu.Unlock()
+	if serving != nil {
+		t.stop(serving)
+	}
+	t.host.Network().StopNotify(t.notifiee)
+
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	for _, ended := range t.conns {
+		close(ended)
+	}
+	t.conns = nil
+}
+
+// Serve implements ports.Transport. An exchange takes at most
+// ports.ExchangeTimeout from the opening of its stream; the context that n gets
+// ends early enough to answer even then.
+func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
+	t.servingMu.Lock()
+	defer t.servingMu.Unlock()
+	switch {
+	case t.closed:
+		return nil, errors.New("serve registrations: the transport is closed")
+	case t.serving != nil:
+		return nil, errors.New("serve registrations: already serving; stop that first")
+	}
+	srv := &server{Transport: t, native: n, running: make(map[network.Stream]context.CancelFunc)}
+	t.serving = srv
+	t.host.SetStreamHandler(Protocol, srv.handle)
+	return func() { t.stop(srv) }, nil
+}
+
+func (t *Transport) stop(srv *server) {
+	t.servingMu.Lock()
+	if t.serving == srv {
+		t.host.RemoveStreamHandler(Protocol)
+		t.serving = nil
+	}
+	t.servingMu.Unlock()
+	srv.stop()
+}
+
+// Native implements ports.Transport. The addresses are multiaddrs, with or
+// without id's own /p2p/ part.
+func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	pid, err := peer.Decode(string(id))
+	if err != nil {
+		return nil, fmt.Errorf("native %q: %w", id, err)
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("native %s: no address; give at least one, as in /ip4/192.0.2.1/tcp/4101", id)
+	}
+	info := peer.AddrInfo{ID: pid}
+	for _, a := range addrs {
+		addr, err := dialable(pid, a)
+		if err != nil {
+			return nil, fmt.Errorf("native %s: address %q: %w; want one as in /ip4/192.0.2.1/tcp/4101", id, a, err)
+		}
+		info.Addrs = append(info.Addrs, addr)
+	}
+	return &remote{t: t, info: info}, nil
+}
+
+// dialable returns the address without the /p2p/ part that it may end in, which
+// must be id's.
+func dialable(id peer.ID, text string) (ma.Multiaddr, error) {
+	addr, err := ma.NewMultiaddr(text)
+	if err != nil {
+		return nil, err
+	}
+	addr, named := peer.SplitAddr(addr)
+	switch {
+	case named != "" && named != id:
+		return nil, fmt.Errorf("it is that of %s", named)
+	case len(addr) == 0:
+		return nil, errors.New("it says who, not where")
+	}
+	return addr, nil
+}
+
+// ended returns a channel that is closed when c has ended.
+func (t *Transport) ended(c network.Conn) <-chan struct{} {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	if ended, ok := t.conns[c]; ok {
+		return ended
+	}
+	ended := make(chan struct{})
+	// libp2p tells of an ended connection after marking it closed, so one that is not
+	// closed here is still to be told of.
+	if t.conns == nil || c.IsClosed() {
+		close(ended)
+	} else {
+		t.conns[c] = ended
+	}
+	return ended
+}
+
+func (t *Transport) connEnded(c network.Conn) {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	if ended, ok := t.conns[c]; ok {
+		close(ended)
+		delete(t.conns, c)
+	}
+}
+
+// timedOut reports whether err is a stream's deadline.
+func timedOut(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}

@@ -1,0 +1,117 @@
+package stream_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+
+	"github.com/opencloud/ocnode/adapters/stream"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+func TestTransport(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		porttest.Transport(t, func(t *testing.T) (native, indexer porttest.TransportNode) {
+			node := func() porttest.TransportNode {
+				h := newHost()
+				return porttest.TransportNode{Transport: newTransport(t, h), ID: idOf(h), Addrs: addrsOf(h)}
+			}
+			return node(), node()
+		})
+	})
+}
+
+func TestNewWantsWhatItNeeds(t *testing.T) {
+	if _, err := stream.New(nil, &events{}, log); err == nil {
+		t.Error("no error without a host")
+	}
+}
+
+func TestAddressesOfANative(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		h := newHost()
+		tr := newTransport(t, h)
+		const id, other = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5", "12D3KooWJWoaqZhDaoEFshF7Rh1bpY9ohihFhzcW6d69Lr2NASuq"
+		for addr, wrong := range map[string]string{
+			"/ip4/192.0.2.1/tcp/4101":                "",
+			"/ip4/192.0.2.1/tcp/4101/p2p/" + id:      "",
+			"/dns4/native.example/udp/4101/quic-v1":  "",
+			"/dnsaddr/native.example/p2p/" + id:      "",
+			"/ip4/192.0.2.1/tcp/4101/p2p/" + other:   other,
+			"/p2p/" + id:                             "not where",
+			"192.0.2.1:4101":                         "192.0.2.1:4101",
+			"/ip4/192.0.2.1/tcp/4101/p2p/not-a-peer": "not-a-peer",
+		} {
+			_, err := tr.Native(id, []string{"/ip4/192.0.2.9/tcp/1", addr})
+			if wrong == "" && err != nil {
+				t.Errorf("%s: %v", addr, err)
+			}
+			if wrong != "" && (err == nil || !strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), addr)) {
+				t.Errorf("%s: got %v, want an error that says %q", addr, err, wrong)
+			}
+		}
+		if _, err := tr.Native("native-1", addrsOf(h)); err == nil || !strings.Contains(err.Error(), "native-1") {
+			t.Errorf("got %v, want an error that names the PeerID", err)
+		}
+	})
+}
+
+func TestCloseEndsServingAndWatching(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		server, client := newTransport(t, native), newTransport(t, indexer)
+		serve(t, server, grant)
+		n := remote(t, client, native)
+		if _, err := register(t.Context(), indexer, n); err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		<-n.Disconnected()
+		client.Close()
+
+		server.Close()
+		if slices.Contains(native.Mux().Protocols(), stream.Protocol) {
+			t.Error("a closed transport still offers its protocol")
+		}
+		if _, err := server.Serve(grant); err == nil {
+			t.Error("a closed transport serves")
+		}
+		// The hosts are the caller's and live on.
+		if len(indexer.Network().ConnsToPeer(native.ID())) == 0 {
+			t.Error("the connection ended with the transports")
+		}
+	})
+}
+
+func TestDisconnectedFollowsTheConnectionInUse(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		serve(t, newTransport(t, native), grant)
+		n := remote(t, newTransport(t, indexer), native)
+		for _, end := range []func() error{
+			func() error { return indexer.Network().ClosePeer(native.ID()) },
+			func() error { return native.Network().ClosePeer(indexer.ID()) },
+			native.Close,
+		} {
+			if _, err := register(t.Context(), indexer, n); err != nil {
+				t.Fatal(err)
+			}
+			ended := n.Disconnected()
+			if _, err := register(t.Context(), indexer, n); err != nil || n.Disconnected() != ended {
+				t.Fatalf("another channel for the same connection, or %v", err)
+			}
+			select {
+			case <-ended:
+				t.Fatal("closed while connected")
+			default:
+			}
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			<-ended
+		}
+	})
+}

@@ -1,0 +1,265 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errTest = errors.New("no route")
+
+// allEvents has every kind with every result.
+var allEvents = []ports.Event{
+	{Kind: ports.EventRegistered, PeerID: "a", Joined: true},
+	{Kind: ports.EventRegistered, PeerID: "a"},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeMalformed},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeTooLarge},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodePeerMismatch},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeAddrInvalid},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeRefused},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy},
+	{Kind: ports.EventRefused, PeerID: "a", Code: "of a later version"},
+	{Kind: ports.EventHeard, PeerID: "a", Via: "n"},
+	{Kind: ports.EventLookedUp, PeerID: "a", Via: "n", Took: time.Second / 4, Joined: true},
+	{Kind: ports.EventLookedUp, PeerID: "a", Took: 3 * time.Second, Err: fmt.Errorf("get a: %w", ports.ErrNotFound)},
+	{Kind: ports.EventLookedUp, PeerID: "a", Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventPut, PeerID: "a", Took: time.Second / 4, Replicas: 3},
+	{Kind: ports.EventPut, PeerID: "a", Took: time.Second / 4},
+	{Kind: ports.EventPut, PeerID: "a", Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventAnnounced, PeerID: "a"},
+	{Kind: ports.EventAnnounced, PeerID: "a", Err: errTest},
+	{Kind: ports.EventExpired, PeerID: "a"},
+	{Kind: ports.EventForgotten, PeerID: "a"},
+	{Kind: ports.EventLeaseGranted, PeerID: "a", Via: "n", Took: time.Second / 4},
+	{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n", Took: time.Second / 4},
+	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventLeaseLost, PeerID: "a", Via: "n"},
+}
+
+func newMetrics(tb testing.TB, from Sources) (*Metrics, *prometheus.Registry) {
+	tb.Helper()
+	reg := NewRegistry()
+	m, err := NewMetrics(reg, from)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m, reg
+}
+
+// scrape returns the samples of ocnode's own metrics, without the buckets.
+func scrape(tb testing.TB, reg *prometheus.Registry) map[string]string {
+	tb.Helper()
+	w := httptest.NewRecorder()
+	Handler(reg).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 {
+		tb.Fatalf("%d %s", w.Code, w.Body)
+	}
+	samples := make(map[string]string)
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "ocnode_") && !strings.Contains(line, "_bucket{") {
+			series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+			samples[series] = value
+		}
+	}
+	return samples
+}
+
+var allSources = Sources{
+	Version:       "1.2.3",
+	Counts:        func() (live, known int) { return 7, 9 },
+	OutboxWaiting: func() int { return 5 },
+}
+
+func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
+	m, reg := newMetrics(t, allSources)
+	want := map[string]string{ // after all events
+		`ocnode_registrations_total{result="accepted"}`:      "2",
+		`ocnode_registrations_total{result="malformed"}`:     "1",
+		`ocnode_registrations_total{result="too_large"}`:     "1",
+		`ocnode_registrations_total{result="peer_mismatch"}`: "1",
+		`ocnode_registrations_total{result="addr_invalid"}`:  "1",
+		`ocnode_registrations_total{result="refused"}`:       "2",
+		`ocnode_registrations_total{result="busy"}`:          "1",
+		`ocnode_announcements_heard_total`:                   "1",
+		`ocnode_announcements_sent_total{result="sent"}`:     "1",
+		`ocnode_announcements_sent_total{result="error"}`:    "1",
+		`ocnode_lookups_total{result="found"}`:               "1",
+		`ocnode_lookups_total{result="not_found"}`:           "1",
+		`ocnode_lookups_total{result="error"}`:               "1",
+		`ocnode_lookup_duration_seconds_count`:               "3",
+		`ocnode_lookup_duration_seconds_sum`:                 "3.5",
+		`ocnode_store_puts_total{result="replicated"}`:       "1",
+		`ocnode_store_puts_total{result="alone"}`:            "1",
+		`ocnode_store_puts_total{result="error"}`:            "1",
+		`ocnode_store_put_duration_seconds_count`:            "3",
+		`ocnode_store_put_duration_seconds_sum`:              "0.75",
+		`ocnode_expirations_total`:                           "1",
+		`ocnode_forgotten_total`:                             "1",
+		`ocnode_lease_attempts_total{result="granted"}`:      "1",
+		`ocnode_lease_attempts_total{result="unconfirmed"}`:  "1",
+		`ocnode_lease_attempts_total{result="failed"}`:       "1",
+		`ocnode_leases_lost_total`:                           "1",
+		`ocnode_live_indexers`:                               "7",
+		`ocnode_known_peers`:                                 "9",
+		`ocnode_outbox_waiting`:                              "5",
+	}
+	check := func(when string, want func(series string) string) {
+		t.Helper()
+		got := scrape(t, reg)
+		for series, value := range got {
+			if strings.HasPrefix(series, "ocnode_build_info{") {
+				if !strings.Contains(series, `version="1.2.3"`) || value != "1" {
+					t.Errorf("%s: %s %s", when, series, value)
+				}
+				delete(got, series)
+			} else if value != want(series) {
+				t.Errorf("%s: %s is %s, want %s", when, series, value, want(series))
+			}
+		}
+		if len(got) != 29 {
+			t.Errorf("%s: %d series, want 29", when, len(got))
+		}
+	}
+
+	check("before any event", func(series string) string {
+		switch series {
+		case "ocnode_live_indexers", "ocnode_known_peers", "ocnode_outbox_waiting":
+			return want[series]
+		}
+		return "0"
+	})
+	for _, e := range allEvents {
+		m.Observe(e)
+	}
+	check("after all events", func(series string) string { return want[series] })
+}
+
+func TestGaugesWithoutASourceAreLeftOut(t *testing.T) {
+	_, reg := newMetrics(t, Sources{})
+	for series := range scrape(t, reg) {
+		for _, gauge := range []string{"ocnode_live", "ocnode_known", "ocnode_outbox"} {
+			if strings.HasPrefix(series, gauge) {
+				t.Errorf("there is %s", series)
+			}
+		}
+	}
+}
+
+func TestMetricsAreNamedAsPrometheusAsks(t *testing.T) {
+	m, reg := newMetrics(t, allSources)
+	for _, e := range allEvents {
+		m.Observe(e)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestNoPeerIDIsInAnyLabel(t *testing.T) {
+	m, reg := newMetrics(t, allSources)
+	const id = "12D3KooWStranger"
+	for _, e := range allEvents {
+		e.PeerID, e.Via = id, id
+		m.Observe(e)
+	}
+	w := httptest.NewRecorder()
+	Handler(reg).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(w.Body.String(), "ocnode_") || strings.Contains(w.Body.String(), id) {
+		t.Errorf("got %s", w.Body)
+	}
+}
+
+func TestASecondNodeInOneRegistryIsAnError(t *testing.T) {
+	_, reg := newMetrics(t, Sources{})
+	if _, err := NewMetrics(reg, Sources{}); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		t.Errorf("got %v", err)
+	}
+	newMetrics(t, Sources{}) // one of its own is none
+}
+
+func TestObservingAtInfoAllocatesNothing(t *testing.T) {
+	m, _ := newMetrics(t, allSources)
+	log, out := newLog("info")
+	observers := Observers{m, log}
+	for _, e := range allEvents { // limits are used up, leases known
+		for range 30 {
+			observers.Observe(e)
+		}
+	}
+	written := out.Len()
+	for _, e := range allEvents {
+		if e.Kind == ports.EventLeaseGranted {
+			break // each would be a change of the lease and be told
+		}
+		if n := testing.AllocsPerRun(100, func() { observers.Observe(e) }); n != 0 {
+			t.Errorf("%+v: %v allocations", e, n)
+		}
+	}
+	if out.Len() != written {
+		t.Errorf("lines were written: %s", out.String()[written:])
+	}
+}
+
+func TestObserversMayBeUsedConcurrently(t *testing.T) {
+	m, reg := newMetrics(t, allSources)
+	log, _ := newLog("debug")
+	observers := Observers{m, log}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for _, e := range allEvents {
+				observers.Observe(e)
+			}
+		})
+	}
+	wg.Wait()
+	if got := scrape(t, reg)[`ocnode_registrations_total{result="accepted"}`]; got != "16" {
+		t.Errorf("accepted %s, want 16", got)
+	}
+}
+
+func TestTheProcessIsMeasuredToo(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(NewRegistry()).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	want := []string{"\ngo_goroutines "}
+	if _, err := os.Stat("/proc/self/stat"); err == nil {
+		want = append(want, "\nprocess_resident_memory_bytes ")
+	}
+	for _, name := range want {
+		if !strings.Contains(w.Body.String(), name) {
+			t.Errorf("no%s", name)
+		}
+	}
+}
+
+func BenchmarkObserveHeartbeat(b *testing.B) {
+	m, _ := newMetrics(b, allSources)
+	log, _ := newLog("info")
+	observers := Observers{m, log}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			observers.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: "a"})
+		}
+	})
+}

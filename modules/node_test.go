@@ -1,0 +1,260 @@
+package modules_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/modules"
+	"github.com/opencloud/ocnode/modules/config"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
+)
+
+// planOf returns the plan of a node with these settings and no file.
+func planOf(t testing.TB, settings map[string]string) (*modules.Plan, error) {
+	t.Helper()
+	schema := modules.Schema(modules.Builtin())
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	schema.AddFlags(flags)
+	for key, value := range settings {
+		if err := flags.Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, err := schema.Load(config.Sources{Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	return modules.NewPlan(modules.Builtin(), cfg)
+}
+
+func newNode(t testing.TB, settings map[string]string, env modules.Environment) *modules.Node {
+	t.Helper()
+	plan, err := planOf(t, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := modules.New(plan, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return node
+}
+
+// leastSettings make a node that disturbs nothing: free ports on loopback.
+func leastSettings(t testing.TB) map[string]string {
+	return map[string]string{
+		"data.dir": t.TempDir(), "http.listen": "127.0.0.1:0",
+		"host.listen": "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1",
+	}
+}
+
+func TestEverySubsetOfModulesRunsOrSaysWhatIsMissing(t *testing.T) {
+	names := []string{"native", "indexer", "dht", "gossip"}
+	reg := newNode(t, leastSettings(t), modules.Environment{})
+	if err := reg.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, reg)
+	ran := 0
+	for bits := range 1 << len(names) {
+		var on []string
+		has := map[string]bool{}
+		for i, name := range names {
+			if bits&(1<<i) != 0 {
+				on, has[name] = append(on, name), true
+			}
+		}
+		for _, natives := range []string{"", reg.Addrs()[0]} {
+			list := strings.Join(on, ",")
+			t.Run(fmt.Sprintf("%s, natives given %v", cmp.Or(list, "none"), natives != ""), func(t *testing.T) {
+				settings := leastSettings(t)
+				settings["modules"], settings["indexer.natives"] = list, natives
+				plan, err := planOf(t, settings)
+				want := ""
+				switch {
+				case !has["native"] && !has["indexer"] && !has["dht"]:
+					want = "turn one of them on"
+				case has["gossip"] && !has["native"]:
+					want = "turn native on too, or gossip off"
+				case has["indexer"] && !has["native"] && natives == "":
+					want = "names no native to register with"
+				}
+				if want != "" {
+					if err == nil || !strings.Contains(err.Error(), want) || !modules.Misconfigured(err) {
+						t.Errorf("the plan says %v, want %q", err, want)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				var registered events
+				node, err := modules.New(plan, modules.Environment{Observers: []ports.Observer{&registered}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := node.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				ran++
+				if got := get(t, node, "/readyz"); got != http.StatusOK {
+					t.Errorf("/readyz answers %d", got)
+				}
+				listing := http.StatusNotFound
+				if has["native"] {
+					listing = http.StatusOK
+				}
+				if got := get(t, node, "/api/v1/indexers"); got != listing {
+					t.Errorf("/api/v1/indexers answers %d, want %d", got, listing)
+				}
+				if has["indexer"] {
+					eventually(t, "it has a lease", func() bool { return registered.count(ports.EventLeaseGranted) > 0 })
+				}
+				if has["indexer"] && has["native"] && natives == "" {
+					if _, ok := node.Registry().Get(node.PeerID()); !ok {
+						t.Error("it does not list itself")
+					}
+				}
+				stop(t, node)
+			})
+		}
+	}
+	if ran != 11+9 {
+		t.Errorf("%d subsets ran, want 11 with natives given and 9 without", ran)
+	}
+}
+
+type events struct {
+	mu  sync.Mutex
+	all []ports.Event
+}
+
+func (e *events) Observe(event ports.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+}
+
+func (e *events) count(kind ports.EventKind) (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, event := range e.all {
+		if event.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func stop(t testing.TB, node *modules.Node) {
+	t.Helper()
+	if err := node.Stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+func get(t testing.TB, node *modules.Node, path string) int {
+	t.Helper()
+	resp, err := http.Get("http://" + node.HTTP() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}
+
+// eventually waits until ok, for ten seconds at most.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after ten seconds it is not so that %s", what)
+		}
+	}
+}
+
+func TestANodeThatCannotStartLeavesNothingBehind(t *testing.T) {
+	first := newNode(t, leastSettings(t), modules.Environment{})
+	if err := first.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, first)
+	tcp, quic := first.Addrs()[0], first.Addrs()[1]
+	for _, c := range []struct{ name, key, value, want string }{
+		{"a TCP port in use", "host.listen", "/ip4/127.0.0.1/tcp/0," + tcp[:strings.Index(tcp, "/p2p/")], "choose another in host.listen"},
+		{"a UDP port in use", "host.listen", "/ip4/127.0.0.1/tcp/0," + quic[:strings.Index(quic, "/p2p/")], "choose another in host.listen"},
+		{"an HTTP port in use", "http.listen", first.HTTP(), "http.listen"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			settings := leastSettings(t)
+			settings[c.key] = c.value
+			for range 2 { // the second finds the folder unlocked again
+				node := newNode(t, settings, modules.Environment{})
+				if err := node.Start(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("the start says %v, want %q", err, c.want)
+				}
+			}
+		})
+	}
+}
+
+func TestADataFolderIsOneNodesAtATime(t *testing.T) {
+	settings := leastSettings(t)
+	first := newNode(t, settings, modules.Environment{})
+	plan, err := planOf(t, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := modules.New(plan, modules.Environment{}); err == nil || !strings.Contains(err.Error(), "data.dir") || modules.Misconfigured(err) {
+		t.Errorf("the second says %v", err)
+	}
+	stop(t, first)
+	second := newNode(t, settings, modules.Environment{})
+	if second.PeerID() != first.PeerID() {
+		t.Error("the identity changed")
+	}
+	stop(t, second)
+}
+
+func TestWhatDoesNotAddUp(t *testing.T) {
+	for _, c := range []struct{ key, value, want string }{
+		{"registry.ttl", "60s", "is not longer than registry.heartbeat"},
+		{"registry.refresh", "66s", "is not shorter than registry.ttl"},
+		{"registry.heartbeat", "-1s", "is not between"},
+		{"host.listen", "", "must not be empty"},
+		{"host.listen", "/ip4/127.0.0.1/udp/4101", "is not an address to listen on"},
+		{"host.bootstrap", "/ip4/127.0.0.1/tcp/4101", "/p2p/"},
+		{"host.announce", "/ip4/0.0.0.0/tcp/4101", "/ip4/0.0.0.0/tcp/4101"},
+		{"indexer.natives", "/ip4/127.0.0.1/tcp/4101", "must be an address that ends in /p2p/<PeerID>"},
+		{"indexer.meta", "k=" + strings.Repeat("a", 1024), "1025 bytes"},
+		{"dht.prefix", "opencloud", "must begin with"},
+		{"dht.prefix", "/ipfs", "public IPFS network"},
+		{"gossip.topic", "", "must not be empty"},
+		{"http.listen", "4180", "host:port"},
+		{"log.level", "loud", "debug, info, warn and error"},
+		{"log.format", "xml", "text and json"},
+		{"data.dir", "", "must not be empty"},
+	} {
+		t.Run(c.key+"="+c.value[:min(len(c.value), 30)], func(t *testing.T) {
+			_, err := planOf(t, map[string]string{c.key: c.value, "modules": "native,indexer,dht,gossip"})
+			if err == nil || !strings.Contains(err.Error(), "--"+c.key+": ") || !strings.Contains(err.Error(), c.want) || !modules.Misconfigured(err) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// TestMain sees to it that no node leaves a goroutine behind.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // http.DefaultClient's
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+	)
+}

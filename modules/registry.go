@@ -1,0 +1,45 @@
+package modules
+
+import (
+	"errors"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/libp2phost"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"go.uber.org/fx"
+)
+
+type registrySection struct {
+	TTL       time.Duration `koanf:"ttl" help:"how long an entry lives without a heartbeat; the same in the whole network, longer than heartbeat"`
+	Heartbeat time.Duration `koanf:"heartbeat" help:"how often an indexer renews"`
+	Refresh   time.Duration `koanf:"refresh" help:"how often a native looks up whom it knows and cannot show alive; shorter than ttl"`
+}
+
+// registryModule holds the rules that every role shares: the times, and what makes
+// an entry acceptable.
+var registryModule = Module{
+	Name:    "registry",
+	Summary: "the times that a network agrees on",
+	Always:  true,
+	Section: registrySection(domain.DefaultTTLPolicy()),
+	Check: func(p *Plan) {
+		err := domain.TTLPolicy(settings[registrySection](p, "registry")).Validate()
+		for _, err := range unjoin(err) {
+			var setting *domain.PolicyError
+			if errors.As(err, &setting) {
+				p.Mistake("registry."+setting.Setting, "%s", setting.Reason)
+			}
+		}
+	},
+	Wire: func(p *Plan) fx.Option {
+		return fx.Options(
+			fx.Supply(fx.Private, settings[registrySection](p, "registry")),
+			fx.Provide(newRules),
+		)
+	},
+}
+
+func newRules(s registrySection, self ports.PeerID, env Environment) domain.Config {
+	return domain.Config{Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr, TickOnly: env.TickOnly}
+}

@@ -1,0 +1,366 @@
+package modules_test
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/x/simlibp2p"
+	"github.com/marcopolo/simnet"
+	"github.com/opencloud/ocnode/modules"
+	"github.com/opencloud/ocnode/ports"
+)
+
+var logs = flag.Bool("logs", false, "print every node's log")
+
+type prefixed string
+
+func (p prefixed) Write(b []byte) (int, error) {
+	fmt.Printf("%s %s", string(p), b)
+	return len(b), nil
+}
+
+var seed = flag.Uint64("seed", 0, "of the simulated networks' schedules; 0 draws one, which is printed")
+
+// simulation is a network in fake time: real nodes, with the product's own hosts,
+// DHT and GossipSub, over simulated QUIC.
+type simulation struct {
+	t      *testing.T
+	net    *simnet.Simnet
+	random *rand.Rand
+	dir    string
+	away   sync.Map // IP of a node that is cut off -> struct{}
+}
+
+// simulate runs f in a network of its own, in a bubble of its own.
+func simulate(t *testing.T, f func(t *testing.T, s *simulation)) {
+	t.Helper()
+	drawn := *seed
+	if drawn == 0 {
+		drawn = rand.Uint64()
+	}
+	t.Logf("seed %d (again with -args -seed %d)", drawn, drawn)
+	synctest.Test(t, func(t *testing.T) {
+		s := &simulation{t: t, random: rand.New(rand.NewPCG(drawn, 0)), dir: t.TempDir()}
+		latency := time.Duration(1+s.random.IntN(40)) * time.Millisecond
+		s.net = &simnet.Simnet{LatencyFunc: func(p *simnet.Packet) time.Duration {
+			for _, end := range []net.Addr{p.From, p.To} {
+				if _, away := s.away.Load(end.(*net.UDPAddr).IP.String()); away {
+					return 100 * time.Hour
+				}
+			}
+			return latency
+		}}
+		s.net.Start()
+		defer s.net.Close()
+		f(t, s)
+	})
+}
+
+// member is a place in the network, where a node may run, stop and run again.
+type member struct {
+	*simulation
+	name     string
+	ip       string
+	settings map[string]string
+	env      modules.Environment
+
+	node     *modules.Node
+	granted  atomic.Pointer[time.Time] // the last lease of an indexer
+	attempts atomic.Int64
+}
+
+// Observe implements ports.Observer.
+func (m *member) Observe(e ports.Event) {
+	switch e.Kind {
+	case ports.EventLeaseGranted:
+		now := time.Now()
+		m.granted.Store(&now)
+		fallthrough
+	case ports.EventLeaseFailed, ports.EventLeaseUnconfirmed:
+		m.attempts.Add(1)
+	}
+}
+
+func (s *simulation) member(name string, settings map[string]string) *member {
+	h := 0
+	for _, c := range name {
+		h = h*31 + int(c)
+	}
+	return &member{simulation: s, name: name, ip: fmt.Sprintf("1.%d.%d.1", h>>8&127, h&255), settings: settings}
+}
+
+func (m *member) start() {
+	m.t.Helper()
+	settings := map[string]string{
+		"data.dir": filepath.Join(m.dir, m.name), "http.listen": "", "log.level": "debug",
+		"host.listen": "/ip4/" + m.ip + "/udp/4101/quic-v1",
+	}
+	maps.Copy(settings, m.settings)
+	link := simnet.LinkSettings{BitsPerSecond: 100 * simlibp2p.OneMbps}
+	env := m.env
+	if testing.Verbose() && *logs {
+		env.Log = prefixed(m.name)
+	}
+	env.Observers = []ports.Observer{m}
+	env.HostOptions = []libp2p.Option{simlibp2p.QUICSimnet(m.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link})}
+	m.node = newNode(m.t, settings, env)
+	if err := m.node.Start(m.t.Context()); err != nil {
+		m.t.Fatalf("%s: %v", m.name, err)
+	}
+}
+
+func (m *member) stop() {
+	m.t.Helper()
+	if err := m.node.Stop(); err != nil {
+		m.t.Errorf("stop %s: %v", m.name, err)
+	}
+}
+
+func (m *member) addr() string { return m.node.Addrs()[0] }
+
+func (m *member) lists(x *member) bool {
+	_, ok := m.node.Registry().Get(x.node.PeerID())
+	return ok
+}
+
+// natives starts n natives that join through the first.
+func (s *simulation) natives(n int, env modules.Environment) []*member {
+	s.t.Helper()
+	var natives []*member
+	for i := range n {
+		m := s.member(fmt.Sprintf("native-%d", i), map[string]string{"modules": "native,dht,gossip"})
+		m.env = env
+		if i > 0 {
+			m.settings["host.bootstrap"] = natives[0].addr()
+		}
+		m.start()
+		natives = append(natives, m)
+	}
+	time.Sleep(3 * time.Second) // they find each other
+	return natives
+}
+
+// indexers starts n indexers, spread over a second, each with a lease at one native,
+// or at all of them.
+func (s *simulation) indexers(n int, natives []*member, all bool) []*member {
+	s.t.Helper()
+	var indexers []*member
+	for i := range n {
+		m := s.member(fmt.Sprintf("indexer-%d", i), map[string]string{"modules": "indexer"})
+		m.settings["indexer.natives"] = natives[i%len(natives)].addr()
+		if all {
+			for _, native := range natives {
+				m.settings["indexer.natives"] += "," + native.addr()
+			}
+		}
+		time.Sleep(time.Duration(s.random.Int64N(int64(time.Second) / int64(n))))
+		m.start()
+		indexers = append(indexers, m)
+	}
+	return indexers
+}
+
+func stopAll(members ...[]*member) {
+	for _, m := range slices.Concat(members...) {
+		m.stop()
+	}
+}
+
+// until waits in steps of 10 ms until ok, at most limit, and returns how long it took.
+func until(limit time.Duration, ok func() bool) (took time.Duration, reached bool) {
+	began := time.Now()
+	for !ok() {
+		if time.Since(began) >= limit {
+			return time.Since(began), false
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return time.Since(began), true
+}
+
+func everyone(natives, indexers []*member) func() bool {
+	return func() bool {
+		for _, n := range natives {
+			for _, x := range indexers {
+				if !n.lists(x) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+}
+
+// watchTenMinutes lets three natives and eight indexers live for ten minutes, the
+// indexers that much after the natives' refresh tick, and returns how often one was
+// looked for, how often it was missing, and how long the slowest took to appear everywhere.
+func watchTenMinutes(t *testing.T, phase time.Duration, env modules.Environment) (samples, missing int, slowest time.Duration) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		natives := s.natives(3, env)
+		time.Sleep(27*time.Second + phase) // three seconds have passed
+		indexers := s.indexers(8, natives, false)
+		listed := make([]bool, len(indexers))
+		for began := time.Now(); time.Since(began) < 10*time.Minute; time.Sleep(100 * time.Millisecond) {
+			for i, x := range indexers {
+				first := x.granted.Load()
+				if first == nil {
+					continue // its first registration is on its way
+				}
+				for _, n := range natives {
+					samples++
+					if !n.lists(x) && (listed[i] || time.Since(*first) > time.Second) {
+						missing++
+					}
+				}
+				if !listed[i] && everyone(natives, indexers[i:i+1])() {
+					listed[i] = true
+					slowest = max(slowest, time.Since(*first))
+				}
+			}
+		}
+		if slices.Contains(listed, false) {
+			slowest = time.Hour
+		}
+		stopAll(indexers, natives)
+	})
+	return samples, missing, slowest
+}
+
+func TestALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
+	for phase := time.Duration(0); phase < 30*time.Second; phase += 5 * time.Second {
+		t.Run(phase.String(), func(t *testing.T) {
+			samples, missing, slowest := watchTenMinutes(t, phase, modules.Environment{})
+			t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
+			if samples < 8*3*5900 {
+				t.Errorf("%d samples, want 8 indexers at 3 natives every 100 ms of ten minutes", samples)
+			}
+			if missing != 0 {
+				t.Errorf("missing in %d of %d samples", missing, samples)
+			}
+			if slowest > time.Second {
+				t.Errorf("listed by all only after %v", slowest)
+			}
+		})
+	}
+}
+
+// Without look-up on receipt the test above must fail, or it shows nothing.
+func TestWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
+	samples, missing, slowest := watchTenMinutes(t, 10*time.Second, modules.Environment{TickOnly: true})
+	t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
+	if missing == 0 || slowest <= time.Second {
+		t.Errorf("missing in %d of %d samples, listed by all after %v: the other test proves nothing", missing, samples, slowest)
+	}
+}
+
+func TestAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbeat(t *testing.T) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		natives := s.natives(3, modules.Environment{})
+		indexers := s.indexers(2, natives, false)
+		time.Sleep(time.Duration(s.random.Int64N(int64(3 * time.Minute))))
+		x := indexers[0]
+		x.stop()
+		last := *x.granted.Load()
+		if _, gone := until(70*time.Second, func() bool {
+			since := time.Since(last)
+			for _, n := range natives {
+				if listed := n.lists(x); listed && since > 68*time.Second || !listed && since < 66*time.Second-time.Second/4 {
+					t.Fatalf("%v after its last heartbeat it is listed by %s: %v", since, n.name, listed)
+				}
+			}
+			return since > 68*time.Second
+		}); !gone {
+			t.Error("the test ended early")
+		}
+		if !everyone(natives, indexers[1:])() {
+			t.Error("the other indexer is missing somewhere")
+		}
+		stopAll(indexers[1:], natives)
+	})
+}
+
+func TestANativeThatComesBackIsWarmWithinAHeartbeat(t *testing.T) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		natives := s.natives(3, modules.Environment{})
+		indexers := s.indexers(8, natives, false)
+		time.Sleep(time.Minute)
+		back := natives[s.random.IntN(3)]
+		back.stop()
+		time.Sleep(time.Duration(1+s.random.IntN(50)) * time.Second)
+		back.start()
+		took, ok := until(time.Minute, everyone([]*member{back}, indexers))
+		t.Logf("%s was warm again after %v", back.name, took)
+		if !ok {
+			t.Errorf("not warm within a heartbeat: it lists %d of 8", count(back))
+		}
+		stopAll(indexers, natives)
+	})
+}
+
+func count(m *member) int {
+	live, _ := m.node.Registry().Counts()
+	return live
+}
+
+func TestAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMinute(t *testing.T) {
+	for _, away := range []struct {
+		name  string
+		leave func(*member)
+		back  func(*member)
+	}{
+		{"stopped", (*member).stop, (*member).start},
+		{"cut off", func(m *member) { m.away.Store(m.ip, struct{}{}) }, func(m *member) { m.away.Delete(m.ip) }},
+	} {
+		t.Run(away.name, func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *simulation) {
+				natives := s.natives(3, modules.Environment{})
+				indexers := s.indexers(8, natives, false)
+				time.Sleep(time.Minute)
+				for _, n := range natives {
+					away.leave(n)
+				}
+				time.Sleep(20 * time.Minute)
+				for _, n := range natives {
+					away.back(n)
+				}
+				took, ok := until(time.Minute, everyone(natives, indexers))
+				t.Logf("everyone was registered again, and listed by all, after %v", took)
+				if !ok {
+					t.Errorf("after a minute the natives list %d, %d and %d of 8", count(natives[0]), count(natives[1]), count(natives[2]))
+				}
+				stopAll(indexers, natives)
+			})
+		})
+	}
+}
+
+func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		natives := s.natives(2, modules.Environment{})
+		indexers := s.indexers(3, natives, true)
+		time.Sleep(time.Duration(s.random.Int64N(int64(time.Minute))))
+		natives[0].away.Store(natives[0].ip, struct{}{}) // a cut: nobody is told
+		for range 3000 {
+			time.Sleep(100 * time.Millisecond)
+			if !everyone(natives[1:], indexers)() {
+				t.Fatalf("missing at the native that lives")
+			}
+		}
+		natives[0].away.Delete(natives[0].ip)
+		if took, ok := until(time.Minute, everyone(natives, indexers)); !ok {
+			t.Errorf("not listed by the native that came back after %v", took)
+		}
+		stopAll(indexers, natives)
+	})
+}

@@ -1,0 +1,59 @@
+package modules
+
+import (
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/opencloud/ocnode/adapters/telemetry"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/fx"
+)
+
+// telemetryModule makes log lines and metrics from what happens. The metrics are
+// the node's own: several nodes in one process count apart.
+var telemetryModule = Module{
+	Name:    "telemetry",
+	Summary: "log lines and metrics from what happens",
+	Always:  true,
+	Wire: func(p *Plan) fx.Option {
+		return fx.Options(
+			fx.Supply(&gauges{native: p.On("native")}),
+			fx.Provide(telemetry.NewRegistry, newObserver),
+		)
+	},
+}
+
+// gauges is where scrapes read the sizes of the registry, which is made after the
+// observer that it tells what happens.
+type gauges struct {
+	native   bool
+	registry atomic.Pointer[domain.Registry]
+}
+
+func (g *gauges) counts() (live, known int) {
+	if r := g.registry.Load(); r != nil {
+		return r.Counts()
+	}
+	return 0, 0
+}
+
+func (g *gauges) waiting() int {
+	if r := g.registry.Load(); r != nil {
+		return r.Waiting()
+	}
+	return 0
+}
+
+func newObserver(metrics *prometheus.Registry, g *gauges, log *slog.Logger, env Environment) (ports.Observer, error) {
+	sources := telemetry.Sources{Version: env.Version}
+	if g.native {
+		sources.Counts, sources.OutboxWaiting = g.counts, g.waiting
+	}
+	m, err := telemetry.NewMetrics(metrics, sources)
+	if err != nil {
+		return nil, err
+	}
+	return append(telemetry.Observers{m, telemetry.NewLog(log)}, env.Observers...), nil
+}

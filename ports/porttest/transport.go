@@ -1,0 +1,449 @@
+package porttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// TransportNode is one node's end of a Transport, and how others reach it.
+type TransportNode struct {
+	ports.Transport
+	ID    ports.PeerID
+	Addrs []string
+}
+
+// Transport tests the promises of ports.Transport. newPair makes two nodes that
+// can reach each other, which end with the test.
+func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer TransportNode)) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *transportTest)
+	}{
+		{"a registration arrives as it was sent", transportVerbatim},
+		{"the sender is whom the connection proves, whatever the registration says", transportSender},
+		{"a lease arrives with all its fields", transportLease},
+		{"a refusal arrives with its code and message", transportRefusal},
+		{"an error that is no refusal arrives as busy", transportBusy},
+		{"a node registers in no name but its own", transportOwnName},
+		{"what no frame can carry is refused before it is sent", transportLimits},
+		{"Register returns when its context ends", transportContext},
+		{"the context of an exchange ends with it", transportExchangeEnds},
+		{"a native that does not serve is an error", transportNotServing},
+		{"a second Serve before stop is an error", transportSecondServe},
+		{"stop hastens running exchanges and waits for them", transportStopWaits},
+		{"nothing arrives after stop, and stop may be called twice", transportStop},
+		{"a native can serve again, and be registered with again", transportServesAgain},
+		{"both nodes can be natives of each other", transportSymmetric},
+		{"a native without an address, or with a wrong one, is an error", transportAddresses},
+		{"Disconnected is nil before the first lease", transportDisconnected},
+		{"many registrations at once each get their own lease", transportConcurrency},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			native, indexer := newPair(t)
+			test.run(t, &transportTest{native, indexer})
+		})
+	}
+}
+
+type transportTest struct{ native, indexer TransportNode }
+
+// registerFunc is a ports.Native.
+type registerFunc func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error)
+
+func (f registerFunc) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
+	return f(ctx, sender, r)
+}
+
+// grant is a native that accepts everything.
+func grant(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
+	return ports.Lease{TTL: 66 * time.Second}, nil
+}
+
+// serve serves f on the native until the test ends.
+func (tt *transportTest) serve(t *testing.T, f registerFunc) (stop func()) {
+	t.Helper()
+	stop, err := tt.native.Serve(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// remote returns the native as the indexer sees it.
+func (tt *transportTest) remote(t *testing.T) ports.RemoteNative {
+	t.Helper()
+	n, err := tt.indexer.Native(tt.native.ID, tt.native.Addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (tt *transportTest) registration() ports.Registration {
+	return ports.Registration{PeerID: tt.indexer.ID, Addr: "/ip4/127.0.0.1/tcp/4001"}
+}
+
+// register sends the plain registration.
+func (tt *transportTest) register(ctx context.Context, n ports.Native) (ports.Lease, error) {
+	return n.Register(ctx, tt.indexer.ID, tt.registration())
+}
+
+func transportVerbatim(t *testing.T, tt *transportTest) {
+	got := make(chan ports.Registration, 1)
+	tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		got <- r
+		return grant(ctx, id, r)
+	})
+	n := tt.remote(t)
+	full := tt.registration()
+	full.Addrs = []string{full.Addr, "/dns4/indexer.example/udp/4001/quic-v1", "not even an address <&>\u2028"}
+	full.Meta = map[string]string{"zone": "Île-de-France", "tower": "🗼", "": "empty name", "empty": "", "control": "\x00\r\n\"\\"}
+	for _, want := range []ports.Registration{tt.registration(), full, {PeerID: tt.indexer.ID}} {
+		if _, err := n.Register(t.Context(), tt.indexer.ID, want); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-got; !reflect.DeepEqual(r, want) {
+			t.Errorf("got %+v, want %+v", r, want)
+		}
+	}
+}
+
+func transportSender(t *testing.T, tt *transportTest) {
+	type claim struct{ sender, claimed ports.PeerID }
+	got := make(chan claim, 1)
+	tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		got <- claim{id, r.PeerID}
+		return grant(ctx, id, r)
+	})
+	r := tt.registration()
+	r.PeerID = tt.native.ID
+	if _, err := tt.remote(t).Register(t.Context(), tt.indexer.ID, r); err != nil {
+		t.Fatal(err)
+	}
+	if c, want := <-got, (claim{tt.indexer.ID, tt.native.ID}); c != want {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+}
+
+func transportLease(t *testing.T, tt *transportTest) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.FixedZone("", 2*3600))
+	want := ports.Lease{ExpiresAt: now.Add(66 * time.Second), TTL: 66 * time.Second, Heartbeat: 1500 * time.Millisecond, Now: now}
+	tt.serve(t, func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) { return want, nil })
+	got, err := tt.register(t.Context(), tt.remote(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.ExpiresAt.Equal(want.ExpiresAt) || !got.Now.Equal(want.Now) ||
+		got.TTL != want.TTL || got.Heartbeat != want.Heartbeat || got.Unconfirmed {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func transportRefusal(t *testing.T, tt *transportTest) {
+	var refusal atomic.Pointer[ports.Refusal]
+	tt.serve(t, func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
+		return ports.Lease{}, fmt.Errorf("wrapped: %w", refusal.Load())
+	})
+	n := tt.remote(t)
+	for _, code := range []ports.Code{
+		ports.CodeMalformed, ports.CodeTooLarge, ports.CodePeerMismatch, ports.CodeAddrInvalid, ports.CodeRefused, ports.CodeBusy,
+	} {
+		refusal.Store(ports.Refuse(code, "the address %q is none — “%s”", "x", code))
+		_, err := tt.register(t.Context(), n)
+		var got *ports.Refusal
+		if !errors.As(err, &got) || *got != *refusal.Load() {
+			t.Errorf("got %v, want %v", err, refusal.Load())
+		}
+	}
+}
+
+func transportBusy(t *testing.T, tt *transportTest) {
+	tt.serve(t, func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
+		return ports.Lease{}, errors.New("a secret of the native")
+	})
+	_, err := tt.register(t.Context(), tt.remote(t))
+	expectCode(t, err, ports.CodeBusy)
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the native's own error arrived: %v", err)
+	}
+}
+
+func expectCode(t *testing.T, err error, want ports.Code) {
+	t.Helper()
+	var refusal *ports.Refusal
+	if !errors.As(err, &refusal) || refusal.Code != want {
+		t.Errorf("got %v, want a refusal with code %s", err, want)
+	}
+}
+
+// none is a native that must not be asked.
+func none(t *testing.T) registerFunc {
+	return func(_ context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		t.Errorf("%+v of %s arrived", r, sender)
+		return ports.Lease{}, nil
+	}
+}
+
+func transportOwnName(t *testing.T, tt *transportTest) {
+	tt.serve(t, none(t))
+	n := tt.remote(t)
+	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
+		r := tt.registration()
+		r.PeerID = sender
+		if l, err := n.Register(t.Context(), sender, r); err == nil {
+			t.Errorf("registered as %q: %+v", sender, l)
+		}
+	}
+}
+
+func transportLimits(t *testing.T, tt *transportTest) {
+	stop := tt.serve(t, grant)
+	n := tt.remote(t)
+	meta := func(size int) ports.Registration {
+		r := tt.registration()
+		r.Meta = map[string]string{"a": strings.Repeat("a", size/2-1), "b": strings.Repeat("b", size-size/2-1)}
+		return r
+	}
+	frame := func(size int) ports.Registration {
+		r := tt.registration()
+		r.Addr = strings.Repeat("a", size-len(`{"PeerID":"","Addr":""}`)-len(r.PeerID))
+		return r
+	}
+	for _, r := range []ports.Registration{meta(ports.MaxMetaBytes), frame(ports.MaxFrameBytes)} {
+		if _, err := n.Register(t.Context(), tt.indexer.ID, r); err != nil {
+			t.Errorf("at the limit: %v", err)
+		}
+	}
+	stop()
+	tt.serve(t, none(t))
+	for _, r := range []ports.Registration{meta(ports.MaxMetaBytes + 1), frame(ports.MaxFrameBytes + 1)} {
+		_, err := n.Register(t.Context(), tt.indexer.ID, r)
+		expectCode(t, err, ports.CodeTooLarge)
+	}
+	bad := tt.registration()
+	bad.Meta = map[string]string{"name": "not UTF-8: \xff"}
+	_, err := n.Register(t.Context(), tt.indexer.ID, bad)
+	expectCode(t, err, ports.CodeMalformed)
+}
+
+func transportContext(t *testing.T, tt *transportTest) {
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		entered <- struct{}{}
+		<-release // whatever ctx says
+		return grant(ctx, id, r)
+	})
+	defer close(release)
+	n := tt.remote(t)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := tt.register(ended, n); !errors.Is(err, context.Canceled) {
+		t.Errorf("with an ended context: got %v, want %v", err, context.Canceled)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		<-entered
+		cancel()
+	}()
+	began := time.Now()
+	_, err := tt.register(ctx, n)
+	if took := time.Since(began); !errors.Is(err, context.Canceled) || took >= ports.ExchangeTimeout {
+		t.Errorf("with a context that ended meanwhile: got %v after %s, want %v at once", err, took, context.Canceled)
+	}
+}
+
+func transportExchangeEnds(t *testing.T, tt *transportTest) {
+	contexts := make(chan context.Context, 1)
+	tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		if err := ctx.Err(); err != nil {
+			t.Errorf("ended before the exchange did: %v", err)
+		}
+		contexts <- ctx
+		return grant(ctx, id, r)
+	})
+	if _, err := tt.register(t.Context(), tt.remote(t)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-(<-contexts).Done():
+	case <-time.After(Patience):
+		t.Error("the context lives on after the exchange")
+	}
+}
+
+func transportNotServing(t *testing.T, tt *transportTest) {
+	lease, err := tt.register(t.Context(), tt.remote(t))
+	var refusal *ports.Refusal
+	if err == nil || errors.As(err, &refusal) {
+		t.Errorf("got %+v and %v, want an error that is no refusal", lease, err)
+	}
+}
+
+func transportSecondServe(t *testing.T, tt *transportTest) {
+	stop := tt.serve(t, grant)
+	if _, err := tt.native.Serve(none(t)); err == nil {
+		t.Error("served twice")
+	}
+	if _, err := tt.register(t.Context(), tt.remote(t)); err != nil {
+		t.Errorf("the first no longer serves: %v", err)
+	}
+	stop()
+	tt.serve(t, grant)
+}
+
+func transportStopWaits(t *testing.T, tt *transportTest) {
+	entered := make(chan struct{})
+	var left atomic.Bool
+	stop := tt.serve(t, func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+		close(entered)
+		<-ctx.Done()
+		left.Store(true)
+		return ports.Lease{}, ctx.Err()
+	})
+	n := tt.remote(t)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := tt.register(t.Context(), n)
+		failed <- err
+	}()
+	<-entered
+	began := time.Now()
+	stop()
+	if !left.Load() {
+		t.Error("stop returned before the exchange had ended")
+	}
+	if took := time.Since(began); took >= ports.ExchangeTimeout/2 {
+		t.Errorf("stop took %s: it did not hasten the exchange", took)
+	}
+	if err := <-failed; err == nil {
+		t.Error("the exchange that was stopped gave a lease")
+	}
+}
+
+func transportStop(t *testing.T, tt *transportTest) {
+	var stopped atomic.Bool
+	stop := tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		if stopped.Load() {
+			t.Error("a registration arrived after stop")
+		}
+		return grant(ctx, id, r)
+	})
+	n := tt.remote(t)
+	if _, err := tt.register(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	var both sync.WaitGroup
+	both.Go(stop)
+	stop()
+	both.Wait()
+	stopped.Store(true)
+	if lease, err := tt.register(t.Context(), n); err == nil {
+		t.Errorf("got %+v of a native that has stopped", lease)
+	}
+	stop()
+}
+
+func transportServesAgain(t *testing.T, tt *transportTest) {
+	n := tt.remote(t)
+	for range 3 {
+		stop := tt.serve(t, grant)
+		if _, err := tt.register(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if _, err := tt.register(t.Context(), n); err == nil {
+			t.Error("registered while nothing was served")
+		}
+	}
+}
+
+func transportSymmetric(t *testing.T, tt *transportTest) {
+	for _, side := range []*transportTest{tt, {native: tt.indexer, indexer: tt.native}} {
+		senders := make(chan ports.PeerID, 1)
+		side.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+			senders <- id
+			return grant(ctx, id, r)
+		})
+		if _, err := side.register(t.Context(), side.remote(t)); err != nil {
+			t.Fatal(err)
+		}
+		if sender := <-senders; sender != side.indexer.ID {
+			t.Errorf("sender is %s, want %s", sender, side.indexer.ID)
+		}
+	}
+}
+
+func transportAddresses(t *testing.T, tt *transportTest) {
+	good := tt.native.Addrs
+	for name, addrs := range map[string][]string{
+		"none": nil, "an empty list": {}, "an empty one": {""}, "an empty one behind a good one": {good[0], ""},
+	} {
+		if _, err := tt.indexer.Native(tt.native.ID, addrs); err == nil {
+			t.Errorf("address: %s: no error", name)
+		}
+	}
+	if _, err := tt.indexer.Native("", good); err == nil {
+		t.Error("no PeerID: no error")
+	}
+}
+
+func transportDisconnected(t *testing.T, tt *transportTest) {
+	n := tt.remote(t)
+	if n.Disconnected() != nil {
+		t.Error("not nil before the first Register")
+	}
+	if _, err := tt.register(t.Context(), n); err == nil || n.Disconnected() != nil {
+		t.Errorf("not nil after a Register that failed with %v", err)
+	}
+	tt.serve(t, grant)
+	if _, err := tt.register(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-n.Disconnected():
+		t.Error("closed while both nodes are there")
+	default:
+	}
+}
+
+func transportConcurrency(t *testing.T, tt *transportTest) {
+	const workers, each = 16, 50
+	tt.serve(t, func(_ context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		ttl, err := time.ParseDuration(r.Meta["ttl"])
+		if id != tt.indexer.ID {
+			err = fmt.Errorf("sender is %s", id)
+		}
+		return ports.Lease{TTL: ttl}, err
+	})
+	shared := tt.remote(t)
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			own := tt.remote(t)
+			for i := range each {
+				n := []ports.RemoteNative{shared, own}[i%2]
+				r := tt.registration()
+				want := time.Duration(1+w*each+i) * time.Second
+				r.Meta = map[string]string{"ttl": want.String()}
+				if lease, err := n.Register(t.Context(), tt.indexer.ID, r); err != nil || lease.TTL != want {
+					t.Errorf("got %s and %v, want the lease of %s", lease.TTL, err, want)
+					return
+				}
+				_ = n.Disconnected()
+			}
+		})
+	}
+	all.Wait()
+}
