@@ -160,7 +160,7 @@ func (o *outbox) fly(rec *record) {
 	}
 	st.phase, st.again, st.urgent = flying, false, false
 	st.due = c.now + r.cfg.Policy.putInterval()
-	entry := rec.entry(c)
+	entry := rec.entry()
 	s.mu.Unlock()
 
 	replicas, err := o.put(entry)

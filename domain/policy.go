@@ -87,9 +87,9 @@ func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
 	return nil
 }
 
-// state says how fresh a live entry is whose indexer was heard at seen.
-func (p TTLPolicy) state(seen, now time.Duration) ports.State {
-	if now-seen > p.Heartbeat {
+// state says how fresh a live entry is that much before its deadline.
+func (p TTLPolicy) state(left time.Duration) ports.State {
+	if left < p.TTL-p.Heartbeat {
 		return ports.StateLate
 	}
 	return ports.StateLive
@@ -99,6 +99,10 @@ func (p TTLPolicy) state(seen, now time.Duration) ports.State {
 // sixth of a heartbeat, so that an indexer that renews too often costs its
 // native's peers at most six times what an honest one does.
 func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
+
+// settle is how long a node that has joined the store gets to join the topic too,
+// before what it missed is announced to it: GossipSub's own heartbeat is 1 s.
+func (p TTLPolicy) settle() time.Duration { return min(time.Second, p.putInterval()) }
 
 // lookAhead is how long before its deadline a heard entry is looked up once more:
 // 3 s, which is one look-up's deadline, and less if the TTL is scaled down.

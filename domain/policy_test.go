@@ -40,7 +40,7 @@ func TestAnEntryIsLateOnceAHeartbeatIsOverdue(t *testing.T) {
 		since time.Duration
 		want  ports.State
 	}{{p.Heartbeat - 1, ports.StateLive}, {p.Heartbeat, ports.StateLive}, {p.Heartbeat + 1, ports.StateLate}} {
-		if got := p.state(time.Hour, time.Hour+c.since); got != c.want {
+		if got := p.state(p.TTL - c.since); got != c.want {
 			t.Errorf("%v after it was seen an entry is %s, want %s", c.since, got, c.want)
 		}
 	}

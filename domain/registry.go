@@ -116,15 +116,16 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 	if changed {
 		rec.addr, rec.more = reg.Addr, more
 	}
-	rec.native, rec.own, rec.stored, rec.heir = r.self, true, time.Time{}, nil
-	rec.seen, rec.deadline, rec.checked = c.now, c.now+r.cfg.Policy.TTL, false
+	granted := r.cfg.Policy.Grant(c.time)
+	rec.native, rec.own, rec.heir, rec.checked = r.self, true, nil, false
+	rec.deadline, rec.expiresAt, rec.seenAt = c.now+granted.TTL, granted.ExpiresAt.UnixNano(), c.time.UnixNano()
 	r.outbox.offer(rec, c.now, changed)
 	s.mu.Unlock()
 
 	if joined {
 		r.known.remove(sender)
 	}
-	return r.cfg.Policy.Grant(c.time), joined, nil
+	return granted, joined, nil
 }
 
 // check holds what a registration brings against the bounds of the contract.
@@ -175,7 +176,7 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	if rec == nil {
 		return ports.Listed{}, false
 	}
-	return ports.Listed{Entry: rec.entry(c), State: r.cfg.Policy.state(rec.seen, c.now)}, true
+	return ports.Listed{Entry: rec.entry(), State: r.cfg.Policy.state(rec.deadline - c.now)}, true
 }
 
 // Page returns up to limit live entries that sort behind after, by PeerID, and the
@@ -230,6 +231,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	refresh := time.NewTicker(r.cfg.Policy.Refresh)
 	defer refresh.Stop()
+	var newcomer <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -240,6 +242,11 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():
+			if newcomer == nil {
+				newcomer = time.After(r.cfg.Policy.settle())
+			}
+		case <-newcomer:
+			newcomer = nil
 			r.welcome()
 		}
 	}
@@ -292,11 +299,6 @@ const (
 	aheadOfDeadline ports.PeerID = "deadline"
 )
 
-// sameDeadline is how far apart two readings of one deadline may be, on the
-// monotonic clock and by the time of day: what a clock that is being slewed
-// (500 ppm) gains on a lease of 66 s, rounded up.
-const sameDeadline = 50 * time.Millisecond
-
 // lookUp asks the store for what is newer than the table has of id. asker is who
 // announced it, or one of this native's own reasons.
 func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
@@ -307,11 +309,7 @@ func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
 	rec := s.live(id, c.now)
 	live := rec != nil
 	if live {
-		if have = rec.stored; rec.own {
-			// What outlives this native's own lease, and is not its own record read on
-			// another clock: the time of day, which may have been nudged since.
-			have = c.wall(rec.deadline + sameDeadline)
-		}
+		have = time.Unix(0, rec.expiresAt)
 	}
 	s.mu.Unlock()
 
@@ -354,7 +352,7 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
 		return true, nil
 	case rec.own && h.deadline > rec.deadline:
 		rec.heir = h
-	case !rec.own && e.ExpiresAt.After(rec.stored):
+	case !rec.own && h.expiresAt > rec.expiresAt:
 		rec.become(h)
 	}
 	return false, nil

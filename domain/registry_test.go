@@ -563,6 +563,7 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 		}
 		late := w.native(id[4], nil)
 		defer late.stop()
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if got := a.of(ports.EventPut); len(got) != 6 || got[5].Replicas != 1 {
 			t.Errorf("puts are %+v, want three alone and three with a replica", got)
@@ -579,13 +580,14 @@ func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
 		a, b := w.native(id[0], nil), w.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
+		time.Sleep(2 * time.Second) // b is no newcomer any more
 		a.register(t, id[2], addr)
 		time.Sleep(20 * time.Second)
 		a.register(t, id[3], addr)
 		time.Sleep(5 * time.Second)
 		late := w.native(id[4], nil) // it heard neither
 		defer late.stop()
-		time.Sleep(8 * time.Second)
+		time.Sleep(9 * time.Second)
 		if late.lists(id[2]) || !late.lists(id[3]) {
 			t.Errorf("what flew long ago is listed: %v, what flew just now: %v; want only the latter, until the next heartbeat", late.lists(id[2]), late.lists(id[3]))
 		}

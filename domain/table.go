@@ -51,25 +51,29 @@ type record struct {
 }
 
 // lease is the part of a record that somebody granted, at first hand or by hearsay.
+//
+// deadline decides; expiresAt and seenAt are what is told of it, in Unix
+// nanoseconds and the same whenever they are asked for: the same lease put twice
+// is the same record.
 type lease struct {
-	addr     string
-	more     *details // nil for one address and no metadata
-	native   unique.Handle[ports.PeerID]
-	seen     time.Duration // when native heard the indexer
-	deadline time.Duration
-	stored   time.Time // a heard entry's ExpiresAt as the store has it; zero for one's own
+	addr      string
+	more      *details // nil for one address and no metadata
+	native    unique.Handle[ports.PeerID]
+	deadline  time.Duration
+	expiresAt int64
+	seenAt    int64 // 0 if the entry does not say
 }
 
 // hearsay returns what e means here: what is left of the lease by the time of day,
 // and never more than a lease can have.
 func hearsay(e Entry, c clock, p TTLPolicy) *lease {
-	at := func(t time.Time) time.Duration { return c.now + t.Sub(c.time.Round(0)) }
+	now := c.time.Round(0) // without its monotonic part, since e has none
 	l := &lease{
-		addr: e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), stored: e.ExpiresAt,
-		deadline: min(at(e.ExpiresAt), c.now+p.TTL),
+		addr: e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
+		deadline: c.now + min(e.ExpiresAt.Sub(now), p.TTL),
 	}
-	if l.seen = l.deadline - p.TTL; !e.SeenAt.IsZero() {
-		l.seen = min(at(e.SeenAt), c.now)
+	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
+		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
 	}
 	return l
 }
@@ -106,8 +110,11 @@ func (d *details) equal(e *details) bool {
 }
 
 // entry returns r as an entry; the caller holds the shard's lock.
-func (r *record) entry(c clock) Entry {
-	e := Entry{PeerID: r.id, Addr: r.addr, Native: r.native.Value(), SeenAt: c.wall(r.seen), ExpiresAt: c.wall(r.deadline)}
+func (r *record) entry() Entry {
+	e := Entry{PeerID: r.id, Addr: r.addr, Native: r.native.Value(), ExpiresAt: time.Unix(0, r.expiresAt).UTC()}
+	if r.seenAt != 0 {
+		e.SeenAt = time.Unix(0, r.seenAt).UTC()
+	}
 	if r.more != nil {
 		e.Addrs, e.Meta = r.more.addrs, r.more.meta
 	}
@@ -122,9 +129,6 @@ type clock struct {
 	time time.Time
 	now  time.Duration
 }
-
-// wall returns the time of day at instant t.
-func (c clock) wall(t time.Duration) time.Time { return c.time.Add(t - c.now).UTC().Round(0) }
 
 func newTable(slot time.Duration) *table {
 	t := &table{seed: maphash.MakeSeed()}

@@ -38,7 +38,7 @@ var dhtModule = Module{
 	Instead: func(p *Plan) fx.Option {
 		return fx.Options(
 			fx.Supply(settings[dhtSection](p, "dht")),
-			fx.Provide(func(rules domain.Config) ports.Store { return memory.NewSpace(rules.Acceptable).Join() }),
+			fx.Provide(func(rules domain.Config) ports.Store { return memory.NewStore(rules.Acceptable) }),
 		)
 	},
 }

@@ -117,8 +117,8 @@ func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
 		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(rude)})
 		time.Sleep(5 * time.Minute)
 		stop()
-		// 1, 2, 4, 8, 15, 15 … s, each down to the half.
-		if n := hungUp.Load(); n < 5*60/15 || n > 2*(5*60/15)+5 {
+		// 1, 2, 4 s, then retryMax, each down to the half.
+		if n, least := hungUp.Load(), int64(5*time.Minute/retryMax); n < least || n > 2*least+5 {
 			t.Errorf("dialled %d times in five minutes", n)
 		}
 	})

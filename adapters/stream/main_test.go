@@ -163,16 +163,6 @@ func expectCode(t *testing.T, s network.Stream, want ports.Code) {
 	}
 }
 
-// eventually waits until done.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(porttest.Patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not after %s", what, porttest.Patience)
-		}
-	}
-}
-
 func expectRefusal(t *testing.T, err error, want ports.Code) {
 	t.Helper()
 	if refusal, ok := errors.AsType[*ports.Refusal](err); !ok || refusal.Code != want {

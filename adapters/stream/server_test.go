@@ -26,7 +26,7 @@ func served(t *testing.T, test func(t *testing.T, tr *stream.Transport, native, 
 		tr := newTransport(t, native)
 		serve(t, tr, grant)
 		test(t, tr, native, indexer)
-		eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
+		porttest.Eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
 	})
 }
 
@@ -110,7 +110,7 @@ func TestRudePeersLeaveNothingBehind(t *testing.T) {
 				for range 5 {
 					be(t, open(t, indexer, native), plainFrame(indexer))
 				}
-				eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
+				porttest.Eventually(t, "exchanges are over", func() bool { return tr.Running() == 0 })
 				s := open(t, indexer, native)
 				send(t, s, plainFrame(indexer))
 				expectCode(t, s, "")
@@ -191,7 +191,7 @@ func TestStopAnswersTheHalfSent(t *testing.T) {
 		stop := serve(t, tr, grant)
 		s := open(t, indexer, native)
 		send(t, s, plainFrame(indexer)[:20])
-		eventually(t, "the exchange runs", func() bool { return tr.Running() == 1 })
+		porttest.Eventually(t, "the exchange runs", func() bool { return tr.Running() == 1 })
 		began := time.Now()
 		stop()
 		if took := time.Since(began); took >= ports.ExchangeTimeout/2 {

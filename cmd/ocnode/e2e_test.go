@@ -1,0 +1,210 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// sampleEvery is how often a watched node is asked.
+const sampleEvery = 50 * time.Millisecond
+
+// clockSlack is what two readings of one deadline may differ by, and an answer take
+// from the node to the test's clock.
+const clockSlack = 100 * time.Millisecond
+
+// sample is what a node listed at some time between from and to.
+type sample struct {
+	from, to time.Time
+	listed   map[string]entry
+	err      error
+}
+
+// watch samples what n lists until stop is called, which returns the samples.
+func watch(t *testing.T, n *node) (stop func() []sample) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var samples []sample
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(sampleEvery)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			s := sample{from: time.Now()}
+			s.listed, s.err = n.list()
+			s.to = time.Now()
+			samples = append(samples, s)
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+	stop = func() []sample {
+		cancel()
+		watching.Wait()
+		return samples
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// The seed's promise, with processes that die as processes do: whoever renews is
+// listed by every native without a gap, whichever native dies; whoever does not is
+// gone at its deadline.
+func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(*seed, 0))
+	upTo := func(d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }
+	ttl := 4*time.Second + upTo(time.Second)
+	// Half a TTL leaves 2 s for a machine that is busy with other tests.
+	heartbeat := ttl / 2
+	times := []string{"--registry.ttl", ttl.String(), "--registry.heartbeat", heartbeat.String(), "--registry.refresh", (ttl / 3).String()}
+	launched := func(dir string, args ...string) *node { return start(t, dir, append(args, times...)...) }
+
+	dirA, port := t.TempDir(), unusedPort(t)
+	listenA := fmt.Sprintf("--host.listen=/ip4/127.0.0.1/tcp/%d,/ip4/127.0.0.1/udp/%[1]d/quic-v1", port)
+	a := launched(dirA, listenA)
+	b := launched(t.TempDir(), "--host.bootstrap", a.Addrs[0])
+	pinned := launched(t.TempDir(), "--modules=indexer", "--indexer.natives", a.Addrs[0])
+	both := launched(t.TempDir(), "--modules=indexer", "--indexer.natives", a.Addrs[0], "--indexer.natives", b.Addrs[0])
+	if x := b.lists(pinned.PeerID); x.Via != a.PeerID {
+		t.Errorf("B lists the pinned indexer by way of %q, want A, %s", x.Via, a.PeerID)
+	}
+	b.lists(both.PeerID)
+	stop := watch(t, b)
+
+	time.Sleep(heartbeat + upTo(heartbeat)) // it is to renew at least once
+	pinned.kill()
+	eventually(t, "B lists the pinned indexer as A does, after its last heartbeat", func() bool {
+		atA, atB := a.lists(pinned.PeerID), b.lists(pinned.PeerID)
+		return atA.ExpiresAt.Sub(atB.ExpiresAt).Abs() < clockSlack
+	})
+	last := a.lists(pinned.PeerID)
+	deadline := last.SeenAt.Add(ttl)
+	if last.ExpiresAt.Sub(deadline).Abs() > clockSlack {
+		t.Errorf("it expires at %v, want the last heartbeat and a TTL, %v", last.ExpiresAt, deadline)
+	}
+	eventually(t, "B has dropped the pinned indexer", func() bool {
+		listed, err := b.list()
+		_, ok := listed[pinned.PeerID]
+		return err == nil && !ok
+	})
+	gone := time.Now()
+
+	a.kill()
+	died := time.Now()
+	time.Sleep(2*ttl + upTo(heartbeat)) // longer than whatever A granted
+	if x := b.lists(both.PeerID); x.Via != b.PeerID {
+		t.Errorf("B lists by way of %q an indexer that it granted a lease to itself", x.Via)
+	}
+	a = launched(dirA, listenA)
+	ready := time.Now()
+	a.lists(both.PeerID)
+	if took := time.Since(ready); took > heartbeat+time.Second {
+		t.Errorf("A came back and listed the indexer only %v later, want a heartbeat, %v", took, heartbeat)
+	} else {
+		t.Logf("A was away for %v and listed the indexer again %v after it was back", ready.Sub(died), took)
+	}
+
+	samples := stop()
+	for _, s := range samples {
+		if s.err != nil {
+			t.Fatalf("B did not answer: %v", s.err)
+		}
+		if _, ok := s.listed[both.PeerID]; !ok {
+			t.Errorf("B misses the indexer that has leases at both, %v after A's death", s.to.Sub(died))
+		}
+		switch _, ok := s.listed[pinned.PeerID]; {
+		case !ok && s.to.Before(deadline.Add(-clockSlack)):
+			t.Errorf("B misses the pinned indexer %v before its deadline", deadline.Sub(s.to))
+		case ok && s.from.After(deadline.Add(clockSlack)):
+			t.Errorf("B lists the pinned indexer %v after its deadline", s.from.Sub(deadline))
+		}
+	}
+	t.Logf("seed %d, TTL %v: %d samples in %v; the pinned indexer was gone %v after its deadline",
+		*seed, ttl, len(samples), samples[len(samples)-1].to.Sub(samples[0].from), gone.Sub(deadline))
+}
+
+func TestASignalEndsANodeWhateverIsOpen(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			native := start(t, t.TempDir())
+			indexer := start(t, t.TempDir(), "--modules=indexer,dht", "--indexer.natives", native.Addrs[0])
+			native.lists(indexer.PeerID)
+			for _, n := range []*node{native, indexer} {
+				hold(t, n, "GET /healthz HTTP/1.1\r\nHost: idle\r\n\r\n")
+				hold(t, n, "GET /healthz HTT")
+			}
+			s := open(t, newSeed(t), native.Addrs[0])
+			if _, err := io.WriteString(s, `{"PeerID":"`); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			native.signal(sig)
+			indexer.signal(sig)
+			native.expectExit(0, 5*time.Second)
+			indexer.expectExit(0, 5*time.Second)
+			t.Logf("both ended %v after the signal", time.Since(began))
+		})
+	}
+}
+
+// hold leaves a connection to n's HTTP open that has sent text. If that is a whole
+// request, its answer has come.
+func hold(t *testing.T, n *node, text string) {
+	t.Helper()
+	c, err := net.Dial("tcp", n.HTTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	if text[len(text)-1] == '\n' {
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
+	t.Parallel()
+	demo := launch(t, t.TempDir(), nil, "demo", "--for", "12s")
+	up := func(name string) (api, addr string) {
+		m := demo.prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
+		return m[1], m[2]
+	}
+	_, native1 := up("native-1")
+	api2, _ := up("native-2")
+	for i := range 3 {
+		demo.prints(fmt.Sprintf(`indexer-%d registered with native-1\n`, i+1))
+		demo.prints(fmt.Sprintf(`indexer-%d appeared at native-2, by way of native-1, \d+ms after it registered\n`, i+1))
+	}
+
+	stranger := newSeed(t)
+	register(t, stranger, native1)
+	demo.prints(stranger.ID().String() + ` registered with native-1\n`)
+	eventually(t, "native-2 lists the stranger", func() bool {
+		listed, err := list(api2)
+		return err == nil && listed[stranger.ID().String()].Addr == seedAddr
+	})
+	demo.prints(stranger.ID().String() + ` appeared at native-2`)
+
+	for _, native := range []string{"native-1", "native-2"} {
+		demo.prints(`(?s)indexer-3 is stopped.*indexer-3 expired at ` + native + `\n`)
+		demo.prints(stranger.ID().String() + ` expired at ` + native + `\n`)
+	}
+	demo.expectExit(0, patience)
+	demo.prints(`the demo ends\n$`)
+	if log := demo.log.String(); log != "" {
+		t.Errorf("standard error has %q", log)
+	}
+}
