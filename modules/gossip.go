@@ -42,7 +42,7 @@ var gossipModule = Module{
 }
 
 func newGossip(s gossipSection, h host.Host, log *slog.Logger, closers *closers) (ports.Announcer, error) {
-	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Log: log.With("logger", "gossip")})
+	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Log: library(log, "gossip")})
 	if err != nil {
 		return nil, err
 	}

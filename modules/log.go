@@ -1,6 +1,7 @@
 package modules
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 
@@ -48,4 +49,33 @@ func newLog(s logSection, env Environment) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(env.Log, opts))
 	}
 	return slog.New(slog.NewTextHandler(env.Log, opts))
+}
+
+// library returns the log of a library: what it takes for worth telling an operator
+// is detail here, unless something is wrong.
+func library(log *slog.Logger, name string) *slog.Logger {
+	return slog.New(demoted{log.Handler()}).With("logger", name)
+}
+
+type demoted struct{ slog.Handler }
+
+func (d demoted) Enabled(ctx context.Context, level slog.Level) bool {
+	return d.Handler.Enabled(ctx, demote(level))
+}
+
+func (d demoted) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = demote(r.Level)
+	return d.Handler.Handle(ctx, r)
+}
+
+func (d demoted) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return demoted{d.Handler.WithAttrs(attrs)}
+}
+func (d demoted) WithGroup(name string) slog.Handler { return demoted{d.Handler.WithGroup(name)} }
+
+func demote(level slog.Level) slog.Level {
+	if level < slog.LevelWarn {
+		return slog.LevelDebug
+	}
+	return level
 }

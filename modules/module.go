@@ -35,7 +35,7 @@ type Module struct {
 func Builtin() []Module {
 	return []Module{
 		logModule, telemetryModule, httpModule, dataModule, hostModule, registryModule,
-		dhtModule, gossipModule, nativeModule, indexerModule,
+		nativeModule, indexerModule, dhtModule, gossipModule,
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,7 +39,12 @@ func (p *program) getCommand() *cobra.Command {
 		Use:     "get PEERID",
 		Short:   "Print one live entry",
 		Example: "  ocnode get 12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF",
-		Args:    cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("get wants one PeerID and got %d; ocnode ls lists them", len(args))
+			}
+			return nil
+		},
 	}, func(cmd *cobra.Command, node *httpapi.Client, args []string) error {
 		x, err := node.Indexer(cmd.Context(), args[0])
 		if err != nil {

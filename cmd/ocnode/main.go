@@ -62,10 +62,12 @@ func run(ctx context.Context, args, environ []string, out, errOut io.Writer) int
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(errOut, "ocnode: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nocnode: "))
-	if !started {
-		return exitUsage // cobra refused the command line
+	text := strings.TrimSpace(err.Error())
+	if !started { // cobra refused the command line
+		fmt.Fprintf(errOut, "ocnode: %s\n", text)
+		return exitUsage
 	}
+	fmt.Fprintf(errOut, "ocnode: %s\n", strings.ReplaceAll(text, "\n", "\nocnode: "))
 	return exitCode(err)
 }
 

@@ -1,0 +1,239 @@
+package main_test
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// expectMessage fails the test unless text, an error on standard error, has all of
+// says.
+func expectMessage(t *testing.T, text string, says ...string) {
+	t.Helper()
+	if !strings.HasPrefix(text, "ocnode: ") {
+		t.Errorf("standard error does not begin with the program's name: %q", text)
+	}
+	for _, want := range says {
+		if !strings.Contains(text, want) {
+			t.Errorf("standard error does not say %q: %q", want, text)
+		}
+	}
+}
+
+func TestWhatDoesNotAddUpIsRefused(t *testing.T) {
+	t.Parallel()
+	const usage, configuration = 2, 3
+	bootstrap := "/ip4/192.0.2.1/tcp/4101"
+	for name, tt := range map[string]struct {
+		args    string
+		environ []string
+		file    string
+		code    int
+		says    []string
+	}{
+		"a TTL that is not longer than the heartbeat": {
+			args: "--registry.ttl 60s", code: configuration,
+			says: []string{"--registry.ttl", "1m0s is not longer than registry.heartbeat 1m0s", "1m6s"},
+		},
+		"a heartbeat that is not shorter than the TTL, in the file": {
+			file: "registry:\n  heartbeat: 70s\n", code: configuration,
+			says: []string{"registry.ttl", "1m6s is not longer than registry.heartbeat 1m10s"},
+		},
+		"a refresh that is not shorter than the TTL": {
+			environ: []string{"OCNODE_REGISTRY__REFRESH=66s"}, code: configuration,
+			says: []string{"OCNODE_REGISTRY__REFRESH", "1m6s is not shorter than registry.ttl 1m6s", "33s"},
+		},
+		"a bootstrap address without an identity": {
+			args: "--host.bootstrap " + bootstrap, code: configuration,
+			says: []string{"--host.bootstrap", bootstrap, "append /p2p/<PeerID>"},
+		},
+		"a native's address without an identity": {
+			args: "--modules indexer --indexer.natives " + bootstrap, code: configuration,
+			says: []string{"--indexer.natives", bootstrap, "/p2p/<PeerID>"},
+		},
+		"a key that does not exist, in the file": {
+			file: "http: {listen: ''}\nregistry:\n  tll: 9s\n", code: configuration,
+			says: []string{"config.yaml:3: ", "registry.tll", "registry.ttl"},
+		},
+		"a variable of no key": {
+			environ: []string{"OCNODE_REGISTRY__TLL=9s"}, code: configuration,
+			says: []string{"OCNODE_REGISTRY__TLL", "OCNODE_REGISTRY__TTL"},
+		},
+		"a file that is not there": {
+			args: "--config other.yaml", code: configuration,
+			says: []string{"other.yaml"},
+		},
+		"an unknown module": {
+			args: "--modules natve,dht", code: configuration,
+			says: []string{`"natve"`, "native"},
+		},
+		"all that is wrong, at once": {
+			args: "--registry.ttl 0s --log.level loud", file: "nonsense: 1\n", code: configuration,
+			says: []string{"config.yaml:1: nonsense"},
+		},
+		"no module": {
+			args: "--modules=", code: configuration,
+			says: []string{"--modules native,dht,gossip"},
+		},
+		"gossip without native": {
+			args: "--modules dht,gossip", code: configuration,
+			says: []string{"turn native on too, or gossip off"},
+		},
+		"an indexer that knows no native": {
+			args: "--modules indexer", code: configuration,
+			says: []string{"indexer.natives", "turn native on"},
+		},
+		"an unknown flag": {
+			args: "--registry.tll 9s", code: usage,
+			says: []string{"--registry.tll", "did you mean --registry.ttl?"},
+		},
+		"an unknown flag of run": {
+			args: "run --host.bootstap x", code: usage,
+			says: []string{"--host.bootstap", "did you mean --host.bootstrap?"},
+		},
+		"an unknown command": {
+			args: "statsu", code: usage,
+			says: []string{`"statsu"`, "status"},
+		},
+		"the modules and one of them": {
+			args: "--modules native --modules.indexer", code: usage,
+			says: []string{"--modules", "--modules.indexer", "give one of them"},
+		},
+		"an unknown format": {
+			args: "status -o yaml", code: usage,
+			says: []string{"yaml", "table and json"},
+		},
+		"get without a PeerID": {
+			args: "get", code: usage,
+			says: []string{"1 arg"},
+		},
+		"an address to ask that is none": {
+			args: "ls --api http://", code: usage,
+			says: []string{"--api", "host:port"},
+		},
+		"a node to ask that has no HTTP": {
+			args: "ls", environ: []string{"OCNODE_HTTP__LISTEN="}, code: usage,
+			says: []string{"http.listen is empty", "--api"},
+		},
+		"a node to ask at a free port": {
+			args: "ls", environ: freePorts, code: usage,
+			says: []string{"free port", "--api"},
+		},
+		"a demo of too many": {
+			args: "demo --natives 99", code: usage,
+			says: []string{"--natives 99", "1 to 10"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if tt.file != "" {
+				write(t, filepath.Join(dir, "config.yaml"), tt.file)
+			}
+			p := launch(t, dir, tt.environ, strings.Fields(tt.args)...)
+			p.expectExit(tt.code, patience)
+			expectMessage(t, p.log.String(), tt.says...)
+			if out := p.out.String(); out != "" {
+				t.Errorf("standard output has %q", out)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
+				t.Error("it made a data folder")
+			}
+		})
+	}
+}
+
+func TestAKeyThatOthersCanUseIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	id, _ := run(t, dir, 0, "id")
+	key := filepath.Join(dir, "data", "identity.key")
+	for _, mode := range []fs.FileMode{0o644, 0o604, 0o602, 0o620, 0o660} {
+		t.Run(mode.String(), func(t *testing.T) {
+			if err := os.Chmod(key, mode); err != nil {
+				t.Fatal(err)
+			}
+			_, log := run(t, dir, 3)
+			expectMessage(t, log, filepath.Join("data", "identity.key"), fmt.Sprintf("%#o", mode), "chmod 600")
+		})
+	}
+	for _, mode := range []fs.FileMode{0o600, 0o640, 0o400} { // orchestrators let a group read
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := run(t, dir, 0, "id"); got != id {
+			t.Errorf("mode %v: the identity is %q, was %q", mode, got, id)
+		}
+	}
+}
+
+func TestAPortInUseIsNamed(t *testing.T) {
+	t.Parallel()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	onTCP := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", tcp.Addr().(*net.TCPAddr).Port)
+	onUDP := fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", udp.LocalAddr().(*net.UDPAddr).Port)
+	const mend = "stop the process that has this port, or choose another in host.listen"
+	for name, tt := range map[string]struct {
+		listen, http string
+		says         []string
+	}{
+		"TCP, one of several": {listen: "/ip4/127.0.0.1/tcp/0," + onTCP, says: []string{onTCP, mend}},
+		"UDP, one of several": {listen: onUDP + ",/ip4/127.0.0.1/tcp/0", says: []string{onUDP, mend}},
+		"both":                {listen: onUDP + "," + onTCP, says: []string{onUDP, onTCP, mend}},
+		"HTTP":                {http: tcp.Addr().String(), says: []string{"http.listen", tcp.Addr().String(), "choose another"}},
+		"not of this machine": {listen: "/ip4/192.0.2.99/tcp/0", says: []string{"/ip4/192.0.2.99/tcp/0", "addresses of this machine"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ := freePorts
+			if tt.listen != "" {
+				environ = append(environ[:len(environ):len(environ)], "OCNODE_HOST__LISTEN="+tt.listen)
+			}
+			if tt.http != "" {
+				environ = append(environ[:len(environ):len(environ)], "OCNODE_HTTP__LISTEN="+tt.http)
+			}
+			p := launch(t, t.TempDir(), environ)
+			p.expectExit(1, patience)
+			expectMessage(t, p.log.String(), tt.says...)
+		})
+	}
+}
+
+func TestADataFolderInUseIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	n := start(t, dir)
+	p := launch(t, dir, freePorts)
+	p.expectExit(1, patience)
+	expectMessage(t, p.log.String(), "data", "in use by another process", "choose another data.dir")
+	if id, _ := run(t, dir, 0, "id"); id != n.PeerID+"\n" {
+		t.Errorf("the identity is %q, want that of the node that runs, %s", id, n.PeerID)
+	}
+	n.expectReady()
+}
+
+func TestABootstrapThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
+	dir, port := t.TempDir(), unusedPort(t)
+	id, _ := run(t, dir, 0, "id")
+	addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+	n := start(t, t.TempDir(), "--host.bootstrap", addr+"/p2p/"+strings.TrimSpace(id))
+	warning := n.logs("native cannot be reached; trying on")
+	if warning.Level != "WARN" || !strings.Contains(fmt.Sprint(warning.Addrs), addr) || !strings.Contains(warning.Hint, "check") {
+		t.Errorf("the warning is %+v", warning)
+	}
+	n.expectReady()
+	start(t, dir, "--host.listen", addr)
+	n.logs("native reached")
+}
