@@ -3,12 +3,14 @@ package modules_test
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
@@ -253,6 +255,7 @@ func TestWhatDoesNotAddUp(t *testing.T) {
 
 // TestMain sees to it that no node leaves a goroutine behind.
 func TestMain(m *testing.M) {
+	gologshim.SetDefaultHandler(slog.DiscardHandler) // libp2p's own, about simulated sockets
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // http.DefaultClient's
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),

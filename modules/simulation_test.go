@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,9 @@ type simulation struct {
 	net    *simnet.Simnet
 	random *rand.Rand
 	dir    string
-	away   sync.Map // IP of a node that is cut off -> struct{}
+
+	away       sync.Map // IP of a node that is cut off -> struct{}
+	heartbeats sync.Map // PeerID -> when a native last granted it a lease
 }
 
 // simulate runs f in a network of its own, in a bubble of its own.
@@ -75,9 +78,8 @@ type member struct {
 	settings map[string]string
 	env      modules.Environment
 
-	node     *modules.Node
-	granted  atomic.Pointer[time.Time] // the last lease of an indexer
-	attempts atomic.Int64
+	node    *modules.Node
+	granted atomic.Pointer[time.Time] // when an indexer last got a lease
 }
 
 // Observe implements ports.Observer.
@@ -86,10 +88,16 @@ func (m *member) Observe(e ports.Event) {
 	case ports.EventLeaseGranted:
 		now := time.Now()
 		m.granted.Store(&now)
-		fallthrough
-	case ports.EventLeaseFailed, ports.EventLeaseUnconfirmed:
-		m.attempts.Add(1)
+	case ports.EventRegistered:
+		m.heartbeats.Store(e.PeerID, time.Now())
 	}
+}
+
+// lastHeartbeat is when any native last heard x, be it that x knows of it or not.
+func (s *simulation) lastHeartbeat(x *member) time.Time {
+	last, _ := s.heartbeats.Load(x.node.PeerID())
+	at, _ := last.(time.Time)
+	return at
 }
 
 func (s *simulation) member(name string, settings map[string]string) *member {
@@ -155,9 +163,14 @@ func (s *simulation) natives(n int, env modules.Environment) []*member {
 // or at all of them.
 func (s *simulation) indexers(n int, natives []*member, all bool) []*member {
 	s.t.Helper()
+	return s.indexersAt("indexer-", n, natives, all)
+}
+
+func (s *simulation) indexersAt(name string, n int, natives []*member, all bool) []*member {
+	s.t.Helper()
 	var indexers []*member
 	for i := range n {
-		m := s.member(fmt.Sprintf("indexer-%d", i), map[string]string{"modules": "indexer"})
+		m := s.member(name+strconv.Itoa(i), map[string]string{"modules": "indexer"})
 		m.settings["indexer.natives"] = natives[i%len(natives)].addr()
 		if all {
 			for _, native := range natives {
@@ -271,11 +284,11 @@ func TestAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbe
 		time.Sleep(time.Duration(s.random.Int64N(int64(3 * time.Minute))))
 		x := indexers[0]
 		x.stop()
-		last := *x.granted.Load()
+		last := s.lastHeartbeat(x)
 		if _, gone := until(70*time.Second, func() bool {
 			since := time.Since(last)
 			for _, n := range natives {
-				if listed := n.lists(x); listed && since > 68*time.Second || !listed && since < 66*time.Second-time.Second/4 {
+				if listed := n.lists(x); listed && since > 68*time.Second || !listed && since < 66*time.Second {
 					t.Fatalf("%v after its last heartbeat it is listed by %s: %v", since, n.name, listed)
 				}
 			}
@@ -363,4 +376,65 @@ func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
 		}
 		stopAll(indexers, natives)
 	})
+}
+
+// Whatever stops, is cut off and comes back: the dead are listed nowhere, and once
+// the faults are over everyone is listed by all.
+func TestThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *testing.T) {
+	for run := range 3 {
+		t.Run(fmt.Sprint(run), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *simulation) {
+				natives := s.natives(3, modules.Environment{})
+				indexers := append(s.indexers(4, natives, false), s.indexersAt("both-", 4, natives[:2], true)...)
+				all := slices.Concat(natives, indexers)
+				stopped := map[*member]bool{}
+				samples := 0
+				watch := func(d time.Duration) {
+					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
+						for _, n := range natives {
+							if stopped[n] {
+								continue
+							}
+							for _, x := range indexers {
+								samples++
+								if since := time.Since(s.lastHeartbeat(x)); n.lists(x) && since > 68*time.Second {
+									t.Fatalf("%s lists %s %v after its last heartbeat", n.name, x.name, since)
+								}
+							}
+						}
+					}
+				}
+				heal := func(m *member) {
+					m.away.Delete(m.ip)
+					if stopped[m] {
+						m.start()
+						delete(stopped, m)
+					}
+				}
+				for range 40 {
+					m := all[s.random.IntN(len(all))]
+					_, away := s.away.Load(m.ip)
+					switch {
+					case away || stopped[m]:
+						heal(m)
+					case s.random.IntN(2) == 0:
+						m.stop()
+						stopped[m] = true
+					default:
+						s.away.Store(m.ip, struct{}{})
+					}
+					watch(time.Duration(1+s.random.IntN(40)) * time.Second)
+				}
+				for _, m := range all {
+					heal(m)
+				}
+				took, ok := until(2*time.Minute, everyone(natives, indexers))
+				t.Logf("%d samples; after the last fault everyone was listed by all within %v", samples, took)
+				if !ok {
+					t.Errorf("two minutes after the last fault the natives list %d, %d and %d of %d", count(natives[0]), count(natives[1]), count(natives[2]), len(indexers))
+				}
+				stopAll(indexers, natives)
+			})
+		})
+	}
 }

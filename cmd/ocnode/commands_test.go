@@ -3,12 +3,15 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
 )
 
 const stranger = "12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF"
@@ -67,6 +70,24 @@ func TestANodeMayBeNativeAndIndexer(t *testing.T) {
 	}
 }
 
+func TestANodeMayServeTheDHTAlone(t *testing.T) {
+	t.Parallel()
+	native := start(t, t.TempDir())
+	n := start(t, t.TempDir(), "--modules=dht", "--host.bootstrap", native.Addrs[0])
+	n.expectReady()
+	var refusal struct{ Error struct{ Code string } }
+	if status, err := n.get("/api/v1/indexers", &refusal); status != http.StatusNotFound || refusal.Error.Code != "not_a_native" {
+		t.Errorf("its list is answered %d %+v, %v", status, refusal, err)
+	}
+	h := newSeed(t)
+	store := joinDHT(t, h, connect(t, h, n.Addrs[0]), dht.ModeClient)
+	register(t, h, native.Addrs[0])
+	eventually(t, "what the native puts is found there", func() bool {
+		_, err := store.GetValue(t.Context(), seedKey+h.ID().String())
+		return err == nil
+	})
+}
+
 func TestCommandsAskARunningNode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -95,7 +116,7 @@ func TestCommandsAskARunningNode(t *testing.T) {
 		Addrs, Modules []string
 		Live, Known    int
 	}
-	want := status{native.PeerID, native.Addrs, []string{"dht", "gossip", "native"}, 1, 1}
+	want := status{native.PeerID, native.Addrs, []string{"native", "dht", "gossip"}, 1, 1}
 	if got := printed[status](t, dir, append(at, "status")...); !reflect.DeepEqual(got, want) {
 		t.Errorf("status prints %+v, want %+v", got, want)
 	}

@@ -46,7 +46,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "ocnode")
-	build := exec.Command("go", "build", "-o", binary)
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary)
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		build.Args = append(build.Args, "-race")
 	}
@@ -70,7 +70,8 @@ type process struct {
 func launch(t *testing.T, dir string, environ []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(binary, args...), ended: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env = dir, append([]string{"HOME=" + dir}, environ...)
+	// The race detector would wait a second at every exit.
+	p.cmd.Dir, p.cmd.Env = dir, append([]string{"HOME=" + dir, "GORACE=atexit_sleep_ms=0"}, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
