@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
 	"github.com/opencloud/ocnode/modules"
@@ -36,10 +38,11 @@ var seed = flag.Uint64("seed", 0, "of the simulated networks' schedules; 0 draws
 // simulation is a network in fake time: real nodes, with the product's own hosts,
 // DHT and GossipSub, over simulated QUIC.
 type simulation struct {
-	t      *testing.T
-	net    *simnet.Simnet
-	random *rand.Rand
-	dir    string
+	t       *testing.T
+	net     *simnet.Simnet
+	random  *rand.Rand
+	dir     string
+	latency time.Duration // one way, between any two
 
 	away       sync.Map // IP of a node that is cut off -> struct{}
 	heartbeats sync.Map // PeerID -> when a native last granted it a lease
@@ -55,14 +58,14 @@ func simulate(t *testing.T, f func(t *testing.T, s *simulation)) {
 	t.Logf("seed %d (again with -args -seed %d)", drawn, drawn)
 	synctest.Test(t, func(t *testing.T) {
 		s := &simulation{t: t, random: rand.New(rand.NewPCG(drawn, 0)), dir: t.TempDir()}
-		latency := time.Duration(1+s.random.IntN(40)) * time.Millisecond
+		s.latency = time.Duration(1+s.random.IntN(40)) * time.Millisecond
 		s.net = &simnet.Simnet{LatencyFunc: func(p *simnet.Packet) time.Duration {
 			for _, end := range []net.Addr{p.From, p.To} {
 				if _, away := s.away.Load(end.(*net.UDPAddr).IP.String()); away {
 					return 100 * time.Hour
 				}
 			}
-			return latency
+			return s.latency
 		}}
 		s.net.Start()
 		defer s.net.Close()
@@ -77,6 +80,7 @@ type member struct {
 	ip       string
 	settings map[string]string
 	env      modules.Environment
+	answered atomic.Int64 // the longest that an indexer waited for a lease that it held already
 
 	node    *modules.Node
 	granted atomic.Pointer[time.Time] // when an indexer last got a lease
@@ -88,6 +92,9 @@ func (m *member) Observe(e ports.Event) {
 	case ports.EventLeaseGranted:
 		now := time.Now()
 		m.granted.Store(&now)
+		if !e.Joined {
+			m.answered.Store(max(m.answered.Load(), int64(e.Took)))
+		}
 	case ports.EventRegistered:
 		m.heartbeats.Store(e.PeerID, time.Now())
 	}
@@ -98,6 +105,12 @@ func (s *simulation) lastHeartbeat(x *member) time.Time {
 	last, _ := s.heartbeats.Load(x.node.PeerID())
 	at, _ := last.(time.Time)
 	return at
+}
+
+// quic puts a host into the simulated network.
+func (s *simulation) quic() libp2p.Option {
+	link := simnet.LinkSettings{BitsPerSecond: 100 * simlibp2p.OneMbps}
+	return simlibp2p.QUICSimnet(s.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link})
 }
 
 func (s *simulation) member(name string, settings map[string]string) *member {
@@ -115,13 +128,12 @@ func (m *member) start() {
 		"host.listen": "/ip4/" + m.ip + "/udp/4101/quic-v1",
 	}
 	maps.Copy(settings, m.settings)
-	link := simnet.LinkSettings{BitsPerSecond: 100 * simlibp2p.OneMbps}
 	env := m.env
 	if testing.Verbose() && *logs {
 		env.Log = prefixed(m.name)
 	}
 	env.Observers = []ports.Observer{m}
-	env.HostOptions = []libp2p.Option{simlibp2p.QUICSimnet(m.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link})}
+	env.HostOptions = []libp2p.Option{m.quic()}
 	m.node = newNode(m.t, settings, env)
 	if err := m.node.Start(m.t.Context()); err != nil {
 		m.t.Fatalf("%s: %v", m.name, err)
@@ -373,6 +385,50 @@ func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
 		natives[0].away.Delete(natives[0].ip)
 		if took, ok := until(time.Minute, everyone(natives, indexers)); !ok {
 			t.Errorf("not listed by the native that came back after %v", took)
+		}
+		stopAll(indexers, natives)
+	})
+}
+
+// A DHT server that takes every question and answers none, connected to all.
+func TestAHungDHTServerDelaysNeitherAnswersNorNews(t *testing.T) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		natives := s.natives(3, modules.Environment{})
+		hung, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/1.200.0.1/udp/4101/quic-v1"), s.quic(), libp2p.DisableIdentifyAddressDiscovery())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hung.Close()
+		var asked atomic.Int64
+		hung.SetStreamHandler("/opencloud/kad/1.0.0", func(network.Stream) { asked.Add(1) })
+		for _, n := range natives {
+			info, err := peer.AddrInfoFromString(n.addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := hung.Connect(t.Context(), *info); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		indexers := s.indexers(8, natives, false)
+		took, ok := until(2*time.Second, everyone(natives, indexers))
+		if !ok {
+			t.Errorf("not listed by all after %v", took)
+		}
+		for range 3000 {
+			time.Sleep(100 * time.Millisecond)
+			if !everyone(natives, indexers)() {
+				t.Fatal("a live indexer is missing")
+			}
+		}
+		longest := time.Duration(0)
+		for _, x := range indexers {
+			longest = max(longest, time.Duration(x.answered.Load()))
+		}
+		t.Logf("asked %d times, the hung server answered none; the longest wait for a renewal was %v, at %v one way", asked.Load(), longest, s.latency)
+		if asked.Load() == 0 || longest == 0 || longest > 50*time.Millisecond+4*s.latency {
+			t.Errorf("asked %d times, the longest wait was %v", asked.Load(), longest)
 		}
 		stopAll(indexers, natives)
 	})
