@@ -63,7 +63,7 @@ func (n *remote) exchange(ctx context.Context, frame []byte) (ports.Lease, error
 	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
 	_, writeErr := s.Write(frame)
 	if writeErr == nil {
-		writeErr = s.CloseWrite()
+		_ = s.CloseWrite() // over QUIC an error if the native has closed already: the frame is written
 	}
 	lease, err := n.answer(s, writeErr)
 	if err == nil {

@@ -51,10 +51,9 @@ func TestEveryFrameOfTheContractGetsItsAnswer(t *testing.T) {
 			var before entry
 			for _, f := range porttest.Frames(t, ports.PeerID(id), ports.PeerID(other.ID().String()), peer.ToCid(h.ID()).String()) {
 				s := open(t, h, addr)
-				sendAll(t, s, f.Bytes)
-				if err := s.CloseWrite(); err != nil {
-					t.Fatal(err)
-				}
+				// Over QUIC both may fail, as the native may have answered already.
+				_, _ = s.Write(f.Bytes)
+				_ = s.CloseWrite()
 				a := hear(t, s)
 				if a.OK != (f.Want == "") || a.Error.Code != string(f.Want) || a.OK == (a.Error.Message != "") {
 					t.Errorf("%s: the answer is %+v, want %q", f.Name, a, f.Want)
@@ -86,8 +85,9 @@ func TestEveryFrameOfTheContractGetsItsAnswer(t *testing.T) {
 // one exchange, and leave nothing behind; meanwhile the native serves the others.
 func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	t.Parallel()
-	// cut is the contract's 5 s, and time for a busy machine to notice.
-	const cut = 5*time.Second + 1500*time.Millisecond
+	// cut is the contract's 5 s, and time for a busy machine to notice; prompt is far from
+	// that, on such a machine too.
+	const cut, prompt = 6500 * time.Millisecond, 2 * time.Second
 	const each = 16
 	native := start(t, t.TempDir())
 	h, honest := newSeed(t), newSeed(t)
@@ -119,15 +119,18 @@ func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	if a := hear(t, endless); a.Error.Code != "too_large" {
 		t.Errorf("who writes without end hears %+v, want too_large", a)
 	}
+	if took := time.Since(began); took > prompt {
+		t.Errorf("who writes without end was answered after %v", took)
+	}
 	served := 0
-	for ; time.Since(began) < 3*time.Second; served++ {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); served++ {
 		from := time.Now()
 		s := open(t, honest, native.Addrs[0])
 		sendAll(t, s, []byte(frameOf(honest)))
 		if a := hear(t, s); !a.OK {
 			t.Fatalf("an honest peer is answered %+v", a)
 		}
-		if took := time.Since(from); took > cut/3 {
+		if took := time.Since(from); took > prompt {
 			t.Errorf("an honest peer was answered after %v", took)
 		}
 		time.Sleep(20 * time.Millisecond) // this is no benchmark
