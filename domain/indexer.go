@@ -116,7 +116,8 @@ func (x *Indexer) tell(id ports.PeerID, lease ports.Lease, err error, joined boo
 // renewal decides when to register next, from what became of the registrations so far.
 type renewal struct {
 	heartbeat time.Duration
-	failures  int // in a row, connections that did not last included
+	failures  int // registrations that failed, in a row
+	drops     int // connections that ended before their lease was due, in a row
 }
 
 // after returns how long after it was sent a registration that ended in lease and
@@ -130,6 +131,7 @@ func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Durat
 		r.failures++
 		return early(r.pause(r.failures), jitter)
 	}
+	r.failures = 0
 	return early(r.interval(lease), jitter)
 }
 
@@ -142,16 +144,16 @@ func (r *renewal) interval(lease ports.Lease) time.Duration {
 		interval = lease.Heartbeat
 	}
 	if lease.TTL > 0 && interval >= lease.TTL {
-		interval = lease.TTL * 9 / 10
+		interval = lease.TTL / 10 * 9
 	}
 	return min(max(interval, least), r.heartbeat)
 }
 
-// due notes that a registration has stood until its time: the failures are over.
-// After one that failed it changes nothing, since they go on.
+// due notes that the time of the next registration has come; err is what became of
+// the last one. If that was a lease, its connection has lasted.
 func (r *renewal) due(err error) {
 	if err == nil {
-		r.failures = 0
+		r.drops = 0
 	}
 }
 
@@ -159,11 +161,11 @@ func (r *renewal) due(err error) {
 // next to nothing once, and longer from time to time with a native that keeps
 // dropping us.
 func (r *renewal) dropped(jitter float64) time.Duration {
-	r.failures++
-	if r.failures == 1 {
+	r.drops++
+	if r.drops == 1 {
 		return time.Duration(float64(min(reconnectSpread, r.heartbeat/10)) * jitter)
 	}
-	return early(r.pause(r.failures-1), jitter)
+	return early(r.pause(r.drops-1), jitter)
 }
 
 // pause is how long to wait after n failures in a row.

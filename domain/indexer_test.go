@@ -30,6 +30,7 @@ func TestWhatTheNextRegistrationWaitsFor(t *testing.T) {
 		{"a negative heartbeat", 60 * s, granted(-5*s, 66*s), nil, s},
 		{"a native that would never hear again", 60 * s, granted(math.MaxInt64, math.MaxInt64), nil, 60 * s},
 		{"a TTL that ends before the heartbeat", 60 * s, granted(60*s, 20*s), nil, 18 * s},
+		{"a TTL of sixty years", 60 * s, granted(math.MaxInt64, 2e9*s), nil, 60 * s},
 		{"a TTL of nothing", 60 * s, granted(60*s, 1), nil, s},
 		{"less than a second, as configured", 200 * time.Millisecond, granted(1, 0), nil, 200 * time.Millisecond},
 		{"no answer", 60 * s, ports.Lease{Unconfirmed: true}, nil, 60 * s},
@@ -59,9 +60,11 @@ func TestFailuresBackOffToHalfAHeartbeatAndNoFurther(t *testing.T) {
 		r.due(errors.New("down"))
 	}
 	r.after(ports.Lease{}, nil, 0)
-	r.due(nil)
+	if got := r.dropped(0.999); got >= time.Second {
+		t.Errorf("a lease after an outage is lost and waits %v, want less than a second", got)
+	}
 	if got := r.after(ports.Lease{}, errors.New("down"), 0); got != time.Second {
-		t.Errorf("after a lease that stood, the first pause is %v, want 1s", got)
+		t.Errorf("after a lease the first pause is %v, want 1s", got)
 	}
 }
 

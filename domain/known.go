@@ -33,20 +33,19 @@ type unfound struct {
 
 func newKnownSet() *knownSet { return &knownSet{byID: make(map[ports.PeerID]*list.Element)} }
 
-// add makes id known and returns who had to go for it, the oldest, if there were
-// more than limit.
-func (k *knownSet) add(id ports.PeerID, limit int) (evicted ports.PeerID) {
+// add makes id known and returns who has to go, the oldest first, so that there are
+// no more than limit. The limit may have become lower since the last time.
+func (k *knownSet) add(id ports.PeerID, limit int) (evicted []ports.PeerID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, ok := k.byID[id]; ok {
-		return ""
+	if _, ok := k.byID[id]; !ok {
+		k.byID[id] = k.oldest.PushBack(&unfound{id: id})
 	}
-	k.byID[id] = k.oldest.PushBack(&unfound{id: id})
-	if k.oldest.Len() <= limit {
-		return ""
+	for k.oldest.Len() > limit {
+		oldest := k.oldest.Front().Value.(*unfound).id
+		k.drop(oldest)
+		evicted = append(evicted, oldest)
 	}
-	evicted = k.oldest.Front().Value.(*unfound).id
-	k.drop(evicted)
 	return evicted
 }
 

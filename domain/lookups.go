@@ -24,14 +24,18 @@ const (
 
 // lookups runs look-ups: one at a time for a PeerID, a bounded number in all, and
 // in turn for everyone who asks.
+//
+// Each asker waits in a queue of its own, also for a PeerID that another one waits
+// for already, or a flood that names it would keep it from being looked up. Once it
+// is looked up, all who asked before are served.
 type lookups struct {
 	look func(ctx context.Context, id, asker ports.PeerID)
 
 	mu      sync.Mutex
-	ctx     context.Context // ends with Run; nil before it
-	running *sync.WaitGroup
+	ctx     context.Context // ends with Run
+	running *sync.WaitGroup // counts the workers; nil unless Run runs
 	workers int
-	waiting int
+	waiting int // for gossip authors, in all queues
 	wanted  map[ports.PeerID]*wanted
 	askers  map[ports.PeerID]*asker
 	turn    []*asker // those with something waiting, whose turn it is first
@@ -39,14 +43,24 @@ type lookups struct {
 
 // wanted is a PeerID that waits to be looked up or is being looked up.
 type wanted struct {
+	id      ports.PeerID
+	waiting int // queues that it is in
+	begun   int // look-ups so far
 	running bool
-	again   bool // asked for while it ran: what it finds may be older than the news
+	again   *asker // whose turn it was while it ran: what it finds may be older than the news
 }
 
 type asker struct {
 	id      ports.PeerID
-	queue   []ports.PeerID
+	queue   []request
+	queued  map[*wanted]bool
 	running int
+}
+
+// request is a place in a queue.
+type request struct {
+	*wanted
+	asked int // begun when it was asked for
 }
 
 func newLookups(look func(ctx context.Context, id, asker ports.PeerID)) *lookups {
@@ -58,44 +72,58 @@ func (l *lookups) start(ctx context.Context, running *sync.WaitGroup) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ctx, l.running = ctx, running
-	for range min(l.waiting, maxLookups) {
+	for range maxLookups {
 		l.hire()
 	}
+}
+
+// stop lets no worker start any more.
+func (l *lookups) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = nil
 }
 
 // ask has id looked up soon, on behalf of by. It does not block.
 func (l *lookups) ask(id, by ports.PeerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w := l.wanted[id]; w != nil {
-		w.again = w.running
+	w, a := l.wanted[id], l.askers[by]
+	if w == nil {
+		w = &wanted{id: id}
+	}
+	if a == nil {
+		a = &asker{id: by, queued: make(map[*wanted]bool)}
+	}
+	if a.queued[w] || !ours(by) && (len(a.queue) >= maxWaitingEach || l.waiting >= maxWaiting) {
 		return
 	}
-	l.enqueue(id, by)
+	l.enqueue(w, a)
+	if a.running < maxLookupsEach {
+		l.hire()
+	}
 }
 
-func (l *lookups) enqueue(id, by ports.PeerID) {
-	a := l.askers[by]
-	if a == nil {
-		a = &asker{id: by}
-	}
-	ours := by == onTick || by == aheadOfDeadline // bounded by the known set and the table
-	if !ours && (len(a.queue) >= maxWaitingEach || l.waiting >= maxWaiting) {
-		return
-	}
-	l.askers[by] = a
-	l.wanted[id] = &wanted{}
+// ours tells this native's own reasons from gossip authors: what they ask for is
+// bounded by the known set and the table.
+func ours(asker ports.PeerID) bool { return asker == onTick || asker == aheadOfDeadline }
+
+func (l *lookups) enqueue(w *wanted, a *asker) {
+	l.wanted[w.id], l.askers[a.id] = w, a
 	if len(a.queue) == 0 {
 		l.turn = append(l.turn, a)
 	}
-	a.queue = append(a.queue, id)
-	l.waiting++
-	l.hire()
+	a.queue = append(a.queue, request{w, w.begun})
+	a.queued[w] = true
+	w.waiting++
+	if !ours(a.id) {
+		l.waiting++
+	}
 }
 
 // hire starts a worker if one more may run; the caller holds the lock.
 func (l *lookups) hire() {
-	if l.ctx != nil && l.ctx.Err() == nil && l.workers < maxLookups {
+	if l.running != nil && l.workers < maxLookups {
 		l.workers++
 		l.running.Go(l.work)
 	}
@@ -106,48 +134,71 @@ func (l *lookups) work() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		id, a := l.next()
-		if a == nil || l.ctx.Err() != nil {
+		w, a := l.next()
+		if w == nil || l.ctx.Err() != nil {
 			l.workers--
 			return
 		}
-		w := l.wanted[id]
-		w.running = true
 		l.mu.Unlock()
-
 		ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
-		l.look(ctx, id, a.id)
+		l.look(ctx, w.id, a.id)
 		cancel()
-
 		l.mu.Lock()
-		delete(l.wanted, id)
+
+		w.running = false
 		a.running--
-		if w.again {
-			l.enqueue(id, a.id)
+		if w.again != nil {
+			if !w.again.queued[w] {
+				l.enqueue(w, w.again)
+			}
+			w.again = nil
 		}
-		if a.running == 0 && len(a.queue) == 0 {
-			delete(l.askers, a.id)
-		}
+		l.let(w, a)
+	}
+}
+
+// let forgets what nobody needs any more.
+func (l *lookups) let(w *wanted, a *asker) {
+	if w.waiting == 0 && !w.running {
+		delete(l.wanted, w.id)
+	}
+	if len(a.queue) == 0 && a.running == 0 {
+		delete(l.askers, a.id)
 	}
 }
 
 // next takes the next PeerID, of the asker whose turn it is among those below
 // their share; nil if there is none.
-func (l *lookups) next() (ports.PeerID, *asker) {
-	for range len(l.turn) {
+func (l *lookups) next() (*wanted, *asker) {
+	for full := 0; full < len(l.turn); {
 		a := l.turn[0]
 		l.turn = l.turn[1:]
 		if a.running >= maxLookupsEach {
 			l.turn = append(l.turn, a)
+			full++
 			continue
 		}
-		id := a.queue[0]
+		full = 0
+		w, asked := a.queue[0].wanted, a.queue[0].asked
 		if a.queue = a.queue[1:]; len(a.queue) > 0 {
 			l.turn = append(l.turn, a)
 		}
-		a.running++
-		l.waiting--
-		return id, a
+		delete(a.queued, w)
+		w.waiting--
+		if !ours(a.id) {
+			l.waiting--
+		}
+		switch {
+		case asked < w.begun: // looked up since it was asked for
+			l.let(w, a)
+		case w.running:
+			w.again = a
+		default:
+			w.begun++
+			w.running = true
+			a.running++
+			return w, a
+		}
 	}
-	return "", nil
+	return nil, nil
 }

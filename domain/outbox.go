@@ -34,8 +34,8 @@ type outbox struct {
 	announcer ports.Announcer
 
 	mu      sync.Mutex
-	ctx     context.Context // ends with Run; nil before it
-	running *sync.WaitGroup
+	ctx     context.Context // ends with Run
+	running *sync.WaitGroup // counts the workers; nil unless Run runs
 	flying  int
 	ready   []*record
 	delayed wheel[*record]
@@ -44,6 +44,7 @@ type outbox struct {
 // outboxState is the outbox's part of a record, guarded by the shard's lock.
 type outboxState struct {
 	phase    phase
+	filed    bool // the wheel of the delayed holds it
 	again    bool // offered while it flew
 	urgent   bool // and changed
 	alone    bool // the last put found no other node
@@ -74,6 +75,13 @@ func (o *outbox) start(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
+// stop lets no worker start any more.
+func (o *outbox) stop() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running = nil
+}
+
 // offer asks for rec to be put and announced: at once if it is urgent, that is, new
 // or changed, else when its due time has come. The caller holds the shard's lock.
 func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
@@ -94,8 +102,14 @@ func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
 	}
 }
 
+// delay has rec wait until due, or until the wheel comes around to it if it is
+// there already: it never is twice.
 func (o *outbox) delay(rec *record, due time.Duration) {
 	rec.outbox.phase, rec.outbox.due = delayed, due
+	if rec.outbox.filed {
+		return
+	}
+	rec.outbox.filed = true
 	o.mu.Lock()
 	o.delayed.add(due, rec)
 	o.mu.Unlock()
@@ -111,7 +125,7 @@ func (o *outbox) advance(now time.Duration) {
 		for _, rec := range due {
 			s := o.registry.table.shard(rec.id)
 			s.mu.Lock()
-			if rec.outbox.phase == delayed && !rec.gone {
+			if rec.outbox.filed = false; rec.outbox.phase == delayed && !rec.gone {
 				rec.outbox.phase = idle
 				o.offer(rec, now, false) // delays it again if it flew since
 			}
@@ -122,7 +136,7 @@ func (o *outbox) advance(now time.Duration) {
 
 // hire starts a worker if one more may run; the caller holds the lock.
 func (o *outbox) hire() {
-	if o.ctx != nil && o.ctx.Err() == nil && o.flying < maxPuts {
+	if o.running != nil && o.flying < maxPuts {
 		o.flying++
 		o.running.Go(o.work)
 	}

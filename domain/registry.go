@@ -109,6 +109,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 	}
 	rec := s.live(sender, c.now)
 	joined = rec == nil
+	expired := joined && s.records[sender] != nil // and the sweep has not come around
 	changed := joined || !rec.own || !rec.says(reg, more)
 	if rec == nil {
 		rec = r.table.insert(s, sender, c.now+r.cfg.Policy.TTL-r.cfg.Policy.lookAhead())
@@ -125,6 +126,9 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 	if joined {
 		r.known.remove(sender)
 	}
+	if expired {
+		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: sender})
+	}
 	return granted, joined, nil
 }
 
@@ -134,13 +138,8 @@ func (c Config) check(reg ports.Registration) *ports.Refusal {
 	for k, v := range reg.Meta {
 		size += len(k) + len(v)
 	}
-	switch {
-	case size > ports.MaxMetaBytes:
+	if size > ports.MaxMetaBytes {
 		return ports.Refuse(ports.CodeTooLarge, "Meta has %d bytes, at most %d are allowed", size, ports.MaxMetaBytes)
-	case reg.Addr == "":
-		return ports.Refuse(ports.CodeAddrInvalid, "Addr is missing: send the address that others reach you at")
-	case len(reg.Addrs) > 0 && reg.Addrs[0] != reg.Addr:
-		return ports.Refuse(ports.CodeAddrInvalid, "the first of Addrs is not Addr")
 	}
 	if err := c.checkAddrs(reg.PeerID, reg.Addr, reg.Addrs); err != nil {
 		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)
@@ -149,10 +148,14 @@ func (c Config) check(reg ports.Registration) *ports.Refusal {
 }
 
 func (c Config) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
-	if len(addrs) > ports.MaxAddrs {
+	switch {
+	case addr == "":
+		return errors.New("the address is missing: send the one that others reach you at as Addr")
+	case len(addrs) > 0 && addrs[0] != addr:
+		return errors.New("the first of Addrs is not Addr")
+	case len(addrs) > ports.MaxAddrs:
 		return fmt.Errorf("%d addresses, at most %d are allowed", len(addrs), ports.MaxAddrs)
-	}
-	if len(addrs) == 0 {
+	case len(addrs) == 0:
 		addrs = []string{addr}
 	}
 	for _, a := range addrs {
@@ -215,9 +218,13 @@ func (r *Registry) Waiting() int { return r.outbox.waiting() }
 // ends; it returns when all of it has stopped. It may run once.
 func (r *Registry) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	defer running.Wait()
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	defer func() {
+		stop()
+		r.outbox.stop() // what is registered from here on is answered, and goes no further
+		r.lookups.stop()
+		running.Wait()
+	}()
 	r.outbox.start(ctx, &running)
 	r.lookups.start(ctx, &running)
 
@@ -281,7 +288,7 @@ func (r *Registry) heard(a ports.Announcement) {
 
 // know adds id to what is known and not alive here.
 func (r *Registry) know(id ports.PeerID) {
-	if evicted := r.known.add(id, r.table.len()+knownSlack); evicted != "" {
+	for _, evicted := range r.known.add(id, r.table.len()+knownSlack) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
 	}
 }
@@ -306,9 +313,7 @@ func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	c := r.clock()
-	rec := s.live(id, c.now)
-	live := rec != nil
-	if live {
+	if rec := s.live(id, c.now); rec != nil {
 		have = time.Unix(0, rec.expiresAt)
 	}
 	s.mu.Unlock()
@@ -318,10 +323,13 @@ func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
 	if err == nil {
 		joined, err = r.merge(id, entry)
 	}
-	switch {
-	case live || joined:
-		r.known.remove(id)
-	case asker == onTick && r.known.missed(id):
+	s.mu.Lock()
+	live := s.live(id, r.clock().now) != nil // now, since that took its time
+	if live {
+		r.known.remove(id) // under the lock: the sweep makes it known once it is not
+	}
+	s.mu.Unlock()
+	if !live && asker == onTick && r.known.missed(id) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: id})
 	}
 	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: joined, Took: time.Since(c.time), Err: err})
@@ -347,6 +355,9 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
 	rec := s.live(id, c.now)
 	switch {
 	case rec == nil:
+		if s.records[id] != nil { // expired, and the sweep has not come around
+			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
+		}
 		rec = r.table.insert(s, id, h.deadline-r.cfg.Policy.lookAhead())
 		rec.become(h)
 		return true, nil
@@ -362,16 +373,16 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
 // this native holds, at once, and what flew while it was still finding its way
 // here, at the usual pace. All else it hears with the next heartbeats.
 func (r *Registry) welcome() {
-	for i := range r.table.shards {
-		s := &r.table.shards[i]
-		s.mu.Lock()
+	for ids := r.table.order.after("", sweepBatch); len(ids) > 0; ids = r.table.order.after(ids[len(ids)-1], sweepBatch) {
 		now := r.clock().now
-		for _, rec := range s.records {
-			if rec.own && (rec.outbox.alone || now < rec.outbox.due) {
+		for _, id := range ids {
+			s := r.table.shard(id)
+			s.mu.Lock()
+			if rec := s.live(id, now); rec != nil && rec.own && (rec.outbox.alone || now < rec.outbox.due) {
 				r.outbox.offer(rec, now, rec.outbox.alone)
 			}
+			s.mu.Unlock()
 		}
-		s.mu.Unlock()
 	}
 }
 

@@ -318,6 +318,9 @@ func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
 		{"in the year 9999", func(e *ports.Entry) { e.ExpiresAt = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }, false},
 		{"later than a lease and the clocks allow", func(e *ports.Entry) { e.ExpiresAt = time.Now().Add(96*time.Second + 1) }, false},
 		{"at an address nobody can dial", func(e *ports.Entry) { e.Addr = "nowhere" }, false},
+		{"at one address and, says its list, at another", func(e *ports.Entry) { e.Addr, e.Addrs = "nowhere", []string{addr} }, false},
+		{"at a long address and, says its list, at another", func(e *ports.Entry) { e.Addr, e.Addrs = "/"+strings.Repeat("a", 5000), []string{addr} }, false},
+		{"at no address", func(e *ports.Entry) { e.Addr = "" }, false},
 		{"at an address nobody can dial, among others", func(e *ports.Entry) { e.Addrs = []string{addr, "nowhere"} }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -358,7 +361,7 @@ func TestAnEntryOfAFastClockIsListedNoLongerThanALease(t *testing.T) {
 		if !a.lists(id[2]) {
 			t.Error("gone before a lease's time")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if a.lists(id[2]) {
 			t.Error("listed longer than a lease")
 		}
@@ -429,11 +432,38 @@ func TestOneAuthorsFloodDoesNotHoldUpAnothersNews(t *testing.T) {
 		for _, id := range many[4:] {
 			_ = flooder.Announce(t.Context(), id)
 		}
+		_ = flooder.Announce(t.Context(), wanted) // it names it too, at the end of its queue
 		synctest.Wait()
 		_ = honest.Announce(t.Context(), wanted)
 		synctest.Wait()
 		if !a.lists(wanted) {
 			t.Error("the honest author's announcement waits behind the flood")
+		}
+	})
+}
+
+func TestWhatExpiresWhileItIsLookedUpStaysKnown(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		id := peerIDs(3)
+		asked := 0
+		a := w.native(id[0], &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
+			if asked++; asked == 1 {
+				return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(66 * time.Second)}, nil
+			}
+			<-ctx.Done() // cut off: each look-up outlives the entry that it is for
+			return ports.Entry{}, ports.ErrNotFound
+		}})
+		defer a.stop()
+		b := w.topic.Join(id[1])
+		defer b.Close()
+		_ = b.Announce(t.Context(), id[2])
+		time.Sleep(69 * time.Second)
+		if live, known := a.Counts(); live != 0 || known != 1 {
+			t.Errorf("after its deadline: live %d, known %d, want it known, to be looked up at the next ticks", live, known)
+		}
+		time.Sleep(65 * time.Second)
+		if live, known := a.Counts(); live != 0 || known != 0 || len(a.of(ports.EventForgotten)) != 1 {
+			t.Errorf("two refreshes later: live %d, known %d, want it forgotten", live, known)
 		}
 	})
 }
@@ -730,6 +760,43 @@ func TestPagesCoverTheTableOnceInOrder(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
+	ids := peerIDs(200)
+	w := newWorld(t)
+	for range 20 {
+		rules := w.rules
+		rules.Self = ids[0]
+		announcer := w.topic.Join(ids[0])
+		r, err := domain.NewRegistry(rules, w.space.Join(), announcer, &recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		var hammers sync.WaitGroup
+		for h := range 4 {
+			hammers.Go(func() {
+				for i := range 100 {
+					id := ids[1+(i+h*50)%199]
+					if _, err := r.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
+						t.Error(err)
+					}
+					if i == 50 && h == 0 {
+						cancel()
+					}
+				}
+			})
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		hammers.Wait()
+		_ = announcer.Close()
+	}
 }
 
 func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {

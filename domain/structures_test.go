@@ -92,11 +92,11 @@ func TestTheOrderIsThatOfASortedSet(t *testing.T) {
 func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
 	k := newKnownSet()
 	for _, id := range []ports.PeerID{"a", "b", "c", "b"} {
-		if evicted := k.add(id, 3); evicted != "" {
+		if evicted := k.add(id, 3); len(evicted) > 0 {
 			t.Fatalf("%s had to go and there was room", evicted)
 		}
 	}
-	if evicted := k.add("d", 3); evicted != "a" {
+	if evicted := k.add("d", 3); !slices.Equal(evicted, []ports.PeerID{"a"}) {
 		t.Errorf("%q had to go, want the oldest, a", evicted)
 	}
 	if k.missed("b") {
@@ -108,5 +108,11 @@ func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
 	k.remove("c")
 	if got := k.all(); !slices.Equal(got, []ports.PeerID{"d"}) || k.len() != 1 {
 		t.Errorf("known are %v, want d", got)
+	}
+	for _, id := range []ports.PeerID{"e", "f", "g"} {
+		k.add(id, 10)
+	}
+	if evicted := k.add("h", 2); !slices.Equal(evicted, []ports.PeerID{"d", "e", "f"}) {
+		t.Errorf("with a lower limit %q had to go, want d, e and f", evicted)
 	}
 }

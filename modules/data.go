@@ -2,8 +2,10 @@ package modules
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
@@ -40,6 +42,15 @@ func newIdentity(s dataSection, closers *closers) (crypto.PrivKey, error) {
 	}
 	closers.add(unlock)
 	return libp2phost.LoadIdentity(s.Dir)
+}
+
+// ParsePeerID reads any spelling of a PeerID.
+func ParsePeerID(text string) (ports.PeerID, error) {
+	id, err := peer.Decode(text)
+	if err != nil {
+		return "", fmt.Errorf("%.80q is not a PeerID, such as 12D3KooW…: %w", text, err)
+	}
+	return ports.PeerID(id.String()), nil
 }
 
 // Identity returns the PeerID of the node that cfg describes, and makes its key if

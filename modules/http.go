@@ -5,11 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/adapters/telemetry"
 	"github.com/opencloud/ocnode/domain"
-	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
@@ -31,20 +29,20 @@ var httpModule = Module{
 	},
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(fx.Private, httpSection{Listen: HTTPListen(p.config)}),
+			fx.Supply(fx.Private, httpSection{Listen: p.HTTPListen()}),
 			fx.Provide(newHTTP, fx.Annotate(func(h *httpServer) func() string { return h.addr }, fx.ResultTags(`name:"http"`))),
 			fx.Invoke(startHTTP),
 		)
 	},
 }
 
-// HTTPListen returns where the node that cfg describes listens for HTTP, "" for
-// nowhere. A node that is no native takes a free port unless it is told otherwise.
-func HTTPListen(cfg *config.Config) string {
-	if !cfg.IsSet("http.listen") && !cfg.Modules()["native"] {
+// HTTPListen returns where the node of this plan listens for HTTP, "" for nowhere.
+// A node that is no native takes a free port unless it is told otherwise.
+func (p *Plan) HTTPListen() string {
+	if !p.IsSet("http.listen") && !p.On("native") {
 		return "127.0.0.1:0"
 	}
-	return cfg.Value("http.listen").(string)
+	return settings[httpSection](p, "http").Listen
 }
 
 // httpServer is the server, or nil inside if http.listen is empty.
@@ -74,11 +72,8 @@ func newHTTP(s httpSection, d httpDeps) (*httpServer, error) {
 	}
 	node := httpapi.Node{
 		PeerID: d.PeerID, Modules: d.Health.names, Started: time.Now(), Addrs: d.Addrs, Ready: d.Health.reasons,
-		Metrics: telemetry.Handler(d.Metrics),
-		ParsePeerID: func(text string) (ports.PeerID, error) {
-			id, err := peer.Decode(text)
-			return ports.PeerID(id.String()), err
-		},
+		Metrics:     telemetry.Handler(d.Metrics),
+		ParsePeerID: ParsePeerID,
 	}
 	if d.Registry != nil { // a nil *Registry would be a Directory
 		node.Directory = d.Registry

@@ -26,7 +26,7 @@ var indexerModule = Module{
 		s := settings[indexerSection](p, "indexer")
 		_, err := groupNatives(s.Natives)
 		p.check("indexer.natives", err)
-		if len(s.Natives) == 0 && !p.On("native") {
+		if p.On("indexer") && len(s.Natives) == 0 && !p.On("native") {
 			p.Mistake("indexer.natives", "names no native to register with; give the address of one, as its log and `ocnode status` tell it, or turn native on to register with this node itself")
 		}
 		size := 0

@@ -20,8 +20,8 @@ type Module struct {
 	On bool
 	// Section holds the defaults of its section, as config.Section has it; nil for none.
 	Section any
-	// Check adds to the plan what is wrong with its section; it is called if the
-	// module is on.
+	// Check adds to the plan what is wrong with its section, be the module on or off:
+	// what is wrong now would be so when it is turned on.
 	Check func(*Plan)
 	// Wire returns what it plugs in. Invoked functions run, and the hooks that they
 	// append start, in the order of the list of modules, and stop in reverse.
@@ -69,7 +69,7 @@ func NewPlan(list []Module, cfg *config.Config) (*Plan, error) {
 	p := &Plan{config: cfg, list: list, on: cfg.Modules()}
 	p.checkToggles()
 	for _, m := range list {
-		if (m.Always || p.on[m.Name]) && m.Check != nil {
+		if m.Check != nil {
 			m.Check(p)
 		}
 	}

@@ -32,7 +32,11 @@ func startNative(r *domain.Registry, transport ports.Transport, t *tasks) {
 		stop, err = transport.Serve(r)
 		return err
 	}, func(ctx context.Context) error {
+		life, end := context.WithCancel(context.WithoutCancel(ctx))
+		defer end()
 		defer stop()
-		return r.Run(ctx)
+		// Nothing is served any more when the registry ends, so nothing that was answered is lost on it.
+		defer context.AfterFunc(ctx, func() { stop(); end() })()
+		return r.Run(life)
 	})
 }

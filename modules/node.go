@@ -89,9 +89,10 @@ func New(plan *Plan, env Environment) (*Node, error) {
 }
 
 // Start starts every module, in order, and returns when all of them serve. If it
-// returns an error, what had been started is stopped.
+// returns an error, what had been started is stopped. A start takes a fraction of a
+// second and waits for nobody, so the end of ctx does not break it off half-way.
 func (n *Node) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	if err := n.app.Start(ctx); err != nil {
 		n.health.stop()

@@ -2,6 +2,7 @@ package modules_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -204,6 +205,16 @@ func TestANodeThatCannotStartLeavesNothingBehind(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestASignalDuringTheStartStopsTheNodeInGoodOrder(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(after, cancel)
+		if err := newNode(t, leastSettings(t), modules.Environment{}).Run(ctx); err != nil {
+			t.Errorf("a signal %v after the start: %v", after, err)
+		}
 	}
 }
 

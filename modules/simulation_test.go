@@ -214,6 +214,14 @@ func until(limit time.Duration, ok func() bool) (took time.Duration, reached boo
 	return time.Since(began), true
 }
 
+// settle waits until every indexer is listed by every native.
+func (s *simulation) settle(natives, indexers []*member) {
+	s.t.Helper()
+	if took, ok := until(5*time.Second, everyone(natives, indexers)); !ok {
+		s.t.Fatalf("after %v not everyone is listed by all", took)
+	}
+}
+
 func everyone(natives, indexers []*member) func() bool {
 	return func() bool {
 		for _, n := range natives {
@@ -293,6 +301,7 @@ func TestAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbe
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(3, modules.Environment{})
 		indexers := s.indexers(2, natives, false)
+		s.settle(natives, indexers)
 		time.Sleep(time.Duration(s.random.Int64N(int64(3 * time.Minute))))
 		x := indexers[0]
 		x.stop()
@@ -374,6 +383,7 @@ func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(2, modules.Environment{})
 		indexers := s.indexers(3, natives, true)
+		s.settle(natives, indexers)
 		time.Sleep(time.Duration(s.random.Int64N(int64(time.Minute))))
 		natives[0].away.Store(natives[0].ip, struct{}{}) // a cut: nobody is told
 		for range 3000 {

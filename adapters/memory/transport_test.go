@@ -21,7 +21,8 @@ func TestTransport(t *testing.T) {
 
 func TestANodeThatJoinsAgainIsTheSameNode(t *testing.T) {
 	n := memory.NewNetwork()
-	if n.Join("a") != n.Join("a") || n.Join("a") == n.Join("b") {
+	a := n.Join("a")
+	if n.Join("a") != a || n.Join("b") == a {
 		t.Error("one PeerID, one Transport")
 	}
 }

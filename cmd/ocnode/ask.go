@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
-	"github.com/opencloud/ocnode/modules"
 	"github.com/spf13/cobra"
 )
 
@@ -43,11 +42,11 @@ func (p *program) askCommand(cmd *cobra.Command, ask func(cmd *cobra.Command, no
 func (p *program) listening(environ []string) (string, error) {
 	q := *p
 	q.environ = environ
-	cfg, err := q.configure(nil)
+	plan, err := q.plan(nil)
 	if err != nil {
 		return "", err
 	}
-	listen := modules.HTTPListen(cfg)
+	listen := plan.HTTPListen()
 	host, port, err := net.SplitHostPort(listen)
 	switch {
 	case listen == "":

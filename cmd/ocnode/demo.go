@@ -23,6 +23,9 @@ const (
 	demoHeartbeat = 2 * time.Second
 	demoTTL       = 4 * time.Second
 	demoRefresh   = time.Second
+	// demoMeet is what the natives get to find each other before the indexers come:
+	// GossipSub's heartbeat is 1 s.
+	demoMeet = time.Second
 	// demoAct is when the last indexer is stopped, and how much later it comes back.
 	demoAct = 5 * time.Second
 	// The most that one process and one terminal can sensibly show.
@@ -43,6 +46,8 @@ It is a real network: whoever registers with one of the natives that it prints s
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
+			case p.output == "json":
+				return usageError{errors.New("the demo prints lines for people, not JSON; ask one of its natives with ls --api … -o json")}
 			case d.natives < 1 || d.natives > maxDemoNatives:
 				return usageError{fmt.Errorf("--natives %d: allowed are 1 to %d", d.natives, maxDemoNatives)}
 			case d.indexers < 0 || d.indexers > maxDemoIndexers:
@@ -88,7 +93,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	var running []*modules.Node
 	defer func() { err = errors.Join(err, stopAll(running)) }()
 	first := "" // an address of native-1, which everyone joins through
-	for i := range d.natives {
+	for i := 0; i < d.natives && ctx.Err() == nil; i++ {
 		name := fmt.Sprintf("native-%d", i+1)
 		node, err := d.start(ctx, name, map[string]string{
 			"modules": "native,dht,gossip", "http.listen": "127.0.0.1:0", "host.bootstrap": first,
@@ -102,8 +107,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 			first = node.Addrs()[0]
 		}
 	}
+	if d.natives > 1 {
+		wait(ctx, demoMeet)
+	}
 	var last *modules.Node
-	for i := range d.indexers {
+	for i := 0; i < d.indexers && ctx.Err() == nil; i++ {
 		if last, err = d.indexer(ctx, i, first); err != nil {
 			return err
 		}

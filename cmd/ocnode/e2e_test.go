@@ -177,7 +177,7 @@ func hold(t *testing.T, n *node, text string) {
 
 func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	t.Parallel()
-	demo := launch(t, t.TempDir(), nil, "demo", "--for", "12s")
+	demo := launch(t, t.TempDir(), nil, "demo", "--for", "25s")
 	up := func(name string) (api, addr string) {
 		m := demo.prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
 		return m[1], m[2]
@@ -186,7 +186,7 @@ func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	api2, _ := up("native-2")
 	for i := range 3 {
 		demo.prints(fmt.Sprintf(`indexer-%d registered with native-1\n`, i+1))
-		demo.prints(fmt.Sprintf(`indexer-%d appeared at native-2, by way of native-1, \d+ms after it registered\n`, i+1))
+		demo.prints(fmt.Sprintf(`indexer-%d appeared at native-2, by way of native-1(, \S+ after it registered)?\n`, i+1))
 	}
 
 	stranger := newSeed(t)

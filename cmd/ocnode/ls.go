@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/modules"
 	"github.com/spf13/cobra"
 )
 
@@ -46,7 +47,11 @@ func (p *program) getCommand() *cobra.Command {
 			return nil
 		},
 	}, func(cmd *cobra.Command, node *httpapi.Client, args []string) error {
-		x, err := node.Indexer(cmd.Context(), args[0])
+		id, err := modules.ParsePeerID(args[0])
+		if err != nil {
+			return usageError{err}
+		}
+		x, err := node.Indexer(cmd.Context(), string(id))
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/opencloud/ocnode/modules"
 	"github.com/spf13/cobra"
 )
@@ -12,6 +14,9 @@ func (p *program) runCommand() *cobra.Command {
 		Example: `  ocnode run --modules native,dht,gossip
   OCNODE_REGISTRY__TTL=90s ocnode run --config /etc/ocnode/config.yaml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.output == "json" {
+				return usageError{errors.New("a running node prints its log alone; --log.format json makes that JSON")}
+			}
 			plan, err := p.plan(cmd.Flags())
 			if err != nil {
 				return err

@@ -199,7 +199,7 @@ func storeJoined(t *testing.T, s *storeTest) {
 		t.Errorf("put again: got %d replicas; want 1", got)
 	}
 	s.expect(t, second, e.PeerID, time.Time{}, &e)
-	if first.Joined() != first.Joined() {
+	if joined := first.Joined(); first.Joined() != joined {
 		t.Error("Joined returned two channels")
 	}
 }

@@ -44,15 +44,24 @@ func DecodeEntry(value []byte) (ports.Entry, error) {
 }
 
 // EncodeEntry returns e as the DHT holds it, the same bytes for the same entry.
-// The error is a *ports.Refusal.
+// A registration that just fits its frame does not fit with all that a native adds:
+// what readers can do without is left out then. The error is a *ports.Refusal.
 func EncodeEntry(e ports.Entry) ([]byte, error) {
 	if err := checkMeta(e.Meta); err != nil {
 		return nil, err
 	}
-	return encode(&entry{
+	if len(e.Addrs) == 1 && e.Addrs[0] == e.Addr {
+		e.Addrs = nil
+	}
+	value, err := encode(&entry{
 		about:  about{string(e.PeerID), e.Addr, e.Addrs, e.Meta},
 		Native: string(e.Native), SeenAt: e.SeenAt.UTC(), ExpiresAt: e.ExpiresAt.UTC(),
 	})
+	if err != nil && (e.Native != "" || !e.SeenAt.IsZero()) {
+		e.Native, e.SeenAt = "", time.Time{}
+		return EncodeEntry(e)
+	}
+	return value, err
 }
 
 // normal returns t in UTC, or the zero time if RFC 3339 could not write that.

@@ -1,0 +1,40 @@
+package domain
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+type deaf struct{}
+
+func (deaf) Observe(ports.Event) {}
+
+// An indexer that changes its address and changes it back, as fast as it can, must
+// not fill the wheel of what waits for its due time.
+func TestOnePeerIDWaitsInOnePlace(t *testing.T) {
+	rules := Config{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := NewRegistry(rules, nil, nil, deaf{}) // Run does not run, so nothing is put
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4000 {
+		// Two of the same: the first is urgent, the second waits for its due time.
+		if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: fmt.Sprint("/", i/2)}); err != nil {
+			t.Fatal(err)
+		}
+		rec := r.table.shard("x").records["x"]
+		if rec.outbox.phase == ready { // as a worker does
+			r.outbox.ready = nil
+			rec.outbox.phase, rec.outbox.due = idle, r.clock().now+rules.Policy.putInterval()
+		}
+	}
+	held := 0
+	for _, slot := range r.outbox.delayed.slots {
+		held += len(slot)
+	}
+	if held != 1 {
+		t.Errorf("one PeerID waits in %d places", held)
+	}
+}
