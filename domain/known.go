@@ -19,15 +19,19 @@ const (
 	maxMisses = 2
 )
 
-// knownSet holds the PeerIDs that are known and not alive here, oldest first.
+// knownSet holds the PeerIDs that are known and not alive here, oldest first. Those
+// that were alive here are apart from those that were never found, which anybody
+// can make up: these go first, and are looked up last.
 type knownSet struct {
-	mu     sync.Mutex
-	byID   map[ports.PeerID]*list.Element
-	oldest list.List // of *unfound
+	mu    sync.Mutex
+	byID  map[ports.PeerID]*list.Element
+	lost  list.List // of *unfound
+	never list.List // of *unfound
 }
 
 type unfound struct {
 	id     ports.PeerID
+	in     *list.List
 	misses int
 }
 
@@ -35,16 +39,24 @@ func newKnownSet() *knownSet { return &knownSet{byID: make(map[ports.PeerID]*lis
 
 // add makes id known and returns who has to go, the oldest first, so that there are
 // no more than limit. The limit may have become lower since the last time.
-func (k *knownSet) add(id ports.PeerID, limit int) (evicted []ports.PeerID) {
+func (k *knownSet) add(id ports.PeerID, lost bool, limit int) (evicted []ports.PeerID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.byID[id]; !ok {
-		k.byID[id] = k.oldest.PushBack(&unfound{id: id})
+		in := &k.never
+		if lost {
+			in = &k.lost
+		}
+		k.byID[id] = in.PushBack(&unfound{id: id, in: in})
 	}
-	for k.oldest.Len() > limit {
-		oldest := k.oldest.Front().Value.(*unfound).id
-		k.drop(oldest)
-		evicted = append(evicted, oldest)
+	for len(k.byID) > limit {
+		oldest := k.never.Front()
+		if oldest == nil {
+			oldest = k.lost.Front()
+		}
+		gone := oldest.Value.(*unfound).id
+		k.drop(gone)
+		evicted = append(evicted, gone)
 	}
 	return evicted
 }
@@ -74,17 +86,20 @@ func (k *knownSet) missed(id ports.PeerID) (forgotten bool) {
 
 func (k *knownSet) drop(id ports.PeerID) {
 	if e, ok := k.byID[id]; ok {
-		k.oldest.Remove(e)
+		e.Value.(*unfound).in.Remove(e)
 		delete(k.byID, id)
 	}
 }
 
+// all returns every PeerID, those that were alive here first.
 func (k *knownSet) all() []ports.PeerID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ids := make([]ports.PeerID, 0, k.oldest.Len())
-	for e := k.oldest.Front(); e != nil; e = e.Next() {
-		ids = append(ids, e.Value.(*unfound).id)
+	ids := make([]ports.PeerID, 0, len(k.byID))
+	for _, in := range []*list.List{&k.lost, &k.never} {
+		for e := in.Front(); e != nil; e = e.Next() {
+			ids = append(ids, e.Value.(*unfound).id)
+		}
 	}
 	return ids
 }
@@ -92,5 +107,5 @@ func (k *knownSet) all() []ports.PeerID {
 func (k *knownSet) len() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.oldest.Len()
+	return len(k.byID)
 }

@@ -44,12 +44,13 @@ type outbox struct {
 // outboxState is the outbox's part of a record, guarded by the shard's lock.
 type outboxState struct {
 	phase    phase
-	filed    bool // the wheel of the delayed holds it
+	urgent   bool // what waits is urgent, and due so much earlier
 	again    bool // offered while it flew
-	urgent   bool // and changed
+	hurry    bool // and that was urgent
 	alone    bool // the last put found no other node
 	failures uint8
-	due      time.Duration // when it may fly next, unless it is urgent
+	due      time.Duration // when it may fly next
+	filed    time.Duration // when the wheel of the delayed comes around to it; 0 if it is not there
 }
 
 type phase uint8
@@ -82,16 +83,20 @@ func (o *outbox) stop() {
 	o.running = nil
 }
 
-// offer asks for rec to be put and announced: at once if it is urgent, that is, new
-// or changed, else when its due time has come. The caller holds the shard's lock.
+// offer asks for rec to be put and announced when its due time has come, which is
+// earlier if it is urgent, that is, new or changed. The caller holds the shard's lock.
 func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
 	st := &rec.outbox
+	if urgent && !st.urgent && st.phase != flying {
+		st.urgent = true
+		st.due -= min(st.due, o.registry.cfg.Policy.urgentLead())
+	}
 	switch {
 	case st.phase == flying:
-		st.again, st.urgent = true, st.urgent || urgent
+		st.again, st.hurry = true, st.hurry || urgent
 	case st.phase == ready, st.phase == delayed && !urgent:
 		// It waits already, and its newest entry is read when it flies.
-	case urgent || now >= st.due:
+	case now >= st.due:
 		st.phase = ready
 		o.mu.Lock()
 		o.ready = append(o.ready, rec)
@@ -102,14 +107,14 @@ func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
 	}
 }
 
-// delay has rec wait until due, or until the wheel comes around to it if it is
-// there already: it never is twice.
+// delay has rec wait until due. If the wheel comes around to it before that, it is
+// not put there once more.
 func (o *outbox) delay(rec *record, due time.Duration) {
 	rec.outbox.phase, rec.outbox.due = delayed, due
-	if rec.outbox.filed {
+	if rec.outbox.filed != 0 && rec.outbox.filed <= due {
 		return
 	}
-	rec.outbox.filed = true
+	rec.outbox.filed = due
 	o.mu.Lock()
 	o.delayed.add(due, rec)
 	o.mu.Unlock()
@@ -125,7 +130,10 @@ func (o *outbox) advance(now time.Duration) {
 		for _, rec := range due {
 			s := o.registry.table.shard(rec.id)
 			s.mu.Lock()
-			if rec.outbox.filed = false; rec.outbox.phase == delayed && !rec.gone {
+			if rec.outbox.filed <= now {
+				rec.outbox.filed = 0
+			}
+			if rec.outbox.phase == delayed && !rec.gone {
 				rec.outbox.phase = idle
 				o.offer(rec, now, false) // delays it again if it flew since
 			}
@@ -172,7 +180,7 @@ func (o *outbox) fly(rec *record) {
 		s.mu.Unlock()
 		return
 	}
-	st.phase, st.again, st.urgent = flying, false, false
+	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
 	st.due = c.now + r.cfg.Policy.putInterval()
 	entry := rec.entry()
 	s.mu.Unlock()
@@ -186,7 +194,7 @@ func (o *outbox) fly(rec *record) {
 	switch {
 	case rec.gone:
 	case st.again:
-		o.offer(rec, now, st.urgent)
+		o.offer(rec, now, st.hurry)
 	case err != nil:
 		pause := min(retryPut<<st.failures, r.cfg.Policy.Refresh)
 		st.failures = min(st.failures+1, 10)

@@ -100,6 +100,11 @@ func (p TTLPolicy) state(left time.Duration) ports.State {
 // native's peers at most six times what an honest one does.
 func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
 
+// urgentLead is how much sooner what has changed may follow: nine tenths, so a second
+// after the last one, or an indexer that changes its address as fast as it can makes
+// its native ask twenty others each time.
+func (p TTLPolicy) urgentLead() time.Duration { return p.putInterval() * 9 / 10 }
+
 // settle is how long a node that has joined the store gets to join the topic too,
 // before what it missed is announced to it: GossipSub's own heartbeat is 1 s.
 func (p TTLPolicy) settle() time.Duration { return min(time.Second, p.putInterval()) }

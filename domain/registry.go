@@ -68,7 +68,7 @@ func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, obser
 		table: newTable(cfg.Policy.tick()), known: newKnownSet(),
 	}
 	r.outbox = newOutbox(r, store, announcer)
-	r.lookups = newLookups(r.lookUp)
+	r.lookups = newLookups(r.search)
 	return r, nil
 }
 
@@ -109,6 +109,10 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 	}
 	rec := s.live(sender, c.now)
 	joined = rec == nil
+	if joined && r.full() {
+		s.mu.Unlock()
+		return lease, false, ports.Refuse(ports.CodeBusy, "this native holds %d entries, as many as it takes; register with another", maxEntries)
+	}
 	expired := joined && s.records[sender] != nil // and the sweep has not come around
 	changed := joined || !rec.own || !rec.says(reg, more)
 	if rec == nil {
@@ -279,16 +283,44 @@ func (r *Registry) heard(a ports.Announcement) {
 		return
 	}
 	if !live {
-		r.know(a.PeerID)
+		r.know(a.PeerID, false)
 	}
 	if !r.cfg.TickOnly {
-		r.lookups.ask(a.PeerID, a.From)
+		r.find(a.PeerID, neighbour(a))
 	}
 }
 
-// know adds id to what is known and not alive here.
-func (r *Registry) know(id ports.PeerID) {
-	for _, evicted := range r.known.add(id, r.table.len()+knownSlack) {
+// neighbour is in whose name an announcement is looked up: its author's if that is
+// a neighbour of this native, else the neighbour's who handed it on. A neighbour
+// that hands on what a thousand made-up authors say is one asker.
+func neighbour(a ports.Announcement) ports.PeerID {
+	if a.Via == "" || a.Via == a.From {
+		return a.From
+	}
+	return "via " + a.Via
+}
+
+// find looks id up: at once in what this node holds, which is where most of what is
+// announced is by then, and if that has no news in the network, when it is asker's
+// turn.
+func (r *Registry) find(id, asker ports.PeerID) {
+	err := r.lookUp(id, func(have time.Time) (Entry, error) { return r.store.Local(id, have) })
+	if err != nil {
+		r.lookups.ask(id, asker)
+	}
+}
+
+// maxEntries bounds the live table, whoever fills it: some 600 MB at 300 bytes an
+// entry, and twice the million that a native is measured with.
+const maxEntries = 2 << 20
+
+var errFull = errors.New("the live table is full")
+
+func (r *Registry) full() bool { return r.table.len() >= maxEntries }
+
+// know adds id to what is known and not alive here; lost means that it was until now.
+func (r *Registry) know(id ports.PeerID, lost bool) {
+	for _, evicted := range r.known.add(id, lost, r.table.len()+knownSlack) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
 	}
 }
@@ -296,7 +328,7 @@ func (r *Registry) know(id ports.PeerID) {
 // refresh looks up whatever is known and not alive here.
 func (r *Registry) refresh() {
 	for _, id := range r.known.all() {
-		r.lookups.ask(id, onTick)
+		r.find(id, onTick)
 	}
 }
 
@@ -306,23 +338,14 @@ const (
 	aheadOfDeadline ports.PeerID = "deadline"
 )
 
-// lookUp asks the store for what is newer than the table has of id. asker is who
-// announced it, or one of this native's own reasons.
-func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
-	var have time.Time
-	s := r.table.shard(id)
-	s.mu.Lock()
-	c := r.clock()
-	if rec := s.live(id, c.now); rec != nil {
-		have = time.Unix(0, rec.expiresAt)
-	}
-	s.mu.Unlock()
-
-	entry, err := r.store.Get(ctx, id, have)
-	joined := false
+// search asks the whole store for what is newer than the table has of id.
+func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) {
+	began := time.Now()
+	err := r.lookUp(id, func(have time.Time) (Entry, error) { return r.store.Get(ctx, id, have) })
 	if err == nil {
-		joined, err = r.merge(id, entry)
+		return
 	}
+	s := r.table.shard(id)
 	s.mu.Lock()
 	live := s.live(id, r.clock().now) != nil // now, since that took its time
 	if live {
@@ -332,17 +355,43 @@ func (r *Registry) lookUp(ctx context.Context, id, asker ports.PeerID) {
 	if !live && asker == onTick && r.known.missed(id) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: id})
 	}
-	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: joined, Took: time.Since(c.time), Err: err})
+	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: time.Since(began), Err: err})
+}
+
+// lookUp gets what is newer than the table has of id, and takes it in.
+func (r *Registry) lookUp(id ports.PeerID, get func(have time.Time) (Entry, error)) error {
+	var have time.Time
+	s := r.table.shard(id)
+	s.mu.Lock()
+	c := r.clock()
+	if rec := s.live(id, c.now); rec != nil {
+		have = time.Unix(0, rec.expiresAt)
+	}
+	s.mu.Unlock()
+
+	entry, err := get(have)
+	if err != nil {
+		return err
+	}
+	joined, expired, err := r.merge(id, entry)
+	if err != nil {
+		return err
+	}
+	if expired {
+		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
+	}
+	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: joined, Took: time.Since(c.time)})
+	return nil
 }
 
 // merge takes what the store says of id into the live table, unless the table
 // knows better. What outlives a lease of this native's own waits until that ends.
-func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
+func (r *Registry) merge(id ports.PeerID, e Entry) (joined, expired bool, err error) {
 	if e.PeerID != id {
-		return false, ErrNotItself
+		return false, false, ErrNotItself
 	}
 	if err := r.cfg.Acceptable(e); err != nil {
-		return false, err
+		return false, false, err
 	}
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -350,23 +399,23 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (joined bool, err error) {
 	c := r.clock()
 	h := hearsay(e, c, r.cfg.Policy)
 	if c.now >= h.deadline {
-		return false, ErrExpired
+		return false, false, ErrExpired
 	}
 	rec := s.live(id, c.now)
 	switch {
+	case rec == nil && r.full():
+		return false, false, errFull
 	case rec == nil:
-		if s.records[id] != nil { // expired, and the sweep has not come around
-			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
-		}
-		rec = r.table.insert(s, id, h.deadline-r.cfg.Policy.lookAhead())
-		rec.become(h)
-		return true, nil
+		expired = s.records[id] != nil // and the sweep has not come around
+		r.table.insert(s, id, h.deadline-r.cfg.Policy.lookAhead()).become(h)
+		r.known.remove(id)
+		return true, expired, nil
 	case rec.own && h.deadline > rec.deadline:
 		rec.heir = h
 	case !rec.own && h.expiresAt > rec.expiresAt:
 		rec.become(h)
 	}
-	return false, nil
+	return false, false, nil
 }
 
 // welcome sees to it that a node that has joined gets what it missed: what only
@@ -421,10 +470,10 @@ func (r *Registry) sweepShard(s *shard) bool {
 	s.mu.Unlock()
 
 	for _, id := range check {
-		r.lookups.ask(id, aheadOfDeadline)
+		r.find(id, aheadOfDeadline)
 	}
 	for _, id := range expired {
-		r.know(id)
+		r.know(id, true)
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 	}
 	return more

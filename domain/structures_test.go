@@ -92,11 +92,11 @@ func TestTheOrderIsThatOfASortedSet(t *testing.T) {
 func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
 	k := newKnownSet()
 	for _, id := range []ports.PeerID{"a", "b", "c", "b"} {
-		if evicted := k.add(id, 3); len(evicted) > 0 {
+		if evicted := k.add(id, false, 3); len(evicted) > 0 {
 			t.Fatalf("%s had to go and there was room", evicted)
 		}
 	}
-	if evicted := k.add("d", 3); !slices.Equal(evicted, []ports.PeerID{"a"}) {
+	if evicted := k.add("d", false, 3); !slices.Equal(evicted, []ports.PeerID{"a"}) {
 		t.Errorf("%q had to go, want the oldest, a", evicted)
 	}
 	if k.missed("b") {
@@ -110,9 +110,15 @@ func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
 		t.Errorf("known are %v, want d", got)
 	}
 	for _, id := range []ports.PeerID{"e", "f", "g"} {
-		k.add(id, 10)
+		k.add(id, id == "e", 10)
 	}
-	if evicted := k.add("h", 2); !slices.Equal(evicted, []ports.PeerID{"d", "e", "f"}) {
-		t.Errorf("with a lower limit %q had to go, want d, e and f", evicted)
+	if got := k.all(); !slices.Equal(got, []ports.PeerID{"e", "d", "f", "g"}) {
+		t.Errorf("known are %v, want e first, which was alive here", got)
+	}
+	if evicted := k.add("h", false, 2); !slices.Equal(evicted, []ports.PeerID{"d", "f", "g"}) {
+		t.Errorf("with a lower limit %q had to go, want those that were never found, the oldest first", evicted)
+	}
+	if evicted := k.add("i", true, 1); !slices.Equal(evicted, []ports.PeerID{"h", "e"}) {
+		t.Errorf("with no room %q had to go, want h and then e", evicted)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -24,6 +25,7 @@ type table struct {
 	seed   maphash.Seed
 	shards [shardCount]shard
 	order  order
+	held   atomic.Int64 // records in all shards
 }
 
 type shard struct {
@@ -168,6 +170,7 @@ func (t *table) insert(s *shard, id ports.PeerID, due time.Duration) *record {
 	s.records[id] = r
 	s.wheel.add(due, r)
 	t.order.insert(id)
+	t.held.Add(1)
 	return r
 }
 
@@ -176,14 +179,7 @@ func (t *table) remove(s *shard, r *record) {
 	r.gone = true
 	delete(s.records, r.id)
 	t.order.remove(r.id)
+	t.held.Add(-1)
 }
 
-func (t *table) len() (n int) {
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		n += len(s.records)
-		s.mu.Unlock()
-	}
-	return n
-}
+func (t *table) len() int { return int(t.held.Load()) }

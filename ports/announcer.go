@@ -5,8 +5,12 @@ import "context"
 // Announcement is a PeerID that another native says is alive.
 type Announcement struct {
 	PeerID PeerID
-	// From is the native that says so, as its signature proves.
+	// From is the native that says so, as its signature proves. Signatures are cheap:
+	// whoever wants a thousand names makes a thousand keys.
 	From PeerID
+	// Via is the neighbour that handed it on, and equals From if that is who says so. A
+	// neighbour is a connection, which is not so cheap. "" if the adapter has no neighbours.
+	Via PeerID
 }
 
 // Announcer tells other natives which PeerIDs are alive, and hears what they

@@ -37,6 +37,10 @@ type Store interface {
 	// then had none. The caller owns the result.
 	Get(ctx context.Context, id PeerID, newerThan time.Time) (Entry, error)
 
+	// Local is Get for those who cannot wait: it answers from what this node itself
+	// holds, and asks nobody. No such entry is ErrNotFound.
+	Local(id PeerID, newerThan time.Time) (Entry, error)
+
 	// Joined returns a channel that receives a value after another node has joined
 	// this store: what was put without a replica can be put again. Several joins may
 	// be one value. It is always the same channel, never closed, and has one

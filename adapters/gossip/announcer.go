@@ -156,7 +156,9 @@ func deliver(ctx context.Context, sub *pubsub.Subscription, hear func(ports.Anno
 			return
 		}
 		// The validator let it pass, so the text is canonical.
-		hear(ports.Announcement{PeerID: ports.PeerID(m.GetData()), From: ports.PeerID(m.GetFrom().String())})
+		hear(ports.Announcement{
+			PeerID: ports.PeerID(m.GetData()), From: ports.PeerID(m.GetFrom().String()), Via: ports.PeerID(m.ReceivedFrom.String()),
+		})
 	}
 }
 

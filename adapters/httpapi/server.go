@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -27,6 +29,10 @@ const (
 	idleTimeout = 90 * time.Second
 	// maxHeaderBytes is a proxy's forwarding headers with room to spare.
 	maxHeaderBytes = 16 << 10
+	// maxConns bounds the connections at once: many scrapers and probes, and a fraction of
+	// the open files that the libp2p host leaves to all else. One more waits for a place,
+	// at most idleTimeout.
+	maxConns = 256
 	// drainTimeout is how long Close waits for running requests before it cuts them: a
 	// clean stop is to be seen by others within 2 s.
 	drainTimeout = time.Second
@@ -142,7 +148,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.served = make(chan struct{})
 	go func() {
 		defer close(s.served)
-		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(netutil.LimitListener(l, maxConns)); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("http at %s: %w", l.Addr(), err)
 		}
 	}()

@@ -252,16 +252,10 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan time.Time) (
 	}
 	defer done()
 
+	if e, err := s.Local(id, newerThan); err == nil {
+		return e, nil
+	}
 	key := keyOf(id)
-	newer := func(value []byte) (ports.Entry, bool) {
-		e, err := s.validator.entry(key, value)
-		return e, err == nil && e.ExpiresAt.After(newerThan)
-	}
-	if rec, err := s.local.Get(ctx, key); err == nil && rec != nil {
-		if e, ok := newer(rec.GetValue()); ok {
-			return e, nil
-		}
-	}
 	// The stream ends when all near nodes have answered, or with its context.
 	search, stop := context.WithCancel(ctx)
 	defer stop()
@@ -270,7 +264,7 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan time.Time) (
 		return ports.Entry{}, fmt.Errorf("get %s: %w", id, err)
 	}
 	for value := range values {
-		if e, ok := newer(value); ok {
+		if e, ok := s.newer(key, value, newerThan); ok {
 			stop() // the first will do
 			for range values {
 			}
@@ -281,6 +275,25 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan time.Time) (
 		}
 	}
 	return ports.Entry{}, ports.ErrNotFound
+}
+
+// Local implements ports.Store.
+func (s *Store) Local(id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+	key := keyOf(id)
+	rec, err := s.local.Get(s.closing, key)
+	if err != nil || rec == nil {
+		return ports.Entry{}, ports.ErrNotFound
+	}
+	if e, ok := s.newer(key, rec.GetValue(), newerThan); ok {
+		return e, nil
+	}
+	return ports.Entry{}, ports.ErrNotFound
+}
+
+// newer returns the entry in value if it is acceptable now and newer.
+func (s *Store) newer(key string, value []byte, than time.Time) (ports.Entry, bool) {
+	e, err := s.validator.entry(key, value)
+	return e, err == nil && e.ExpiresAt.After(than)
 }
 
 // begin admits an operation: its context ends when the caller's does, after

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -20,6 +21,9 @@ import (
 func CheckAddr(id ports.PeerID, addr string) error {
 	if len(addr) > ports.MaxAddrBytes {
 		return fmt.Errorf("address has %d bytes, at most %d are allowed", len(addr), ports.MaxAddrBytes)
+	}
+	if strings.ContainsFunc(addr, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("address %q has characters that no address needs: printable ASCII is allowed", addr)
 	}
 	m, err := ma.NewMultiaddr(addr)
 	if err != nil {

@@ -33,7 +33,9 @@ var addrCases = []struct{ name, addr, want string }{
 
 	{"empty", "", "not a multiaddr"},
 	{"does not parse", "not-a-multiaddr", "not a multiaddr"},
-	{"bad UTF-8", "/dns4/\xff/tcp/\xff", "not a multiaddr"},
+	{"bad UTF-8", "/dns4/\xff/tcp/\xff", "printable ASCII"},
+	{"an escape for the terminal", "/dns4/a\x1b[31m/tcp/4001", "printable ASCII"},
+	{"a line of its own", "/dns4/a\nb/tcp/4001", "printable ASCII"},
 	{"over 256 B", "/dns4/" + strings.Repeat("a", 300) + "/tcp/4001", "at most 256"},
 	{"a byte over 256 B", "/dns4/" + strings.Repeat("a", ports.MaxAddrBytes+1-len("/dns4//tcp/4001")) + "/tcp/4001", "at most 256"},
 	{"unspecified", "/ip4/0.0.0.0/tcp/4001", "no address of one host"},

@@ -140,6 +140,26 @@ func TestLoadIdentitySaysWhenTheFolderCannotBeMade(t *testing.T) {
 	}
 }
 
+func TestLockDirRefusesALockThatIsNoFile(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"a pipe, which nobody may ever open": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link, which leads elsewhere":      func(path string) error { return os.Symlink(path+"-elsewhere", path) },
+		"a folder":                           func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, lockFile)
+		if err := plant(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LockDir(dir); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(path + "-elsewhere"); err == nil {
+			t.Error("the link was followed")
+		}
+	}
+}
+
 func TestLockDirIsForOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	unlock, err := LockDir(dir)

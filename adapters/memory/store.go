@@ -150,6 +150,11 @@ func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan time.Time) (po
 	return e, nil
 }
 
+// Local implements ports.Store: what a Space holds is here.
+func (m *Store) Local(id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+	return m.Get(context.Background(), id, newerThan)
+}
+
 // Joined implements ports.Store: another Store joined the Space.
 func (m *Store) Joined() <-chan struct{} { return m.joined }
 

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // expectMessage fails the test unless log ends in an error that says all of these.
@@ -208,6 +210,28 @@ func TestAPortInUseIsNamed(t *testing.T) {
 			p.expectExit(1, patience)
 			expectMessage(t, p.log.String(), tt.says...)
 		})
+	}
+}
+
+func TestASignalEndsAStartThatHangs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, dir, nil, "--config", "pipe.yaml") // nobody writes into it
+	eventually(t, "it waits for what the pipe holds", func() bool {
+		w, err := os.OpenFile(filepath.Join(dir, "pipe.yaml"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err == nil { // it has the pipe open: an error until then
+			t.Cleanup(func() { _ = w.Close() })
+		}
+		return err == nil
+	})
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Error("a signal does not end it")
 	}
 }
 

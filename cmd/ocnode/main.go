@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/modules"
@@ -29,8 +30,17 @@ const (
 	exitNotFound      = 5
 )
 
+// lastResort is how long after a signal the process ends whatever hangs, a
+// configuration that is a pipe nobody writes into for example: orchestrators wait
+// longer, people do not.
+const lastResort = 4900 * time.Millisecond
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the process as it is
+		time.AfterFunc(lastResort, func() { os.Exit(exitRuntime) })
+	})
 	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

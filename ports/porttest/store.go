@@ -58,6 +58,7 @@ func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) err
 		{"what is no PeerID is refused", storeRefusesPeerID},
 		{"an entry is dead at its deadline, not before", storeDeadline},
 		{"a get returns only what is newer than the caller has", storeNewerThan},
+		{"what a node holds itself it finds without asking anybody", storeLocal},
 		{"a put that loses to a newer entry is a success and changes nothing", storeOlderLoses},
 		{"a put again of the same entry is a success", storePutAgain},
 		{"what nobody put is not found", storeUnknown},
@@ -73,6 +74,29 @@ func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) err
 		})
 	}
 }
+
+func storeLocal(t *testing.T, s *storeTest) {
+	a, e := s.join(), s.entry(peerIDs[0], TTL)
+	s.put(t, a, e)
+	got, err := a.Local(e.PeerID, time.Time{})
+	if err != nil || !reflect.DeepEqual(got, e) {
+		t.Errorf("got %+v, %v; want %+v", got, err, e)
+	}
+	for name, err := range map[string]error{
+		"what is not newer": second(a.Local(e.PeerID, e.ExpiresAt)),
+		"what nobody put":   second(a.Local(peerIDs[1], time.Time{})),
+	} {
+		if !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("%s: %v; want ErrNotFound", name, err)
+		}
+	}
+	s.setClock(e.ExpiresAt)
+	if _, err := a.Local(e.PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+		t.Errorf("what has expired: %v; want ErrNotFound", err)
+	}
+}
+
+func second(_ ports.Entry, err error) error { return err }
 
 // storeTest is one network, the clock of its rule, and how to join it.
 type storeTest struct {

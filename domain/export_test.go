@@ -1,0 +1,4 @@
+package domain
+
+// Neighbour is neighbour, for the tests.
+var Neighbour = neighbour
