@@ -39,6 +39,7 @@ func newAnnouncer(t *testing.T, h host.Host) *Announcer {
 type notebook struct {
 	mu    sync.Mutex
 	heard map[ports.Announcement]int
+	via   ports.PeerID
 }
 
 func listen(t *testing.T, a *Announcer) *notebook {
@@ -53,7 +54,16 @@ func listen(t *testing.T, a *Announcer) *notebook {
 func (n *notebook) hear(a ports.Announcement) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.via = a.Via
+	a.Via = ""
 	n.heard[a]++
+}
+
+// cameBy returns by way of whom the last one came.
+func (n *notebook) cameBy() ports.PeerID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.via
 }
 
 func (n *notebook) len() int {
@@ -266,8 +276,7 @@ func TestFakeTime(t *testing.T) {
 			}
 		}
 		first, last := announcers[0], announcers[2]
-		listen(t, announcers[1])
-		heard := listen(t, last)
+		next, heard := listen(t, announcers[1]), listen(t, last)
 		time.Sleep(2 * time.Second) // two of GossipSub's heartbeats, after which the mesh stands
 		id, start := hosttest.PeerID(t), time.Now()
 		if err := first.Announce(t.Context(), id); err != nil {
@@ -277,6 +286,12 @@ func TestFakeTime(t *testing.T) {
 		synctest.Wait()
 		if !heard.has(id, hosts[0].ID()) {
 			t.Errorf("not heard two hops away after %v", time.Since(start))
+		}
+		if via := heard.cameBy(); via != ports.PeerID(hosts[1].ID().String()) {
+			t.Errorf("heard by way of %q, want the neighbour, %s", via, hosts[1].ID())
+		}
+		if via := next.cameBy(); via != ports.PeerID(hosts[0].ID().String()) {
+			t.Errorf("the neighbour heard it by way of %q, want its author, %s", via, hosts[0].ID())
 		}
 	})
 }

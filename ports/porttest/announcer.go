@@ -41,7 +41,15 @@ func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 			join := network(t)
 			test.run(t, func() *announcerNode {
 				id, a := join()
-				return &announcerNode{ClosableAnnouncer: a, id: id}
+				n := &announcerNode{ClosableAnnouncer: a, id: id}
+				t.Cleanup(func() {
+					n.mu.Lock()
+					defer n.mu.Unlock()
+					if n.own {
+						t.Error("an announcement came by way of the node that heard it")
+					}
+				})
+				return n
 			})
 		})
 	}
@@ -53,11 +61,16 @@ type announcerNode struct {
 	id    ports.PeerID
 	mu    sync.Mutex
 	heard []ports.Announcement
+	own   bool // one came by way of n itself
 }
 
 func (n *announcerNode) hear(a ports.Announcement) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if a.Via == n.id {
+		n.own = true
+	}
+	a.Via = "" // which way it came is up to the network
 	n.heard = append(n.heard, a)
 }
 
