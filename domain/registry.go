@@ -98,7 +98,9 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 
 	s.mu.Lock()
 	c := r.clock()
-	if !s.live(sender, c.now).says(reg, more) {
+	rec := s.live(sender, c.now)
+	same := rec.says(reg, more)
+	if !same {
 		// Something is new. Addresses are parsed, which is not done under the lock.
 		s.mu.Unlock()
 		if refusal := r.cfg.check(reg); refusal != nil {
@@ -106,15 +108,15 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 		}
 		s.mu.Lock()
 		c = r.clock()
+		rec = s.live(sender, c.now)
 	}
-	rec := s.live(sender, c.now)
 	joined = rec == nil
 	if joined && r.full() {
 		s.mu.Unlock()
 		return lease, false, ports.Refuse(ports.CodeBusy, "this native holds %d entries, as many as it takes; register with another", maxEntries)
 	}
 	expired := joined && s.records[sender] != nil // and the sweep has not come around
-	changed := joined || !rec.own || !rec.says(reg, more)
+	changed := joined || !rec.own || !same
 	if rec == nil {
 		rec = r.table.insert(s, sender, c.now+r.cfg.Policy.TTL-r.cfg.Policy.lookAhead())
 	}
