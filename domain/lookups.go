@@ -11,14 +11,14 @@ const (
 	// maxLookups bounds the look-ups at once; each may hold a DHT query open for
 	// storeTimeout.
 	maxLookups = 32
-	// maxLookupsEach bounds those that one asker has under way, a gossip author or a
-	// reason of this native's own: nobody alone can keep the others waiting.
+	// maxLookupsEach bounds those that one asker has under way, a neighbour or a reason
+	// of this native's own: nobody alone can keep the others waiting.
 	maxLookupsEach = 8
-	// maxWaitingEach bounds what waits for one gossip author: as many as its own
-	// announcements are buffered. What is over that waits for the next refresh.
+	// maxWaitingEach bounds what waits for one neighbour: as many as its announcements
+	// are buffered. What is over that waits for the next refresh.
 	maxWaitingEach = 4096
-	// maxWaiting bounds what waits for all gossip authors together, since anybody can
-	// make up authors.
+	// maxWaiting bounds what waits for all neighbours together, of whom there may be
+	// thousands.
 	maxWaiting = 4 * maxWaitingEach
 )
 
@@ -35,7 +35,7 @@ type lookups struct {
 	ctx     context.Context // ends with Run
 	running *sync.WaitGroup // counts the workers; nil unless Run runs
 	workers int
-	waiting int // for gossip authors, in all queues
+	waiting int // for neighbours, in all queues
 	wanted  map[ports.PeerID]*wanted
 	askers  map[ports.PeerID]*asker
 	turn    []*asker // those with something waiting, whose turn it is first
@@ -104,7 +104,7 @@ func (l *lookups) ask(id, by ports.PeerID) {
 	}
 }
 
-// ours tells this native's own reasons from gossip authors: what they ask for is
+// ours tells this native's own reasons from neighbours: what they ask for is
 // bounded by the known set and the table.
 func ours(asker ports.PeerID) bool { return asker == onTick || asker == aheadOfDeadline }
 
@@ -193,6 +193,7 @@ func (l *lookups) next() (*wanted, *asker) {
 			l.let(w, a)
 		case w.running:
 			w.again = a
+			l.let(w, a)
 		default:
 			w.begun++
 			w.running = true
