@@ -66,20 +66,6 @@ type lease struct {
 	seenAt    int64 // 0 if the entry does not say
 }
 
-// hearsay returns what e means here: what is left of the lease by the time of day,
-// and never more than a lease can have.
-func hearsay(e Entry, c clock, p TTLPolicy) *lease {
-	now := c.time.Round(0) // without its monotonic part, since e has none
-	l := &lease{
-		addr: e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
-		deadline: c.now + min(e.ExpiresAt.Sub(now), p.TTL),
-	}
-	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
-		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
-	}
-	return l
-}
-
 // become makes r what another native granted.
 func (r *record) become(l *lease) {
 	r.lease, r.heir = *l, nil
