@@ -9,7 +9,7 @@ FUZZTIME ?= 10s
 # A build of a tag is a release; any other tells its commit, if git is there to ask.
 release = $(shell git describe --tags --exact-match --dirty --match 'v[0-9]*' 2>/dev/null)
 
-.PHONY: help build test lint fuzz demo run tidy go
+.PHONY: help build test figures lint fuzz demo run tidy go
 .DEFAULT_GOAL = help
 
 help: ## Say what there is to do
@@ -24,6 +24,10 @@ test: go ## Run every test, under the race detector
 		race=; echo 'no C compiler (or CGO_ENABLED=0), so the race detector is off; install gcc for the whole test' >&2; \
 	fi; \
 	echo "$(GO) test $$race ./..."; $(GO) test $$race ./...
+
+figures: go ## Run the simulated network and the end-to-end test, and show what they measure
+	$(GO) test -count=1 -v -run '^TestSim' ./modules
+	$(GO) test -count=1 -v ./cmd/ocnode
 
 lint: go ## Check format, vet, staticcheck and both go.mod
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l -s .) || exit; \

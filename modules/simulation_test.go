@@ -270,7 +270,7 @@ func watchTenMinutes(t *testing.T, phase time.Duration, env modules.Environment)
 	return samples, missing, slowest
 }
 
-func TestALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
+func TestSimALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
 	for phase := time.Duration(0); phase < 30*time.Second; phase += 5 * time.Second {
 		t.Run(phase.String(), func(t *testing.T) {
 			samples, missing, slowest := watchTenMinutes(t, phase, modules.Environment{})
@@ -289,7 +289,7 @@ func TestALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
 }
 
 // Without look-up on receipt the test above must fail, or it shows nothing.
-func TestWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
+func TestSimWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
 	samples, missing, slowest := watchTenMinutes(t, 10*time.Second, modules.Environment{TickOnly: true})
 	t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
 	if missing == 0 || slowest <= time.Second {
@@ -297,7 +297,7 @@ func TestWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
 	}
 }
 
-func TestAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbeat(t *testing.T) {
+func TestSimAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbeat(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(3, modules.Environment{})
 		indexers := s.indexers(2, natives, false)
@@ -324,7 +324,7 @@ func TestAStoppedIndexerIsGoneEverywhereBetween66And68SecondsAfterItsLastHeartbe
 	})
 }
 
-func TestANativeThatComesBackIsWarmWithinAHeartbeat(t *testing.T) {
+func TestSimANativeThatComesBackIsWarmWithinAHeartbeat(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(3, modules.Environment{})
 		indexers := s.indexers(8, natives, false)
@@ -347,7 +347,7 @@ func count(m *member) int {
 	return live
 }
 
-func TestAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMinute(t *testing.T) {
+func TestSimAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMinute(t *testing.T) {
 	for _, away := range []struct {
 		name  string
 		leave func(*member)
@@ -379,7 +379,7 @@ func TestAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMinut
 	}
 }
 
-func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
+func TestSimOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(2, modules.Environment{})
 		indexers := s.indexers(3, natives, true)
@@ -401,7 +401,7 @@ func TestOneOfTwoNativesDiesAndTheOtherNeverMissesTheIndexer(t *testing.T) {
 }
 
 // A DHT server that takes every question and answers none, connected to all.
-func TestAHungDHTServerDelaysNeitherAnswersNorNews(t *testing.T) {
+func TestSimAHungDHTServerDelaysNeitherAnswersNorNews(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(3, modules.Environment{})
 		hung, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/1.200.0.1/udp/4101/quic-v1"), s.quic(), libp2p.DisableIdentifyAddressDiscovery())
@@ -446,7 +446,7 @@ func TestAHungDHTServerDelaysNeitherAnswersNorNews(t *testing.T) {
 
 // Whatever stops, is cut off and comes back: the dead are listed nowhere, and once
 // the faults are over everyone is listed by all.
-func TestThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *testing.T) {
+func TestSimThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *testing.T) {
 	for run := range 3 {
 		t.Run(fmt.Sprint(run), func(t *testing.T) {
 			simulate(t, func(t *testing.T, s *simulation) {
