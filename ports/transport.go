@@ -2,6 +2,9 @@ package ports
 
 import "context"
 
+// SubscribeProtocol is the protocol ID of a registration on the wire: the seed's.
+const SubscribeProtocol = "/opencloud/native/subscribe/1.0"
+
 // Native is what a native offers. The registry implements it in process; a
 // Transport serves it to others and hands out the same for a remote native, so
 // that a test, an indexer and another native all use one noun.

@@ -14,6 +14,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/marcopolo/simnet"
 	"github.com/quic-go/quic-go"
+
+	"github.com/opencloud/ocnode/ports"
 )
 
 // simulated makes a host in a simulated network, with the product's own options.
@@ -62,7 +64,7 @@ func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 		sim.Start()
 		t.Cleanup(sim.Close)
 		bootstrap, met, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2"), simulated(t, sim, "1.0.0.3")
-		met.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+		met.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
 		log := new(logged)
 		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(bootstrap), Natives: nativeProtocols, Log: log.logger()})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -13,9 +13,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
+
+	"github.com/opencloud/ocnode/ports"
 )
 
-var nativeProtocols = []protocol.ID{SubscribeProtocol, "/opencloud/kad/1.0.0"}
+var nativeProtocols = []protocol.ID{ports.SubscribeProtocol, "/opencloud/kad/1.0.0"}
 
 func TestJoinerReconnectsAfterARestartOnTheSamePort(t *testing.T) {
 	key := newKey(t)
@@ -136,7 +138,7 @@ func decode(t *testing.T, text string) peer.ID {
 
 func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
 	for name, protocols := range map[string][]protocol.ID{
-		"known when identified": {SubscribeProtocol},
+		"known when identified": {ports.SubscribeProtocol},
 		"DHT server":            {"/opencloud/kad/1.0.0"},
 		"indexer":               nil,
 	} {
@@ -182,7 +184,7 @@ func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
 
 func TestJoinerRemembersWhoWasMetBeforeRunOrBecameANativeLater(t *testing.T) {
 	early, late := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
-	early.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+	early.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
 	h := newHost(t, newKey(t), loopbackTCP)
 	for _, native := range []host.Host{early, late} {
 		if err := h.Connect(t.Context(), infoOf(native)); err != nil {
@@ -191,7 +193,7 @@ func TestJoinerRemembersWhoWasMetBeforeRunOrBecameANativeLater(t *testing.T) {
 	}
 	join(t, h, JoinerConfig{Natives: nativeProtocols})
 	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(early.ID(), protectTag) })
-	late.SetStreamHandler(SubscribeProtocol, func(s network.Stream) { s.Close() })
+	late.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
 	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(late.ID(), protectTag) })
 }
 
@@ -206,7 +208,7 @@ func TestJoinerMemoryIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.Peerstore().AddProtocols(id, SubscribeProtocol)
+		h.Peerstore().AddProtocols(id, ports.SubscribeProtocol)
 		h.Peerstore().AddAddr(id, ma.StringCast("/ip4/192.0.2.1/tcp/1"), time.Hour)
 		j.hear(event.EvtPeerIdentificationCompleted{Peer: id})
 		return id

@@ -13,6 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/x/rate"
 	"github.com/pbnjay/memory"
+
+	"github.com/opencloud/ocnode/ports"
 )
 
 // What a machine is assumed to be if it does not say.
@@ -82,10 +84,6 @@ const (
 	// needs one; the rest is for retries and for those who measure.
 	peerProtocolStreams = 64
 )
-
-// SubscribeProtocol is the protocol of registrations, which may use up to half of all
-// streams.
-const SubscribeProtocol protocol.ID = "/opencloud/native/subscribe/1.0"
 
 // Limits bounds what the network may take of this machine. All else is derived from
 // these two.
@@ -168,9 +166,9 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 		},
 		ProtocolPeerDefault: streamLimits(peerProtocolStreams),
 		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
-			SubscribeProtocol: streamLimits(l.streams() / 2),
-			identify.ID:       identified,
-			identify.IDPush:   identified,
+			ports.SubscribeProtocol: streamLimits(l.streams() / 2), // registrations may use half of all
+			identify.ID:             identified,
+			identify.IDPush:         identified,
 		},
 		Service: map[string]rcmgr.ResourceLimits{identify.ServiceName: identified},
 	}.Build(defaults.Scale(l.Memory, l.Conns))

@@ -19,6 +19,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/opencloud/ocnode/ports"
 )
 
 func TestLimitsForMachines(t *testing.T) {
@@ -219,7 +221,7 @@ func TestStreamsOfOnePeerAreBoundedAndOthersServed(t *testing.T) {
 	native := newHost(t, newKey(t), loopbackTCP)
 	release := make(chan struct{})
 	var serving sync.WaitGroup
-	for _, id := range []protocol.ID{SubscribeProtocol, "/opencloud/other/1.0"} {
+	for _, id := range []protocol.ID{ports.SubscribeProtocol, "/opencloud/other/1.0"} {
 		native.SetStreamHandler(id, func(s network.Stream) {
 			serving.Add(1)
 			defer serving.Done()
@@ -251,14 +253,14 @@ func TestStreamsOfOnePeerAreBoundedAndOthersServed(t *testing.T) {
 	}
 	count := 0
 	for range 2 * peerProtocolStreams {
-		if served(greedy, SubscribeProtocol) {
+		if served(greedy, ports.SubscribeProtocol) {
 			count++
 		}
 	}
 	if count != peerProtocolStreams {
 		t.Errorf("%d streams served, want %d", count, peerProtocolStreams)
 	}
-	if !served(modest, SubscribeProtocol) {
+	if !served(modest, ports.SubscribeProtocol) {
 		t.Error("another peer is not served")
 	}
 	if !served(greedy, "/opencloud/other/1.0") {
@@ -269,5 +271,5 @@ func TestStreamsOfOnePeerAreBoundedAndOthersServed(t *testing.T) {
 	for _, s := range streams {
 		s.Close()
 	}
-	eventually(t, 5*time.Second, "served again", func() bool { return served(greedy, SubscribeProtocol) })
+	eventually(t, 5*time.Second, "served again", func() bool { return served(greedy, ports.SubscribeProtocol) })
 }

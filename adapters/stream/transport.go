@@ -19,7 +19,7 @@ import (
 )
 
 // Protocol is the protocol of a registration.
-const Protocol protocol.ID = "/opencloud/native/subscribe/1.0"
+const Protocol protocol.ID = ports.SubscribeProtocol
 
 // Transport carries registrations over the streams of a libp2p host.
 type Transport struct {
