@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestWhatTheNextRegistrationWaitsFor(t *testing.T) {
@@ -112,30 +113,8 @@ func (n *scriptedNative) times() []time.Time {
 	return append([]time.Time(nil), n.asked...)
 }
 
-type eventLog struct {
-	mu     sync.Mutex
-	events []ports.Event
-}
-
-func (l *eventLog) Observe(e ports.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.events = append(l.events, e)
-}
-
-func (l *eventLog) count(kind ports.EventKind) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range l.events {
-		if e.Kind == kind {
-			n++
-		}
-	}
-	return n
-}
-
-func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*eventLog, func()) {
-	events := &eventLog{}
+func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
+	events := &porttest.Recorder{}
 	x, err := NewIndexer("me", heartbeat, natives, func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
@@ -165,7 +144,7 @@ func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 				t.Errorf("heartbeat %d came after %v, want 54 s to 60 s", i, d)
 			}
 		}
-		if n := events.count(ports.EventLeaseGranted); n != len(asked) || n < 60 {
+		if n := events.Count(ports.EventLeaseGranted); n != len(asked) || n < 60 {
 			t.Errorf("%d leases were told of, %d granted, want at least 60", n, len(asked))
 		}
 	})
@@ -187,8 +166,8 @@ func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t 
 		if asked := dies.times(); len(asked) < 2 || asked[1].Sub(died) >= time.Second {
 			t.Errorf("asked %v, want again within a second of %v", asked, died)
 		}
-		if events.count(ports.EventLeaseLost) != 1 {
-			t.Errorf("%d leases lost were told of, want 1", events.count(ports.EventLeaseLost))
+		if events.Count(ports.EventLeaseLost) != 1 {
+			t.Errorf("%d leases lost were told of, want 1", events.Count(ports.EventLeaseLost))
 		}
 		time.Sleep(20 * time.Minute)
 		dies.mu.Lock()
@@ -220,7 +199,7 @@ func TestANativeThatNeverAnswersIsHeardFromOnceAHeartbeat(t *testing.T) {
 		if n := len(silent.times()); n < 10 || n > 12 {
 			t.Errorf("registered %d times in ten minutes, want once a heartbeat", n)
 		}
-		if events.count(ports.EventLeaseUnconfirmed) == 0 || events.count(ports.EventLeaseFailed) != 0 {
+		if events.Count(ports.EventLeaseUnconfirmed) == 0 || events.Count(ports.EventLeaseFailed) != 0 {
 			t.Error("silence is told of as something else than an unconfirmed lease")
 		}
 	})

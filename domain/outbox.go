@@ -176,7 +176,7 @@ func (o *outbox) fly(rec *record) {
 	c := r.clock()
 	st := &rec.outbox
 	if s.live(rec.id, c.now) != rec || !rec.own {
-		st.phase = idle // its lease has ended, here at least: nobody's business any more
+		st.phase, st.urgent = idle, false // its lease has ended, here at least: nobody's business any more
 		s.mu.Unlock()
 		return
 	}

@@ -38,3 +38,22 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 		t.Errorf("one PeerID waits in %d places", held)
 	}
 }
+
+// What was urgent and is nobody's business any more must not count as urgent still:
+// the next change would not be due earlier than a renewal.
+func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
+	rules := Config{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := NewRegistry(rules, nil, nil, deaf{}) // Run does not run, so nothing is put
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {
+		t.Fatal(err)
+	}
+	rec := r.table.shard("x").records["x"]
+	rec.own = false // another native's now
+	r.outbox.fly(rec)
+	if rec.outbox.phase != idle || rec.outbox.urgent {
+		t.Errorf("what was let go is %+v", rec.outbox)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 	"pgregory.net/rapid"
 )
 
@@ -42,28 +43,6 @@ var peerIDs = func() func(n int) []ports.PeerID {
 	}
 }()
 
-type recorder struct {
-	mu     sync.Mutex
-	events []ports.Event
-}
-
-func (r *recorder) Observe(e ports.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-func (r *recorder) of(kind ports.EventKind) (events []ports.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Kind == kind {
-			events = append(events, e)
-		}
-	}
-	return events
-}
-
 // world is a network of natives without a network.
 type world struct {
 	t     *testing.T
@@ -88,7 +67,7 @@ func newWorld(t *testing.T) *world {
 
 type native struct {
 	*domain.Registry
-	*recorder
+	*porttest.Recorder
 	store     ports.Store
 	announcer *memory.Announcer
 	stop      func()
@@ -99,11 +78,11 @@ func (w *world) native(id ports.PeerID, store ports.Store) *native {
 	if store == nil {
 		store = w.space.Join()
 	}
-	n := &native{recorder: &recorder{}, store: store, announcer: w.topic.Join(id)}
+	n := &native{Recorder: &porttest.Recorder{}, store: store, announcer: w.topic.Join(id)}
 	rules := w.rules
 	rules.Self = id
 	var err error
-	if n.Registry, err = domain.NewRegistry(rules, store, n.announcer, n.recorder); err != nil {
+	if n.Registry, err = domain.NewRegistry(rules, store, n.announcer, n.Recorder); err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -186,15 +165,15 @@ func TestWhatIsNotRenewedIsDeadAtItsDeadlineEverywhere(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		for name, n := range map[string]*native{"first hand": a, "heard": b} {
-			if got := n.of(ports.EventExpired); len(got) != 1 || got[0].PeerID != id[2] {
+			if got := n.Of(ports.EventExpired); len(got) != 1 || got[0].PeerID != id[2] {
 				t.Errorf("%s: expired %v", name, got)
 			}
 		}
 		// Both refresh twice, find nothing, and forget it.
 		time.Sleep(61 * time.Second)
 		for name, n := range map[string]*native{"first hand": a, "heard": b} {
-			if live, known := n.Counts(); live+known != 0 || len(n.of(ports.EventForgotten)) != 1 {
-				t.Errorf("%s: live %d, known %d, forgotten %v", name, live, known, n.of(ports.EventForgotten))
+			if live, known := n.Counts(); live+known != 0 || len(n.Of(ports.EventForgotten)) != 1 {
+				t.Errorf("%s: live %d, known %d, forgotten %v", name, live, known, n.Of(ports.EventForgotten))
 			}
 		}
 	})
@@ -348,7 +327,7 @@ func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
 				if got := a.lists(id[2]); got != c.lists {
 					t.Errorf("listed: %v, want %v", got, c.lists)
 				}
-				if n := len(a.of(ports.EventLookedUp)); n != 1 {
+				if n := len(a.Of(ports.EventLookedUp)); n != 1 {
 					t.Errorf("looked up %d times", n)
 				}
 			})
@@ -409,7 +388,7 @@ func TestAFloodOfPeerIDsWithNothingBehindThemIsBoundedAndForgotten(t *testing.T)
 		if most != 8 {
 			t.Errorf("one author had %d look-ups under way, want 8", most)
 		}
-		if n := len(a.of(ports.EventForgotten)); n != len(many[3:])-10_001 {
+		if n := len(a.Of(ports.EventForgotten)); n != len(many[3:])-10_001 {
 			t.Errorf("%d had to go, want %d", n, len(many[3:])-10_001)
 		}
 		for range 5 { // renewed, so that it stays
@@ -515,7 +494,7 @@ func TestWhatExpiresWhileItIsLookedUpStaysKnown(t *testing.T) {
 			t.Errorf("after its deadline: live %d, known %d, want it known, to be looked up at the next ticks", live, known)
 		}
 		time.Sleep(65 * time.Second)
-		if live, known := a.Counts(); live != 0 || known != 0 || len(a.of(ports.EventForgotten)) != 1 {
+		if live, known := a.Counts(); live != 0 || known != 0 || len(a.Of(ports.EventForgotten)) != 1 {
 			t.Errorf("two refreshes later: live %d, known %d, want it forgotten", live, known)
 		}
 	})
@@ -608,7 +587,7 @@ func TestAHungStoreDelaysNoAnswerAndNoNews(t *testing.T) {
 				t.Errorf("%s was announced after %v, want 250ms", id, heard[id])
 			}
 		}
-		for _, e := range a.of(ports.EventPut) {
+		for _, e := range a.Of(ports.EventPut) {
 			if e.Took != 3*time.Second {
 				t.Errorf("a put took %v, want its deadline, 3s", e.Took)
 			}
@@ -643,7 +622,7 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 			a.register(t, id, addr)
 		}
 		synctest.Wait()
-		for _, e := range a.of(ports.EventPut) {
+		for _, e := range a.Of(ports.EventPut) {
 			if e.Err != nil || e.Replicas != 0 {
 				t.Errorf("a lone put is %+v, want no replica and no error", e)
 			}
@@ -652,7 +631,7 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 		defer late.stop()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := a.of(ports.EventPut); len(got) != 6 || got[5].Replicas != 1 {
+		if got := a.Of(ports.EventPut); len(got) != 6 || got[5].Replicas != 1 {
 			t.Errorf("puts are %+v, want three alone and three with a replica", got)
 		}
 		if live, _ := late.Counts(); live != 3 {
@@ -679,7 +658,7 @@ func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
 			t.Errorf("what flew long ago is listed: %v, what flew just now: %v; want only the latter, until the next heartbeat", late.lists(id[2]), late.lists(id[3]))
 		}
 		time.Sleep(20 * time.Second)
-		if n := len(a.of(ports.EventPut)); n != 3 {
+		if n := len(a.Of(ports.EventPut)); n != 3 {
 			t.Errorf("%d puts, want one each and one more", n)
 		}
 	})
@@ -719,8 +698,8 @@ func TestRefusalsChangeNothing(t *testing.T) {
 				t.Errorf("%s: what was registered before is now %+v", c.name, after)
 			}
 		}
-		if live, known := a.Counts(); live != 1 || known != 1 || len(a.of(ports.EventRefused)) != 9 {
-			t.Errorf("live %d, known %d, refused %d", live, known, len(a.of(ports.EventRefused)))
+		if live, known := a.Counts(); live != 1 || known != 1 || len(a.Of(ports.EventRefused)) != 9 {
+			t.Errorf("live %d, known %d, refused %d", live, known, len(a.Of(ports.EventRefused)))
 		}
 	})
 }
@@ -826,7 +805,7 @@ func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
 		rules := w.rules
 		rules.Self = ids[0]
 		announcer := w.topic.Join(ids[0])
-		r, err := domain.NewRegistry(rules, w.space.Join(), announcer, &recorder{})
+		r, err := domain.NewRegistry(rules, w.space.Join(), announcer, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -863,7 +842,7 @@ func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 	rules := w.rules
 	rules.Self = ids[0]
 	store, announcer := w.space.Join(), w.topic.Join(ids[0])
-	r, err := domain.NewRegistry(rules, store, announcer, &recorder{})
+	r, err := domain.NewRegistry(rules, store, announcer, &porttest.Recorder{})
 	if err != nil {
 		t.Fatal(err)
 	}

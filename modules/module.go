@@ -1,7 +1,6 @@
 package modules
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/opencloud/ocnode/modules/config"
@@ -156,5 +155,5 @@ func (p *Plan) wiring() fx.Option {
 			parts = append(parts, fx.Module("without "+m.Name, m.Instead(p)))
 		}
 	}
-	return fx.Options(slices.Clip(parts)...)
+	return fx.Options(parts...)
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 )
@@ -98,7 +98,7 @@ func TestEverySubsetOfModulesRunsOrSaysWhatIsMissing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var registered events
+				var registered porttest.Recorder
 				node, err := modules.New(plan, modules.Environment{Observers: []ports.Observer{&registered}})
 				if err != nil {
 					t.Fatal(err)
@@ -118,7 +118,7 @@ func TestEverySubsetOfModulesRunsOrSaysWhatIsMissing(t *testing.T) {
 					t.Errorf("/api/v1/indexers answers %d, want %d", got, listing)
 				}
 				if has["indexer"] {
-					eventually(t, "it has a lease", func() bool { return registered.count(ports.EventLeaseGranted) > 0 })
+					eventually(t, "it has a lease", func() bool { return registered.Count(ports.EventLeaseGranted) > 0 })
 				}
 				if has["indexer"] && has["native"] && natives == "" {
 					if _, ok := node.Registry().Get(node.PeerID()); !ok {
@@ -132,28 +132,6 @@ func TestEverySubsetOfModulesRunsOrSaysWhatIsMissing(t *testing.T) {
 	if ran != 11+9 {
 		t.Errorf("%d subsets ran, want 11 with natives given and 9 without", ran)
 	}
-}
-
-type events struct {
-	mu  sync.Mutex
-	all []ports.Event
-}
-
-func (e *events) Observe(event ports.Event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.all = append(e.all, event)
-}
-
-func (e *events) count(kind ports.EventKind) (n int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, event := range e.all {
-		if event.Kind == kind {
-			n++
-		}
-	}
-	return n
 }
 
 func stop(t testing.TB, node *modules.Node) {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,7 +59,7 @@ func inFakeTime(t *testing.T, test func(t *testing.T, native, indexer host.Host)
 
 func newTransport(t *testing.T, h host.Host) *stream.Transport {
 	t.Helper()
-	tr, err := stream.New(h, &events{}, log)
+	tr, err := stream.New(h, &porttest.Recorder{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,25 +167,4 @@ func expectRefusal(t *testing.T, err error, want ports.Code) {
 	if refusal, ok := errors.AsType[*ports.Refusal](err); !ok || refusal.Code != want {
 		t.Errorf("got %v, want a refusal with code %s", err, want)
 	}
-}
-
-// events is an observer that keeps what it is told.
-type events struct {
-	mu  sync.Mutex
-	all []ports.Event
-}
-
-func (e *events) Observe(ev ports.Event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.all = append(e.all, ev)
-}
-
-// take returns what was observed since it was last called.
-func (e *events) take() []ports.Event {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	all := e.all
-	e.all = nil
-	return all
 }

@@ -204,7 +204,7 @@ func TestStopAnswersTheHalfSent(t *testing.T) {
 func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, indexer := newHost(), newHost()
-		seen := &events{}
+		seen := &porttest.Recorder{}
 		tr, err := stream.New(native, seen, log)
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 			if code != "" {
 				want = []ports.Event{{Kind: ports.EventRefused, PeerID: idOf(indexer), Code: code}}
 			}
-			if got := seen.take(); !slices.Equal(got, want) {
+			if got := seen.Take(); !slices.Equal(got, want) {
 				t.Errorf("observed %+v, want %+v", got, want)
 			}
 		}

@@ -25,7 +25,7 @@ func TestTransport(t *testing.T) {
 }
 
 func TestNewWantsWhatItNeeds(t *testing.T) {
-	if _, err := stream.New(nil, &events{}, log); err == nil {
+	if _, err := stream.New(nil, &porttest.Recorder{}, log); err == nil {
 		t.Error("no error without a host")
 	}
 }
