@@ -1,4 +1,38 @@
 package domain
 
+import (
+	"context"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
 // Neighbour is neighbour, for the tests.
 var Neighbour = neighbour
+
+// Shards is how many shards SweepShard takes the number of.
+const Shards = shardCount
+
+// SweepShard sweeps one batch of a shard, and reports whether there may be more.
+func (r *Registry) SweepShard(i int) (more bool) { return r.sweepShard(&r.table.shards[i]) }
+
+// MaxChanges is how far behind a watcher may be.
+const MaxChanges = maxChanges
+
+// Sweep is what Run does at each tick.
+func (r *Registry) Sweep() { r.sweep() }
+
+// Hear is what Run does with an announcement.
+func (r *Registry) Hear(a ports.Announcement) { r.heard(a) }
+
+// Age lets d pass on the registry's clock at once. Nothing may run meanwhile.
+func (r *Registry) Age(d time.Duration) { r.skipped += d }
+
+// Page is List without what only others ask for.
+func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {
+	p, _ := r.List(context.Background(), ports.Query{After: after, Limit: limit})
+	return p.Entries, p.Next
+}
+
+// Held is how many records there are, of who is listed and of who left.
+func (r *Registry) Held() int { return r.table.len() }

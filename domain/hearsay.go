@@ -11,15 +11,19 @@ import (
 // heard takes note of an announcement, and sees to it that what is behind it is
 // looked up now.
 func (r *Registry) heard(a ports.Announcement) {
+	if !r.cfg.Indexers.in(a.PeerID) {
+		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedAnnouncement, PeerID: a.PeerID, Via: a.From})
+		return
+	}
 	r.observer.Observe(ports.Event{Kind: ports.EventHeard, PeerID: a.PeerID, Via: a.From})
 	s := r.table.shard(a.PeerID)
 	s.mu.Lock()
 	now := r.clock().now
 	rec := s.live(a.PeerID, now)
-	live := rec != nil
-	// A lease of one's own needs no look-up, but the indexer may be moving: what is
+	live, left := rec != nil, s.left(a.PeerID, now) != nil
+	// A lease that is held firmly needs no look-up, but the indexer may be moving: what is
 	// heard of it counts shortly before the lease ends here.
-	keep := live && rec.own && now < rec.deadline-r.cfg.Policy.lookAhead()
+	keep := live && rec.rank != heard && now < rec.deadline-r.cfg.Policy.lookAhead()
 	if keep {
 		rec.echoed = true
 	}
@@ -27,10 +31,12 @@ func (r *Registry) heard(a ports.Announcement) {
 	if keep {
 		return
 	}
-	if !live {
+	if !live && !left {
 		r.know(a.PeerID, false)
 	}
-	if !r.cfg.TickOnly {
+	// Who is followed tells by itself what it announces, and what it does not is looked up
+	// at the tick.
+	if !r.cfg.TickOnly && !r.follows(a.From) {
 		r.find(a.PeerID, neighbour(a))
 	}
 }
@@ -49,7 +55,11 @@ func neighbour(a ports.Announcement) ports.PeerID {
 // announced is by then, and if that has no news in the network, when it is asker's
 // turn.
 func (r *Registry) find(id, asker ports.PeerID) {
-	err := r.lookUp(id, func(have time.Time) (Entry, error) { return r.store.Local(id, have) })
+	if !r.cfg.Indexers.in(id) {
+		r.known.remove(id)
+		return
+	}
+	err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Local(id, have) })
 	if err != nil {
 		r.lookups.ask(id, asker)
 	}
@@ -57,7 +67,7 @@ func (r *Registry) find(id, asker ports.PeerID) {
 
 // know adds id to what is known and not alive here; lost means that it was until now.
 func (r *Registry) know(id ports.PeerID, lost bool) {
-	for _, evicted := range r.known.add(id, lost, r.table.len()+knownSlack) {
+	for _, evicted := range r.known.add(id, lost, r.table.len()+r.cfg.Bounds.unfound()) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
 	}
 }
@@ -77,9 +87,12 @@ const (
 
 // search asks the whole store for what is newer than the table has of id.
 func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) {
+	if !r.cfg.Indexers.in(id) {
+		return // not any more, since it was asked for
+	}
 	began := time.Now()
-	err := r.lookUp(id, func(have time.Time) (Entry, error) { return r.store.Get(ctx, id, have) })
-	if err == nil {
+	err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
+	if err == nil || r.askAgain(ctx, asker, id) {
 		return
 	}
 	s := r.table.shard(id)
@@ -96,13 +109,15 @@ func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) {
 }
 
 // lookUp gets what is newer than the table has of id, and takes it in.
-func (r *Registry) lookUp(id ports.PeerID, get func(have time.Time) (Entry, error)) error {
-	var have time.Time
+func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, error)) error {
+	var have ports.Version
 	s := r.table.shard(id)
 	s.mu.Lock()
 	c := r.clock()
 	if rec := s.live(id, c.now); rec != nil {
-		have = time.Unix(0, rec.expiresAt)
+		have = r.cfg.stored(&rec.lease, false)
+	} else if rec := s.records[id]; rec != nil && rec.state != listed && c.now < rec.deadline {
+		have = r.cfg.stored(&rec.lease, rec.state == leaving)
 	}
 	s.mu.Unlock()
 
@@ -110,61 +125,186 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have time.Time) (Entry, erro
 	if err != nil {
 		return err
 	}
-	joined, expired, err := r.merge(id, entry)
+	became, err := r.merge(id, entry)
 	if err != nil {
+		r.faulty(id, "", err)
 		return err
 	}
-	if expired {
-		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
-	}
-	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: joined, Took: time.Since(c.time)})
+	r.tell(id, entry.Native, became)
+	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: became.joined, Took: r.clock().now - c.now})
 	return nil
 }
 
-// merge takes what the store says of id into the live table, unless the table
-// knows better. What outlives a lease of this native's own waits until that ends.
-func (r *Registry) merge(id ports.PeerID, e Entry) (joined, expired bool, err error) {
-	if e.PeerID != id {
-		return false, false, ErrNotItself
+// stored is the version that a lease has in the store, where those that this network's
+// natives grant are attested if it has them so.
+func (c Config) stored(l *lease, left bool) ports.Version {
+	v := l.version(left)
+	if c.Plain == PlainAttest && l.proof == nil && l.rank != heard {
+		v.Rank, v.Seq = ports.RankAttested, time.Unix(0, l.expiresAt).Add(-c.Policy.TTL).UnixMilli()
 	}
-	if err := r.cfg.Acceptable(e); err != nil {
-		return false, false, err
+	return v
+}
+
+// became is what others' word made of a record.
+type became struct{ joined, expired, left bool }
+
+// tell tells the observer of it.
+func (r *Registry) tell(id, via ports.PeerID, b became) {
+	if b.expired {
+		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
+	}
+	if b.left {
+		r.observer.Observe(ports.Event{Kind: ports.EventLeft, PeerID: id, Via: via, Joined: true})
+	}
+}
+
+// merge takes what the store says of id into the table, unless the table knows better.
+// What outlives a lease that is held more firmly waits until that ends.
+func (r *Registry) merge(id ports.PeerID, e Entry) (became, error) {
+	if e.PeerID != id {
+		return became{}, ErrNotItself
+	}
+	err := r.cfg.Acceptable(&e)
+	if err == nil {
+		err = r.cfg.believes(&e)
+	}
+	if err != nil {
+		return became{}, err
 	}
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := r.clock()
-	h := hearsay(e, c, r.cfg.Policy)
-	if c.now >= h.deadline {
-		return false, false, ErrExpired
+	l := r.hearsay(e, c)
+	if c.now >= l.deadline {
+		return became{}, ErrExpired
 	}
-	rec := s.live(id, c.now)
-	switch {
-	case rec == nil && r.full():
-		return false, false, errFull
-	case rec == nil:
-		expired = s.records[id] != nil // and the sweep has not come around
-		r.table.insert(s, id, h.deadline-r.cfg.Policy.lookAhead()).become(h)
-		r.known.remove(id)
-		return true, expired, nil
-	case rec.own && h.deadline > rec.deadline:
-		rec.heir = h
-	case !rec.own && h.expiresAt > rec.expiresAt:
-		rec.become(h)
+	if e.Left {
+		return r.takeLeave(s, id, l, c.now)
 	}
-	return false, false, nil
+	return r.takeLease(s, id, l, c.now)
 }
 
 // hearsay returns what e means here: what is left of the lease by the time of day,
 // and never more than a lease can have.
-func hearsay(e Entry, c clock, p TTLPolicy) *lease {
-	now := c.time.Round(0) // without its monotonic part, since e has none
-	l := &lease{
-		addr: e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
-		deadline: c.now + min(e.ExpiresAt.Sub(now), p.TTL),
+func (r *Registry) hearsay(e Entry, c clock) lease {
+	now := c.time
+	l := lease{
+		proof: e.Proof,
+		addr:  e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
+		deadline: c.now + min(e.ExpiresAt.Sub(now), r.cfg.Policy.TTL),
 	}
 	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
 		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
 	}
+	if e.Left && e.Proof != nil && e.Proof.Claim.Native == "" {
+		r.signLeave(&l, e.Proof, 0, c)
+	}
 	return l
+}
+
+// takeLease takes in a lease that others granted. The caller has locked the shard.
+func (r *Registry) takeLease(s *shard, id ports.PeerID, l lease, now time.Duration) (became, error) {
+	if !r.cfg.Indexers.in(id) {
+		return became{}, errUntrusted
+	}
+	if err := l.against(s.records[id]); err != nil {
+		return became{}, err
+	}
+	if leave := s.left(id, now); leave != nil && !l.since(&leave.lease) {
+		return became{}, nil // it was granted before
+	}
+	rec := s.live(id, now)
+	if rec != nil && rec.rank == told && rec.signed() != nil && l.rank == told {
+		l.deadline = max(l.deadline, rec.deadline) // what is proven, nobody who tells it takes back
+	}
+	switch {
+	case rec == nil && r.full():
+		return became{}, errFull
+	case rec == nil:
+		rec = s.insert(id, r.cfg.Policy.due(l.deadline))
+		b := became{joined: true, expired: rec.state == listed} // and the sweep has not come around
+		s.hold(rec, l, now)
+		r.known.remove(id)
+		return b, nil
+	case l.signed() != nil && (rec.signed() == nil && rec.rank != granted || l.supersedes(rec)):
+		s.hold(rec, l, now) // the indexer's own word, over that of a native and over its own before
+	case rec.rank > l.rank:
+		if l.deadline > rec.deadline && (rec.heir == nil || l.rank > rec.heir.rank || l.rank == rec.heir.rank && l.deadline >= rec.heir.deadline) {
+			s.bequeath(rec, l, now)
+		}
+	case rec.rank < l.rank, l.rank == told && (rec.native == l.native || l.deadline > rec.deadline), l.rank == heard && l.expiresAt > rec.expiresAt:
+		heir := rec.heir
+		if rec.rank < l.rank && rec.native != l.native && rec.deadline > l.deadline {
+			old := rec.lease
+			heir = &old
+		}
+		s.hold(rec, l, now)
+		if heir != nil && heir.deadline > l.deadline {
+			rec.heir = heir
+		}
+	}
+	return became{}, nil
+}
+
+// supersedes reports whether l, which its indexer signed, is a later word than rec, and says
+// something else or is another process's.
+func (l *lease) supersedes(rec *record) bool {
+	is, was := l.signed(), rec.signed()
+	return was != nil && is.Seq > was.Seq && (is.Start != was.Start || rec.addr != l.addr || !rec.more.equal(l.more))
+}
+
+// takeLeave takes in that id left, as others say. It ends what was granted before and is
+// not held more firmly. The caller has locked the shard.
+func (r *Registry) takeLeave(s *shard, id ports.PeerID, l lease, now time.Duration) (became, error) {
+	if !r.cfg.Indexers.in(id) {
+		return became{}, errUntrusted
+	}
+	leave := s.left(id, now)
+	if leave != nil && leave.signed() != nil && l.version(true).Compare(leave.version(true)) == 0 {
+		return became{}, nil // it is known: every native hands it on
+	}
+	if err := l.against(s.records[id]); err != nil {
+		return became{}, err
+	}
+	if leave != nil && !l.since(&leave.lease) {
+		return became{}, nil // it is known
+	}
+	rec := s.live(id, now)
+	if rec != nil && rec.heir != nil && !rec.heir.since(&l) {
+		rec.heir = nil
+	}
+	switch {
+	case rec == nil && r.full():
+		return became{}, errFull
+	case rec != nil && rec.since(&l):
+		return became{}, nil
+	}
+	held := s.insert(id, l.deadline)
+	s.file(held, l.deadline)
+	b := became{left: rec != nil, expired: rec == nil && held.state == listed}
+	s.leave(held, l, now)
+	r.known.remove(id)
+	return b, nil
+}
+
+// since reports whether l stands against the leave: it is held more firmly, or was granted
+// after it. What one clock says, a native's own or the store's, is compared as it was said;
+// what two natives tell, by this native's clock.
+func (l *lease) since(leave *lease) bool {
+	switch of, by := l.signed(), leave.signed(); {
+	case of != nil && by != nil:
+		return of.Seq > by.Seq
+	case of != nil: // nobody else ends what it signed
+		return true
+	case by != nil:
+		return l.rank == granted
+	}
+	switch {
+	case l.rank == granted, l.rank == told && leave.rank == heard:
+		return true
+	case l.rank == heard, l.native == leave.native:
+		return l.expiresAt > leave.expiresAt
+	}
+	return l.deadline > leave.deadline
 }

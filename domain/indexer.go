@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -22,55 +23,184 @@ const (
 	// reconnectSpread is over how long a native's indexers spread when it drops them
 	// all at once; well under the second in which a lost lease is to be renewed.
 	reconnectSpread = 250 * time.Millisecond
+	// leaveTimeout bounds what a stop takes to tell all natives of it: half of what a node
+	// has to stop in, and half of the 2 s in which an indexer is to be gone everywhere.
+	leaveTimeout = time.Second
+	// maxLeases bounds the leases that are remembered to be ended: those of the natives
+	// held, and of those given up while theirs lasted.
+	maxLeases = 64
 )
 
 // Indexer is the indexer's side of a lease: it registers with every native it was
-// given, at once and then every heartbeat, each independently of the others, so
-// that the death of one leaves the leases at the others untouched.
+// given, or with three of those that it finds, at once and then every heartbeat, each
+// independently of the others, so that the death of one leaves the leases at the others
+// untouched. When it stops, it leaves them.
 type Indexer struct {
 	self      ports.PeerID
 	heartbeat time.Duration
-	natives   map[ports.PeerID]ports.Native
+	natives   *Natives
 	describe  func() ports.Registration
 	observer  ports.Observer
+	prover    *prover // nil for one that does not sign
+	clock     *Clock
+
+	abandoned  atomic.Bool
+	superseded atomic.Bool // by another process with the same key
+	unshown    unshown
+	supersede  func() // ends Run's work
+
+	mu     sync.Mutex
+	leases map[ports.PeerID]held
+}
+
+// held is a lease that a native may hold.
+type held struct {
+	native ports.Native
+	until  time.Time
 }
 
 // NewIndexer returns an indexer that keeps leases at natives as soon as Run runs.
 // describe returns what to register, now; it is called for every heartbeat. A
 // native that is a ports.RemoteNative is registered with again when its connection ends.
-func NewIndexer(self ports.PeerID, heartbeat time.Duration, natives map[ports.PeerID]ports.Native, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
-	if len(natives) == 0 {
+// signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy and
+// Clock, nil for this node's own, which it sets by what natives answer.
+func NewIndexer(rules Config, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
+	heartbeat := rules.Policy.Heartbeat
+	if natives.transport == nil && len(natives.pinned) == 0 {
 		return nil, errors.New("an indexer needs a native to register with")
 	}
 	if heartbeat < minInterval {
 		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, minInterval)
 	}
-	return &Indexer{self: self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer}, nil
+	x := &Indexer{
+		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
+		clock: rules.Clock, leases: make(map[ports.PeerID]held),
+	}
+	if x.clock == nil {
+		x.clock = NewClock(nil)
+	}
+	if signer != nil {
+		x.prover = newProver(rules.Self, rules.Policy, signer, x.clock, observer)
+	}
+	return x, nil
 }
 
-// Run keeps the leases until ctx ends; it returns when all of it has stopped.
+// Abandon has the end of Run leave nobody, as if the process had been killed.
+func (x *Indexer) Abandon() { x.abandoned.Store(true) }
+
+// Run keeps the leases until ctx ends, and leaves then, which takes at most a second; it
+// returns when all of it has stopped.
 func (x *Indexer) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	for id, native := range x.natives {
-		running.Go(func() { x.keep(ctx, id, native) })
+	life, end := context.WithCancel(ctx)
+	defer end()
+	x.supersede = end
+	if x.natives.transport != nil {
+		newChoice(x, &running).run(life)
+	}
+	for id, native := range x.natives.pinned {
+		running.Go(func() { x.keep(life, id, native, func(ports.Lease, error) bool { return true }) })
 	}
 	running.Wait()
+	if !x.abandoned.Load() && !x.superseded.Load() {
+		x.leave(context.WithoutCancel(ctx))
+	}
+	<-ctx.Done() // what another process took over, this one leaves to it
 	return nil
 }
 
-// keep holds the lease at one native.
-func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native) {
+// leave tells every native that may hold a lease that it has ended. What a native does
+// not hear lapses there, or is undone by those that do.
+func (x *Indexer) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var record []byte
+	if x.prover != nil && len(x.leases) > 0 {
+		var err error
+		if record, err = x.prover.leave(); err != nil {
+			x.observer.Observe(ports.Event{Kind: ports.EventLeaseLeft, PeerID: x.self, Err: err})
+		}
+	}
+	var leaving sync.WaitGroup
+	for id, lease := range x.leases {
+		if !time.Now().Before(lease.until) {
+			continue
+		}
+		leaving.Go(func() {
+			asked := time.Now()
+			err := lease.native.Leave(ctx, x.self, record)
+			if errors.Is(err, ports.ErrNotOffered) {
+				return // a native of the seed: the lease lapses
+			}
+			e := ports.Event{Kind: ports.EventLeaseLeft, PeerID: x.self, Via: id, Took: time.Since(asked), Err: err}
+			var refusal *ports.Refusal
+			if errors.As(err, &refusal) {
+				e.Code = refusal.Code
+			}
+			x.observer.Observe(e)
+		})
+	}
+	leaving.Wait()
+	clear(x.leases)
+}
+
+// remember notes what lease a native may hold after a registration that was sent then and
+// ended in lease and err: one that was broken off may have been granted unheard.
+func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time, lease ports.Lease, err error) {
+	ttl := min(lease.TTL, maxTTL)
+	if ttl <= 0 {
+		ttl = 2 * x.heartbeat // it did not say; no TTL is that much longer than its heartbeat
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if until := sent.Add(ttl); err == nil || until.After(x.leases[id].until) {
+		x.leases[id] = held{native, until}
+	}
+	first := id
+	for other, lease := range x.leases {
+		if !sent.Before(lease.until) {
+			delete(x.leases, other)
+		} else if lease.until.Before(x.leases[first].until) {
+			first = other
+		}
+	}
+	if len(x.leases) > maxLeases {
+		delete(x.leases, first)
+	}
+}
+
+// keep holds the lease at one native until ctx ends, or stays, which is told what became
+// of each registration, says no.
+func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
+	word := word{x: x, id: id}
+	defer x.clock.forget(id)
 	for {
 		sent := time.Now()
-		lease, err := native.Register(ctx, x.self, x.describe())
+		lease, err := word.give(ctx, native)
+		if err != nil && ctx.Err() != nil {
+			err = context.Canceled
+		}
+		x.remember(id, native, sent, lease, err)
 		if ctx.Err() != nil {
 			return
 		}
 		x.tell(id, lease, err, !held, time.Since(sent))
+		if !stays(lease, err) {
+			return
+		}
 		held = err == nil
-		wake := time.NewTimer(time.Until(sent.Add(r.after(lease, err, rand.Float64()))))
+		after := r.after(lease, err, rand.Float64())
+		if err == nil && !lease.Unconfirmed { // who does not answer knows nothing of steps
+			after = word.next(r.interval(lease), sent, after)
+		}
+		wake := time.NewTimer(time.Until(sent.Add(after)))
 		select {
 		case <-ctx.Done():
 			wake.Stop()

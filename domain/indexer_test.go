@@ -84,6 +84,7 @@ func TestALostConnectionIsMadeUpForAtOnceButNotForEver(t *testing.T) {
 
 // scriptedNative answers as the test says and notes when it was asked.
 type scriptedNative struct {
+	unable
 	mu     sync.Mutex
 	asked  []time.Time
 	answer func(n int) (ports.Lease, error)
@@ -115,7 +116,7 @@ func (n *scriptedNative) times() []time.Time {
 
 func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
 	events := &porttest.Recorder{}
-	x, err := NewIndexer("me", heartbeat, natives, func() ports.Registration {
+	x, err := NewIndexer(Config{Self: "me", Policy: TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {
@@ -128,7 +129,7 @@ func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]
 }
 
 func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		began := time.Now()
 		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
@@ -151,7 +152,7 @@ func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 }
 
 func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		grant := func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }
 		dies, stays := &scriptedNative{answer: grant}, &scriptedNative{answer: grant}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"dies": dies, "stays": stays})
@@ -188,7 +189,7 @@ func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t 
 }
 
 func TestANativeThatNeverAnswersIsHeardFromOnceAHeartbeat(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		silent := &scriptedNative{answer: func(int) (ports.Lease, error) {
 			time.Sleep(ports.ExchangeTimeout)
 			return ports.Lease{Unconfirmed: true}, nil
@@ -206,7 +207,7 @@ func TestANativeThatNeverAnswersIsHeardFromOnceAHeartbeat(t *testing.T) {
 }
 
 func TestANativeThatDropsEveryConnectionIsNotFlooded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		native := &scriptedNative{}
 		native.answer = func(int) (ports.Lease, error) {
 			close(native.lost)

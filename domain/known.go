@@ -7,19 +7,12 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// The known set is what this native has heard of and finds worth looking up: the
-// live entries, and those that are not alive here, whom knownSet holds.
-const (
-	// knownSlack is how many PeerIDs more than twice the live entries a native
-	// knows at most: room for a network that is larger than what this native has
-	// seen alive, and 2 MB at most for one that is lied to.
-	knownSlack = 10_000
-	// maxMisses is how many refreshes in a row find nothing before a PeerID is
-	// forgotten: one may have run while the record was on its way.
-	maxMisses = 2
-)
+// maxMisses is how many refreshes in a row find nothing before a PeerID is
+// forgotten: one may have run while the record was on its way.
+const maxMisses = 2
 
-// knownSet holds the PeerIDs that are known and not alive here, oldest first. Those
+// knownSet holds the PeerIDs that are known and not alive here, oldest first; with the live
+// entries they are the known set, what a native has heard of and finds worth looking up. Those
 // that were alive here are apart from those that were never found, which anybody
 // can make up: these go first, and are looked up last.
 type knownSet struct {

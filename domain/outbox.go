@@ -175,15 +175,17 @@ func (o *outbox) fly(rec *record) {
 	s.mu.Lock()
 	c := r.clock()
 	st := &rec.outbox
-	if s.live(rec.id, c.now) != rec || !rec.own {
+	if s.live(rec.id, c.now) != rec && s.left(rec.id, c.now) != rec || rec.rank != granted {
 		st.phase, st.urgent = idle, false // its lease has ended, here at least: nobody's business any more
 		s.mu.Unlock()
 		return
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
 	st.due = c.now + r.cfg.Policy.putInterval()
-	entry := rec.entry()
+	entry := rec.entry(rec.id)
+	entry.Left = rec.state == leaving
 	s.mu.Unlock()
+	r.attest(&entry)
 
 	replicas, err := o.put(entry)
 

@@ -51,7 +51,7 @@ func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := r.table.shard("x").records["x"]
-	rec.own = false // another native's now
+	rec.rank = told // another native's now
 	r.outbox.fly(rec)
 	if rec.outbox.phase != idle || rec.outbox.urgent {
 		t.Errorf("what was let go is %+v", rec.outbox)

@@ -35,28 +35,30 @@ const (
 	// minInterval is the shortest time a policy may name: below it, timers and a
 	// network's round trips are no longer small against it.
 	minInterval = 10 * time.Millisecond
-	// maxTTL keeps deadlines far from the edges of time.Time in JSON; a lease of
-	// more than a day is a registration that nobody watches over.
-	maxTTL = 24 * time.Hour
+	// maxTTL lets a record last for a heartbeat and the TTL after it at least, and is beyond
+	// what anybody would call alive.
+	maxTTL = ports.RecordLife / 2
 )
 
 // Validate returns all that is wrong with p, joined, each naming the setting, its
 // value and what is allowed.
 func (p TTLPolicy) Validate() error {
 	var errs []error
+	impossible := map[string]bool{} // such a setting is held against no other
 	for _, s := range []struct {
 		name  string
 		value time.Duration
 	}{{"ttl", p.TTL}, {"heartbeat", p.Heartbeat}, {"refresh", p.Refresh}} {
 		if s.value < minInterval || s.value > maxTTL {
-			errs = append(errs, &PolicyError{s.name, fmt.Sprintf("%v is not between %v and %v", s.value, minInterval, maxTTL)})
+			impossible[s.name] = true
+			errs = append(errs, &PolicyError{Setting: s.name, Reason: fmt.Sprintf("%v is not between %v and %v", s.value, minInterval, maxTTL)})
 		}
 	}
-	if len(errs) == 0 && p.TTL <= p.Heartbeat {
-		errs = append(errs, &PolicyError{"ttl", fmt.Sprintf("%v is not longer than registry.heartbeat %v, so every entry would die between two heartbeats; make it at least %v", p.TTL, p.Heartbeat, p.Heartbeat*11/10)})
+	if !impossible["ttl"] && !impossible["heartbeat"] && p.TTL <= p.Heartbeat {
+		errs = append(errs, &PolicyError{"ttl", "heartbeat", fmt.Sprintf("%v is not longer than registry.heartbeat %v, so every entry would die between two heartbeats; make it at least %v", p.TTL, p.Heartbeat, p.Heartbeat*11/10)})
 	}
-	if len(errs) == 0 && p.Refresh >= p.TTL {
-		errs = append(errs, &PolicyError{"refresh", fmt.Sprintf("%v is not shorter than registry.ttl %v; make it at most %v", p.Refresh, p.TTL, p.TTL/2)})
+	if !impossible["ttl"] && !impossible["refresh"] && p.Refresh >= p.TTL {
+		errs = append(errs, &PolicyError{"refresh", "ttl", fmt.Sprintf("%v is not shorter than registry.ttl %v; make it at most %v", p.Refresh, p.TTL, p.TTL/2)})
 	}
 	return errors.Join(errs...)
 }
@@ -64,6 +66,7 @@ func (p TTLPolicy) Validate() error {
 // PolicyError says what is wrong with one setting of a TTLPolicy.
 type PolicyError struct {
 	Setting string // "ttl", "heartbeat" or "refresh"
+	Beside  string // the setting that it does not go with, "" if it is wrong by itself
 	Reason  string
 }
 
@@ -89,11 +92,13 @@ func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
 
 // state says how fresh a live entry is that much before its deadline.
 func (p TTLPolicy) state(left time.Duration) ports.State {
-	if left < p.TTL-p.Heartbeat {
+	if p.late(left) {
 		return ports.StateLate
 	}
 	return ports.StateLive
 }
+
+func (p TTLPolicy) late(left time.Duration) bool { return left < p.TTL-p.Heartbeat }
 
 // putInterval is how often an unchanged entry is put and announced at most: a
 // sixth of a heartbeat, so that an indexer that renews too often costs its

@@ -34,6 +34,26 @@ func TestAnEntryIsDeadAtItsDeadline(t *testing.T) {
 	}
 }
 
+func TestALeaveIsAcceptableWithoutAnAddress(t *testing.T) {
+	c := Config{Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return errors.New("nobody could dial it") }}
+	now := time.Now()
+	for _, test := range []struct {
+		name string
+		e    Entry
+		want bool
+	}{
+		{"an entry without an address", Entry{ExpiresAt: now.Add(c.Policy.TTL)}, false},
+		{"a leave without one", Entry{ExpiresAt: now.Add(c.Policy.TTL), Left: true}, true},
+		{"a leave with a bad one", Entry{Addr: "x", Addrs: []string{"y"}, ExpiresAt: now.Add(c.Policy.TTL), Left: true}, true},
+		{"a leave that has expired", Entry{ExpiresAt: now, Left: true}, false},
+		{"a leave that ends later than a lease can", Entry{ExpiresAt: now.Add(time.Hour), Left: true}, false},
+	} {
+		if err := c.Acceptable(&test.e); (err == nil) != test.want {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
 func TestAnEntryIsLateOnceAHeartbeatIsOverdue(t *testing.T) {
 	p := DefaultTTLPolicy()
 	for _, c := range []struct {
@@ -59,6 +79,8 @@ func TestAPolicyMustAddUp(t *testing.T) {
 		{"refresh equal to ttl", TTLPolicy{TTL: 66 * s, Heartbeat: 60 * s, Refresh: 66 * s}, "refresh: 1m6s is not shorter than registry.ttl"},
 		{"zero", TTLPolicy{}, "heartbeat: 0s is not between"},
 		{"negative", TTLPolicy{TTL: -s, Heartbeat: 60 * s, Refresh: 30 * s}, "ttl: -1s is not between"},
+		{"a heartbeat that is impossible, and a refresh that does not go with the ttl", TTLPolicy{TTL: 5 * s, Heartbeat: 25 * time.Hour, Refresh: 30 * s}, "refresh: 30s is not shorter than registry.ttl 5s"},
+		{"a refresh that is impossible, and a ttl that does not go with the heartbeat", TTLPolicy{TTL: 5 * s, Heartbeat: 6 * s, Refresh: -s}, "ttl: 5s is not longer than registry.heartbeat 6s"},
 		{"two days", TTLPolicy{TTL: 48 * time.Hour, Heartbeat: 60 * s, Refresh: 30 * s}, "ttl: 48h0m0s is not between"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

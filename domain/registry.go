@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -19,19 +20,32 @@ type Config struct {
 	// CheckAddr is the rule for one address of id; its error says what is wrong with
 	// it. Addresses are the transport's affair, so the rule is handed in.
 	CheckAddr func(id ports.PeerID, addr string) error
+	// Clock is the time of day; nil is this node's own.
+	Clock *Clock
+	// Proofs checks what indexers sign; nil checks, and believes, nothing of it.
+	Proofs ports.Verifier
+	// Signer signs for indexers that do not, with PlainAttest; nil signs for none.
+	Signer ports.Signer
+	// Plain says what is believed of them; "" is PlainAccept.
+	Plain Plain
+	// Known tells which natives' word is believed with PlainAttest, besides those that a
+	// Registry follows; nil believes no others.
+	Known func(native ports.PeerID) bool
+	// Indexers are those whose entries this node takes and lists, Natives those that it
+	// takes the word of. Whoever changes them calls Registry.Revise.
+	Indexers, Natives Trust
 	// TickOnly is the seed's way: a PeerID that is heard waits for the next refresh
 	// tick before it is looked up, and other natives miss a live indexer for up to
 	// 38 % of the time (measured). The simulated network uses it to show that.
 	TickOnly bool
+	Bounds   Bounds
 }
 
-// Acceptable tells whether e may be stored and, until its deadline, listed: its
-// times pass the policy and its addresses the rule. A Store is given it as its rule.
-func (c Config) Acceptable(e Entry) error {
-	if err := c.Policy.Acceptable(e.ExpiresAt, time.Now()); err != nil {
-		return err
+func (c Config) now() time.Time {
+	if c.Clock != nil {
+		return c.Clock.Now()
 	}
-	return c.checkAddrs(e.PeerID, e.Addr, e.Addrs)
+	return time.Now().UTC().Round(0)
 }
 
 // Registry is a native's side of the seed: it grants leases, keeps the live table
@@ -40,7 +54,7 @@ func (c Config) Acceptable(e Entry) error {
 type Registry struct {
 	cfg      Config
 	self     unique.Handle[ports.PeerID]
-	epoch    time.Time
+	skipped  time.Duration // of the clock, by tests
 	store    ports.Store
 	hears    ports.Announcer
 	observer ports.Observer
@@ -49,6 +63,12 @@ type Registry struct {
 	known   *knownSet
 	outbox  *outbox
 	lookups *lookups
+	asked   *asked
+	// clockOff is how wrong this node's clock was when that was told last.
+	clockOff int
+	// follower is what hears from the natives that this one is connected to; nil until
+	// there is one.
+	follower atomic.Pointer[Follower]
 }
 
 var _ ports.Native = (*Registry)(nil)
@@ -62,36 +82,58 @@ func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, obser
 	if cfg.Self == "" || cfg.CheckAddr == nil {
 		return nil, errors.New("a registry needs its own PeerID and a rule for addresses")
 	}
-	r := &Registry{
-		cfg: cfg, self: unique.Make(cfg.Self), epoch: time.Now(),
-		store: store, hears: announcer, observer: observer,
-		table: newTable(cfg.Policy.tick()), known: newKnownSet(),
+	if cfg.Clock == nil {
+		cfg.Clock = NewClock(nil)
 	}
+	r := &Registry{
+		cfg: cfg, self: unique.Make(cfg.Self),
+		store: store, hears: announcer, observer: observer,
+		table: newTable(cfg.Policy), known: newKnownSet(),
+	}
+	r.cfg.Known = func(native ports.PeerID) bool { return cfg.Known != nil && cfg.Known(native) || r.follows(native) }
 	r.outbox = newOutbox(r, store, announcer)
 	r.lookups = newLookups(r.search)
+	r.asked = newAsked(r)
 	return r, nil
 }
 
 func (r *Registry) clock() clock {
-	now := time.Now()
-	return clock{now, now.Sub(r.epoch)}
+	elapsed := r.cfg.Clock.elapsed()
+	return clock{r.cfg.Clock.at(elapsed), elapsed + r.skipped}
 }
+
+// wall returns the time of day at which the table's clock shows at.
+func (r *Registry) wall(at time.Duration) time.Time { return r.cfg.Clock.at(at - r.skipped) }
 
 // Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
 // microsecond and waits for nobody. reg is kept and must not be changed afterwards.
 func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-	lease, joined, err := r.register(sender, reg)
+	lease, left, err := r.register(sender, reg)
 	if err != nil {
 		r.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: err.Code, Err: err})
 		return ports.Lease{}, err
 	}
-	r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: joined})
+	if lease.TTL > 0 {
+		r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: left == 0, Left: left})
+	}
 	return lease, nil
 }
 
-func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease ports.Lease, joined bool, refusal *ports.Refusal) {
+// register also returns what was left of sender's lease, 0 if it was not live.
+func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant ports.Lease, left time.Duration, refusal *ports.Refusal) {
 	if reg.PeerID != sender {
-		return lease, false, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
+		return grant, 0, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
+	}
+	needRecord := false
+	switch {
+	case reg.Proof != nil:
+		need, granted, refusal := r.prove(sender, &reg)
+		if refusal != nil || !granted {
+			return ports.Lease{NeedRecord: true, Now: r.cfg.now(), Seq: r.seq(sender)}, 0, refusal
+		}
+		needRecord = need
+	case r.cfg.Plain == PlainRefuse:
+		return grant, 0, ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", r.cfg.Plain)
 	}
 	more := detailsOf(reg.Addrs, reg.Meta)
 	s := r.table.shard(sender)
@@ -104,28 +146,54 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 		// Something is new. Addresses are parsed, which is not done under the lock.
 		s.mu.Unlock()
 		if refusal := r.cfg.check(reg); refusal != nil {
-			return lease, false, refusal
+			return grant, 0, refusal
 		}
 		s.mu.Lock()
 		c = r.clock()
 		rec = s.live(sender, c.now)
 	}
-	joined = rec == nil
-	if joined && r.full() {
+	joined := rec == nil
+	switch {
+	case !r.cfg.Indexers.in(sender):
 		s.mu.Unlock()
-		return lease, false, ports.Refuse(ports.CodeBusy, "this native holds %d entries, as many as it takes; register with another", maxEntries)
+		return grant, 0, r.closedTo(sender)
+	case joined && r.full():
+		s.mu.Unlock()
+		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.cfg.Bounds.entries())
 	}
-	expired := joined && s.records[sender] != nil // and the sweep has not come around
-	changed := joined || !rec.own || !same
-	if rec == nil {
-		rec = r.table.insert(s, sender, c.now+r.cfg.Policy.TTL-r.cfg.Policy.lookAhead())
+	grant = r.cfg.Policy.Grant(c.time)
+	l := lease{
+		addr: reg.Addr, more: more, native: r.self, rank: granted,
+		deadline: c.now + grant.TTL, expiresAt: grant.ExpiresAt.UnixNano(), seenAt: c.time.UnixNano(),
+		proof: reg.Proof,
 	}
-	if changed {
-		rec.addr, rec.more = reg.Addr, more
+	if l.proof != nil {
+		l.expiresAt = l.proof.Claim.ExpiresAt(l.proof.Tick.Step).UnixNano()
 	}
-	granted := r.cfg.Policy.Grant(c.time)
-	rec.native, rec.own, rec.heir, rec.checked = r.self, true, nil, false
-	rec.deadline, rec.expiresAt, rec.seenAt = c.now+granted.TTL, granted.ExpiresAt.UnixNano(), c.time.UnixNano()
+	var expired bool // and the sweep has not come around
+	if joined {
+		if leave := s.left(sender, c.now); leave != nil && leave.rank == granted && l.proof == nil {
+			l.expiresAt = max(l.expiresAt, leave.expiresAt+int64(time.Millisecond)) // in the store too it is to win over the leave
+		}
+		rec = s.insert(sender, r.cfg.Policy.due(l.deadline))
+		expired = rec.state == listed
+	} else {
+		left = rec.deadline - c.now
+		if p := l.proof; p != nil && rec.proof != nil && rec.rank == granted && p.Tick == rec.proof.Tick {
+			l.deadline = min(l.deadline, rec.deadline) // nothing new is proven, and elsewhere it ends then too
+		}
+		if same {
+			l.addr, l.more = rec.addr, rec.more // one copy of what does not change
+		}
+	}
+	changed := joined || rec.rank != granted || !same
+	grant.NeedRecord, grant.Rival = needRecord, rec.rival
+	if rec.rival = false; l.proof != nil {
+		grant.Seq = l.proof.Claim.Seq
+	} else if held := rec.signed(); held != nil {
+		grant.Seq = held.Seq
+	}
+	s.hold(rec, l, c.now)
 	r.outbox.offer(rec, c.now, changed)
 	s.mu.Unlock()
 
@@ -135,7 +203,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (lease 
 	if expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: sender})
 	}
-	return granted, joined, nil
+	return grant, left, nil
 }
 
 // check holds what a registration brings against the bounds of the contract.
@@ -175,7 +243,7 @@ func (c Config) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
 	return nil
 }
 
-// Get returns the live entry of id.
+// Get returns the live entry of id. It waits for nobody.
 func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -185,43 +253,111 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	if rec == nil {
 		return ports.Listed{}, false
 	}
-	return ports.Listed{Entry: rec.entry(), State: r.cfg.Policy.state(rec.deadline - c.now)}, true
+	return r.listed(id, rec.shown(r.cfg.Policy, c.now), c.now), true
 }
 
-// Page returns up to limit live entries that sort behind after, by PeerID, and the
-// PeerID to go on after: "" if there are no more.
-func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {
+// listed returns what l says of id at now. Its end by other natives' clocks means nothing
+// to anybody here, so what they granted ends by this one's.
+func (r *Registry) listed(id ports.PeerID, l *lease, now time.Duration) ports.Listed {
+	left := max(l.deadline-now, 0)
+	e := l.entry(id)
+	if l.rank != granted && l.signed() == nil {
+		e.ExpiresAt = r.wall(l.deadline)
+	}
+	return ports.Listed{Entry: e, State: r.cfg.Policy.state(left), Source: l.rank.source(), Left: left}
+}
+
+// maxScan bounds the entries that one List looks at: 3 ms, if none has what is asked for.
+const maxScan = 10 * ports.MaxPage
+
+// List implements ports.Native. It waits for nobody.
+func (r *Registry) List(_ context.Context, q ports.Query) (ports.Page, error) {
+	if q.Limit == 0 {
+		q.Limit = ports.DefaultPage
+	}
+	if q.Limit < 0 || q.Limit > ports.MaxPage {
+		return ports.Page{}, ports.Refuse(ports.CodeOutOfRange, "a limit of %d: want 1 to %d", q.Limit, ports.MaxPage)
+	}
+	page := ports.Page{Condition: r.Condition()}
+	after, scanned := q.After, 0
 	for {
-		ids := r.table.order.after(after, limit+1-len(page))
+		// One more than is wanted, to see whether there is a next page.
+		ids := r.table.order.after(after, min(q.Limit+1-len(page.Entries), maxScan+1-scanned))
 		if len(ids) == 0 {
-			return page, ""
+			return page, nil
 		}
 		for _, id := range ids {
-			after = id
 			listed, ok := r.Get(id)
-			if !ok {
-				continue // expired, and not swept yet
+			if ok && has(listed.Meta, q.Meta) { // else expired and not swept yet, or another's
+				if len(page.Entries) == q.Limit {
+					page.Next = page.Entries[q.Limit-1].PeerID
+					return page, nil
+				}
+				if !q.Proofs {
+					listed.Proof = nil
+				}
+				page.Entries = append(page.Entries, listed)
 			}
-			if len(page) == limit {
-				return page, page[limit-1].PeerID
+			after = id
+			if scanned++; scanned > maxScan {
+				page.Next = after
+				return page, nil
 			}
-			page = append(page, listed)
 		}
 	}
 }
 
-// maxEntries bounds the live table, whoever fills it: some 600 MB at 300 bytes an
-// entry, and twice the million that a native is measured with.
-const maxEntries = 2 << 20
+// has reports whether meta has all that want has.
+func has(meta, want map[string]string) bool {
+	for name, value := range want {
+		if got, ok := meta[name]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// LookUp implements ports.Native.
+func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+	listed, ok := r.Get(id)
+	if !ok {
+		if err := r.asked.find(ctx, sender, id); err != nil {
+			return ports.Answer{Condition: r.Condition()}, err
+		}
+		if listed, ok = r.Get(id); !ok {
+			return ports.Answer{Condition: r.Condition()}, ports.ErrNotFound
+		}
+	}
+	return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
+}
 
 var errFull = errors.New("the live table is full")
 
-func (r *Registry) full() bool { return r.table.len() >= maxEntries }
+// maxRemembered bounds those who have expired and are remembered: a quarter of the table, so
+// that who is gone never keeps out who is there. Over that they are forgotten at once.
+func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
+
+// remembers has rec, which has expired, be remembered for as long as its record counts, and
+// reports whether it is.
+func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
+	claim := rec.signed()
+	if claim == nil || s.held.Load()-s.listed.Load() >= r.cfg.Bounds.maxRemembered() {
+		return false
+	}
+	left := claim.Ends().Add(ports.ClockAllowance).Sub(c.time)
+	if left <= 0 {
+		return false
+	}
+	s.end(rec, c.now+left)
+	return true
+}
+
+func (r *Registry) full() bool { return r.table.len() >= r.cfg.Bounds.entries() }
 
 // Counts returns how many entries are in the live table, those included that
 // expired since the last sweep, and how many PeerIDs are known, live ones included.
 func (r *Registry) Counts() (live, known int) {
-	live = r.table.len()
+	live = int(r.table.listed.Load())
 	return live, live + r.known.len()
 }
 
@@ -237,10 +373,12 @@ func (r *Registry) Run(ctx context.Context) error {
 		stop()
 		r.outbox.stop() // what is registered from here on is answered, and goes no further
 		r.lookups.stop()
+		r.asked.stop()
 		running.Wait()
 	}()
 	r.outbox.start(ctx, &running)
 	r.lookups.start(ctx, &running)
+	r.asked.start(ctx, &running)
 
 	deaf, err := r.hears.Listen(r.heard)
 	if err != nil {
@@ -258,6 +396,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-sweep.C:
+			r.watchClock()
 			r.sweep()
 			r.outbox.advance(r.clock().now)
 		case <-refresh.C:
@@ -273,16 +412,39 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
+// watchClock sets the clock, and tells when its own is wrong, or is not any more.
+func (r *Registry) watchClock() {
+	off := r.cfg.Clock.look()
+	how := 0
+	switch {
+	case off.Abs() > clockWrong:
+		how = 2
+	case off.Abs() > clockWarning:
+		how = 1
+	}
+	if how == r.clockOff {
+		return
+	}
+	if r.clockOff = how; how == 0 {
+		off = 0
+	}
+	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.cfg.Self, Took: off})
+}
+
 // welcome sees to it that a node that has joined gets what it missed: what only
 // this native holds, at once, and what flew while it was still finding its way
 // here, at the usual pace. All else it hears with the next heartbeats.
 func (r *Registry) welcome() {
-	for ids := r.table.order.after("", sweepBatch); len(ids) > 0; ids = r.table.order.after(ids[len(ids)-1], sweepBatch) {
+	for ids := range r.table.everyone() {
 		now := r.clock().now
 		for _, id := range ids {
 			s := r.table.shard(id)
 			s.mu.Lock()
-			if rec := s.live(id, now); rec != nil && rec.own && (rec.outbox.alone || now < rec.outbox.due) {
+			rec := s.live(id, now)
+			if rec == nil {
+				rec = s.left(id, now)
+			}
+			if rec != nil && rec.rank == granted && (rec.outbox.alone || now < rec.outbox.due) {
 				r.outbox.offer(rec, now, rec.outbox.alone)
 			}
 			s.mu.Unlock()
@@ -290,11 +452,14 @@ func (r *Registry) welcome() {
 	}
 }
 
-// sweep removes what has expired, and has looked up once more what soon will.
+// sweep removes what has expired, and has looked up once more what soon will. It takes a
+// batch of each shard in turn: if it came back for the next one at once, a heartbeat that
+// waits for the lock would lose it to the sweep again, for up to a millisecond.
 func (r *Registry) sweep() {
-	for i := range r.table.shards {
-		for more := true; more; {
-			more = r.sweepShard(&r.table.shards[i])
+	for more := true; more; {
+		more = false
+		for i := range r.table.shards {
+			more = r.sweepShard(&r.table.shards[i]) || more
 		}
 	}
 }
@@ -302,25 +467,46 @@ func (r *Registry) sweep() {
 // sweepShard sweeps one batch and reports whether there may be more.
 func (r *Registry) sweepShard(s *shard) bool {
 	var expired, check []ports.PeerID
+	p := r.cfg.Policy
 	s.mu.Lock()
-	now := r.clock().now
+	c := r.clock()
+	now := c.now
 	due, more := s.wheel.take(now, sweepBatch)
 	for _, rec := range due {
-		live := s.live(rec.id, now) != nil
-		ahead := rec.deadline - r.cfg.Policy.lookAhead()
 		switch {
-		case !live:
-			r.table.remove(s, rec)
+		case rec.gone, now < rec.filed:
+			continue // it was filed again since
+		case s.live(rec.id, now) != nil:
+		case now < rec.deadline: // who left, or has ended
+			s.file(rec, rec.deadline)
+			continue
+		case rec.state == listed && r.remembers(s, rec, c):
 			expired = append(expired, rec.id)
-		case now < ahead:
-			s.wheel.add(ahead, rec)
+			continue
 		default:
-			if !rec.checked && (!rec.own || rec.echoed) {
-				rec.checked, rec.echoed = true, false
-				check = append(check, rec.id)
+			if rec.state == listed {
+				expired = append(expired, rec.id)
 			}
-			s.wheel.add(rec.deadline, rec)
+			s.remove(rec)
+			continue
 		}
+		next := rec.deadline
+		s.lend(rec, now)
+		switch overdue := rec.shown(p, now).deadline - (p.TTL - p.Heartbeat); {
+		case now < overdue:
+			next = min(next, overdue)
+		case !rec.late:
+			rec.late = true
+			s.changes.add(ports.ChangeLate, rec.id, rec.shown(p, now))
+		}
+		switch ahead := rec.deadline - p.lookAhead(); {
+		case now < ahead:
+			next = min(next, ahead)
+		case !rec.checked && (rec.rank != granted || rec.echoed):
+			rec.checked, rec.echoed = true, false
+			check = append(check, rec.id)
+		}
+		s.file(rec, next)
 	}
 	s.mu.Unlock()
 

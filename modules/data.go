@@ -3,10 +3,12 @@ package modules
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
+	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
@@ -22,26 +24,64 @@ var dataModule = Module{
 	Always:  true,
 	Section: dataSection{Dir: "data"},
 	Check: func(p *Plan) {
-		if settings[dataSection](p, "data").Dir == "" {
+		if Settings[dataSection](p, "data").Dir == "" {
 			p.Mistake("data.dir", "must not be empty; the default is data")
 		}
 	},
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(fx.Private, settings[dataSection](p, "data")),
-			fx.Provide(newIdentity, libp2phost.PeerIDOf),
+			fx.Supply(fx.Private, Settings[dataSection](p, "data")),
+			fx.Provide(newDataDir, newFirstStart, newIdentity, libp2phost.PeerIDOf, newSigner),
 		)
 	},
 }
 
-// newIdentity locks the data folder until the node is closed, and reads the key.
-func newIdentity(s dataSection, closers *closers) (crypto.PrivKey, error) {
+// DataDir is the node's folder, locked until the node is closed.
+type DataDir string
+
+func newDataDir(s dataSection, closers *Closers) (DataDir, error) {
 	unlock, err := libp2phost.LockDir(s.Dir)
 	if err != nil {
-		return nil, err
+		return "", aboutDir(s.Dir, err)
 	}
-	closers.add(unlock)
-	return libp2phost.LoadIdentity(s.Dir)
+	closers.Add(unlock)
+	return DataDir(s.Dir), nil
+}
+
+// firstStart marks a node whose identity was made just now: nobody can know of it yet.
+type firstStart bool
+
+func newFirstStart(dir DataDir) firstStart { return firstStart(!libp2phost.HasIdentity(string(dir))) }
+
+// newIdentity comes after newFirstStart, which looks whether it has to make one. The key is
+// this process's until the node is closed.
+func newIdentity(dir DataDir, _ firstStart, closers *Closers) (crypto.PrivKey, error) {
+	key, err := libp2phost.LoadIdentity(string(dir))
+	if err != nil {
+		return nil, aboutDir(string(dir), err)
+	}
+	unlock, err := libp2phost.LockIdentity(string(dir))
+	if err != nil {
+		return nil, aboutDir(string(dir), err)
+	}
+	closers.Add(unlock)
+	return key, nil
+}
+
+// newSigner signs with the node's key; the numbers of its records are kept beside that.
+func newSigner(dir DataDir, key crypto.PrivKey) (ports.Signer, error) {
+	signer, err := proof.NewSigner(key, string(dir))
+	return signer, aboutDir(string(dir), err)
+}
+
+// aboutDir says of an error of a system call which key names the folder. The others say
+// what to do by themselves.
+func aboutDir(dir string, err error) error {
+	var call *fs.PathError
+	if !errors.As(err, &call) {
+		return err
+	}
+	return fmt.Errorf("data.dir %q: %w; name a folder that this user may write to", dir, err)
 }
 
 // ParsePeerID reads any spelling of a PeerID.
@@ -54,15 +94,21 @@ func ParsePeerID(text string) (ports.PeerID, error) {
 }
 
 // Identity returns the PeerID of the node that cfg describes, and makes its key if
-// there is none yet. It may be called while that node runs.
+// there is none yet. It may be called while that node runs. The error is a *config.Error
+// if the section of the folder is wrong; the rest of cfg may be.
 func Identity(cfg *config.Config) (ports.PeerID, error) {
 	s, err := config.Get[dataSection](cfg, "data")
 	if err != nil {
 		return "", err
 	}
+	p := &Plan{config: cfg}
+	dataModule.Check(p)
+	if err := config.NewError(p.mistakes); err != nil {
+		return "", err
+	}
 	key, err := libp2phost.LoadIdentity(s.Dir)
 	if err != nil {
-		return "", err
+		return "", aboutDir(s.Dir, err)
 	}
 	return libp2phost.PeerIDOf(key)
 }

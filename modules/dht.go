@@ -6,9 +6,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/opencloud/ocnode/adapters/kaddht"
-	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
 )
 
@@ -20,38 +20,41 @@ var dhtModule = Module{
 	Name:    "dht",
 	Summary: "stores entries in a Kademlia DHT; without it, in memory",
 	On:      true,
+	Role:    true, // for a node that does nothing but hold others' entries
+	Fills:   Store,
 	Section: dhtSection{Prefix: string(kaddht.DefaultPrefix)},
 	Check: func(p *Plan) {
-		sample := kaddht.Config{Prefix: protocol.ID(settings[dhtSection](p, "dht").Prefix), Accept: domain.Config{}.Acceptable, TTL: 1}
-		p.check("dht.prefix", sample.Validate())
+		sample := kaddht.Config{Prefix: protocol.ID(Settings[dhtSection](p, "dht").Prefix), Accept: domain.Config{}.Acceptable, Read: domain.Config{}.ReadProof, TTL: 1}
+		p.Check("dht.prefix", sample.Validate())
 	},
 	Wire: func(p *Plan) fx.Option {
 		// A native serves the DHT, and so does a node that is nothing else; an indexer
 		// comes and goes, and only asks.
 		serve := dhtServer(p.On("native") || !p.On("indexer"))
-		return fx.Options(
-			fx.Supply(settings[dhtSection](p, "dht"), serve),
-			fx.Provide(newDHT),
-			fx.Invoke(func(t *tasks, _ ports.Store) { t.run("dht", nil, nil) }),
-		)
-	},
-	Instead: func(p *Plan) fx.Option {
-		return fx.Options(
-			fx.Supply(settings[dhtSection](p, "dht")),
-			fx.Provide(func(rules domain.Config) ports.Store { return memory.NewStore(rules.Acceptable) }),
-		)
+		parts := []fx.Option{
+			fx.Supply(fx.Private, Settings[dhtSection](p, "dht"), serve),
+			fx.Provide(newDHT, func(s *kaddht.Store) ports.Store { return s }),
+			Discover[*kaddht.Store](),
+		}
+		if p.On("native") {
+			parts = append(parts, fx.Invoke(func(s *kaddht.Store, t *Tasks) { t.Run("dht", nil, s.Advertise) }))
+		}
+		return fx.Options(parts...)
 	},
 }
 
 type dhtServer bool
 
-func newDHT(s dhtSection, serve dhtServer, h host.Host, rules domain.Config, log *slog.Logger, closers *closers) (ports.Store, error) {
+func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Config, observer ports.Observer, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (*kaddht.Store, error) {
 	store, err := kaddht.New(h, kaddht.Config{
-		Prefix: protocol.ID(s.Prefix), Server: bool(serve), Accept: rules.Acceptable, TTL: rules.Policy.TTL, Log: log.With("logger", "dht"),
+		Prefix: protocol.ID(s.Prefix), Server: bool(serve), Accept: rules.Watched(observer), Read: rules.ReadProof, TTL: rules.Policy.TTL,
+		Natives: t.native, Readers: t.indexer, MaxBytes: Settings[limitsSection](p, "limits").DHTMemory << 20,
+		Metrics: metrics, Log: log.With(loggerKey, loggerDHT),
 	})
 	if err != nil {
 		return nil, err
 	}
-	closers.add(store.Close)
+	closers.Add(store.Close)
+	t.revise(func(*rosters) { store.Revise() })
 	return store, nil
 }

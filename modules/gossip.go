@@ -5,8 +5,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/opencloud/ocnode/adapters/gossip"
-	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
 )
 
@@ -18,34 +18,34 @@ var gossipModule = Module{
 	Name:    "gossip",
 	Summary: "tells other natives over GossipSub who is alive, and hears them; without it, nobody is told",
 	On:      true,
+	Fills:   Announcer,
 	Section: gossipSection{Topic: gossip.DefaultTopic},
 	Check: func(p *Plan) {
-		if settings[gossipSection](p, "gossip").Topic == "" {
+		if Settings[gossipSection](p, "gossip").Topic == "" {
 			p.Mistake("gossip.topic", "must not be empty; the default is %s", gossip.DefaultTopic)
+		}
+		if p.On("gossip") && !p.On("native") {
+			p.mistake("modules.gossip", toggles, "gossip is how natives tell each other who is alive, and this node is no native; turn native on too, or gossip off")
 		}
 	},
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(fx.Private, settings[gossipSection](p, "gossip")),
+			fx.Supply(fx.Private, Settings[gossipSection](p, "gossip")),
 			fx.Provide(newGossip),
-			fx.Invoke(func(t *tasks, log *slog.Logger, _ ports.Announcer) {
-				t.run("gossip", nil, nil)
-				if !p.On("dht") {
-					log.Warn("gossip without dht: this node hears who is alive elsewhere and cannot look it up; turn dht on to list what other natives hold")
+			fx.Invoke(func(log *slog.Logger, store ports.Store) {
+				if store.Joined() == nil { // it has no network
+					log.With(loggerKey, loggerGossip).Warn("gossip without dht: this node hears who is alive elsewhere and cannot look it up; turn dht on to list what other natives hold")
 				}
 			}),
 		)
 	},
-	Instead: func(*Plan) fx.Option {
-		return fx.Provide(func(self ports.PeerID) ports.Announcer { return memory.NewTopic().Join(self) })
-	},
 }
 
-func newGossip(s gossipSection, h host.Host, log *slog.Logger, closers *closers) (ports.Announcer, error) {
-	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Log: library(log, "gossip")})
+func newGossip(s gossipSection, h host.Host, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (ports.Announcer, error) {
+	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Natives: t.native, Metrics: metrics, Log: log.With(loggerKey, loggerPubSub)})
 	if err != nil {
 		return nil, err
 	}
-	closers.add(announcer.Close)
+	closers.Add(announcer.Close)
 	return announcer, nil
 }

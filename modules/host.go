@@ -2,17 +2,21 @@ package modules
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/opencloud/ocnode/adapters/gossip"
 	"github.com/opencloud/ocnode/adapters/kaddht"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/adapters/stream"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
 )
 
@@ -20,6 +24,7 @@ type hostSection struct {
 	Listen    []string `koanf:"listen" help:"multiaddrs to listen on, TCP and QUIC; without native the default is free ports"`
 	Announce  []string `koanf:"announce" help:"multiaddrs to tell others instead of the ones bound"`
 	Bootstrap []string `koanf:"bootstrap" help:"peers to join through: multiaddrs with /p2p/<PeerID>, or /dnsaddr/<name>"`
+	PSK       string   `koanf:"psk" help:"the file of the private network's key: only who has it is spoken with, and over TCP only; \"\" for a public network"`
 }
 
 // freePorts is where a node listens that nobody needs to find by its port.
@@ -35,27 +40,40 @@ var hostModule = Module{
 		Bootstrap: []string{},
 	},
 	Check: func(p *Plan) {
-		s := settings[hostSection](p, "host")
+		s := Settings[hostSection](p, "host")
 		if len(s.Listen) == 0 {
 			p.Mistake("host.listen", "must not be empty; /ip4/0.0.0.0/tcp/0 takes any free port")
 		}
-		p.check("host.listen", second(libp2phost.ParseListen(s.Listen)))
-		p.check("host.announce", second(libp2phost.ParseAnnounce(s.Announce)))
-		p.check("host.bootstrap", second(libp2phost.ParseBootstrap(s.Bootstrap)))
+		p.CheckItems("host.listen", s.Listen, each(libp2phost.ParseListen))
+		p.CheckItems("host.announce", s.Announce, each(libp2phost.ParseAnnounce))
+		p.CheckItems("host.bootstrap", s.Bootstrap, each(libp2phost.ParseBootstrap))
+		_, err := libp2phost.ReadPSK(s.PSK)
+		p.Check("host.psk", err)
+		if p.IsSet("host.listen") { // of the built-in list, effective leaves out what is of no use
+			p.checkPrivate("host.listen", s.Listen)
+		}
+		p.checkPrivate("host.announce", s.Announce)
+		p.checkPrivate("host.bootstrap", s.Bootstrap)
 	},
 	Wire: func(p *Plan) fx.Option {
-		s := settings[hostSection](p, "host")
-		builtin := !p.IsSet("host.listen")
-		if builtin && !p.On("native") {
-			s.Listen = freePorts
-		}
+		s := Settings[hostSection](p, "host")
+		listen, builtin := effective(p.config, "host.listen")
+		s.Listen = listen.([]string)
 		return fx.Options(
 			fx.Supply(fx.Private, s, builtinListen(builtin)),
 			fx.Supply(announced(s.Announce)),
+			fx.Supply(fx.Private, Settings[dhtSection](p, "dht")), // on or not, it tells natives by
 			fx.Provide(newHost, newTransport, newJoiner, fx.Annotate(hostAddrs, fx.ResultTags(`name:"addrs"`))),
 			fx.Invoke(startHost),
 		)
 	},
+}
+
+// checkPrivate notes which addresses are of no use in the private network, if there is one.
+func (p *Plan) checkPrivate(key string, addrs []string) {
+	if Settings[hostSection](p, "host").PSK != "" {
+		p.CheckItems(key, addrs, libp2phost.CheckPrivate)
+	}
 }
 
 // builtinListen marks a list of addresses that nobody chose: of these, a family that
@@ -65,31 +83,58 @@ type builtinListen bool
 // announced are the addresses that the operator wants told.
 type announced []string
 
-func newHost(s hostSection, key crypto.PrivKey, env Environment, closers *closers) (host.Host, error) {
-	h, err := libp2phost.New(libp2phost.Config{Key: key, Announce: s.Announce, UserAgent: "ocnode/" + env.Version}, env.HostOptions...)
+func newHost(s hostSection, key crypto.PrivKey, limits libp2phost.Limits, metrics *prometheus.Registry, env Environment, log *slog.Logger, closers *Closers) (host.Host, error) {
+	psk, err := libp2phost.ReadPSK(s.PSK)
+	if err != nil {
+		return nil, fmt.Errorf("host.psk: %w", err)
+	}
+	h, err := libp2phost.New(libp2phost.Config{
+		Key: key, PSK: psk, Announce: s.Announce, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,
+	}, env.HostOptions...)
 	if err != nil {
 		return nil, err
 	}
-	closers.add(h.Close)
+	closers.Add(h.Close)
 	return h, nil
 }
 
-func newTransport(h host.Host, observer ports.Observer, log *slog.Logger, closers *closers) (ports.Transport, error) {
-	t, err := stream.New(h, observer, log.With("logger", "stream"))
+func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observer, log *slog.Logger, closers *Closers) (ports.Transport, error) {
+	t, err := stream.New(h, observer, log.With(loggerKey, loggerStream))
 	if err != nil {
 		return nil, err
 	}
-	closers.add(func() error { t.Close(); return nil })
+	t.Guard(stream.Guard{Door: door, Watchers: Settings[limitsSection](p, "limits").Watchers})
+	closers.Add(func() error { t.Close(); return nil })
 	return t, nil
 }
 
 // newJoiner keeps this node connected to its bootstrap peers, and to the natives
 // that it met.
-func newJoiner(s hostSection, dht dhtSection, h host.Host, log *slog.Logger) (*libp2phost.Joiner, error) {
+func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, announced announced, t *trusted, log *slog.Logger) (*libp2phost.Joiner, error) {
+	log = log.With(loggerKey, loggerHost)
+	var lonely func()
+	// A native by itself without DHT and gossip shares with nobody, and an indexer is told
+	// what becomes of each of its natives.
+	if p.On("dht") && (!p.On("indexer") || len(Settings[indexerSection](p, "indexer").Natives) == 0) {
+		lonely = func() {
+			log.Info("alone so far: no other node has come, and host.bootstrap names none to join",
+				"hint", "set host.bootstrap (--host.bootstrap) to an address of another node, as its ready line and `ocnode status` tell it; or start another with one of these",
+				"addrs", hostAddrs(h, announced)())
+		}
+	}
+	natives := []protocol.ID{stream.Protocol, kaddht.Protocol(protocol.ID(dht.Prefix))}
+	peers := slices.Concat(natives, gossip.Protocols) // whoever shares a routing table or a mesh with this node
+	t.revise(func(was *rosters) {
+		if err := libp2phost.Part(h, peers, func(id ports.PeerID) bool { return t.nativeChanged(was, id) }); err != nil {
+			log.Warn("trust.natives has changed, and some natives are still connected as they were", "error", err)
+		}
+	})
 	return libp2phost.NewJoiner(h, libp2phost.JoinerConfig{
 		Bootstrap: s.Bootstrap,
-		Natives:   []protocol.ID{stream.Protocol, kaddht.Protocol(protocol.ID(dht.Prefix))},
-		Log:       log.With("logger", "host"),
+		Natives:   natives,
+		Trusts:    t.native,
+		Lonely:    lonely,
+		Log:       log,
 	})
 }
 
@@ -106,14 +151,27 @@ func hostAddrs(h host.Host, announce announced) func() []string {
 	}
 }
 
-func startHost(s hostSection, builtin builtinListen, h host.Host, joiner *libp2phost.Joiner, t *tasks, log *slog.Logger) {
-	t.run("host", func() error {
+func startHost(s hostSection, builtin builtinListen, h host.Host, joiner *libp2phost.Joiner, t *Tasks, log *slog.Logger) {
+	t.Run("host", func() error {
 		passedOver, err := libp2phost.Listen(h, s.Listen, bool(builtin))
 		if len(passedOver) > 0 && err == nil {
-			log.Info("addresses passed over, this machine lacks their family", "addrs", passedOver)
+			log.With(loggerKey, loggerHost).Info("addresses passed over, this machine lacks their family", "addrs", passedOver)
 		}
 		return err
 	}, func(ctx context.Context) error { return joiner.Run(ctx) })
 }
 
-func second[T any](_ T, err error) error { return err }
+// NewPSK returns the text of a file with a new private network key, for host.psk.
+func NewPSK() string { return string(libp2phost.NewPSK()) }
+
+// CreatePSK writes such a text to a file, 0600. A file that is there stays as it is; the
+// error then matches fs.ErrExist.
+func CreatePSK(path string) error { return libp2phost.CreatePSK(path) }
+
+// each is the check of one item by what reads a list of them.
+func each[T any](read func([]string) (T, error)) func(string) error {
+	return func(item string) error {
+		_, err := read([]string{item})
+		return err
+	}
+}

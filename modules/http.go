@@ -2,47 +2,81 @@ package modules
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/adapters/telemetry"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
 )
 
 type httpSection struct {
-	Listen string `koanf:"listen" help:"host:port of HTTP, \"\" for none; without native the default is a free port"`
+	Listen string   `koanf:"listen" help:"host:port of HTTP, \"\" for none; without native the default is a free port"`
+	Token  string   `koanf:"token" help:"the file of the token that HTTP asks for, \"\" for none; beyond loopback there must be one"`
+	Hosts  []string `koanf:"hosts" help:"other names by which HTTP may be asked, such as a proxy's, without a port"`
 }
+
+// freeHTTP is where a node listens that nobody asks at a port they know.
+const freeHTTP = "127.0.0.1:0"
 
 var httpModule = Module{
 	Name:    "http",
 	Summary: "what this node sees, over HTTP",
 	Always:  true,
-	Section: httpSection(httpapi.DefaultConfig()),
+	Section: httpSection{Listen: httpapi.DefaultConfig().Listen, Hosts: []string{}},
 	Check: func(p *Plan) {
-		if s := settings[httpSection](p, "http"); s.Listen != "" {
-			p.check("http.listen", httpapi.Config(s).Validate())
+		s := Settings[httpSection](p, "http")
+		_, err := httpapi.ReadToken(s.Token)
+		p.Check("http.token", err)
+		p.CheckItems("http.hosts", s.Hosts, httpapi.CheckHost)
+		if s.Listen == "" {
+			return
+		}
+		p.Check("http.listen", httpapi.CheckListen(s.Listen))
+		if s.Token == "" && httpapi.BeyondLoopback(s.Listen) {
+			p.mistake("http.listen", []string{"http.token"}, "%s", withoutKey("http.listen", httpapi.NoToken(s.Listen)))
 		}
 	},
 	Wire: func(p *Plan) fx.Option {
+		s := Settings[httpSection](p, "http")
+		listen, _ := effective(p.config, "http.listen")
+		s.Listen = listen.(string)
 		return fx.Options(
-			fx.Supply(fx.Private, httpSection{Listen: p.HTTPListen()}),
+			fx.Supply(fx.Private, s),
 			fx.Provide(newHTTP, fx.Annotate(func(h *httpServer) func() string { return h.addr }, fx.ResultTags(`name:"http"`))),
 			fx.Invoke(startHTTP),
 		)
 	},
 }
 
-// HTTPListen returns where the node of this plan listens for HTTP, "" for nowhere.
-// A node that is no native takes a free port unless it is told otherwise.
-func (p *Plan) HTTPListen() string {
-	if !p.IsSet("http.listen") && !p.On("native") {
-		return "127.0.0.1:0"
+// HTTPListen returns where the node of cfg listens for HTTP, "" for nowhere. A node that
+// is no native takes a free port unless it is told otherwise. The rest of cfg may be wrong.
+func HTTPListen(cfg *config.Config) (string, error) {
+	listen, _ := effective(cfg, "http.listen")
+	if listen == "" {
+		return "", nil
 	}
-	return settings[httpSection](p, "http").Listen
+	p := &Plan{config: cfg}
+	p.Check("http.listen", httpapi.CheckListen(listen.(string)))
+	return listen.(string), config.NewError(p.mistakes)
+}
+
+// HTTPToken returns the token that the node of cfg asks for, "" for none. The error is a
+// *config.Error; the rest of cfg may be wrong.
+func HTTPToken(cfg *config.Config) (string, error) {
+	s, err := config.Get[httpSection](cfg, "http")
+	if err != nil {
+		return "", err
+	}
+	p := &Plan{config: cfg}
+	token, err := httpapi.ReadToken(s.Token)
+	p.Check("http.token", err)
+	return token, config.NewError(p.mistakes)
 }
 
 // httpServer is the server, or nil inside if http.listen is empty.
@@ -63,6 +97,7 @@ type httpDeps struct {
 	Health   *health
 	Metrics  *prometheus.Registry
 	Registry *domain.Registry `optional:"true"`
+	Finder   *domain.Finder   `optional:"true"`
 	Log      *slog.Logger
 }
 
@@ -78,15 +113,22 @@ func newHTTP(s httpSection, d httpDeps) (*httpServer, error) {
 	if d.Registry != nil { // a nil *Registry would be a Directory
 		node.Directory = d.Registry
 	}
-	server, err := httpapi.New(httpapi.Config(s), node, d.Log.With("logger", "http"))
+	if d.Finder != nil {
+		node.Finder = d.Finder
+	}
+	token, err := httpapi.ReadToken(s.Token)
+	if err != nil {
+		return nil, fmt.Errorf("http.token: %w", err)
+	}
+	server, err := httpapi.New(httpapi.Config{Listen: s.Listen, Token: token, Hosts: s.Hosts}, node, d.Log.With(loggerKey, loggerHTTP))
 	return &httpServer{server}, err
 }
 
-func startHTTP(s *httpServer, t *tasks) {
+func startHTTP(s *httpServer, t *Tasks) {
 	if s.Server == nil {
 		return
 	}
-	t.run("http", func() error { return s.Start(context.Background()) }, func(ctx context.Context) error {
+	t.Run("http", func() error { return s.Start(context.Background()) }, func(ctx context.Context) error {
 		defer s.Close(context.Background())
 		select {
 		case <-ctx.Done():

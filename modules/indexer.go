@@ -14,20 +14,23 @@ import (
 )
 
 type indexerSection struct {
-	Natives []string          `koanf:"natives" help:"natives to keep leases at: multiaddrs with /p2p/<PeerID>"`
+	Natives []string          `koanf:"natives" help:"natives to keep leases at: multiaddrs with /p2p/<PeerID>; with none, three of those that are found"`
 	Meta    map[string]string `koanf:"meta" help:"what to tell about this indexer, name=value"`
 }
 
 var indexerModule = Module{
 	Name:    "indexer",
-	Summary: "registers this node and keeps leases at indexer.natives",
+	Summary: "registers this node and keeps leases at indexer.natives, or at three natives that it finds",
+	Role:    true,
 	Section: indexerSection{Natives: []string{}, Meta: map[string]string{}},
 	Check: func(p *Plan) {
-		s := settings[indexerSection](p, "indexer")
-		_, err := groupNatives(s.Natives)
-		p.check("indexer.natives", err)
-		if p.On("indexer") && len(s.Natives) == 0 && !p.On("native") {
-			p.Mistake("indexer.natives", "names no native to register with; give the address of one, as its log and `ocnode status` tell it, or turn native on to register with this node itself")
+		s := Settings[indexerSection](p, "indexer")
+		p.CheckItems("indexer.natives", s.Natives, each(groupNatives))
+		p.checkPrivate("indexer.natives", s.Natives)
+		// In a DHT that nobody has joined nobody is found, so that is no way by itself.
+		findable := p.On("native") || p.On("mdns") || len(Settings[hostSection](p, "host").Bootstrap) > 0
+		if p.On("indexer") && len(s.Natives) == 0 && !findable {
+			p.mistake("indexer.natives", append(append([]string{"modules.indexer"}, toggles...), "host.bootstrap"), "names no native to register with, and there is no way to find one; give the address of one, as its log and `ocnode status` tell it, here or in host.bootstrap to find more through it; or turn mdns on to find those of the local network, or turn native on to register with this node itself")
 		}
 		size := 0
 		for k, v := range s.Meta {
@@ -39,9 +42,9 @@ var indexerModule = Module{
 	},
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(fx.Private, settings[indexerSection](p, "indexer")),
+			fx.Supply(fx.Private, Settings[indexerSection](p, "indexer")),
 			fx.Provide(newIndexer),
-			fx.Invoke(func(x *domain.Indexer, t *tasks) { t.run("indexer", nil, x.Run) }),
+			fx.Invoke(func(x *domain.Indexer, t *Tasks) { t.Run("indexer", nil, x.Run) }),
 		)
 	},
 }
@@ -67,32 +70,7 @@ func groupNatives(addrs []string) (map[ports.PeerID][]string, error) {
 	return natives, errors.Join(errs...)
 }
 
-// inProcess is the registry of this very node, if it is a native.
-type inProcess struct {
-	fx.In
-
-	Registry *domain.Registry `optional:"true"`
-}
-
-func newIndexer(s indexerSection, announce announced, h host.Host, self ports.PeerID, here inProcess, rules domain.Config, transport ports.Transport, observer ports.Observer) (*domain.Indexer, error) {
-	grouped, err := groupNatives(s.Natives)
-	if err != nil {
-		return nil, err
-	}
-	natives := make(map[ports.PeerID]ports.Native)
-	for id, addrs := range grouped {
-		if id == self && here.Registry != nil {
-			continue // in process, below
-		}
-		native, err := transport.Native(id, addrs)
-		if err != nil {
-			return nil, fmt.Errorf("indexer.natives: %w", err)
-		}
-		natives[id] = native
-	}
-	if _, listed := grouped[self]; here.Registry != nil && (listed || len(grouped) == 0) {
-		natives[self] = here.Registry
-	}
+func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *domain.Natives, rules domain.Config, observer ports.Observer) (*domain.Indexer, error) {
 	describe := func() ports.Registration {
 		addrs := libp2phost.Rank(h.Addrs(), announce, ports.MaxAddrs)
 		r := ports.Registration{PeerID: self, Addrs: addrs, Meta: s.Meta}
@@ -101,5 +79,8 @@ func newIndexer(s indexerSection, announce announced, h host.Host, self ports.Pe
 		}
 		return r
 	}
-	return domain.NewIndexer(self, rules.Policy.Heartbeat, natives, describe, observer)
+	if !p.On("native") {
+		rules.Clock.Abstain()
+	}
+	return domain.NewIndexer(rules, signer, natives, describe, observer)
 }

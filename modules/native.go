@@ -12,23 +12,37 @@ var nativeModule = Module{
 	Name:    "native",
 	Summary: "the registry: takes registrations, keeps the live table, answers who is alive",
 	On:      true,
+	Role:    true,
 	Wire: func(*Plan) fx.Option {
 		return fx.Options(
-			fx.Provide(newRegistry),
+			fx.Provide(newRegistry, newFollower),
 			fx.Invoke(startNative),
 		)
 	},
 }
 
-func newRegistry(rules domain.Config, store ports.Store, announcer ports.Announcer, observer ports.Observer, g *gauges) (*domain.Registry, error) {
+func newRegistry(rules domain.Config, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
 	r, err := domain.NewRegistry(rules, store, announcer, observer)
+	if err != nil {
+		return nil, err
+	}
 	g.registry.Store(r)
-	return r, err
+	t.revise(func(*rosters) { r.Revise() })
+	return r, nil
 }
 
-func startNative(r *domain.Registry, transport ports.Transport, t *tasks) {
+// newFollower has the registry follow the natives that this one is connected to. Nobody
+// comes to a node that knows of no other and that nobody can know of.
+func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, first firstStart, env Environment, h *health) *domain.Follower {
+	expected := !env.FollowNobody && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
+	f := domain.NewFollower(r, transport, expected)
+	h.warming("native", func() bool { return r.Condition() == ports.ConditionWarming })
+	return f
+}
+
+func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks, env Environment) {
 	var stop func()
-	t.run("native", func() (err error) {
+	t.Run("native", func() (err error) {
 		stop, err = transport.Serve(r)
 		return err
 	}, func(ctx context.Context) error {
@@ -39,4 +53,7 @@ func startNative(r *domain.Registry, transport ports.Transport, t *tasks) {
 		defer context.AfterFunc(ctx, func() { stop(); end() })()
 		return r.Run(life)
 	})
+	if !env.FollowNobody {
+		t.Run("native", nil, f.Run)
+	}
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
-	"go.uber.org/dig"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 )
@@ -33,20 +32,29 @@ type Environment struct {
 	Version string
 	// Log is where the log goes; nil for nowhere.
 	Log io.Writer
+	// Process marks the only node of its process: what libraries log, which they do for
+	// a whole process, goes to its log until it is closed. Without it they are silent.
+	Process bool
 	// Observers are told what happens, besides the log and the metrics.
 	Observers []ports.Observer
 	// HostOptions are added to the libp2p host's; tests put a simulated network here.
 	HostOptions []libp2p.Option
-	// TickOnly looks up what is heard at the refresh tick alone, as the seed does.
-	TickOnly bool
+	// Now is the time of day; nil for time.Now. Tests put a clock here that is wrong.
+	Now func() time.Time
+	// TickOnly looks up what is heard at the refresh tick alone, and FollowNobody hears by
+	// gossip alone: both as the seed does.
+	TickOnly, FollowNobody bool
+	// CountLoopback has the limits of a site hold for loopback too, where tests come from.
+	CountLoopback bool
 }
 
-// Node is a composed node. Start or Run may be called once, Stop at any time after.
+// Node is a composed node. Start may be called once, Stop at any time after.
 type Node struct {
 	app     *fx.App
 	log     *slog.Logger
 	health  *health
-	closers *closers
+	closers *Closers
+	reloads *Reloads
 	failed  chan error
 	face    face
 }
@@ -59,6 +67,7 @@ type face struct {
 	Addrs    func() []string  `name:"addrs"`
 	HTTP     func() string    `name:"http"`
 	Registry *domain.Registry `optional:"true"`
+	Indexer  *domain.Indexer  `optional:"true"`
 }
 
 // New composes the node that plan describes. Nothing listens yet. If the error is
@@ -67,12 +76,12 @@ func New(plan *Plan, env Environment) (*Node, error) {
 	if env.Log == nil {
 		env.Log = io.Discard
 	}
-	n := &Node{health: newHealth(plan.Modules()), closers: &closers{}, failed: make(chan error, 1)}
+	n := &Node{health: newHealth(plan.Modules()), closers: &Closers{}, reloads: newReloads(plan), failed: make(chan error, 1)}
 	n.app = fx.New(
-		fx.Supply(plan, env, n.health, n.closers),
-		fx.Provide(func(lc fx.Lifecycle) *tasks { return &tasks{lc, n.health, n.fail} }),
+		fx.Supply(plan, env, n.health, n.closers, n.reloads),
+		fx.Provide(func(lc fx.Lifecycle) *Tasks { return &Tasks{lc, n.fail} }),
 		fx.WithLogger(func(log *slog.Logger) fxevent.Logger {
-			quiet := &fxevent.SlogLogger{Logger: log.With("logger", "fx")}
+			quiet := &fxevent.SlogLogger{Logger: log.With(loggerKey, loggerFx)}
 			quiet.UseLogLevel(slog.LevelDebug)
 			quiet.UseErrorLevel(slog.LevelDebug) // told once, by whoever called
 			return quiet
@@ -83,7 +92,7 @@ func New(plan *Plan, env Environment) (*Node, error) {
 		fx.StopTimeout(stopTimeout),
 	)
 	if err := n.app.Err(); err != nil {
-		return nil, errors.Join(dig.RootCause(err), n.close())
+		return nil, errors.Join(cause(err), n.close())
 	}
 	return n, nil
 }
@@ -96,7 +105,7 @@ func (n *Node) Start(ctx context.Context) error {
 	defer cancel()
 	if err := n.app.Start(ctx); err != nil {
 		n.health.stop()
-		return errors.Join(dig.RootCause(err), n.close())
+		return errors.Join(cause(err), n.close())
 	}
 	n.log.Info("ready", "peerID", n.PeerID(), "modules", n.health.names, "addrs", n.Addrs(), "http", n.HTTP())
 	return nil
@@ -112,6 +121,15 @@ func (n *Node) Stop() error {
 	return errors.Join(n.app.Stop(ctx), n.close())
 }
 
+// Kill is Stop without a word to others, as far as a process can do that and live: an
+// indexer does not leave its natives, which have to find out.
+func (n *Node) Kill() error {
+	if n.face.Indexer != nil {
+		n.face.Indexer.Abandon()
+	}
+	return n.Stop()
+}
+
 // close closes what was made, and waits for that no longer than stopTimeout.
 func (n *Node) close() error {
 	done := make(chan error, 1)
@@ -124,19 +142,19 @@ func (n *Node) close() error {
 	}
 }
 
-// Run starts the node, and stops it when ctx ends or a module fails, whose error it
-// returns then.
-func (n *Node) Run(ctx context.Context) error {
-	if err := n.Start(ctx); err != nil {
-		return err
-	}
-	var failure error
+// Wait returns when ctx ends, or when a module fails, with its error.
+func (n *Node) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-	case failure = <-n.failed:
+		return nil
+	case err := <-n.failed:
+		return err
 	}
-	return errors.Join(failure, n.Stop())
 }
+
+// Reload takes over what plan changes of what can change while the node runs, and logs
+// what has to wait for a restart. It must not be called concurrently.
+func (n *Node) Reload(plan *Plan) { n.reloads.apply(plan, n.log) }
 
 func (n *Node) fail(err error) {
 	select {
@@ -144,6 +162,9 @@ func (n *Node) fail(err error) {
 	default: // the first failure stops the node
 	}
 }
+
+// Log is the node's log.
+func (n *Node) Log() *slog.Logger { return n.log }
 
 // PeerID is the node's identity.
 func (n *Node) PeerID() ports.PeerID { return n.face.PeerID }
@@ -157,17 +178,16 @@ func (n *Node) HTTP() string { return n.face.HTTP() }
 // Registry is what the node holds as a native, nil if it is none.
 func (n *Node) Registry() *domain.Registry { return n.face.Registry }
 
-// tasks runs what a node does for as long as it lives.
-type tasks struct {
+// Tasks runs what a node does for as long as it lives.
+type Tasks struct {
 	lifecycle fx.Lifecycle
-	health    *health
 	fail      func(error)
 }
 
-// run has a module's start called, and then its main part in a goroutine that a
-// stop cancels and waits for; either may be nil. The module is ready once start has
-// returned. An error of main stops the node.
-func (t *tasks) run(module string, start func() error, main func(context.Context) error) {
+// Run has a module's start called, and then its main part in a goroutine that a stop
+// cancels and waits for, 2 s at most; either may be nil. An error of start fails the
+// node's start, an error of main stops the node.
+func (t *Tasks) Run(module string, start func() error, main func(context.Context) error) {
 	var running sync.WaitGroup
 	life, end := context.WithCancel(context.Background()) // a hook's own context ends with the start
 	t.lifecycle.Append(fx.Hook{
@@ -184,7 +204,6 @@ func (t *tasks) run(module string, start func() error, main func(context.Context
 					}
 				})
 			}
-			t.health.ready(module)
 			return nil
 		},
 		OnStop: func(ctx context.Context) error {
@@ -206,11 +225,12 @@ type health struct {
 	names   []string // the modules that are on
 	mu      sync.Mutex
 	waiting map[string]string
+	cold    map[string]func() bool // modules that serve and cannot be relied on yet
 	stopped bool
 }
 
 func newHealth(names []string) *health {
-	h := &health{names: names, waiting: make(map[string]string)}
+	h := &health{names: names, waiting: make(map[string]string), cold: make(map[string]func() bool)}
 	for _, name := range names {
 		h.waiting[name] = "starting"
 	}
@@ -223,6 +243,13 @@ func (h *health) ready(module string) {
 	if !h.stopped {
 		delete(h.waiting, module)
 	}
+}
+
+// warming has a module that is ready be "warming" while is says so.
+func (h *health) warming(module string, is func() bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cold[module] = is
 }
 
 // stop makes every module unready for good.
@@ -240,19 +267,25 @@ func (h *health) reasons() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	reasons := make(map[string]string, len(h.waiting))
+	for name, is := range h.cold {
+		if is() {
+			reasons[name] = string(ports.ConditionWarming)
+		}
+	}
 	for name, why := range h.waiting {
 		reasons[name] = why
 	}
 	return reasons
 }
 
-// closers are what was made and has to be closed, whether or not the node was ever
+// Closers are what was made and has to be closed, whether or not the node was ever
 // started, the last made first.
-type closers struct{ funcs []func() error }
+type Closers struct{ funcs []func() error }
 
-func (c *closers) add(f func() error) { c.funcs = append(c.funcs, f) }
+// Add adds what is called once, when the node is closed.
+func (c *Closers) Add(f func() error) { c.funcs = append(c.funcs, f) }
 
-func (c *closers) close() error {
+func (c *Closers) close() error {
 	var errs []error
 	for _, f := range slices.Backward(c.funcs) {
 		errs = append(errs, f())

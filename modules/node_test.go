@@ -3,6 +3,7 @@ package modules_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,10 +20,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-// planOf returns the plan of a node with these settings and no file.
-func planOf(t testing.TB, settings map[string]string) (*modules.Plan, error) {
+// planOf returns the plan of a node with these settings and no file; it may be of more
+// modules than ocnode's own.
+func planOf(t testing.TB, settings map[string]string, more ...modules.Module) (*modules.Plan, error) {
 	t.Helper()
-	schema := modules.Schema(modules.Builtin())
+	list := append(modules.Builtin(), more...)
+	schema := modules.Schema(list)
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	schema.AddFlags(flags)
 	for key, value := range settings {
@@ -31,15 +34,15 @@ func planOf(t testing.TB, settings map[string]string) (*modules.Plan, error) {
 		}
 	}
 	cfg, err := schema.Load(config.Sources{Flags: flags})
-	if err != nil {
+	if cfg == nil {
 		return nil, err
 	}
-	return modules.NewPlan(modules.Builtin(), cfg)
+	return modules.NewPlan(list, cfg)
 }
 
-func newNode(t testing.TB, settings map[string]string, env modules.Environment) *modules.Node {
+func newNode(t testing.TB, settings map[string]string, env modules.Environment, more ...modules.Module) *modules.Node {
 	t.Helper()
-	plan, err := planOf(t, settings)
+	plan, err := planOf(t, settings, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +193,8 @@ func TestASignalDuringTheStartStopsTheNodeInGoodOrder(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(after, cancel)
-		if err := newNode(t, leastSettings(t), modules.Environment{}).Run(ctx); err != nil {
+		node := newNode(t, leastSettings(t), modules.Environment{})
+		if err := errors.Join(node.Start(ctx), node.Wait(ctx), node.Stop()); err != nil {
 			t.Errorf("a signal %v after the start: %v", after, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/libp2phost"
+	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
@@ -24,22 +25,32 @@ var registryModule = Module{
 	Always:  true,
 	Section: registrySection(domain.DefaultTTLPolicy()),
 	Check: func(p *Plan) {
-		err := domain.TTLPolicy(settings[registrySection](p, "registry")).Validate()
+		err := domain.TTLPolicy(Settings[registrySection](p, "registry")).Validate()
 		for _, err := range unjoin(err) {
 			var setting *domain.PolicyError
-			if errors.As(err, &setting) {
-				p.Mistake("registry."+setting.Setting, "%s", setting.Reason)
+			if !errors.As(err, &setting) {
+				continue
 			}
+			var beside []string
+			if setting.Beside != "" {
+				beside = []string{"registry." + setting.Beside}
+			}
+			p.mistake("registry."+setting.Setting, beside, "%s", setting.Reason)
 		}
 	},
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(fx.Private, settings[registrySection](p, "registry")),
-			fx.Provide(newRules),
+			fx.Supply(fx.Private, Settings[registrySection](p, "registry")),
+			fx.Provide(newRules, func(env Environment) *domain.Clock { return domain.NewClock(env.Now) }),
 		)
 	},
 }
 
-func newRules(s registrySection, self ports.PeerID, env Environment) domain.Config {
-	return domain.Config{Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr, TickOnly: env.TickOnly}
+func newRules(p *Plan, s registrySection, self ports.PeerID, plain domain.Plain, t *trusted, signer ports.Signer, clock *domain.Clock, env Environment) domain.Config {
+	limits := Settings[limitsSection](p, "limits")
+	return domain.Config{
+		Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr, TickOnly: env.TickOnly,
+		Clock: clock, Proofs: proof.NewVerifier(), Signer: signer, Plain: plain, Known: t.knows, Indexers: t.indexer, Natives: t.native,
+		Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound},
+	}
 }

@@ -19,7 +19,7 @@ var telemetryModule = Module{
 	Always:  true,
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
-			fx.Supply(&gauges{native: p.On("native")}),
+			fx.Supply(&gauges{native: p.On("native"), indexer: p.On("indexer"), policy: Settings[registrySection](p, "registry")}),
 			fx.Provide(telemetry.NewRegistry, newObserver),
 		)
 	},
@@ -29,6 +29,8 @@ var telemetryModule = Module{
 // observer that it tells what happens.
 type gauges struct {
 	native   bool
+	indexer  bool
+	policy   registrySection
 	registry atomic.Pointer[domain.Registry]
 }
 
@@ -46,14 +48,32 @@ func (g *gauges) waiting() int {
 	return 0
 }
 
-func newObserver(metrics *prometheus.Registry, g *gauges, log *slog.Logger, env Environment) (ports.Observer, error) {
-	sources := telemetry.Sources{Version: env.Version}
-	if g.native {
-		sources.Counts, sources.OutboxWaiting = g.counts, g.waiting
+func (g *gauges) following() int {
+	if r := g.registry.Load(); r != nil {
+		return r.Following()
 	}
+	return 0
+}
+
+func (g *gauges) condition() ports.Condition {
+	if r := g.registry.Load(); r != nil {
+		return r.Condition()
+	}
+	return ""
+}
+
+func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *domain.Clock, log *slog.Logger, env Environment) (ports.Observer, error) {
+	sources := telemetry.Sources{
+		Version: env.Version, TTL: g.policy.TTL, Heartbeat: g.policy.Heartbeat, Indexer: g.indexer,
+		Ready: func() bool { return len(h.reasons()) == 0 },
+	}
+	if g.native {
+		sources.Counts, sources.OutboxWaiting, sources.Following, sources.Condition = g.counts, g.waiting, g.following, g.condition
+	}
+	sources.ClockOffset = clock.Offset
 	m, err := telemetry.NewMetrics(metrics, sources)
 	if err != nil {
 		return nil, err
 	}
-	return append(telemetry.Observers{m, telemetry.NewLog(log)}, env.Observers...), nil
+	return append(telemetry.Observers{m, telemetry.NewLog(log.With(loggerKey, loggerRegistry), log.With(loggerKey, loggerIndexer))}, env.Observers...), nil
 }

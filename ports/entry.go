@@ -18,6 +18,9 @@ type Registration struct {
 	// Meta is free for the indexer to use; names and values together are at most
 	// MaxMetaBytes.
 	Meta map[string]string
+	// Proof is the indexer's own signed word; nil if it sends none. With a record, Addrs and
+	// Meta may be left out: they are what the record says.
+	Proof *Proof
 }
 
 // Entry is what a native holds about an indexer. Entries are values: whoever
@@ -33,7 +36,16 @@ type Entry struct {
 	SeenAt time.Time
 	// ExpiresAt is the deadline: the entry is dead at this instant, not after it.
 	ExpiresAt time.Time
+	// Left marks the entry of an indexer that said that it leaves. It is never listed, and
+	// until ExpiresAt neither is one that does not end later.
+	Left bool
+	// Proof is what the entry can be checked by, nil if it is nobody's word but that of who
+	// hands it over. What else the entry says is then what the proof does.
+	Proof *Proof
 }
+
+// NewerThan reports whether e is news to whoever has v.
+func (e Entry) NewerThan(v Version) bool { return e.Version().Compare(v) > 0 }
 
 // Lease is a native's answer to a registration.
 type Lease struct {
@@ -51,20 +63,12 @@ type Lease struct {
 	// Unconfirmed is true if the registration was written whole and no answer came:
 	// what a native of the seed does. All else is then zero.
 	Unconfirmed bool
-}
-
-// State says how fresh a listed entry is.
-type State string
-
-const (
-	// StateLive is an entry whose next heartbeat is not due yet.
-	StateLive State = "live"
-	// StateLate is an entry whose heartbeat is overdue and whose deadline has not come.
-	StateLate State = "late"
-)
-
-// Listed is an entry as a native shows it. An entry that has expired is never listed.
-type Listed struct {
-	Entry
-	State State
+	// NeedRecord asks for the record, or for one issued by the native's clock, Now. Without
+	// a TTL nothing was granted until it comes.
+	NeedRecord bool
+	// Seq is the highest that the native knows of a record of the indexer's; 0 for none.
+	Seq int64
+	// Rival is true if another process with the same key registered since, with an older
+	// record, and was refused.
+	Rival bool
 }

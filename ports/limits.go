@@ -28,4 +28,17 @@ const (
 	// ClockAllowance is how much later than now + TTL a stored value may expire: room
 	// for another native's clock. It applies to storing, never to listing.
 	ClockAllowance = 30 * time.Second
+	// DefaultPage and MaxPage bound the entries of a page: a screen or two for people, and
+	// some megabytes at the very most for machines.
+	DefaultPage = 100
+	MaxPage     = 1000
+	// MaxBatchBytes bounds a frame of a watch: some hundred entries of one address, so that
+	// what a frame costs by itself is small against them, or four of the largest.
+	MaxBatchBytes = 64 << 10
+	// MaxCursorBytes bounds a cursor: two numbers in text, with room for other natives' ways.
+	MaxCursorBytes = 64
+	// WatchIdle is how long a watch is silent at most: after that a batch without changes
+	// says that it lives. A reader that hears nothing for WatchTimeout gives it up.
+	WatchIdle    = 30 * time.Second
+	WatchTimeout = 3 * WatchIdle
 )

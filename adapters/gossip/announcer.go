@@ -11,6 +11,7 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -26,12 +27,22 @@ const (
 	burst = 4096
 )
 
+// Protocols are those that natives gossip by.
+var Protocols = pubsub.GossipSubDefaultProtocols
+
 var errClosed = errors.New("the announcer is closed")
 
 // Config says where a native announces.
 type Config struct {
 	// Topic is DefaultTopic if "".
 	Topic string
+	// Natives are the authors that are heard and the neighbours that hand on; nil is
+	// everybody. It is called concurrently and each time anew, and must not block. One that
+	// is none any more is in the mesh until something comes from it, or its connection ends.
+	Natives func(ports.PeerID) bool
+	// Metrics takes the Announcer's metrics; nil for none. It must be the registerer of
+	// this Announcer alone.
+	Metrics prometheus.Registerer
 	// Log is the library's logger. nil logs nothing.
 	Log *slog.Logger
 }
@@ -56,7 +67,17 @@ func New(h host.Host, cfg Config) (*Announcer, error) {
 	name := cmp.Or(cfg.Topic, DefaultTopic)
 	log := cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
-	topic, err := join(ctx, h, name, log)
+	g := newGate(h, cfg.Natives)
+	opts := append(options(name, log), pubsub.WithBlacklist(outsiders{g}))
+	if cfg.Metrics != nil {
+		m, err := newMetrics(cfg.Metrics, g.refused)
+		if err != nil {
+			cancel()
+			return nil, fmt.Errorf("metrics of the topic %q: %w", name, err)
+		}
+		opts = append(opts, pubsub.WithRawTracer(m))
+	}
+	topic, err := join(ctx, g, name, opts)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("join topic %q: %w", name, err)
@@ -64,8 +85,8 @@ func New(h host.Host, cfg Config) (*Announcer, error) {
 	return &Announcer{self: h.ID(), topic: topic, cancel: cancel}, nil
 }
 
-func join(ctx context.Context, h host.Host, name string, log *slog.Logger) (*pubsub.Topic, error) {
-	ps, err := pubsub.NewGossipSub(ctx, h, options(name, log)...)
+func join(ctx context.Context, h host.Host, name string, opts []pubsub.Option) (*pubsub.Topic, error) {
+	ps, err := pubsub.NewGossipSub(ctx, h, opts...)
 	if err != nil {
 		return nil, err
 	}

@@ -266,7 +266,7 @@ func TestTopic(t *testing.T) {
 
 // TestFakeTime runs three natives in a line, in a bubble.
 func TestFakeTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		hosts := hosttest.Simulate(t, 3)
 		var announcers []*Announcer
 		for i, h := range hosts {

@@ -20,7 +20,9 @@
 //
 // # Validation
 //
-// Data that is not a canonical PeerID is rejected: neither heard nor passed on.
+// Data that is not a canonical PeerID is rejected: neither heard nor passed on. In a closed
+// network that also goes for a message whose author is not on the list of natives, and
+// streams of peers that are not on it are reset.
 //
 // # Limits
 //

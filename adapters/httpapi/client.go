@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,7 +21,7 @@ const (
 	requestTimeout = 10 * time.Second
 	// maxBodyBytes bounds an answer: a full page of entries as large as their frames,
 	// twice that since JSON writes a control character in six bytes.
-	maxBodyBytes = MaxPage * 2 * ports.MaxFrameBytes
+	maxBodyBytes = ports.MaxPage * 2 * ports.MaxFrameBytes
 	// excerptBytes is how much of an answer that is no node's is shown.
 	excerptBytes = 80
 )
@@ -40,26 +39,33 @@ type APIError struct {
 	Status  int
 	Code    Code
 	Message string
+	// Condition is the native's, if it said CodeNotFound.
+	Condition ports.Condition
 }
 
 func (e *APIError) Error() string { return e.Message }
 
-// Is matches ErrNotFound by the code: a node that is not a native answers 404 too.
+// Is matches ErrNotFound by the code: a node that is not a native
+// answers 404 too, and so does one for a path that it does not have.
 func (e *APIError) Is(target error) bool {
 	return target == ErrNotFound && e.Code == CodeNotFound
 }
 
 // Client asks one node. Its methods may be called concurrently; each request has
-// a deadline of its own. Their errors match ErrUnreachable or ErrNotFound, are an
+// a deadline of its own, and a watch one for each silence. Their errors match ErrUnreachable or ErrNotFound, are an
 // *APIError, or say that something else than a node answered.
 type Client struct {
-	base *url.URL
-	http http.Client
+	base  *url.URL
+	token string
+	http  http.Client
+	// idle is how long a watch may be silent.
+	idle time.Duration
 }
 
 // NewClient returns a client of the node at base, which is host:port as in
-// http.listen or an http or https URL. It does no I/O.
-func NewClient(base string) (*Client, error) {
+// http.listen or an http or https URL. token is the node's, "" if it has none. It does
+// no I/O.
+func NewClient(base, token string) (*Client, error) {
 	raw := base
 	if !strings.Contains(raw, "://") {
 		raw = "http://" + raw
@@ -75,7 +81,7 @@ func NewClient(base string) (*Client, error) {
 	if u.Hostname() == "" {
 		u.Host = net.JoinHostPort("127.0.0.1", u.Port()) // ":4180" listens everywhere, here too
 	}
-	return &Client{base: u, http: http.Client{
+	return &Client{base: u, token: token, idle: watchIdleTimeout, http: http.Client{
 		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
@@ -95,53 +101,39 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return ask(ctx, c, c.base.JoinPath(statusPath), func(s Status) bool { return s.PeerID != "" })
 }
 
-// Indexers returns one page: up to limit (1 to MaxPage) indexers that follow
-// after, "" for the first page.
-func (c *Client) Indexers(ctx context.Context, after ports.PeerID, limit int) (Indexers, error) {
+// Indexers returns the page that q asks for.
+func (c *Client) Indexers(ctx context.Context, q ports.Query) (Indexers, error) {
+	values := url.Values{"after": {string(q.After)}}
+	if q.Limit != 0 {
+		values.Set("limit", strconv.Itoa(q.Limit))
+	}
+	for name, value := range q.Meta {
+		values.Set(metaPrefix+name, value)
+	}
 	u := c.base.JoinPath(indexersPath)
-	u.RawQuery = url.Values{"limit": {strconv.Itoa(limit)}, "after": {string(after)}}.Encode()
+	u.RawQuery = values.Encode()
 	return ask(ctx, c, u, func(p Indexers) bool { return p.Indexers != nil })
 }
 
-// All returns every indexer, sorted by PeerID, and asks for each page as it is
-// needed. An error is the last thing it yields.
-func (c *Client) All(ctx context.Context) iter.Seq2[Indexer, error] {
-	return func(yield func(Indexer, error) bool) {
-		var after ports.PeerID
-		for {
-			page, err := c.Indexers(ctx, after, MaxPage)
-			if err == nil && page.Next != "" && page.Next <= after {
-				err = fmt.Errorf("%s: next %q does not follow %q", c.base, page.Next, after)
-			}
-			if err != nil {
-				yield(Indexer{}, err)
-				return
-			}
-			for _, x := range page.Indexers {
-				if !yield(x, nil) {
-					return
-				}
-			}
-			if after = page.Next; after == "" {
-				return
-			}
-		}
-	}
-}
-
 // Indexer returns the live indexer id, which may be any spelling of its PeerID.
-func (c *Client) Indexer(ctx context.Context, id string) (Indexer, error) {
+func (c *Client) Indexer(ctx context.Context, id string) (Answer, error) {
 	if strings.Trim(id, ".") == "" { // would lead to another path
-		return Indexer{}, fmt.Errorf("%q: want a PeerID, such as 12D3KooW…", id)
+		return Answer{}, fmt.Errorf("%q: want a PeerID, such as 12D3KooW…", id)
 	}
 	u := c.base.JoinPath(indexersPath, url.PathEscape(id))
-	return ask(ctx, c, u, func(x Indexer) bool { return x.PeerID != "" })
+	return ask(ctx, c, u, func(x Answer) bool { return x.PeerID != "" })
+}
+
+// Natives returns what the node knows of the natives that it is connected to.
+func (c *Client) Natives(ctx context.Context) ([]Native, error) {
+	body, err := ask(ctx, c, c.base.JoinPath(nativesPath), func(n Natives) bool { return n.Natives != nil })
+	return body.Natives, err
 }
 
 // ask gets u and decodes the answer, which is a node's only if whole says so.
 func ask[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) (T, error) {
 	var answer T
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := c.request(ctx, u)
 	if err != nil {
 		return answer, err
 	}
@@ -157,17 +149,28 @@ func ask[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) 
 	if len(body) > maxBodyBytes {
 		return answer, fmt.Errorf("%s: the answer is over %d bytes; is there a node at this address?", u, maxBodyBytes)
 	}
-	if resp.StatusCode == http.StatusOK {
-		if json.Unmarshal(body, &answer) == nil && whole(answer) {
-			return answer, nil
-		}
-	} else {
-		var e errorBody
-		if json.Unmarshal(body, &e) == nil && e.Error.Code != "" {
-			return answer, &APIError{Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message}
-		}
+	if resp.StatusCode == http.StatusOK && json.Unmarshal(body, &answer) == nil && whole(answer) {
+		return answer, nil
 	}
-	return *new(T), fmt.Errorf("%s: not the answer of a node: %s, %s, %q; give the node's http.listen",
+	return *new(T), refusal(u, resp, body)
+}
+
+// request makes a GET of u that brings the token.
+func (c *Client) request(ctx context.Context, u *url.URL) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err == nil && c.token != "" {
+		req.Header.Set("Authorization", bearer+" "+c.token)
+	}
+	return req, err
+}
+
+// refusal makes the error of an answer that is not the one that was asked for.
+func refusal(u *url.URL, resp *http.Response, body []byte) error {
+	var e errorBody
+	if resp.StatusCode != http.StatusOK && json.Unmarshal(body, &e) == nil && e.Error.Code != "" {
+		return &APIError{Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message, Condition: e.Condition}
+	}
+	return fmt.Errorf("%s: not the answer of a node: %s, %s, %q; give the node's http.listen",
 		u, resp.Status, resp.Header.Get("Content-Type"), body[:min(len(body), excerptBytes)])
 }
 

@@ -18,7 +18,7 @@ import (
 
 func newClient(t *testing.T, base string) *Client {
 	t.Helper()
-	c, err := NewClient(base)
+	c, err := NewClient(base, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,38 +41,14 @@ func TestClientReadsWhatTheServerWrites(t *testing.T) {
 		t.Errorf("status: %v (-want +got):\n%s", err, diff)
 	}
 
-	page, err := c.Indexers(t.Context(), "a", 1)
-	if diff := cmp.Diff(Indexers{Indexers: []Indexer{toIndexer(d[1])}, Next: "b"}, page); diff != "" || err != nil {
+	page, err := c.Indexers(t.Context(), ports.Query{After: "a", Limit: 1})
+	if diff := cmp.Diff(Indexers{Indexers: []Indexer{NewIndexer(d[1])}, Next: "b"}, page); diff != "" || err != nil {
 		t.Errorf("page: %v (-want +got):\n%s", err, diff)
 	}
 
 	x, err := c.Indexer(t.Context(), "cid-a")
-	if diff := cmp.Diff(toIndexer(d[0]), x); diff != "" || err != nil {
+	if diff := cmp.Diff(NewAnswer(ports.Answer{Listed: d[0]}), x); diff != "" || err != nil {
 		t.Errorf("indexer: %v (-want +got):\n%s", err, diff)
-	}
-}
-
-func TestAllIteratesOverThePages(t *testing.T) {
-	d := make(directory, 2*MaxPage+1)
-	for i := range d {
-		d[i].PeerID = ports.PeerID(fmt.Sprintf("p%05d", i))
-	}
-	c := newClient(t, start(t, testNode(d)).Addr())
-	n := 0
-	for x, err := range c.All(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if x.PeerID != d[n].PeerID {
-			t.Fatalf("indexer %d is %s", n, x.PeerID)
-		}
-		n++
-	}
-	if n != len(d) {
-		t.Errorf("%d indexers, want %d", n, len(d))
-	}
-	for range c.All(t.Context()) {
-		break // must be allowed
 	}
 }
 
@@ -82,8 +58,9 @@ func TestErrorsOfANode(t *testing.T) {
 	ctx := t.Context()
 	_, unknown := native.Indexer(ctx, "d")
 	_, badID := native.Indexer(ctx, "a?b/../c")
-	_, badLimit := native.Indexers(ctx, "", MaxPage+1)
-	_, noTable := other.Indexers(ctx, "", 1)
+	_, badLimit := native.Indexers(ctx, ports.Query{Limit: ports.MaxPage + 1})
+	_, noTable := other.Indexers(ctx, ports.Query{})
+	_, noPath := newClient(t, start(t, testNode(threeIndexers())).Addr()+"/nowhere").Indexer(ctx, "a")
 	for _, tc := range []struct {
 		name     string
 		err      error
@@ -94,6 +71,7 @@ func TestErrorsOfANode(t *testing.T) {
 		{"unknown indexer", unknown, 404, CodeNotFound, true},
 		{"no PeerID, escaped whole", badID, 400, CodeBadRequest, false},
 		{"bad limit", badLimit, 400, CodeBadRequest, false},
+		{"a path that is not there is not not found", noPath, 404, CodeNoSuchPath, false},
 		{"not a native is not not found", noTable, 404, CodeNotANative, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -178,12 +156,10 @@ func TestOtherServersAreToldFromANode(t *testing.T) {
 			defer web.Close()
 			c := newClient(t, web.URL)
 			_, status := c.Status(t.Context())
-			_, page := c.Indexers(t.Context(), "", 1)
+			_, page := c.Indexers(t.Context(), ports.Query{Limit: 1})
 			_, one := c.Indexer(t.Context(), "a")
-			var all error
-			for _, all = range c.All(t.Context()) {
-			}
-			for _, err := range []error{status, page, one, all} {
+			_, natives := c.Natives(t.Context())
+			for _, err := range []error{status, page, one, natives} {
 				if err == nil || !strings.Contains(err.Error(), tc.want) {
 					t.Errorf("got %v, want %s", err, tc.want)
 				}
@@ -199,17 +175,6 @@ func text(status int, body string) http.HandlerFunc {
 	}
 }
 
-func TestAllEndsAtAServerThatGoesInCircles(t *testing.T) {
-	web := httptest.NewServer(text(200, `{"indexers":[],"next":"a"}`))
-	defer web.Close()
-	var last error
-	for _, last = range newClient(t, web.URL).All(t.Context()) {
-	}
-	if last == nil || !strings.Contains(last.Error(), `next "a" does not follow "a"`) {
-		t.Errorf("got %v", last)
-	}
-}
-
 func TestBaseAddresses(t *testing.T) {
 	for base, want := range map[string]string{
 		"127.0.0.1:4180":             "http://127.0.0.1:4180",
@@ -219,7 +184,7 @@ func TestBaseAddresses(t *testing.T) {
 		"":                           "", "http://": "", "ftp://x": "", "http://x?y": "", "http://x#y": "", "a b": "", "1:2:3": "",
 		"127.0.0.1:0": "",
 	} {
-		c, err := NewClient(base)
+		c, err := NewClient(base, "")
 		switch {
 		case want == "" && err == nil:
 			t.Errorf("%q was taken", base)
@@ -230,7 +195,7 @@ func TestBaseAddresses(t *testing.T) {
 		}
 	}
 	s := start(t, testNode(nil))
-	web := httptest.NewServer(http.StripPrefix("/oc", routes(testNode(nil))))
+	web := httptest.NewServer(http.StripPrefix("/oc", routes(testNode(nil), nil)))
 	defer web.Close()
 	for _, base := range []string{"http://" + s.Addr() + "/", web.URL + "/oc"} {
 		if _, err := newClient(t, base).Status(t.Context()); err != nil {

@@ -14,14 +14,24 @@ type Status struct {
 	Modules       []string `json:"modules"`
 	UptimeSeconds int64    `json:"uptimeSeconds"`
 	// Live counts the live table, Known the known set; both 0 without native.
-	Live  int `json:"live"`
-	Known int `json:"known"`
+	Live      int             `json:"live"`
+	Known     int             `json:"known"`
+	Condition ports.Condition `json:"condition,omitempty"`
 }
 
 // Indexers is one page of /api/v1/indexers.
 type Indexers struct {
-	Indexers []Indexer    `json:"indexers"`
-	Next     ports.PeerID `json:"next"`
+	Indexers  []Indexer       `json:"indexers"`
+	Next      ports.PeerID    `json:"next"`
+	Condition ports.Condition `json:"condition,omitempty"`
+}
+
+// Answer is what a native says of one indexer.
+type Answer struct {
+	Indexer
+	// Proof is whose word this is: signed by the indexer, attested by a native, or bare.
+	Proof     string          `json:"proof"`
+	Condition ports.Condition `json:"condition,omitempty"`
 }
 
 // Indexer is a live indexer as a native shows it. Addr, Addrs and Meta are the
@@ -32,11 +42,36 @@ type Indexer struct {
 	Addrs  []string          `json:"addrs"`
 	Meta   map[string]string `json:"meta"`
 	State  ports.State       `json:"state"`
+	// Source is where the native has this from.
+	Source ports.Source `json:"source"`
 	// SeenAt is nil if Via did not say.
 	SeenAt    *time.Time `json:"seenAt"`
 	ExpiresAt time.Time  `json:"expiresAt"`
+	// LeftSeconds is how far off ExpiresAt was; unlike that, the same on every clock.
+	LeftSeconds float64 `json:"leftSeconds"`
 	// Via is the native that granted the lease, "" if the entry does not say.
 	Via ports.PeerID `json:"via"`
+}
+
+// NewAnswer makes the JSON form of a, whose slices and maps it shares.
+func NewAnswer(a ports.Answer) Answer {
+	return Answer{NewIndexer(a.Listed), a.Version().Rank.String(), a.Condition}
+}
+
+// Natives is the answer of /api/v1/natives.
+type Natives struct {
+	Natives []Native `json:"natives"`
+}
+
+// Native is another native that a native is connected to.
+type Native struct {
+	PeerID    ports.PeerID `json:"peerID"`
+	Addrs     []string     `json:"addrs"`
+	Following bool         `json:"following"`
+	// RoundTripSeconds is 0 if it did not answer.
+	RoundTripSeconds float64 `json:"roundTripSeconds"`
+	Live             int     `json:"live"`
+	LagSeconds       float64 `json:"lagSeconds"`
 }
 
 // Code names an error of the API. Codes are never renamed.
@@ -45,31 +80,43 @@ type Code string
 const (
 	CodeBadRequest       Code = "bad_request"
 	CodeNotFound         Code = "not_found"
+	CodeNoSuchPath       Code = "no_such_path"
 	CodeNotANative       Code = "not_a_native"
 	CodeMethodNotAllowed Code = "method_not_allowed"
 	CodeInternal         Code = "internal"
 	CodeNotReady         Code = "not_ready"
+	CodeBusy             Code = "busy"
+	CodeWarming          Code = "warming"
+	CodeNoAnswer         Code = "no_answer"
+	CodeUnauthorized     Code = "unauthorized"
+	CodeForbiddenHost    Code = "forbidden_host"
 )
 
 type errorBody struct {
-	Error struct {
-		Code    Code   `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
+	Error errorText `json:"error"`
 	// Modules is there for CodeNotReady: the reason of each module that is not.
 	Modules map[string]string `json:"modules,omitempty"`
+	// Condition is there for CodeNotFound.
+	Condition ports.Condition `json:"condition,omitempty"`
 }
 
-// toIndexer makes the JSON form of l, whose slices and maps it shares.
-func toIndexer(l ports.Listed) Indexer {
+type errorText struct {
+	Code    Code   `json:"code"`
+	Message string `json:"message"`
+}
+
+// NewIndexer makes the JSON form of l, whose slices and maps it shares.
+func NewIndexer(l ports.Listed) Indexer {
 	x := Indexer{
-		PeerID:    l.PeerID,
-		Addr:      l.Addr,
-		Addrs:     l.Addrs,
-		Meta:      l.Meta,
-		State:     l.State,
-		ExpiresAt: l.ExpiresAt.UTC(),
-		Via:       l.Native,
+		PeerID:      l.PeerID,
+		Addr:        l.Addr,
+		Addrs:       l.Addrs,
+		Meta:        l.Meta,
+		State:       l.State,
+		Source:      l.Source,
+		ExpiresAt:   l.ExpiresAt.UTC(),
+		LeftSeconds: left(l.Left),
+		Via:         l.Native,
 	}
 	if len(x.Addrs) == 0 {
 		x.Addrs = []string{l.Addr}
@@ -83,4 +130,59 @@ func toIndexer(l ports.Listed) Indexer {
 		x.SeenAt = &seen
 	}
 	return x
+}
+
+// listed is what x was made from.
+func (x Indexer) listed() ports.Listed {
+	l := ports.Listed{
+		Entry: ports.Entry{
+			PeerID: x.PeerID, Addr: x.Addr, Addrs: x.Addrs, Meta: x.Meta, Native: x.Via, ExpiresAt: x.ExpiresAt,
+		},
+		State: x.State, Source: x.Source, Left: seconds(x.LeftSeconds),
+	}
+	if x.SeenAt != nil {
+		l.SeenAt = *x.SeenAt
+	}
+	return l
+}
+
+// NewPage makes the JSON form of p.
+func NewPage(p ports.Page) Indexers {
+	body := Indexers{Indexers: make([]Indexer, len(p.Entries)), Next: p.Next, Condition: p.Condition}
+	for i, l := range p.Entries {
+		body.Indexers[i] = NewIndexer(l)
+	}
+	return body
+}
+
+// NewNatives makes the JSON form of natives.
+func NewNatives(natives []ports.NativeStatus) Natives {
+	body := Natives{Natives: make([]Native, len(natives))}
+	for i, n := range natives {
+		body.Natives[i] = Native{
+			PeerID: n.PeerID, Addrs: append([]string{}, n.Addrs...), Following: n.Following,
+			RoundTripSeconds: n.RoundTrip.Round(time.Microsecond).Seconds(),
+			Live:             n.Live,
+			LagSeconds:       n.Lag.Round(time.Microsecond).Seconds(),
+		}
+	}
+	return body
+}
+
+// left is what is left of a lease in seconds, to a millisecond: more than that is
+// gone before anybody reads it. What is listed has something left.
+func left(d time.Duration) float64 {
+	if d > 0 {
+		d = max(d.Round(time.Millisecond), time.Millisecond)
+	}
+	return d.Seconds()
+}
+
+// seconds is a number of seconds that a server wrote, which may be any.
+func seconds(s float64) time.Duration {
+	const most = 100 * 365 * 24 * time.Hour
+	if !(s > 0) {
+		return 0
+	}
+	return time.Duration(min(s, most.Seconds()) * float64(time.Second)).Round(time.Microsecond)
 }

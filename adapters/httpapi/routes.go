@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,35 +18,51 @@ import (
 )
 
 const (
-	// DefaultPage and MaxPage bound the indexers of one answer: a screen or two for
-	// people, and some megabytes at the very most for machines.
-	DefaultPage = 100
-	MaxPage     = 1000
+	healthPath     = "/healthz"
+	readyPath      = "/readyz"
+	statusPath     = "/api/v1/status"
+	indexersPath   = "/api/v1/indexers"
+	nativesPath    = "/api/v1/natives"
+	watchPath      = "/api/v1/watch"
+	prometheusPath = "/sd/prometheus"
+
+	// metaPrefix begins the parameters that filter by metadata.
+	metaPrefix = "meta."
 )
 
 const (
-	statusPath   = "/api/v1/status"
-	indexersPath = "/api/v1/indexers"
+	// lookUpTimeout bounds a look-up, which may go to the store: less than the client waits.
+	lookUpTimeout = 8 * time.Second
+	// nativesTimeout bounds asking all natives how they are: the port says 2 s at most.
+	nativesTimeout = 3 * time.Second
 )
 
-// routes returns the handler of all paths.
-func routes(n Node) http.Handler {
+// routes returns the handler of all paths. Watches end when closing is closed.
+func routes(n Node, closing <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/healthz", get(ok))
-	mux.Handle("/readyz", get(n.readyz))
+	mux.Handle(healthPath, get(ok))
+	mux.Handle(readyPath, get(n.readyz))
 	mux.Handle("/metrics", get(n.Metrics.ServeHTTP))
 	mux.Handle(statusPath, get(n.status))
 	mux.Handle(indexersPath, get(n.native(n.indexers)))
-	mux.Handle(indexersPath+"/{peerID}", get(n.native(n.indexer)))
+	mux.Handle(indexersPath+"/{peerID}", get(n.indexer))
+	mux.Handle(nativesPath, get(n.native(n.natives)))
+	mux.Handle(watchPath, get(n.native(n.watch(closing))))
+	mux.Handle(prometheusPath, get(n.native(n.prometheus)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, CodeNotFound,
-			"no such path: %q; there are /healthz, /readyz, /metrics, %s and %s", r.URL.Path, statusPath, indexersPath)
+		fail(w, http.StatusNotFound, CodeNoSuchPath, "no such path: %q; there are /healthz, /readyz, /metrics, %s", r.URL.Path,
+			strings.Join([]string{statusPath, indexersPath, nativesPath, watchPath}, ", ")+" and "+prometheusPath)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "no-store") // a lease is old news in a minute
-		w.Header().Set("X-Content-Type-Options", "nosniff")
+		stamp(w)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// stamp sets what every answer has.
+func stamp(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store") // a lease is old news in a minute
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 }
 
 // get lets GET and HEAD pass; net/http leaves out the body of a HEAD.
@@ -64,10 +82,12 @@ func (n Node) native(h http.HandlerFunc) http.HandlerFunc {
 	if n.Directory != nil {
 		return h
 	}
-	return func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotFound, CodeNotANative,
-			"this node runs without the native module and keeps no table; ask a native, or turn native on here")
-	}
+	return notANative
+}
+
+func notANative(w http.ResponseWriter, _ *http.Request) {
+	fail(w, http.StatusNotFound, CodeNotANative,
+		"this node runs without the native module and keeps no table; ask a native, or turn native on here")
 }
 
 func ok(w http.ResponseWriter, _ *http.Request) {
@@ -90,7 +110,7 @@ func (n Node) readyz(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusServiceUnavailable, body)
 }
 
-func (n Node) status(w http.ResponseWriter, _ *http.Request) {
+func (n Node) status(w http.ResponseWriter, r *http.Request) {
 	s := Status{
 		PeerID:        n.PeerID,
 		Addrs:         append([]string{}, n.Addrs()...),
@@ -99,60 +119,145 @@ func (n Node) status(w http.ResponseWriter, _ *http.Request) {
 	}
 	if n.Directory != nil {
 		s.Live, s.Known = n.Directory.Counts()
+		if page, err := n.Directory.List(r.Context(), ports.Query{Limit: 1}); err == nil {
+			s.Condition = page.Condition
+		}
 	}
 	write(w, http.StatusOK, s)
 }
 
 func (n Node) indexers(w http.ResponseWriter, r *http.Request) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	q, err := n.query(r.URL.RawQuery)
 	if err != nil {
-		fail(w, http.StatusBadRequest, CodeBadRequest, "query: %v", err)
+		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
-	limit := DefaultPage
-	if s := query.Get("limit"); s != "" {
-		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > MaxPage {
-			fail(w, http.StatusBadRequest, CodeBadRequest, "limit %q: want a number from 1 to %d", s, MaxPage)
-			return
-		}
+	page, err := n.Directory.List(r.Context(), q)
+	if err != nil {
+		failWith(w, err)
+		return
 	}
-	var after ports.PeerID
-	if s := query.Get("after"); s != "" {
-		if after, err = n.ParsePeerID(s); err != nil {
-			fail(w, http.StatusBadRequest, CodeBadRequest, "after %q: want a PeerID, such as next of the page before: %v", s, err)
-			return
-		}
-	}
-	page, next := n.Directory.Page(after, limit)
-	body := Indexers{Indexers: make([]Indexer, len(page)), Next: next}
-	for i, l := range page {
-		body.Indexers[i] = toIndexer(l)
-	}
-	write(w, http.StatusOK, body)
+	write(w, http.StatusOK, NewPage(page))
 }
 
+// query reads the parameters of a list.
+func (n Node) query(raw string) (q ports.Query, err error) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return q, fmt.Errorf("query: %w", err)
+	}
+	q.Limit = ports.DefaultPage
+	if s := values.Get("limit"); s != "" {
+		if q.Limit, err = strconv.Atoi(s); err != nil || q.Limit < 1 || q.Limit > ports.MaxPage {
+			return q, fmt.Errorf("limit %q: want a number from 1 to %d", s, ports.MaxPage)
+		}
+	}
+	if s := values.Get("after"); s != "" {
+		if q.After, err = n.ParsePeerID(s); err != nil {
+			return q, fmt.Errorf("after %q: want a PeerID, such as next of the page before: %w", s, err)
+		}
+	}
+	q.Meta, err = filter(values)
+	return q, err
+}
+
+// filter reads the parameters meta.<name>=<value>, nil if there are none.
+func filter(values url.Values) (map[string]string, error) {
+	var meta map[string]string
+	for _, key := range slices.Sorted(maps.Keys(values)) { // of several mistakes, always the same one
+		name, ok := strings.CutPrefix(key, metaPrefix)
+		if !ok {
+			continue
+		}
+		if name == "" {
+			return nil, fmt.Errorf("%q: want %s<name>=<value>, such as %szone=eu-1", key, metaPrefix, metaPrefix)
+		}
+		wanted := values[key]
+		for _, value := range wanted[1:] {
+			if value != wanted[0] {
+				return nil, fmt.Errorf("%s is %q and %q: nobody has both", key, wanted[0], value)
+			}
+		}
+		if meta == nil {
+			meta = make(map[string]string)
+		}
+		meta[name] = wanted[0]
+	}
+	return meta, nil
+}
+
+// indexer answers from the native's table and the store, or without native as others
+// and the store do.
 func (n Node) indexer(w http.ResponseWriter, r *http.Request) {
+	if n.Directory == nil && n.Finder == nil {
+		notANative(w, r)
+		return
+	}
 	s := r.PathValue("peerID")
 	id, err := n.ParsePeerID(s)
 	if err != nil {
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%q: want a PeerID, such as 12D3KooW…: %v", s, err)
 		return
 	}
-	l, found := n.Directory.Get(id)
-	if !found {
-		fail(w, http.StatusNotFound, CodeNotFound, "no live indexer %s", id)
+	// The deadline of reading a request, which has been read, would end the look-up. One
+	// that cannot be set is that of a connection which has gone, or of a test.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(writeTimeout))
+	ctx, cancel := context.WithTimeout(r.Context(), lookUpTimeout)
+	defer cancel()
+	var answer ports.Answer
+	if n.Directory != nil {
+		answer, err = n.Directory.LookUp(ctx, n.PeerID, id)
+	} else {
+		answer, err = n.Finder.LookUp(ctx, id)
+		if _, refused := errors.AsType[*ports.Refusal](err); err != nil && !refused && !errors.Is(err, ports.ErrNotFound) {
+			fail(w, http.StatusServiceUnavailable, CodeNoAnswer, "%v", err)
+			return
+		}
+	}
+	switch {
+	case errors.Is(err, ports.ErrNotFound):
+		body := newError(CodeNotFound, fmt.Sprintf("no live indexer %s", id))
+		body.Condition = answer.Condition
+		write(w, http.StatusNotFound, body)
+	case err != nil:
+		failWith(w, err)
+	default:
+		write(w, http.StatusOK, NewAnswer(answer))
+	}
+}
+
+func (n Node) natives(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), nativesTimeout)
+	defer cancel()
+	natives, err := n.Directory.Natives(ctx)
+	if err != nil {
+		failWith(w, err)
 		return
 	}
-	write(w, http.StatusOK, toIndexer(l))
+	write(w, http.StatusOK, NewNatives(natives))
+}
+
+// failWith answers with the error of a native.
+func failWith(w http.ResponseWriter, err error) {
+	refusal, refused := errors.AsType[*ports.Refusal](err)
+	switch {
+	case refused && refusal.Code == ports.CodeBusy:
+		fail(w, http.StatusServiceUnavailable, CodeBusy, "%s", refusal.Message)
+	case refused:
+		fail(w, http.StatusBadRequest, CodeBadRequest, "%s", refusal.Message)
+	case errors.Is(err, context.DeadlineExceeded):
+		fail(w, http.StatusServiceUnavailable, CodeNoAnswer, "no answer in time; try again later")
+	default:
+		fail(w, http.StatusInternalServerError, CodeInternal, "%v", err)
+	}
 }
 
 func fail(w http.ResponseWriter, status int, code Code, format string, args ...any) {
 	write(w, status, newError(code, fmt.Sprintf(format, args...)))
 }
 
-func newError(code Code, message string) (body errorBody) {
-	body.Error.Code, body.Error.Message = code, message
-	return body
+func newError(code Code, message string) errorBody {
+	return errorBody{Error: errorText{code, message}}
 }
 
 // write encodes the whole body before the first byte leaves, so that an answer

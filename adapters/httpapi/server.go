@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,17 +23,21 @@ const (
 	// to its end: requests are a line and a few headers.
 	readTimeout = 5 * time.Second
 	// writeTimeout bounds the handler and its answer: a full page of a few megabytes
-	// over a slow line, or a scrape.
+	// over a slow line, or a scrape. What is longer sets deadlines of its own.
 	writeTimeout = 30 * time.Second
 	// idleTimeout is how long a kept connection may wait for its next request: longer
 	// than the minute of a usual scrape interval.
 	idleTimeout = 90 * time.Second
-	// maxHeaderBytes is a proxy's forwarding headers with room to spare.
-	maxHeaderBytes = 16 << 10
+	// maxHeaderBytes is a proxy's forwarding headers and a token with room to spare, and
+	// headerSlop what net/http reads of headers beyond what it is told.
+	maxHeaderBytes, headerSlop = 16 << 10, 4 << 10
 	// maxConns bounds the connections at once: many scrapers and probes, and a fraction of
 	// the open files that the libp2p host leaves to all else. One more waits for a place,
 	// at most idleTimeout.
 	maxConns = 256
+	// maxWatches bounds the watches among them, each of which keeps its connection for as
+	// long as it likes: half, so that the others find a place.
+	maxWatches = maxConns / 2
 	// drainTimeout is how long Close waits for running requests before it cuts them: a
 	// clean stop is to be seen by others within 2 s.
 	drainTimeout = time.Second
@@ -42,27 +47,48 @@ const (
 type Config struct {
 	// Listen is host:port; port 0 takes a free one. The key is http.listen.
 	Listen string
+	// Token is what every request but a probe's must bring, as ReadToken reads it; "" for
+	// none, on loopback alone. The key is http.token.
+	Token string
+	// Hosts are the names that the node goes by, beside those of loopback, that of Listen
+	// and its own addresses. The key is http.hosts.
+	Hosts []string
 }
 
 // DefaultConfig binds loopback alone: what the API tells is nobody else's affair
 // unless the operator says so.
 func DefaultConfig() Config { return Config{Listen: "127.0.0.1:4180"} }
 
-// Validate checks the form of Listen; whether it can be bound shows in Start.
+// Validate checks each field, and that there is a token where there must be one; whether
+// Listen can be bound shows in Start.
 func (c Config) Validate() error {
-	_, port, err := net.SplitHostPort(c.Listen)
+	wrong := []error{CheckListen(c.Listen)}
+	if c.Token == "" && BeyondLoopback(c.Listen) {
+		wrong = append(wrong, NoToken(c.Listen))
+	}
+	for _, host := range c.Hosts {
+		if err := CheckHost(host); err != nil {
+			wrong = append(wrong, fmt.Errorf("http.hosts: %w", err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// CheckListen returns what is wrong with the form of http.listen.
+func CheckListen(listen string) error {
+	_, port, err := net.SplitHostPort(listen)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
 		return fmt.Errorf("http.listen %q: want host:port with a port from 0 to 65535, such as %s",
-			c.Listen, DefaultConfig().Listen)
+			listen, DefaultConfig().Listen)
 	}
 	return nil
 }
 
-// Node is what the server shows. The functions and the Directory are called
-// concurrently, for as long as the server runs, and must not block.
+// Node is what the server shows. All of it is called concurrently, for as long as the
+// server runs, and the functions must not block.
 type Node struct {
 	PeerID  ports.PeerID
 	Modules []string
@@ -77,29 +103,36 @@ type Node struct {
 	ParsePeerID func(string) (ports.PeerID, error)
 	// Directory is nil on a node that is not a native.
 	Directory Directory
+	// Finder answers for one indexer on a node that is not a native; may be nil.
+	Finder Finder
 }
 
-// Directory is a native's live table, to be read. The entries it returns are
-// shared and not modified.
+// Directory is the part of a ports.Native that only reads, and how much there is of it.
+// Who asks over HTTP asks in the node's own name.
 type Directory interface {
-	// Get returns the live entry of id.
-	Get(id ports.PeerID) (ports.Listed, bool)
-	// Page returns up to limit live entries that follow after, sorted by PeerID, and
-	// the after of the next page, "" if this is the last.
-	Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID)
-	// Counts returns the sizes of the live table and the known set.
+	LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error)
+	List(ctx context.Context, q ports.Query) (ports.Page, error)
+	Natives(ctx context.Context) ([]ports.NativeStatus, error)
+	Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
+	// Counts returns the sizes of the live table and the known set. It does not block.
 	Counts() (live, known int)
+}
+
+// Finder looks up an indexer where no native is needed, as Directory does.
+type Finder interface {
+	LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error)
 }
 
 // Server serves the API. Start returns before Addr and Close are called; Close is
 // not called concurrently.
 type Server struct {
-	listen string
-	http   http.Server
-	addr   string
-	failed chan error
-	served chan struct{}  // nil before Start, closed when serving ended
-	conns  sync.WaitGroup // goroutines of open connections
+	listen  string
+	http    http.Server
+	addr    string
+	failed  chan error
+	served  chan struct{} // nil before Start, closed when serving ended
+	closing func()
+	conns   sync.WaitGroup // goroutines of open connections
 }
 
 // New returns a server that does not listen yet. What net/http has to say about
@@ -111,14 +144,18 @@ func New(cfg Config, node Node, log *slog.Logger) (*Server, error) {
 	if node.Addrs == nil || node.Ready == nil || node.Metrics == nil || node.ParsePeerID == nil {
 		return nil, errors.New("httpapi: Node needs Addrs, Ready, Metrics and ParsePeerID")
 	}
-	s := &Server{listen: cfg.Listen, failed: make(chan error, 1)}
+	closing := make(chan struct{})
+	s := &Server{
+		listen: cfg.Listen, failed: make(chan error, 1),
+		closing: sync.OnceFunc(func() { close(closing) }),
+	}
 	s.http = http.Server{
-		Handler:           routes(node),
+		Handler:           guard(cfg, routes(node, closing)),
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+		MaxHeaderBytes:    maxHeaderBytes - headerSlop,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnState:         s.track,
 	}
@@ -144,6 +181,11 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return s.bindError(err)
 	}
+	s.serve(l)
+	return nil
+}
+
+func (s *Server) serve(l net.Listener) {
 	s.addr = l.Addr().String()
 	s.served = make(chan struct{})
 	go func() {
@@ -152,7 +194,6 @@ func (s *Server) Start(ctx context.Context) error {
 			s.failed <- fmt.Errorf("http at %s: %w", l.Addr(), err)
 		}
 	}()
-	return nil
 }
 
 func (s *Server) bindError(err error) error {
@@ -176,15 +217,16 @@ func (s *Server) Addr() string { return s.addr }
 // Failed receives one error if serving ends in any other way than by Close.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Close stops listening, lets running requests end for up to a second or until ctx
-// ends, cuts the others, and returns when the last goroutine has. It may be called
-// again, and without Start.
+// Close stops listening, ends the watches, lets running requests end for up to a second
+// or until ctx ends, cuts the others, and returns when the last goroutine has. It may be
+// called again, and without Start.
 func (s *Server) Close(ctx context.Context) {
 	if s.served == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
+	s.closing()
 	// Both errors would say only that some connection was cut or closed twice.
 	_ = s.http.Shutdown(ctx)
 	<-s.served

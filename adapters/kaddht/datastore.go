@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// maxStoredBytes bounds what others can make this node hold: a million records
+	// DefaultMaxBytes bounds what others can make this node hold: a million records
 	// of one address at 450 B each, which is the largest network the contract speaks of.
-	maxStoredBytes = 512 << 20
+	DefaultMaxBytes = 512 << 20
 	// recordOverhead is what Go's map takes for one record besides its bytes.
 	recordOverhead = 80
 )
@@ -29,6 +29,8 @@ type datastore struct {
 	mu      sync.RWMutex
 	records map[ds.Key][]byte
 	bytes   int
+	// displaced counts the records that gave way to others.
+	displaced int
 }
 
 var _ ds.Batching = (*datastore)(nil)
@@ -54,6 +56,7 @@ func (d *datastore) Put(_ context.Context, key ds.Key, rec []byte) error {
 			break
 		}
 		d.remove(victim)
+		d.displaced++
 	}
 	d.records[key] = rec
 	return nil
@@ -82,6 +85,12 @@ func (d *datastore) len() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return len(d.records)
+}
+
+func (d *datastore) gaveWay() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.displaced
 }
 
 // Get implements ds.Read.

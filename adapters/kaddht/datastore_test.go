@@ -30,6 +30,9 @@ func TestDatastoreIsBounded(t *testing.T) {
 	if n := d.len(); n < limit/300 || n > limit/100 {
 		t.Errorf("%d records are held in %d bytes", n, limit)
 	}
+	if d.gaveWay() != records-d.len() {
+		t.Errorf("%d records gave way, and %d of %d are held", d.gaveWay(), d.len(), records)
+	}
 	for key := range d.records {
 		if err := d.Delete(t.Context(), key); err != nil {
 			t.Fatal(err)
@@ -43,7 +46,7 @@ func TestDatastoreIsBounded(t *testing.T) {
 // TestDatastoreDecides puts as the DHT and the Store would if both looked before
 // either wrote.
 func TestDatastoreDecides(t *testing.T) {
-	d := newDatastore(maxStoredBytes, validator{accept: rule}.keeps)
+	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keeps)
 	e := entryFor(t)
 	older := e
 	older.ExpiresAt = e.ExpiresAt.Add(-1)
@@ -67,7 +70,7 @@ func TestDatastoreDecides(t *testing.T) {
 }
 
 func TestDatastoreReads(t *testing.T) {
-	d := newDatastore(maxStoredBytes, never)
+	d := newDatastore(DefaultMaxBytes, never)
 	key := ds.NewKey("/indexer/a")
 	if _, err := d.Get(t.Context(), key); !errors.Is(err, ds.ErrNotFound) {
 		t.Errorf("get of nothing: %v", err)

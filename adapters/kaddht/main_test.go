@@ -18,13 +18,16 @@ func TestMain(m *testing.M) {
 }
 
 // newStore joins h, as a server under the rule accept.
-func newStore(t testing.TB, h host.Host, accept func(ports.Entry) error) *Store {
+func newStore(t testing.TB, h host.Host, accept func(*ports.Entry) error) *Store {
 	t.Helper()
 	return newStoreOf(t, h, Config{Server: true, Accept: accept, TTL: porttest.TTL})
 }
 
 func newStoreOf(t testing.TB, h host.Host, cfg Config) *Store {
 	t.Helper()
+	if cfg.Read == nil {
+		cfg.Read = unread
+	}
 	s, err := New(h, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -37,8 +40,11 @@ func newStoreOf(t testing.TB, h host.Host, cfg Config) *Store {
 	return s
 }
 
+// unread is who cannot read proofs: all entries are bare.
+func unread(*ports.Entry) error { return nil }
+
 // rule is the contract's rule about time.
-func rule(e ports.Entry) error {
+func rule(e *ports.Entry) error {
 	switch left := time.Until(e.ExpiresAt); {
 	case left <= 0:
 		return errors.New("expired")
@@ -58,7 +64,7 @@ func entryFor(t testing.TB) ports.Entry {
 }
 
 func TestStore(t *testing.T) {
-	porttest.Store(t, func(t *testing.T, accept func(ports.Entry) error) func() porttest.ClosableStore {
+	porttest.Store(t, func(t *testing.T, accept func(*ports.Entry) error) func() porttest.ClosableStore {
 		var stores []*Store
 		return func() porttest.ClosableStore {
 			s := newStore(t, hosttest.New(t), accept)

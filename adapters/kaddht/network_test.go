@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	ds "github.com/ipfs/go-datastore"
@@ -15,9 +14,12 @@ import (
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	record "github.com/libp2p/go-libp2p-record"
+	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-msgio/pbio"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
@@ -171,18 +173,18 @@ func TestHostileRecords(t *testing.T) {
 				t.Error("a node holds it")
 			}
 			plant(t, loot, key, value)
-			if got, err := a.Get(t.Context(), e.PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+			if got, err := a.Get(t.Context(), e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 				t.Errorf("got %+v, %v from the hostile node", got, err)
 			}
 			plantPast(t, a, key, value)
-			if got, err := a.Get(t.Context(), e.PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+			if got, err := a.Get(t.Context(), e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 				t.Errorf("got %+v, %v from the node's own records", got, err)
 			}
 			if replicas, err := a.Put(t.Context(), e); replicas < 1 || err != nil {
 				t.Errorf("an honest put afterwards: %d replicas, error %v", replicas, err)
 			}
 			for _, s := range []*Store{a, b} {
-				if got, err := s.Get(t.Context(), e.PeerID, time.Time{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
+				if got, err := s.Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
 					t.Errorf("got %+v, %v; want the honest entry", got, err)
 				}
 			}
@@ -266,7 +268,7 @@ func TestHungPeer(t *testing.T) {
 		t.Error("the healthy node holds nothing")
 	}
 	within("a get of nothing", deadline+slack, func(ctx context.Context) {
-		if got, err := b.Get(ctx, entryFor(t).PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+		if got, err := b.Get(ctx, entryFor(t).PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("got %+v, %v; want ErrNotFound", got, err)
 		}
 	})
@@ -275,7 +277,7 @@ func TestHungPeer(t *testing.T) {
 	only := entryFor(t)
 	plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
 	within("a get of what the healthy node holds", deadline/2, func(ctx context.Context) {
-		if got, err := a.Get(ctx, only.PeerID, time.Time{}); err != nil || got.PeerID != only.PeerID {
+		if got, err := a.Get(ctx, only.PeerID, ports.Version{}); err != nil || got.PeerID != only.PeerID {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -290,7 +292,7 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 		done <- struct{}{}
 	}()
 	go func() {
-		_, _ = a.Get(context.Background(), entryFor(t).PeerID, time.Time{})
+		_, _ = a.Get(context.Background(), entryFor(t).PeerID, ports.Version{})
 		done <- struct{}{}
 	}()
 	porttest.Eventually(t, "the hung node is asked", func() bool { return asked.Load() > 0 })
@@ -326,30 +328,152 @@ func pairInBubble(t *testing.T) (a, b *Store) {
 
 // TestRecordsAreForgotten waits in fake time until the library has swept.
 func TestRecordsAreForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		a, b := pairInBubble(t)
 		e := entryFor(t)
 		if replicas, err := a.Put(t.Context(), e); replicas != 1 || err != nil {
 			t.Fatalf("put: %d replicas, error %v", replicas, err)
 		}
 		time.Sleep(time.Until(e.ExpiresAt) - time.Nanosecond)
-		if _, err := b.Get(t.Context(), e.PeerID, time.Time{}); err != nil {
+		if _, err := b.Get(t.Context(), e.PeerID, ports.Version{}); err != nil {
 			t.Errorf("the instant before the deadline: %v", err)
 		}
 		time.Sleep(time.Nanosecond)
-		if _, err := b.Get(t.Context(), e.PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+		if _, err := b.Get(t.Context(), e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("at the deadline: %v", err)
 		}
-		time.Sleep(2 * (porttest.TTL + ports.ClockAllowance))
+		time.Sleep(2 * (ports.RecordLife + ports.ClockAllowance))
 		if a.Records()+b.Records() != 0 {
 			t.Errorf("%d and %d records are still held", a.Records(), b.Records())
 		}
 	})
 }
 
+// bareServer makes h a server of the DHT that answers a get with value, that much later.
+func bareServer(h host.Host, value []byte, after time.Duration) {
+	h.SetStreamHandler(kadProtocol, func(stream network.Stream) {
+		defer stream.Close()
+		r, w := pbio.NewDelimitedReader(stream, network.MessageSizeMax), pbio.NewDelimitedWriter(stream)
+		for {
+			var asked pb.Message
+			if r.ReadMsg(&asked) != nil {
+				return
+			}
+			answer := &pb.Message{Type: asked.GetType(), Key: asked.GetKey()}
+			if asked.GetType() == pb.Message_GET_VALUE { // and to a put it answers without a record
+				time.Sleep(after)
+				answer.Record = record.MakePutRecord(string(asked.GetKey()), value)
+			}
+			if w.WriteMsg(answer) != nil {
+				return
+			}
+		}
+	})
+}
+
+// TestAServerThatAnswersAPutWithoutARecord would end the process if the library saw it.
+func TestAServerThatAnswersAPutWithoutARecord(t *testing.T) {
+	honest, bad := newStore(t, hosttest.New(t), rule), hosttest.New(t)
+	s := newStore(t, hosttest.New(t), rule)
+	e := entryFor(t)
+	bareServer(bad, valueOf(t, e), 0)
+	hosttest.Connect(t, s.host, honest.host)
+	hosttest.Connect(t, s.host, bad)
+	hosttest.Connect(t, honest.host, bad)
+	porttest.Eventually(t, "both are known", func() bool { return s.Peers() == 2 && honest.Peers() == 2 })
+	for range 3 {
+		e.ExpiresAt = e.ExpiresAt.Add(time.Second)
+		if replicas, err := s.Put(t.Context(), e); replicas != 1 || err != nil {
+			t.Errorf("put: %d replicas, error %v; want 1, at the honest server", replicas, err)
+		}
+		// The library puts what it found to whoever has something older.
+		if got, err := client(t, s.host, bad).Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+}
+
+func TestRecordsInAnswers(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		message *pb.Message
+		raw     []byte
+		put     bool
+		has     bool
+	}{
+		{name: "nothing", put: true},
+		{name: "a put", message: &pb.Message{Type: pb.Message_PUT_VALUE, Key: []byte("k"), Record: record.MakePutRecord("k", []byte("v"))}, put: true, has: true},
+		{name: "a put without a record", message: &pb.Message{Type: pb.Message_PUT_VALUE, Key: []byte("k")}, put: true},
+		{name: "a get without a record", message: &pb.Message{Type: pb.Message_GET_VALUE, Key: []byte("k")}},
+		{name: "an empty record", message: &pb.Message{Type: pb.Message_GET_VALUE, Record: &recpb.Record{}}, has: true},
+		{name: "a record that is a number", raw: []byte{8, 0, 3 << 3, 1}, put: true},
+		{name: "a record that is cut off", raw: []byte{8, 0, 3<<3 | 2, 100}, put: true},
+		{name: "garbage", raw: []byte{0xff, 0xff, 0xff}, put: true},
+	} {
+		raw := test.raw
+		if test.message != nil {
+			var err error
+			if raw, err = proto.Marshal(test.message); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := isPut(raw); got != test.put {
+			t.Errorf("%s: a put: %v", test.name, got)
+		}
+		if got := hasRecord(raw); got != test.has {
+			t.Errorf("%s: with a record: %v", test.name, got)
+		}
+	}
+}
+
+// TestTheFirstAnswerIsNotTheLastWord has one server answer at once with an old entry, one
+// a little later with what has replaced it, and one that never answers.
+func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		newer func(ports.Entry) ports.Entry
+	}{
+		{"a later entry", func(e ports.Entry) ports.Entry { e.ExpiresAt = e.ExpiresAt.Add(time.Second); return e }},
+		{"a leave", leaveOf},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				hosts := hosttest.Simulate(t, 5)
+				old := entryFor(t)
+				newer := test.newer(old)
+				bareServer(hosts[1], valueOf(t, old), 0)
+				bareServer(hosts[2], valueOf(t, newer), secondThoughts/2)
+				bareServer(hosts[3], nil, 2*operationTimeout) // to which it is as good as never
+				for i, server := range []bool{true, false} {
+					s := newStoreOf(t, hosts[4*i], Config{Server: server, Accept: rule, TTL: porttest.TTL})
+					for _, h := range hosts[1:4] {
+						hosttest.Connect(t, s.host, h)
+					}
+					time.Sleep(time.Second)
+					if s.Peers() < 3 {
+						t.Fatalf("it knows %d servers", s.Peers())
+					}
+					start := time.Now()
+					got, err := s.Get(t.Context(), old.PeerID, ports.Version{})
+					if err != nil || got.Left != newer.Left || !got.ExpiresAt.Equal(newer.ExpiresAt) {
+						t.Errorf("got %+v, %v; want %+v", got, err, newer)
+					}
+					if took := time.Since(start); took > 2*secondThoughts {
+						t.Errorf("it took %v", took)
+					}
+					if kept := s.Records() > 0; kept != server {
+						t.Errorf("what was got is kept: %v, by a server: %v", kept, server)
+					}
+				}
+				time.Sleep(2 * operationTimeout) // until the last has answered
+			})
+		})
+	}
+}
+
 // TestPatientCaller gives no deadline to a put and a get that a hung peer holds up.
 func TestPatientCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		a, b := pairInBubble(t)
 		hang(t, b)
 		start := time.Now()
@@ -360,7 +484,7 @@ func TestPatientCaller(t *testing.T) {
 			t.Errorf("put took %v; at most %v are allowed", took, operationTimeout)
 		}
 		start = time.Now()
-		if got, err := a.Get(context.Background(), hosttest.PeerID(t), time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+		if got, err := a.Get(context.Background(), hosttest.PeerID(t), ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("got %+v, %v; want ErrNotFound", got, err)
 		}
 		if took := time.Since(start); took > operationTimeout {

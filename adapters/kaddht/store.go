@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
@@ -34,6 +35,11 @@ const (
 	// operationTimeout bounds a Put or Get whose caller is more patient: the time that
 	// the library waits for one peer's answer.
 	operationTimeout = 10 * time.Second
+	// secondThoughts is how long a Get whose first answer is there waits for a better one:
+	// a node that was away still holds what its peers have replaced, and undoes a leave if
+	// it happens to answer first. It is two round trips around the world, and a look-up's
+	// nodes are asked side by side; a peer that hangs longer costs no more than this.
+	secondThoughts = 200 * time.Millisecond
 )
 
 var errClosed = errors.New("the store is closed")
@@ -52,10 +58,24 @@ type Config struct {
 	// Accept is the rule of the contract: nil, or why an entry may be neither stored
 	// nor returned (expired, too far in the future, an address nobody could dial). It
 	// knows the time by itself, must not block, and is called concurrently.
-	Accept func(ports.Entry) error
-	// TTL is how long an entry lives. Records older than TTL + ports.ClockAllowance
-	// are forgotten: by then whatever was acceptable has expired.
+	Accept func(*ports.Entry) error
+	// Read reads the claim of an entry's proof, without checking it.
+	Read func(*ports.Entry) error
+	// TTL is how long an entry lives. Records older than that, or than ports.RecordLife if
+	// that is longer, and ports.ClockAllowance are forgotten: by then whatever was acceptable
+	// has ended.
 	TTL time.Duration
+	// Natives are the peers that this node puts to and gets from, and that may store here
+	// and be in the routing table; Readers are those that may ask besides. Both are called
+	// concurrently and each time anew, and must not block; nil is everybody. Whoever changes
+	// Natives calls Revise.
+	Natives, Readers func(ports.PeerID) bool
+	// MaxBytes bounds the memory of the records that this node holds; 0 is DefaultMaxBytes.
+	// When it is full, any record gives way to a new one.
+	MaxBytes int
+	// Metrics takes the Store's metrics and the library's; nil for none. It must be the
+	// registerer of this Store alone. The library has one set of metrics a process.
+	Metrics prometheus.Registerer
 	// Log gets what goes wrong between this node and the network, at debug level; the
 	// library has its own logger. nil logs nothing.
 	Log *slog.Logger
@@ -70,8 +90,8 @@ func (c Config) Validate() error {
 	if c.Prefix == dht.DefaultPrefix {
 		errs = append(errs, fmt.Errorf("prefix %q is the public IPFS network's: choose one of your own, as %q", c.Prefix, DefaultPrefix))
 	}
-	if c.Accept == nil {
-		errs = append(errs, errors.New("accept: a rule is needed"))
+	if c.Accept == nil || c.Read == nil {
+		errs = append(errs, errors.New("accept, read: rules are needed"))
 	}
 	if c.TTL <= 0 {
 		errs = append(errs, fmt.Errorf("ttl %v: must be more than 0", c.TTL))
@@ -83,15 +103,21 @@ func (c Config) Validate() error {
 type Store struct {
 	host      host.Host
 	protocol  protocol.ID
+	server    bool
 	validator validator
+	gate      *gate
 	dht       *dht.IpfsDHT
 	messenger *pb.ProtocolMessenger
 	data      *datastore
+	provided  *providers
 	// local reads and writes this node's own records without asking the network.
-	local  *records.ValueStore
-	log    *slog.Logger
-	joined chan struct{}
-	watch  sync.Once
+	local *records.ValueStore
+	log   *slog.Logger
+	// natives is what natives provide. joined and met are both told of who joins: the one
+	// for Joined, the other for Advertise.
+	natives     string
+	joined, met chan struct{}
+	watch       sync.Once
 
 	// closing ends with Close, and with it whatever runs.
 	closing context.Context
@@ -114,9 +140,13 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	s := &Store{
 		host:      h,
 		protocol:  Protocol(prefix),
-		validator: validator{accept: cfg.Accept},
+		server:    cfg.Server,
+		validator: validator{accept: cfg.Accept, read: cfg.Read},
+		gate:      newGate(cfg.Natives, cfg.Readers),
 		log:       cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		natives:   nativesNamespace(prefix),
 		joined:    make(chan struct{}, 1),
+		met:       make(chan struct{}, 1),
 	}
 	s.closing, s.cancel = context.WithCancel(context.Background())
 
@@ -125,12 +155,18 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		mode = dht.ModeServer
 	}
 	values := record.NamespacedValidator{namespace: s.validator}
-	maxAge := cfg.TTL + ports.ClockAllowance
-	s.data = newDatastore(maxStoredBytes, s.validator.keeps)
+	maxAge := max(cfg.TTL, ports.RecordLife) + ports.ClockAllowance
+	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keeps)
 	s.local = records.NewValueStore(s.data, values, maxAge)
 
-	var err error
-	s.dht, err = dht.New(h,
+	var err, cacheErr error
+	s.provided, err = newProviders(s.natives)
+	cache, cacheErr := newUncached()
+	if err := errors.Join(err, cacheErr); err != nil {
+		s.cancel()
+		return nil, fmt.Errorf("join the dht %s: %w", s.protocol, err)
+	}
+	s.dht, err = dht.New(guardedHost{h, s.gate},
 		dht.ProtocolPrefix(prefix),
 		dht.Mode(mode), // never auto: on a private network nobody would become a server
 		dht.BucketSize(replicas),
@@ -139,7 +175,16 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		dht.MaxRecordAge(maxAge),
 		dht.ValueGCInterval(maxAge),
 		dht.RoutingTableFilter(s.admit),
-		dht.DisableProviders(), // nothing here needs them, and they are memory for strangers
+		// Those that others tell of become part of the table without being asked about there.
+		dht.QueryFilter(func(_ any, told peer.AddrInfo) bool { return s.gate.native(told.ID) }),
+		dht.ProviderDatastore(s.provided),
+		dht.ProviderManagerOpts(
+			records.Cache(cache),
+			records.ProvideValidity(provideFor),
+			records.ProviderAddrTTL(provideFor),
+			records.CleanupInterval(provideFor),
+		),
+		dht.AddressFilter(fewAddrs),
 	)
 	if err != nil {
 		s.cancel()
@@ -148,14 +193,22 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	if s.messenger, err = pb.NewProtocolMessenger(s.dht.MessageSender()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if cfg.Metrics != nil {
+		if err := s.register(cfg.Metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("metrics of the dht: %w", err), s.Close())
+		}
+	}
 	return s, nil
 }
 
-// admit admits every peer to the routing table. It is asked about each that
+// admit admits the natives to the routing table. It is asked about each peer that
 // identified itself, before the first one is added and whenever one comes back,
 // which makes it the one place to hook up Joined: the table's own callback may not
 // be changed once the table is in use.
 func (s *Store) admit(d any, p peer.ID) bool {
+	if !s.gate.native(p) {
+		return false
+	}
 	table := d.(*dht.IpfsDHT).RoutingTable()
 	s.watch.Do(func() {
 		added := table.PeerAdded
@@ -171,14 +224,27 @@ func (s *Store) admit(d any, p peer.ID) bool {
 }
 
 func (s *Store) signal() {
-	select {
-	case s.joined <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{s.joined, s.met} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // Joined implements ports.Store.
 func (s *Store) Joined() <-chan struct{} { return s.joined }
+
+// Revise has a change of Config.Natives take effect on the routing table. Those that are
+// natives now are admitted when they identify themselves next.
+func (s *Store) Revise() {
+	table := s.dht.RoutingTable()
+	for _, p := range table.ListPeers() {
+		if !s.gate.native(p) {
+			table.RemovePeer(p)
+		}
+	}
+}
 
 // Peers returns the size of the routing table: how many servers this node knows
 // and could put to.
@@ -245,7 +311,7 @@ func (s *Store) nearest(ctx context.Context, key string) []peer.ID {
 }
 
 // Get implements ports.Store.
-func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
 		return ports.Entry{}, err
@@ -263,22 +329,36 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan time.Time) (
 	if err != nil {
 		return ports.Entry{}, fmt.Errorf("get %s: %w", id, err)
 	}
+	patience := time.AfterFunc(operationTimeout, stop)
+	defer patience.Stop()
+	var best ports.Entry
+	var bestValue []byte
 	for value := range values {
-		if e, ok := s.newer(key, value, newerThan); ok {
-			stop() // the first will do
-			for range values {
-			}
-			// The next look-up, ours or another's, finds it here. It has been judged already,
-			// and a newer one that came meanwhile stays.
-			_ = s.local.Put(ctx, key, record.MakePutRecord(key, value))
-			return e, nil
+		e, ok := s.newer(key, value, newerThan)
+		if !ok {
+			continue
+		}
+		if bestValue == nil {
+			patience.Reset(secondThoughts)
+		}
+		if bestValue == nil || wire.Beats(e.Version(), value, best.Version(), bestValue) {
+			best, bestValue = e, value
 		}
 	}
-	return ports.Entry{}, ports.ErrNotFound
+	if bestValue == nil {
+		return ports.Entry{}, ports.ErrNotFound
+	}
+	if s.server {
+		// The next look-up, ours or another's, finds it here. It has been judged already, and
+		// a newer one that came meanwhile stays. To who is no server nobody puts the news
+		// either, so that would keep what is over.
+		_ = s.local.Put(ctx, key, record.MakePutRecord(key, bestValue))
+	}
+	return best, nil
 }
 
 // Local implements ports.Store.
-func (s *Store) Local(id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+func (s *Store) Local(id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	key := keyOf(id)
 	rec, err := s.local.Get(s.closing, key)
 	if err != nil || rec == nil {
@@ -291,9 +371,9 @@ func (s *Store) Local(id ports.PeerID, newerThan time.Time) (ports.Entry, error)
 }
 
 // newer returns the entry in value if it is acceptable now and newer.
-func (s *Store) newer(key string, value []byte, than time.Time) (ports.Entry, bool) {
+func (s *Store) newer(key string, value []byte, than ports.Version) (ports.Entry, bool) {
 	e, err := s.validator.entry(key, value)
-	return e, err == nil && e.ExpiresAt.After(than)
+	return e, err == nil && e.NewerThan(than)
 }
 
 // begin admits an operation: its context ends when the caller's does, after

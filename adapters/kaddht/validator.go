@@ -1,7 +1,6 @@
 package kaddht
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,7 +28,8 @@ func keyOf(id ports.PeerID) string { return "/" + namespace + "/" + string(id) }
 // validator says which values may be stored under a key, and which of two stays.
 // The DHT asks it when a value arrives, the Store again when one is read.
 type validator struct {
-	accept func(ports.Entry) error
+	accept func(*ports.Entry) error
+	read   func(*ports.Entry) error
 }
 
 var _ record.Validator = validator{}
@@ -54,21 +54,20 @@ func (v validator) entry(key string, value []byte) (ports.Entry, error) {
 	if string(e.PeerID) != id {
 		return ports.Entry{}, fmt.Errorf("entry of %s under the key of %q", e.PeerID, id)
 	}
-	return e, v.accept(e)
+	return e, v.accept(&e)
 }
 
-// Select implements record.Validator: the later deadline, then the larger bytes.
-// It looks at no clock, so that every node chooses alike.
+// Select implements record.Validator: the higher version, then the larger bytes. It looks at
+// no clock, so that every node chooses alike.
 func (v validator) Select(_ string, values [][]byte) (int, error) {
-	best, deadline := -1, ports.Entry{}
+	best, chosen := -1, ports.Version{}
 	for i, value := range values {
 		e, err := wire.DecodeEntry(value)
-		if err != nil {
+		if err != nil || v.read(&e) != nil {
 			continue
 		}
-		later := e.ExpiresAt.Compare(deadline.ExpiresAt)
-		if best < 0 || later > 0 || later == 0 && bytes.Compare(value, values[best]) > 0 {
-			best, deadline = i, e
+		if version := e.Version(); best < 0 || wire.Beats(version, value, chosen, values[best]) {
+			best, chosen = i, version
 		}
 	}
 	if best < 0 {

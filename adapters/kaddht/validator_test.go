@@ -11,6 +11,7 @@ import (
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
@@ -54,7 +55,7 @@ func hostileValues(t testing.TB, victim ports.PeerID) map[string][]byte {
 }
 
 func TestValidate(t *testing.T) {
-	v := validator{accept: rule}
+	v := validator{accept: rule, read: unread}
 	e := entryFor(t)
 	if err := v.Validate(keyOf(e.PeerID), valueOf(t, e)); err != nil {
 		t.Fatalf("an honest entry: %v", err)
@@ -88,7 +89,7 @@ func TestValidate(t *testing.T) {
 
 // TestSelect gives Select the same values in every order.
 func TestSelect(t *testing.T) {
-	v := validator{accept: func(ports.Entry) error { t.Error("Select asked the clock's rule"); return nil }}
+	v := validator{read: func(*ports.Entry) error { return nil }, accept: func(*ports.Entry) error { t.Error("Select asked the clock's rule"); return nil }}
 	e := entryFor(t)
 	sooner, later, larger := e, e, e
 	sooner.ExpiresAt = e.ExpiresAt.Add(-time.Nanosecond)
@@ -110,6 +111,8 @@ func TestSelect(t *testing.T) {
 		{"the later deadline wins", [][]byte{base, valueOf(t, sooner), valueOf(t, later)}, valueOf(t, later)},
 		{"by a nanosecond, against larger bytes", [][]byte{base, valueOf(t, long)}, base},
 		{"of the same deadline the larger bytes win", [][]byte{base, valueOf(t, larger), valueOf(t, sooner)}, tie},
+		{"of the same deadline a leave wins, against larger bytes", [][]byte{base, valueOf(t, leaveOf(e)), valueOf(t, larger)}, valueOf(t, leaveOf(e))},
+		{"a later entry wins against a leave", [][]byte{valueOf(t, leaveOf(e)), valueOf(t, later)}, valueOf(t, later)},
 		{"what does not decode loses", [][]byte{garbage, valueOf(t, sooner), nil}, valueOf(t, sooner)},
 		{"even to what has expired", [][]byte{garbage, valueOf(t, expired)}, valueOf(t, expired)},
 	} {
@@ -125,6 +128,54 @@ func TestSelect(t *testing.T) {
 	if _, err := v.Select(keyOf(e.PeerID), [][]byte{garbage, nil}); err == nil {
 		t.Error("nothing decodes, and no error")
 	}
+}
+
+// TestSelectIsOneOrder stores values one by one, in any order, and wants the same to stay
+// that Select chooses of them all, in any order.
+func TestSelectIsOneOrder(t *testing.T) {
+	v := validator{read: func(*ports.Entry) error { return nil }, accept: func(*ports.Entry) error { return nil }}
+	base := entryFor(t)
+	key := keyOf(base.PeerID)
+	entries := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) []byte {
+		e := base
+		e.ExpiresAt = base.ExpiresAt.Add(time.Duration(rapid.IntRange(0, 2).Draw(r, "later")))
+		e.Left = rapid.Bool().Draw(r, "left")
+		e.Addr = rapid.SampledFrom([]string{"", base.Addr, base.Addr + "/p2p/x"}).Draw(r, "addr")
+		return valueOf(t, e)
+	}), 1, 6)
+	rapid.Check(t, func(r *rapid.T) {
+		values := entries.Draw(r, "values")
+		best, err := v.Select(key, values)
+		if err != nil {
+			r.Fatal(err)
+		}
+		shuffled := rapid.Permutation(values).Draw(r, "shuffled")
+		again, err := v.Select(key, shuffled)
+		if err != nil || !bytes.Equal(values[best], shuffled[again]) {
+			r.Fatalf("chose %s, and in another order %s (%v)", values[best], shuffled[again], err)
+		}
+		stored := recordOf(t, key, shuffled[0])
+		for _, value := range shuffled[1:] {
+			if rec := recordOf(t, key, value); !v.keeps(stored, rec) {
+				stored = rec
+			}
+		}
+		if want := recordOf(t, key, values[best]); !bytes.Equal(stored, want) {
+			r.Fatalf("one by one %q stays, of all together %q", stored, want)
+		}
+		most, _ := wire.DecodeEntry(values[best])
+		for _, value := range values {
+			e, _ := wire.DecodeEntry(value)
+			if e.ExpiresAt.After(most.ExpiresAt) || e.ExpiresAt.Equal(most.ExpiresAt) && e.Left && !most.Left {
+				r.Fatalf("%s was chosen over %s", values[best], value)
+			}
+		}
+	})
+}
+
+// leaveOf returns the leave that ends when e does.
+func leaveOf(e ports.Entry) ports.Entry {
+	return ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Left: true}
 }
 
 // permutations yields values in every order.
@@ -156,7 +207,7 @@ func recordOf(t testing.TB, key string, value []byte) []byte {
 }
 
 func FuzzValidate(f *testing.F) {
-	v := validator{accept: rule}
+	v := validator{accept: rule, read: unread}
 	honest := entryFor(f)
 	f.Add(keyOf(honest.PeerID), valueOf(f, honest))
 	for _, value := range hostileValues(f, honest.PeerID) {

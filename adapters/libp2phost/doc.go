@@ -19,13 +19,22 @@
 // to have seen: a node tells others the addresses that it has or that its operator
 // announces, and nothing else.
 //
+// # A private network
+//
+// With a key (host.psk) each TCP connection is encrypted by it before anything else, and
+// QUIC, which has no place for that, is not added to the host. libp2p does not check that
+// both sides have one key: to the other, what one writes is noise, and its first bytes
+// decide whether that ends in an error, a closed connection or silence. Package blame names
+// the key as a likely cause of all three.
+//
 // # How much it takes
 //
 // libp2p's default limits stop a native at 252 inbound connections, and at 8 of one
 // IPv4 address. Limits derives its own from the machine's memory and the open-file
 // limit; limits.go names each share with its reason. When there are more connections
-// than the high-water mark, the connection manager closes the idlest, which costs their
-// indexers a dial at the next heartbeat; at the hard limits newcomers are refused.
+// than the high-water mark, the connection manager closes those that hold no lease, then
+// the idlest, which costs their indexers a dial at the next heartbeat; at the hard limits
+// newcomers are refused.
 //
 // # How it stays connected
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"syscall"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -25,12 +27,18 @@ type Config struct {
 	// Announce, if not empty, are the addresses that others are told instead of the
 	// ones bound (host.announce).
 	Announce []string
+	// PSK, if not nil, is the key of the private network that the host is in, as ReadPSK
+	// reads it (host.psk). It then speaks with those alone that have it, over TCP alone.
+	PSK pnet.PSK
 	// UserAgent is what others see this node run, such as "ocnode/1.2.3".
 	UserAgent string
 	// Limits bounds connections and streams; the zero value stands for DefaultLimits.
 	Limits Limits
-	// Metrics takes libp2p's collectors; nil for none. libp2p has one set of them a
-	// process: all hosts count into the same series, whatever their registerers.
+	// Log is told of what the limits refuse; nil for nobody.
+	Log *slog.Logger
+	// Metrics takes the host's collectors and libp2p's; nil for none. It must be the
+	// registerer of this host alone. libp2p has one set of collectors a process: all hosts
+	// count into the same series, whatever their registerers.
 	Metrics prometheus.Registerer
 }
 
@@ -63,41 +71,53 @@ func Options(cfg Config) ([]libp2p.Option, error) {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits()
 	}
+	m, err := newMetrics(cfg.Metrics, cfg.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of the host: %w", err)
+	}
 	opts := []libp2p.Option{
 		libp2p.Identity(cfg.Key),
 		libp2p.UserAgent(cfg.UserAgent),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-		libp2p.Transport(quic.NewTransport),
 		libp2p.SwarmOpts(swarm.WithDialRanker(dialTCPFirst)),
+		libp2p.WithDialTimeout(addrTimeout),
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 		libp2p.DisableRelay(),
 		libp2p.ForceReachabilityPublic(),
 		libp2p.DisableIdentifyAddressDiscovery(),
-		cfg.Limits.apply(cfg.Metrics != nil),
+		cfg.Limits.apply(newRefusals(cfg.Limits, cfg.Log), m),
+	}
+	if cfg.PSK == nil {
+		opts = append(opts, libp2p.Transport(quic.NewTransport))
+	} else {
+		opts = append(opts, libp2p.PrivateNetwork(cfg.PSK)) // which QUIC has no place for
 	}
 	if len(announce) > 0 {
 		opts = append(opts, libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return slices.Clone(announce) }))
 	}
-	if cfg.Metrics == nil {
+	if m == nil {
 		return append(opts, libp2p.DisableMetrics()), nil
 	}
-	return append(opts, libp2p.PrometheusRegisterer(cfg.Metrics)), nil
+	return append(opts, libp2p.PrometheusRegisterer(kept{cfg.Metrics})), nil
 }
 
 // apply makes the managers when the host is made, since their goroutines end with it.
-func (l Limits) apply(metrics bool) libp2p.Option {
+func (l Limits) apply(told *refusals, m *metrics) libp2p.Option {
 	return func(cfg *libp2p.Config) error {
 		conns, err := l.connManager()
 		if err != nil {
 			return err
 		}
-		resources, err := l.resourceManager(metrics)
+		resources, err := l.resourceManager(m)
 		if err != nil {
 			return errors.Join(err, conns.Close())
 		}
-		return cfg.Apply(libp2p.ConnectionManager(conns), libp2p.ResourceManager(resources))
+		return cfg.Apply(
+			libp2p.ConnectionManager(&watchedConns{conns, told}),
+			libp2p.ResourceManager(&watchedResources{resources, told}),
+		)
 	}
 }
 

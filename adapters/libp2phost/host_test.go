@@ -157,9 +157,9 @@ func TestAnnounceReplacesWhatOthersAreTold(t *testing.T) {
 }
 
 func TestTwoHostsWithMetricsInOneProcess(t *testing.T) {
-	shared := prometheus.NewRegistry()
+	registries := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
 	var hosts []host.Host
-	for _, registry := range []*prometheus.Registry{prometheus.NewRegistry(), shared, shared} {
+	for _, registry := range registries {
 		h, err := New(Config{Key: newKey(t), Limits: testLimits, Metrics: registry})
 		if err != nil {
 			t.Fatal(err)
@@ -173,17 +173,60 @@ func TestTwoHostsWithMetricsInOneProcess(t *testing.T) {
 	if err := hosts[0].Connect(t.Context(), infoOf(hosts[1])); err != nil {
 		t.Fatal(err)
 	}
-	families, err := shared.Gather()
+	got := gather(t, registries[0])
+	for series, want := range map[string]float64{
+		// Each host's own.
+		`ocnode_connections{outbound}`:       1,
+		`ocnode_connections{inbound}`:        0,
+		`ocnode_connection_limit{inbound}`:   float64(testLimits.inbound()),
+		`ocnode_connection_limit{outbound}`:  float64(testLimits.Conns),
+		`ocnode_stream_limit{}`:              float64(testLimits.streams()),
+		`ocnode_blocked_total{peer}`:         0,
+		`ocnode_blocked_total{peer_service}`: 0,
+	} {
+		if value, ok := got[series]; !ok || value != want {
+			t.Errorf("%s is %v, want %v", series, value, want)
+		}
+	}
+	if other := gather(t, registries[1]); other[`ocnode_connections{inbound}`] != 1 || other[`ocnode_connections{outbound}`] != 0 {
+		t.Errorf("the other host has %v", other)
+	}
+	// The process's, in both.
+	swarm := 0
+	for series := range got {
+		if strings.HasPrefix(series, "libp2p_swarm_connections_opened_total{") {
+			swarm++
+		}
+		if strings.HasPrefix(series, "libp2p_") && !strings.HasPrefix(series, "libp2p_swarm_") && !strings.HasPrefix(series, "libp2p_identify_") {
+			t.Errorf("%s is there", series)
+		}
+	}
+	if swarm == 0 {
+		t.Errorf("none of libp2p's own counts connections: %v", got)
+	}
+	if _, err := New(Config{Key: newKey(t), Limits: testLimits, Metrics: registries[0]}); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		t.Errorf("a second host in one registry: %v", err)
+	}
+}
+
+// gather returns the counters and gauges in reg, by name{values of the labels}.
+func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
+	samples := make(map[string]float64)
 	for _, family := range families {
-		names = append(names, family.GetName())
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, label := range m.GetLabel() {
+				labels = append(labels, label.GetValue())
+			}
+			samples[family.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
 	}
-	if !slices.Contains(names, "libp2p_swarm_connections_opened_total") {
-		t.Errorf("none counts connections: %v", names)
-	}
+	return samples
 }
 
 func TestDialTCPFirst(t *testing.T) {

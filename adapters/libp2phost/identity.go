@@ -4,16 +4,15 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/gofrs/flock"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/opencloud/ocnode/adapters/internal/secret"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -24,9 +23,6 @@ const (
 	// maxKeyBytes bounds what is read of a key file. An Ed25519 key has 68 bytes; the
 	// rest is room to recognise, and name, a key of another kind.
 	maxKeyBytes = 4 << 10
-	// keyMayNot are the permissions that a key file must not grant: all of others', and
-	// the group's to write. The group may read, since orchestrators mount secrets so.
-	keyMayNot fs.FileMode = 0o026
 )
 
 // ErrDataInUse is returned by LockDir if another process has the folder.
@@ -41,6 +37,9 @@ type IdentityError struct {
 }
 
 func (e *IdentityError) Error() string { return fmt.Sprintf("identity key %s %s", e.Path, e.Reason) }
+
+// ErrKeyInUse is returned by LockIdentity if another process has the key.
+var ErrKeyInUse = errors.New("identity key is in use by another process")
 
 // LoadIdentity returns the Ed25519 key in dir/identity.key (libp2p's protobuf form).
 // It makes the folder (0700) and the key (0600) if they are missing: the key appears
@@ -68,31 +67,12 @@ func readKey(path string) (crypto.PrivKey, error) {
 	wrong := func(format string, args ...any) error {
 		return &IdentityError{Path: path, Reason: fmt.Sprintf(format, args...)}
 	}
-	// Stat comes first, since opening a pipe would wait for its writer.
-	info, err := os.Stat(path)
+	raw, err := secret.Read(path, maxKeyBytes, "restore it, or delete it to get a new identity")
+	if unfit, ok := errors.AsType[secret.Unfit](err); ok {
+		return nil, wrong("%s", unfit)
+	}
 	if err != nil {
 		return nil, err
-	}
-	mode := info.Mode().Perm()
-	switch {
-	case !info.Mode().IsRegular():
-		return nil, wrong("is not a regular file: move it away, or choose another data.dir")
-	case mode&keyMayNot != 0 && runtime.GOOS != "windows": // which has no such modes
-		return nil, wrong("has mode %#o, so that others than its owner can use or replace it: chmod 600 %s", mode, path)
-	case info.Size() == 0:
-		return nil, wrong("is empty: restore it, or delete it to get a new identity")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxKeyBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxKeyBytes {
-		return nil, wrong("has more than %d bytes, which no key has: restore it, or delete it to get a new identity", maxKeyBytes)
 	}
 	key, err := crypto.UnmarshalPrivateKey(raw)
 	if err != nil {
@@ -104,8 +84,13 @@ func readKey(path string) (crypto.PrivKey, error) {
 	return key, nil
 }
 
-// createKey writes a new key beside path and links it there: unlike a rename, a link
-// never replaces what has appeared meanwhile.
+// HasIdentity reports whether dir has an identity, sound or not.
+func HasIdentity(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, keyFile))
+	return err == nil
+}
+
+// createKey writes a new key, unless one has appeared meanwhile.
 func createKey(dir, path string) error {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
@@ -118,32 +103,10 @@ func createKey(dir, path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, keyFile+".new-*") // 0600
-	if err != nil {
+	if err := secret.Create(path, raw); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the names in dir durable: without it a crash may forget the key that
-// others have already met.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" { // where folders cannot be synced
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // LockDir takes dir for this process, making it (0700) if it is missing, until unlock
@@ -163,6 +126,24 @@ func LockDir(dir string) (unlock func() error, err error) {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	case !ok:
 		return nil, fmt.Errorf("%w: %s: stop that process, or choose another data.dir", ErrDataInUse, dir)
+	}
+	return lock.Close, nil
+}
+
+// LockIdentity takes the key in dir for this process until unlock is called or the process
+// ends. Unlike the folder's lock it goes with the key itself, so another folder that the key
+// was linked into has no use of it: ErrKeyInUse. A file system that knows no locks is no
+// error, since there the folder's lock has failed before.
+func LockIdentity(dir string) (unlock func() error, err error) {
+	path := filepath.Join(dir, keyFile)
+	lock := flock.New(path, flock.SetFlag(os.O_RDONLY))
+	switch ok, err := lock.TryLock(); {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return nil, err
+	case err != nil: // a secret that is mounted from where there are no locks
+		return lock.Close, nil
+	case !ok:
+		return nil, fmt.Errorf("%w: %s: two nodes with one identity take each other's place; stop that process, or give this one a data.dir and a key of its own", ErrKeyInUse, path)
 	}
 	return lock.Close, nil
 }

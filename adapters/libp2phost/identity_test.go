@@ -181,3 +181,31 @@ func TestLockDirIsForOne(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Linked into another folder it is the same key, and each has one process.
+func TestAKeyHasOneProcess(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	if _, err := LoadIdentity(dir); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := LockIdentity(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(dir, keyFile), filepath.Join(other, keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockIdentity(other); !errors.Is(err, ErrKeyInUse) {
+		t.Errorf("linked into another folder: %v, want ErrKeyInUse", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := LockIdentity(other)
+	if err != nil {
+		t.Fatalf("after the first has let go: %v", err)
+	}
+	if err := again(); err != nil {
+		t.Error(err)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,10 +17,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
 
+	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -29,6 +28,21 @@ const (
 	// dialTimeout bounds one attempt to connect and identify, all addresses together:
 	// ten round trips around the world.
 	dialTimeout = 5 * time.Second
+	// addrTimeout bounds the dial of one address. It ends before whoever dials stops waiting,
+	// also after 5 s, so that the error says whether nobody answered, or somebody who then
+	// fell silent.
+	addrTimeout = 4 * time.Second
+	// redialTimeout bounds an attempt at a peer that was connected before, unless its round
+	// trip is known to be so long that roundTrips of them take more. A peer that is cut off
+	// answers nothing, and what a dial sends again it sends at ever longer intervals: short
+	// attempts, redialPause apart, make two natives one within 2 s of the cut's end.
+	redialTimeout = time.Second
+	redialPause   = 250 * time.Millisecond
+	roundTrips    = 10
+	// redialFor is for how long that goes on. Who has been gone for longer is dialled as
+	// seldom as who was never met: some packets a second to each of many that are gone for
+	// good would be a nuisance to somebody.
+	redialFor = 30 * time.Minute
 	// resolveTimeout bounds one look-up of a /dnsaddr: what resolvers give a server.
 	resolveTimeout = 5 * time.Second
 	// retryMin and retryMax bound the pause between attempts, which doubles from one to
@@ -47,6 +61,9 @@ const (
 	// maxRecords bounds the addresses that a /dnsaddr may yield, records that lead to
 	// others included, and maxRedirects how far those may lead.
 	maxRecords, maxRedirects = 64, 4
+	// lonelyAfter is how long a node that was given nobody to join waits for others before
+	// it says what to do about that: time to start the others by hand.
+	lonelyAfter = time.Minute
 	// maxRemembered bounds the natives remembered beside the configured ones: more than
 	// a native needs to find all others again, few enough to redial together.
 	maxRemembered = 64
@@ -71,6 +88,11 @@ type JoinerConfig struct {
 	// Natives are the protocols that tell a native: whoever speaks one of them is
 	// remembered and, after a cut, dialled again.
 	Natives []protocol.ID
+	// Trusts tells which of them are remembered, now; nil is all. It must not block.
+	Trusts func(ports.PeerID) bool
+	// Lonely is called once, if Bootstrap is empty and no other node has been met in the
+	// first minute; nil for a node that needs none.
+	Lonely func()
 	// Resolver looks /dnsaddr up; nil for the system's.
 	Resolver *madns.Resolver
 	Log      *slog.Logger
@@ -80,9 +102,11 @@ type JoinerConfig struct {
 type Joiner struct {
 	host     host.Host
 	natives  []protocol.ID
+	trusts   func(ports.PeerID) bool
 	resolver *madns.Resolver
 	log      *slog.Logger
 	own      bool // Bootstrap names this node itself
+	lonely   func()
 
 	// The rest belongs to the goroutine of Run.
 	targets  map[peer.ID]*target
@@ -118,6 +142,7 @@ type target struct {
 	// since is when it was connected or lost last.
 	connected bool
 	since     time.Time
+	met       bool // it has been connected
 }
 
 // name is a /dnsaddr to keep resolved.
@@ -137,8 +162,10 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 	j := &Joiner{
 		host:     h,
 		natives:  cfg.Natives,
+		trusts:   cfg.Trusts,
 		resolver: cmp.Or(cfg.Resolver, madns.DefaultResolver),
 		log:      cfg.Log,
+		lonely:   cfg.Lonely,
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
 	}
@@ -180,13 +207,19 @@ func (j *Joiner) Run(ctx context.Context) error {
 	defer events.Close()
 
 	if j.own {
-		j.log.Warn("host.bootstrap names this node itself; that address is ignored", "peer", j.host.ID())
+		j.log.Warn("host.bootstrap names this node itself; that address is ignored", "peerID", j.host.ID())
 	}
 	for _, id := range j.host.Network().Peers() { // met before the subscription
 		j.remember(id)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var minute <-chan time.Time
+	if j.lonely != nil && len(j.targets) == 0 && len(j.names) == 0 {
+		lonely := time.NewTimer(lonelyAfter)
+		defer lonely.Stop()
+		minute = lonely.C
+	}
 	for {
 		timer.Reset(j.step(ctx))
 		// Most events are about indexers that come and go: no reason for a step.
@@ -199,7 +232,14 @@ func (j *Joiner) Run(ctx context.Context) error {
 			case tell := <-j.done:
 				tell()
 			case e := <-events.Out():
+				minute = nil // it is about somebody
 				again = !j.hear(e)
+			case <-minute:
+				minute = nil
+				if len(j.host.Network().Peers()) == 0 {
+					j.lonely()
+				}
+				again = true
 			}
 		}
 	}
@@ -246,6 +286,8 @@ func (j *Joiner) step(ctx context.Context) time.Duration {
 	for _, t := range j.targets {
 		j.see(t, now)
 		switch {
+		case !t.configured && !j.trusted(t.id):
+			j.forget(t)
 		case t.connected:
 		case !t.configured && now.Sub(t.since) >= forgetAfter:
 			j.forget(t)
@@ -263,15 +305,15 @@ func (j *Joiner) see(t *target, now time.Time) {
 		return
 	}
 	lasted := now.Sub(t.since)
-	t.connected, t.since = connected, now
+	t.connected, t.since, t.met = connected, now, t.met || connected
 	switch {
 	case connected && t.warned:
-		j.log.Info("native reached", "peer", t.id, "after", lasted.Round(time.Second))
+		j.log.Info("native reached", "peerID", t.id, "after", lasted.Round(time.Second))
 		t.warned = false
 	case connected:
-		j.log.Debug("native connected", "peer", t.id)
+		j.log.Debug("native connected", "peerID", t.id)
 	case lasted >= steadyAfter:
-		j.log.Debug("native lost, dialling again", "peer", t.id)
+		j.log.Debug("native lost, dialling again", "peerID", t.id)
 		t.failures, t.next = 0, now
 	default:
 		t.failed()
@@ -281,8 +323,13 @@ func (j *Joiner) see(t *target, now time.Time) {
 // dial starts an attempt to connect t.
 func (j *Joiner) dial(ctx context.Context, t *target) {
 	info := peer.AddrInfo{ID: t.id, Addrs: slices.Concat(t.static, t.addrs)}
+	timeout := dialTimeout
+	quick := t.met && time.Since(t.since) < redialFor
+	if quick {
+		timeout = min(max(redialTimeout, roundTrips*j.host.Peerstore().LatencyEWMA(t.id)), dialTimeout)
+	}
 	j.start(ctx, &t.retry, func() func() {
-		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		// Giving the addresses on every attempt helps when the peerstore has forgotten
 		// them; a forced direct dial is not put off by libp2p's back-off.
@@ -295,8 +342,11 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 				err = errors.New("it closed the connection at once")
 			}
 			t.failed()
+			if quick && errors.Is(err, context.DeadlineExceeded) {
+				t.next = time.Now().Add(redialPause/2 + rand.N(redialPause/2))
+			}
 			j.complain(&t.warned, t.configured, "native cannot be reached; trying on", err,
-				"peer", t.id, "bootstrap", t.configured, "addrs", info.Addrs,
+				"peerID", t.id, "bootstrap", t.configured, "addrs", info.Addrs,
 				"hint", "check that it runs, that its name resolves, that address and /p2p/ identity are its own, and that no firewall stands between")
 		}
 	})
@@ -342,23 +392,7 @@ func (j *Joiner) complain(warned *bool, configured bool, message string, err err
 	if configured && !*warned {
 		*warned, level = true, slog.LevelWarn
 	}
-	j.log.Log(context.Background(), level, message, append(details, "error", brief(err))...)
-}
-
-// brief writes libp2p's list of what each address answered on one line.
-func brief(err error) string {
-	var dial *swarm.DialError
-	if !errors.As(err, &dial) {
-		return fmt.Sprint(err)
-	}
-	var causes []string
-	if len(dial.DialErrors) == 0 {
-		causes = append(causes, fmt.Sprint(dial.Cause))
-	}
-	for _, e := range dial.DialErrors {
-		causes = append(causes, fmt.Sprintf("%s: %v", e.Address, e.Cause))
-	}
-	return strings.Join(causes, "; ")
+	j.log.Log(context.Background(), level, message, append(details, "error", blame.Explain(err))...)
 }
 
 // named makes the peers behind n configured targets. Those that are no longer behind
@@ -386,8 +420,7 @@ func (j *Joiner) remember(id peer.ID) bool {
 	if t := j.targets[id]; t != nil && t.configured {
 		return true
 	}
-	spoken, err := j.host.Peerstore().SupportsProtocols(id, j.natives...)
-	if err != nil || len(spoken) == 0 {
+	if !speaks(j.host, id, j.natives) || !j.trusted(id) {
 		return false
 	}
 	var addrs []ma.Multiaddr
@@ -403,6 +436,16 @@ func (j *Joiner) remember(id peer.ID) bool {
 	}
 	j.target(id).addrs = addrs[:min(len(addrs), ports.MaxAddrs)]
 	return true
+}
+
+func (j *Joiner) trusted(id peer.ID) bool {
+	return j.trusts == nil || j.trusts(ports.PeerID(id.String()))
+}
+
+// speaks reports whether id has told that it speaks any of the protocols.
+func speaks(h host.Host, id peer.ID, protocols []protocol.ID) bool {
+	spoken, err := h.Peerstore().SupportsProtocols(id, protocols...)
+	return err == nil && len(spoken) > 0
 }
 
 // makeRoom sees to it that one more native can be remembered: the one gone longest
@@ -440,7 +483,7 @@ func (j *Joiner) target(id peer.ID) *target {
 }
 
 func (j *Joiner) forget(t *target) {
-	j.log.Debug("native forgotten", "peer", t.id)
+	j.log.Debug("native forgotten", "peerID", t.id)
 	delete(j.targets, t.id)
 	j.host.ConnManager().Unprotect(t.id, protectTag)
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -16,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // simulated makes a host in a simulated network, with the product's own options.
@@ -52,7 +52,7 @@ func (ip sourceIP) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error)
 // A cut of an hour less a minute: longer than the peerstore keeps addresses, and than
 // any back-off; a minute short of being forgotten.
 func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		const never = 10 * time.Hour
 		var cut atomic.Bool
 		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
@@ -78,12 +78,20 @@ func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 		}
 
 		cut.Store(true)
+		time.Sleep(redialFor - time.Minute)
+		cut.Store(false)
+		time.Sleep(2 * time.Second)
+		if !connected(h, bootstrap) || !connected(h, met) {
+			t.Errorf("2 s after a cut of half an hour connected with bootstrap %v, with the one met %v", connected(h, bootstrap), connected(h, met))
+		}
+
+		cut.Store(true)
 		time.Sleep(forgetAfter - time.Minute)
 		if connected(h, bootstrap) || connected(h, met) {
 			t.Fatal("the cut is none")
 		}
-		if n := log.count("level=WARN"); n != 1 {
-			t.Errorf("%d warnings in an hour, want 1", n)
+		if n := log.count("level=WARN"); n != 2 {
+			t.Errorf("%d warnings, want one for each cut", n)
 		}
 		cut.Store(false)
 		time.Sleep(retryMax + dialTimeout)
@@ -106,7 +114,7 @@ func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 }
 
 func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
 		sim.Start()
 		t.Cleanup(sim.Close)
@@ -127,7 +135,7 @@ func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
 }
 
 func TestJoinerDialsAtOnceWhenASteadyConnectionIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
 		sim.Start()
 		t.Cleanup(sim.Close)

@@ -38,12 +38,12 @@ const (
 	fileShare = 4
 	// maxOtherFiles bounds that part: nothing but connections grows with a big machine.
 	maxOtherFiles = 1024
-	// minConns is a floor, since with fewer a node could not even join: two connections
+	// MinConns is a floor, since with fewer a node could not even join: two connections
 	// to each of a few natives.
-	minConns = 16
-	// minMemory is a floor for the same reason; idle streams take far less than they are
+	MinConns = 16
+	// MinMemory is a floor for the same reason; idle streams take far less than they are
 	// accounted for.
-	minMemory = 64 << 20
+	MinMemory = 64 << 20
 )
 
 // How the connections are shared out.
@@ -58,9 +58,13 @@ const (
 	// ipShare of the connections may come from one IPv4 address or IPv6 /56, one in so
 	// many: a site behind one address may be large, and four of them fill a native.
 	ipShare = 4
-	// sitePrefix4, sitePrefix6 are what counts as one site, and widePrefix6 what as a
-	// provider's block that may hold two of them.
-	sitePrefix4, sitePrefix6, widePrefix6 = 32, 56, 48
+	// siteConns may come from there in any case, as far as smallShare of the connections
+	// goes, one in so many: the 5,000 indexers of a company behind one address, and a
+	// tenth more for those that dial again before the last connection has ended.
+	siteConns, smallShare = 5500, 2
+	// sitePrefix4, sitePrefix6 are what counts as one site, and widePrefix4, widePrefix6
+	// what as a block that may hold two of them.
+	sitePrefix4, sitePrefix6, widePrefix4, widePrefix6 = 32, 56, 24, 48
 	// redialPeriod is in what time a whole site may dial again in steady state: a
 	// heartbeat. (libp2p's default is one connection in five seconds.)
 	redialPeriod = time.Minute
@@ -86,7 +90,7 @@ const (
 )
 
 // Limits bounds what the network may take of this machine. All else is derived from
-// these two.
+// the first two.
 type Limits struct {
 	// Conns is how many connections there may be, of which some are kept for dialling
 	// out. A TCP connection takes an open file. To hold 10,000 indexers a native needs
@@ -95,6 +99,12 @@ type Limits struct {
 	Conns int
 	// Memory is how many bytes streams may be accounted for.
 	Memory int64
+	// PerSite is how many connections there may be from one IPv4 address or IPv6 /56; from
+	// one /24 or /48 there may be twice as many. 0 derives it from Conns.
+	PerSite int
+	// CountLoopback has the limits of a site hold for loopback too, which is exempt else:
+	// for tests, which have no other addresses.
+	CountLoopback bool
 }
 
 // DefaultLimits returns the limits for this machine, as its memory (or GOMEMLIMIT, if
@@ -119,30 +129,43 @@ func LimitsFor(memory, openFiles uint64) Limits {
 	}
 	forConns := openFiles - min(openFiles/fileShare, maxOtherFiles)
 	return Limits{
-		Conns:  int(max(minConns, min(forConns, memory/memoryShare/connBytes))),
-		Memory: int64(max(minMemory, memory/memoryShare)),
+		Conns:  int(max(MinConns, min(forConns, memory/memoryShare/connBytes))),
+		Memory: int64(max(MinMemory, memory/memoryShare)),
 	}
 }
 
-func (l Limits) inbound() int   { return l.Conns - l.Conns/outboundShare }
-func (l Limits) perSite() int   { return l.Conns / ipShare }
+func (l Limits) inbound() int { return l.Conns - l.Conns/outboundShare }
+func (l Limits) perSite() int {
+	if l.PerSite > 0 {
+		return l.PerSite
+	}
+	return max(l.Conns/ipShare, min(siteConns, l.Conns/smallShare))
+}
 func (l Limits) highWater() int { return l.Conns * highWaterEighths / 8 }
 func (l Limits) lowWater() int  { return l.Conns * lowWaterEighths / 8 }
 func (l Limits) streams() int   { return int(l.Memory / streamBytes) }
 
-// resourceManager makes the manager that refuses what exceeds l.
-func (l Limits) resourceManager(metrics bool) (network.ResourceManager, error) {
+// resourceManager makes the manager that refuses what exceeds l, and tells m if not nil.
+func (l Limits) resourceManager(m *metrics) (network.ResourceManager, error) {
 	opts := []rcmgr.Option{
 		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix4, ConnCount: l.perSite()}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix4, ConnCount: l.perSite()}, {PrefixLength: widePrefix4, ConnCount: 2 * l.perSite()}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix6, ConnCount: l.perSite()}, {PrefixLength: widePrefix6, ConnCount: 2 * l.perSite()}},
 		),
 		rcmgr.WithConnRateLimiters(l.connRate()),
+		rcmgr.WithMetricsDisabled(),
 	}
-	if !metrics {
-		opts = append(opts, rcmgr.WithMetricsDisabled())
+	if l.CountLoopback {
+		opts = append(opts, rcmgr.WithNetworkPrefixLimit([]rcmgr.NetworkPrefixLimit{}, []rcmgr.NetworkPrefixLimit{}))
 	}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(l.concrete()), opts...)
+	if m == nil {
+		return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(l.concrete()), opts...)
+	}
+	manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(l.concrete()), append(opts, rcmgr.WithMetrics(m))...)
+	if err != nil {
+		return nil, err
+	}
+	return m.watch(manager), nil
 }
 
 // concrete returns l as the resource manager has it. What is not named here, such as
@@ -167,6 +190,9 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 		ProtocolPeerDefault: streamLimits(peerProtocolStreams),
 		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
 			ports.SubscribeProtocol: streamLimits(l.streams() / 2), // registrations may use half of all
+			ports.LookupProtocol:    streamLimits(l.streams() / 4),
+			ports.LeaveProtocol:     streamLimits(l.streams() / 8),
+			ports.WatchProtocol:     streamLimits(l.streams() / 8), // which has a limit of its own, and says so
 			identify.ID:             identified,
 			identify.IDPush:         identified,
 		},
@@ -199,13 +225,15 @@ func (l Limits) connRate() *rate.Limiter {
 		return rate.SubnetLimit{PrefixLength: bits, Limit: rate.Limit{RPS: float64(conns) / redialPeriod.Seconds(), Burst: conns}}
 	}
 	var free []rate.PrefixLimit
-	for _, prefix := range slices.Concat(rcmgr.DefaultNetworkPrefixLimitV4, rcmgr.DefaultNetworkPrefixLimitV6) {
-		free = append(free, rate.PrefixLimit{Prefix: prefix.Network})
+	if !l.CountLoopback {
+		for _, prefix := range slices.Concat(rcmgr.DefaultNetworkPrefixLimitV4, rcmgr.DefaultNetworkPrefixLimitV6) {
+			free = append(free, rate.PrefixLimit{Prefix: prefix.Network})
+		}
 	}
 	return &rate.Limiter{
 		NetworkPrefixLimits: free,
 		SubnetRateLimiter: rate.SubnetLimiter{
-			IPv4SubnetLimits: []rate.SubnetLimit{limit(sitePrefix4, l.perSite())},
+			IPv4SubnetLimits: []rate.SubnetLimit{limit(sitePrefix4, l.perSite()), limit(widePrefix4, 2*l.perSite())},
 			IPv6SubnetLimits: []rate.SubnetLimit{limit(sitePrefix6, l.perSite()), limit(widePrefix6, 2*l.perSite())},
 			GracePeriod:      redialPeriod,
 		},

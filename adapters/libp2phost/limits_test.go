@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,14 +50,14 @@ func TestLimitsForMachines(t *testing.T) {
 			if !(0 < l.lowWater() && l.lowWater() < l.highWater() && l.highWater() <= l.inbound() && l.inbound() < l.Conns && l.perSite() > 0) {
 				t.Errorf("out of order: %d < %d <= %d < %d", l.lowWater(), l.highWater(), l.inbound(), l.Conns)
 			}
-			manager, err := l.resourceManager(false)
+			manager, err := l.resourceManager(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			manager.Close()
 		})
 	}
-	if l := DefaultLimits(); l.Conns < minConns || l.Memory < minMemory {
+	if l := DefaultLimits(); l.Conns < MinConns || l.Memory < MinMemory {
 		t.Errorf("of this machine: %+v", l)
 	}
 }
@@ -65,7 +66,7 @@ func TestLimitsForMachines(t *testing.T) {
 // how many it grants.
 func openConns(t *testing.T, l Limits, n int, from func(i int) string) (granted int) {
 	t.Helper()
-	manager, err := l.resourceManager(false)
+	manager, err := l.resourceManager(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,14 +92,15 @@ func TestLimitsPerSite(t *testing.T) {
 		from func(i int) string
 		want int
 	}{
-		"one IPv4 address": {func(int) string { return "/ip4/8.8.8.8/tcp/1" }, 192},
+		"one IPv4 address": {func(int) string { return "/ip4/8.8.8.8/tcp/1" }, 384},
+		"one IPv4 block":   {func(i int) string { return fmt.Sprintf("/ip4/8.8.8.%d/tcp/1", i%250+1) }, 672},
 		"many IPv4 addresses": {func(i int) string {
 			return fmt.Sprintf("/ip4/8.8.%d.%d/tcp/1", i/250, i%250+1)
 		}, 672},
-		"one IPv6 site": {func(i int) string { return fmt.Sprintf("/ip6/2a00:0:0:1::%x/tcp/1", i) }, 192},
+		"one IPv6 site": {func(i int) string { return fmt.Sprintf("/ip6/2a00:0:0:1::%x/tcp/1", i) }, 384},
 		"one IPv6 block": {func(i int) string {
 			return fmt.Sprintf("/ip6/2a00:0:0:%x00::1/tcp/1", i%250)
-		}, 384},
+		}, 672},
 		"loopback": {func(int) string { return "/ip4/127.0.0.1/tcp/1" }, 672},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -107,11 +109,45 @@ func TestLimitsPerSite(t *testing.T) {
 			}
 		})
 	}
+	set := l
+	set.PerSite, set.CountLoopback = 100, true
+	for from, want := range map[string]int{
+		"/ip4/8.8.8.8/tcp/1": 100, "/ip4/8.8.8.%d/tcp/1": 200, "/ip6/2a00:0:0:%x00::1/tcp/1": 200,
+		"/ip4/127.0.0.1/tcp/1": 100, "/ip6/::1/tcp/1": 100,
+	} {
+		got := openConns(t, set, l.Conns, func(i int) string {
+			if strings.Contains(from, "%") {
+				return fmt.Sprintf(from, i%250)
+			}
+			return from
+		})
+		if got != want {
+			t.Errorf("with 100 a site set, %d connections from %s granted, want %d", got, from, want)
+		}
+	}
+}
+
+// What looks like an attack may be a company that leaves by one address, or by a few.
+func TestAttackLimitsLetFiveThousandIn(t *testing.T) {
+	const indexers = 5000
+	// What README asks of the machine of a native of 10,000 indexers.
+	l := LimitsFor(7<<30, 14358)
+	for name, from := range map[string]func(i int) string{
+		"one address":   func(int) string { return "/ip4/8.8.8.8/tcp/1" },
+		"250 addresses": func(i int) string { return fmt.Sprintf("/ip4/8.8.8.%d/tcp/1", i%250+1) },
+		"one IPv6 site": func(i int) string { return fmt.Sprintf("/ip6/2a00:0:0:1::%x/tcp/1", i) },
+	} {
+		got := openConns(t, l, indexers, from)
+		t.Logf("%s: %d of %d connections granted at once", name, got, indexers)
+		if got != indexers {
+			t.Errorf("%s: %d of %d connections granted", name, got, indexers)
+		}
+	}
 }
 
 func TestASiteMayDialAgainEachHeartbeat(t *testing.T) {
 	l := LimitsFor(2<<30, 1024)
-	manager, err := l.resourceManager(false)
+	manager, err := l.resourceManager(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +160,7 @@ func TestASiteMayDialAgainEachHeartbeat(t *testing.T) {
 		}
 		scope.Done()
 	}
-	// What a site may dial refills at 3.2 a second, so that the next ones are few.
+	// What a site may dial refills at 6.4 a second, so that the next ones are few.
 	granted := 0
 	for range l.perSite() {
 		if scope, err := manager.OpenConnection(network.DirInbound, true, from); err == nil {
@@ -139,7 +175,7 @@ func TestASiteMayDialAgainEachHeartbeat(t *testing.T) {
 
 func TestOutboundConnectionsSurviveAFlood(t *testing.T) {
 	l := LimitsFor(512<<20, 256)
-	manager, err := l.resourceManager(false)
+	manager, err := l.resourceManager(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

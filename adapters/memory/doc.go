@@ -4,5 +4,5 @@
 // networked ones pass; limits of the wire hold here too.
 //
 // What nodes share is a value of its own, which each node joins: a Space of
-// entries, a Topic of announcements, a Network of registrations.
+// entries, a Topic of announcements, a Network of natives.
 package memory

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +19,7 @@ var errStoreClosed = errors.New("the store is closed")
 
 // Space is what Stores share: whatever one of them puts, all of them get.
 type Space struct {
-	accept func(ports.Entry) error
+	accept func(*ports.Entry) error
 
 	mu      sync.Mutex
 	members map[*Store]bool
@@ -33,14 +32,15 @@ type Space struct {
 // value is an entry as kaddht stores it: the same limits, the same rule for which
 // of two stays, and a copy for everyone who gets it.
 type value struct {
-	text      []byte
-	expiresAt time.Time
+	text    []byte
+	version ports.Version
+	until   time.Time // when it is forgotten
 }
 
 // NewSpace returns an empty Space. accept is the rule that its Stores apply: nil, or
-// why an entry may be neither stored nor returned. It knows the time by itself, must
-// not block, and is called concurrently.
-func NewSpace(accept func(ports.Entry) error) *Space {
+// why an entry may be neither stored nor returned. It reads and checks the entry's proof,
+// knows the time by itself, must not block, and is called concurrently.
+func NewSpace(accept func(*ports.Entry) error) *Space {
 	return &Space{
 		accept: accept, members: make(map[*Store]bool),
 		values: make(map[ports.PeerID]value), sweepAt: minSweep,
@@ -56,7 +56,7 @@ type Store struct {
 var _ ports.Store = (*Store)(nil)
 
 // NewStore returns a Store without a network: what a node without a DHT has.
-func NewStore(accept func(ports.Entry) error) *Store {
+func NewStore(accept func(*ports.Entry) error) *Store {
 	return NewSpace(accept).add(&Store{})
 }
 
@@ -85,9 +85,13 @@ func (m *Store) Put(_ context.Context, e ports.Entry) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("put %.80q: %w", e.PeerID, err)
 	}
-	v := value{text: text, expiresAt: e.ExpiresAt}
-	if _, err := m.space.entry(e.PeerID, v); err != nil {
+	v := value{text: text}
+	if e, err = m.space.entry(e.PeerID, v); err != nil {
 		return 0, fmt.Errorf("put %.80q: %w", e.PeerID, err)
+	}
+	v.version, v.until = e.Version(), e.ExpiresAt
+	if e.Proof != nil {
+		v.until = e.Proof.Claim.Ends().Add(ports.ClockAllowance)
 	}
 	s := m.space
 	s.mu.Lock()
@@ -116,22 +120,21 @@ func (s *Space) entry(id ports.PeerID, v value) (ports.Entry, error) {
 	if e.PeerID != id {
 		return ports.Entry{}, fmt.Errorf("not the canonical form of %s", e.PeerID)
 	}
-	return e, s.accept(e)
+	return e, s.accept(&e)
 }
 
 func (v value) beats(w value) bool {
-	later := v.expiresAt.Compare(w.expiresAt)
-	return later > 0 || later == 0 && bytes.Compare(v.text, w.text) > 0
+	return wire.Beats(v.version, v.text, w.version, w.text)
 }
 
 // sweep forgets what has expired at now.
 func (s *Space) sweep(now time.Time) {
-	maps.DeleteFunc(s.values, func(_ ports.PeerID, v value) bool { return !now.Before(v.expiresAt) })
+	maps.DeleteFunc(s.values, func(_ ports.PeerID, v value) bool { return !now.Before(v.until) })
 	s.sweepAt = max(minSweep, 2*len(s.values))
 }
 
 // Get implements ports.Store. It waits for nobody.
-func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	s := m.space
 	s.mu.Lock()
 	member := s.members[m]
@@ -140,7 +143,7 @@ func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan time.Time) (po
 	if !member {
 		return ports.Entry{}, errStoreClosed
 	}
-	if !ok || !v.expiresAt.After(newerThan) {
+	if !ok || v.version.Compare(newerThan) <= 0 {
 		return ports.Entry{}, ports.ErrNotFound
 	}
 	e, err := s.entry(id, v)
@@ -151,7 +154,7 @@ func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan time.Time) (po
 }
 
 // Local implements ports.Store: what a Space holds is here.
-func (m *Store) Local(id ports.PeerID, newerThan time.Time) (ports.Entry, error) {
+func (m *Store) Local(id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	return m.Get(context.Background(), id, newerThan)
 }
 

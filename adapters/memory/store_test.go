@@ -3,7 +3,6 @@ package memory_test
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -19,13 +18,13 @@ func TestMain(m *testing.M) {
 }
 
 func TestStore(t *testing.T) {
-	porttest.Store(t, func(_ *testing.T, accept func(ports.Entry) error) func() porttest.ClosableStore {
+	porttest.Store(t, func(_ *testing.T, accept func(*ports.Entry) error) func() porttest.ClosableStore {
 		space := memory.NewSpace(accept)
 		return func() porttest.ClosableStore { return space.Join() }
 	})
 }
 
-func notExpired(e ports.Entry) error {
+func notExpired(e *ports.Entry) error {
 	if !time.Now().Before(e.ExpiresAt) {
 		return errors.New("expired")
 	}
@@ -33,23 +32,15 @@ func notExpired(e ports.Entry) error {
 }
 
 func TestStoreWithoutNetwork(t *testing.T) {
-	store := memory.NewStore(notExpired)
-	if store.Joined() != nil {
-		t.Error("Joined of a store that nobody can join is not nil")
-	}
-	e := ports.Entry{PeerID: hosttest.PeerID(t), Addr: "/ip4/192.0.2.1/tcp/4001", ExpiresAt: time.Now().Add(time.Minute)}
-	if replicas, err := store.Put(t.Context(), e); replicas != 0 || err != nil {
-		t.Errorf("put: %d replicas, error %v", replicas, err)
-	}
-	if got, err := store.Get(t.Context(), e.PeerID, time.Time{}); err != nil || got.Addr != e.Addr {
-		t.Errorf("get: %+v, %v", got, err)
-	}
+	porttest.LocalStore(t, func(_ *testing.T, accept func(*ports.Entry) error) porttest.ClosableStore {
+		return memory.NewStore(accept)
+	})
 }
 
 // TestStoreForgets puts generation after generation of entries that expire, which
 // must not pile up.
 func TestStoreForgets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		space := memory.NewSpace(notExpired)
 		store := space.Join()
 		const generations, perGeneration = 10, 700

@@ -1,9 +1,12 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,11 +18,13 @@ import (
 type Network struct {
 	mu    sync.Mutex
 	nodes map[ports.PeerID]*Transport
+	// changed is closed, and another takes its place, when a node begins or stops serving.
+	changed chan struct{}
 }
 
 // NewNetwork returns a Network without nodes.
 func NewNetwork() *Network {
-	return &Network{nodes: make(map[ports.PeerID]*Transport)}
+	return &Network{nodes: make(map[ports.PeerID]*Transport), changed: make(chan struct{})}
 }
 
 // Join returns the Transport of the node id; the same one if it has joined before.
@@ -38,47 +43,57 @@ func (n *Network) Join(id ports.PeerID) *Transport {
 // nil if it serves nothing.
 func (n *Network) begin(id ports.PeerID) *server {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	t, ok := n.nodes[id]
-	n.mu.Unlock()
-	if !ok {
+	if !ok || t.serving == nil {
 		return nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.serving != nil {
-		t.serving.exchanges.Add(1)
-	}
+	t.serving.exchanges.Add(1)
 	return t.serving
 }
 
-// Transport carries registrations between the nodes of a Network. An address is
+// serve has t serve what next returns of what it serves now, nil if nothing.
+func (n *Network) serve(t *Transport, next func(now *server) *server) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := t.serving
+	if t.serving = next(before); t.serving != before {
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+}
+
+// Transport carries what natives offer between the nodes of a Network. An address is
 // any text but the empty one: the PeerID alone says where.
 type Transport struct {
 	network *Network
 	id      ports.PeerID
-
-	mu      sync.Mutex
-	serving *server // nil while nothing is served
+	serving *server // nil while nothing is served; the network's mu guards it
 }
 
 var _ ports.Transport = (*Transport)(nil)
 
 // Serve implements ports.Transport.
 func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.serving != nil {
-		return nil, errors.New("serve registrations: already serving; stop that first")
-	}
 	srv := &server{native: n, stopping: make(chan struct{})}
-	t.serving = srv
-	return func() {
-		t.mu.Lock()
-		if t.serving == srv {
-			t.serving = nil
-			close(srv.stopping)
+	t.network.serve(t, func(now *server) *server {
+		if now != nil {
+			err = errors.New("serve: already serving; stop that first")
+			return now
 		}
-		t.mu.Unlock()
+		return srv
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		t.network.serve(t, func(now *server) *server {
+			if now != srv {
+				return now
+			}
+			close(srv.stopping)
+			return nil
+		})
 		srv.exchanges.Wait()
 	}, nil
 }
@@ -88,15 +103,25 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 	if id == "" {
 		return nil, errors.New("a native needs a PeerID")
 	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("native %s: no address; give at least one", id)
-	}
 	for _, addr := range addrs {
 		if addr == "" {
 			return nil, fmt.Errorf("native %s: address %q is empty", id, addr)
 		}
 	}
 	return &remote{t, id}, nil
+}
+
+// Neighbours implements ports.Transport: all others that serve are connected here.
+func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
+	t.network.mu.Lock()
+	defer t.network.mu.Unlock()
+	for id, other := range t.network.nodes {
+		if other != t && other.serving != nil {
+			natives = append(natives, ports.Neighbour{PeerID: id, Addrs: []string{string(id)}, Watchable: true})
+		}
+	}
+	slices.SortFunc(natives, func(a, b ports.Neighbour) int { return cmp.Compare(a.PeerID, b.PeerID) })
+	return natives, t.network.changed
 }
 
 // server is one Native from Serve to stop.
@@ -115,36 +140,96 @@ type remote struct {
 // Disconnected implements ports.RemoteNative: there are no connections here.
 func (*remote) Disconnected() <-chan struct{} { return nil }
 
-type result struct {
-	lease ports.Lease
-	err   error
-}
-
-// Register implements ports.Native. It calls the native on a goroutine of its
-// own, as the native may outlast the ctx of the caller.
+// Register implements ports.Native.
 func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
-	if sender != n.t.id {
-		return ports.Lease{}, fmt.Errorf("register %q with native %s: this node can prove no identity but its own, %s",
-			sender, n.id, n.t.id)
+	if err := n.mayAskAs(sender, "register"); err != nil {
+		return ports.Lease{}, err
 	}
 	// What no frame could carry is refused as it would be on the wire.
 	if _, err := wire.EncodeRegistration(r); err != nil {
 		return ports.Lease{}, err
 	}
+	lease, err := ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Lease, error) {
+		return native.Register(ctx, sender, r)
+	})
+	if errors.Is(err, errSilent) {
+		return ports.Lease{Unconfirmed: true}, nil
+	}
+	return lease, err
+}
+
+// Leave implements ports.Native.
+func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) error {
+	if err := n.mayAskAs(sender, "leave"); err != nil {
+		return err
+	}
+	_, err := ask(ctx, n, func(ctx context.Context, native ports.Native) (struct{}, error) {
+		return struct{}{}, native.Leave(ctx, sender, record)
+	})
+	return err
+}
+
+// LookUp implements ports.Native.
+func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+	if err := n.mayAskAs(sender, "look up"); err != nil {
+		return ports.Answer{}, err
+	}
+	if id == "" {
+		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
+	}
+	return ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Answer, error) {
+		return native.LookUp(ctx, sender, id)
+	})
+}
+
+// List implements ports.Native.
+func (n *remote) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+	if _, err := wire.EncodeQuestion(wire.Question{Query: q}); err != nil {
+		return ports.Page{}, err
+	}
+	return ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Page, error) {
+		return native.List(ctx, q)
+	})
+}
+
+// Natives implements ports.Native.
+func (n *remote) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+	return ask(ctx, n, func(ctx context.Context, native ports.Native) ([]ports.NativeStatus, error) {
+		return native.Natives(ctx)
+	})
+}
+
+func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
+	if sender == n.t.id {
+		return nil
+	}
+	return fmt.Errorf("%s as %q at native %s: this node can prove no identity but its own, %s", what, sender, n.id, n.t.id)
+}
+
+// errSilent is a native that did not answer in time.
+var errSilent = fmt.Errorf("the native did not answer in %s", ports.ExchangeTimeout)
+
+// ask has the native answer on a goroutine of its own, as it may outlast the ctx of the
+// caller.
+func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.Native) (A, error)) (none A, _ error) {
 	if err := ctx.Err(); err != nil {
-		return ports.Lease{}, err
+		return none, err
 	}
 	srv := n.t.network.begin(n.id)
 	if srv == nil {
-		return ports.Lease{}, fmt.Errorf("register with native %s: it does not serve", n.id)
+		return none, fmt.Errorf("native %s does not serve", n.id)
 	}
 	served, cancel := context.WithCancel(ctx)
 	defer cancel()
+	type result struct {
+		answer A
+		err    error
+	}
 	answered := make(chan result, 1)
 	go func() {
 		defer srv.exchanges.Done()
-		lease, err := srv.native.Register(served, sender, r)
-		answered <- result{lease, err}
+		answer, err := of(served, srv.native)
+		answered <- result{answer, err}
 	}()
 
 	silent := time.NewTimer(ports.ExchangeTimeout)
@@ -153,17 +238,126 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 	for {
 		select {
 		case a := <-answered:
-			if _, refused := errors.AsType[*ports.Refusal](a.err); a.err != nil && !refused {
-				a.err = ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
+			if errors.Is(a.err, ports.ErrNotFound) {
+				return a.answer, a.err
 			}
-			return a.lease, a.err
+			return a.answer, refusal(a.err)
 		case <-stopping:
 			cancel()
 			stopping = nil
 		case <-ctx.Done():
-			return ports.Lease{}, ctx.Err()
+			return none, ctx.Err()
 		case <-silent.C:
-			return ports.Lease{Unconfirmed: true}, nil
+			return none, errSilent
+		}
+	}
+}
+
+// refusal returns what a native's err is to others.
+func refusal(err error) error {
+	if err == nil {
+		return nil
+	}
+	if refusal, refused := errors.AsType[*ports.Refusal](err); refused {
+		return refusal
+	}
+	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
+}
+
+type told struct {
+	batch ports.Batch
+	err   error
+}
+
+// Watch implements ports.Native. The native tells on a goroutine of its own, and waits
+// while the last batch is not taken.
+func (n *remote) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return func(yield func(ports.Batch, error) bool) {
+		if _, err := wire.EncodeWatch(w); err != nil {
+			yield(ports.Batch{}, err)
+			return
+		}
+		if err := ctx.Err(); err != nil {
+			yield(ports.Batch{}, err)
+			return
+		}
+		srv := n.t.network.begin(n.id)
+		if srv == nil {
+			yield(ports.Batch{}, fmt.Errorf("watch native %s: it does not serve", n.id))
+			return
+		}
+		served, cancel := context.WithCancel(ctx)
+		defer cancel()
+		batches := make(chan told)
+		go func() {
+			defer srv.exchanges.Done()
+			defer close(batches)
+			w.Sender = n.t.id
+			srv.tell(served, w, batches)
+		}()
+
+		idle := time.NewTimer(ports.WatchIdle)
+		defer idle.Stop()
+		var last ports.Batch
+		for {
+			next, more := told{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
+			select {
+			case next, more = <-batches:
+			case <-idle.C:
+			case <-srv.stopping:
+				next.err = srv.ended()
+			case <-ctx.Done():
+			}
+			switch {
+			case ctx.Err() != nil:
+				next.err = ctx.Err()
+			case !more && next.err == nil:
+				next.err = srv.ended()
+			}
+			if next.err != nil {
+				yield(ports.Batch{}, next.err)
+				return
+			}
+			if last = next.batch; !yield(next.batch, nil) {
+				return
+			}
+			idle.Reset(ports.WatchIdle)
+		}
+	}
+}
+
+// ended is why a watch ended that nobody gave a reason for.
+func (srv *server) ended() error {
+	select {
+	case <-srv.stopping:
+		return ports.Refuse(ports.CodeBusy, "this native is stopping; watch another")
+	default:
+		return errors.New("the native ended the watch without a word")
+	}
+}
+
+// tell sends what the native tells until ctx or srv ends.
+func (srv *server) tell(ctx context.Context, w ports.WatchRequest, batches chan<- told) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	go func() {
+		select {
+		case <-srv.stopping:
+			cancel()
+		case <-stopped:
+		}
+	}()
+	for batch, err := range srv.native.Watch(ctx, w) {
+		batch.Changes = slices.Clone(batch.Changes) // the native may go on with its own
+		select {
+		case batches <- told{batch, refusal(err)}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
 		}
 	}
 }

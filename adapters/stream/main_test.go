@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"go.uber.org/goleak"
@@ -51,7 +51,7 @@ func overTCPAndQUIC(t *testing.T, test func(t *testing.T, newHost func(...libp2p
 
 // inFakeTime runs a test with two hosts in fake time.
 func inFakeTime(t *testing.T, test func(t *testing.T, native, indexer host.Host)) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		hosts := hosttest.Simulate(t, 2)
 		test(t, hosts[0], hosts[1])
 	})
@@ -67,16 +67,9 @@ func newTransport(t *testing.T, h host.Host) *stream.Transport {
 	return tr
 }
 
-// nativeFunc is a ports.Native.
-type nativeFunc func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error)
-
-func (f nativeFunc) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
-	return f(ctx, sender, r)
-}
-
 var granted = ports.Lease{TTL: 66 * time.Second, Heartbeat: time.Minute}
 
-var grant = nativeFunc(func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) { return granted, nil })
+var grant = porttest.Native{OnRegister: func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) { return granted, nil }}
 
 func serve(t *testing.T, tr *stream.Transport, n ports.Native) (stop func()) {
 	t.Helper()
@@ -115,11 +108,16 @@ func plainFrame(h host.Host) string {
 	return fmt.Sprintf(`{"PeerID":%q,"Addr":"/ip4/127.0.0.1/tcp/4001"}`+"\n", h.ID())
 }
 
-// open opens a bare stream from one host to another.
+// open opens a bare stream for a registration from one host to another.
 func open(t *testing.T, from, to host.Host) network.Stream {
 	t.Helper()
+	return openFor(t, from, to, stream.Protocol)
+}
+
+func openFor(t *testing.T, from, to host.Host, p protocol.ID) network.Stream {
+	t.Helper()
 	hosttest.Connect(t, from, to)
-	s, err := from.NewStream(t.Context(), to.ID(), stream.Protocol)
+	s, err := from.NewStream(t.Context(), to.ID(), p)
 	if err != nil {
 		t.Fatal(err)
 	}

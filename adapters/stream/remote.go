@@ -9,7 +9,10 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
+	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -33,29 +36,84 @@ func (n *remote) Disconnected() <-chan struct{} {
 
 // Register implements ports.Native. Connecting, with the opening of the stream,
 // takes at most ports.ExchangeTimeout, as do writing and waiting for the answer.
-func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
-	if sender != n.t.id {
-		return ports.Lease{}, fmt.Errorf("register %q with native %s: this node can prove no identity but its own, %s",
-			sender, n.info.ID, n.t.id)
+func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (lease ports.Lease, err error) {
+	if err := n.mayAskAs(sender, "register"); err != nil {
+		return ports.Lease{}, err
 	}
 	frame, err := wire.EncodeRegistration(r)
 	if err != nil {
 		return ports.Lease{}, err
 	}
-	lease, err := n.exchange(ctx, frame)
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	if _, refused := errors.AsType[*ports.Refusal](err); err != nil && !refused {
-		err = fmt.Errorf("register with native %s: %w", n.info.ID, err)
-	}
-	return lease, err
+	err = n.exchange(ctx, Protocol, frame, func(s network.Stream, writeErr error) error {
+		var answered bool
+		if lease, answered, err = n.answer(s, writeErr); err != nil {
+			return err
+		}
+		lease.Unconfirmed = !answered
+		ended := n.t.ended(s.Conn())
+		n.disconnected.Store(&ended)
+		return nil
+	})
+	return lease, n.fault(ctx, "register with", err)
 }
 
-func (n *remote) exchange(ctx context.Context, frame []byte) (ports.Lease, error) {
-	s, err := n.open(ctx)
+// Leave implements ports.Native.
+func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) error {
+	if err := n.mayAskAs(sender, "leave"); err != nil {
+		return err
+	}
+	frame, err := wire.EncodeLeave(sender, record)
 	if err != nil {
-		return ports.Lease{}, err
+		return err
+	}
+	err = n.exchange(ctx, ports.LeaveProtocol, frame, func(s network.Stream, writeErr error) error {
+		_, answered, err := n.answer(s, writeErr)
+		if err == nil && !answered {
+			err = errors.New("it did not answer")
+		}
+		return err
+	})
+	return n.fault(ctx, "leave", err)
+}
+
+// mayAskAs refuses to ask in another's name.
+func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
+	if sender == n.t.id {
+		return nil
+	}
+	return fmt.Errorf("%s as %q at native %s: this node can prove no identity but its own, %s", what, sender, n.info.ID, n.t.id)
+}
+
+// fault says what was asked for, unless err is a refusal.
+func (n *remote) fault(ctx context.Context, what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if _, refused := errors.AsType[*ports.Refusal](err); refused {
+		return err
+	}
+	if notOffered(err) {
+		err = fmt.Errorf("%w: %w", ports.ErrNotOffered, err)
+	}
+	return fmt.Errorf("%s native %s: %w", what, n.info.ID, err)
+}
+
+// notOffered reports whether the native does not speak the protocol. One that did, as far
+// as libp2p remembers, is written to at once, and resets the stream then.
+func notOffered(err error) bool {
+	reset, ok := errors.AsType[*network.StreamError](err)
+	return errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) ||
+		ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
+}
+
+// exchange writes frame on a stream of its own, and has read take the answer.
+func (n *remote) exchange(ctx context.Context, of protocol.ID, frame []byte, read func(s network.Stream, writeErr error) error) error {
+	s, err := n.open(ctx, of)
+	if err != nil {
+		return err
 	}
 	defer s.Close()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
@@ -65,48 +123,48 @@ func (n *remote) exchange(ctx context.Context, frame []byte) (ports.Lease, error
 	if writeErr == nil {
 		_ = s.CloseWrite() // over QUIC an error if the native has closed already: the frame is written
 	}
-	lease, err := n.answer(s, writeErr)
-	if err == nil {
-		ended := n.t.ended(s.Conn())
-		n.disconnected.Store(&ended)
-	}
-	return lease, err
+	return read(s, writeErr)
 }
 
 // open connects and opens a stream. The addresses are given with every attempt,
 // as the peerstore forgets them, and the dial is forced, as a peer that was away
-// is under back-off for up to 5 minutes.
-func (n *remote) open(ctx context.Context) (network.Stream, error) {
+// is under back-off for up to 5 minutes. Without addresses it uses a connection
+// that there is.
+func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.t.timeout)
 	defer cancel()
-	ctx = network.WithForceDirectDial(ctx, "registration")
-	if err := n.t.host.Connect(ctx, n.info); err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+	if len(n.info.Addrs) > 0 {
+		if err := n.t.host.Connect(network.WithForceDirectDial(ctx, "to a native"), n.info); err != nil {
+			return nil, fmt.Errorf("connect: %w", blame.Explain(err))
+		}
+	} else if n.t.host.Network().Connectedness(n.info.ID) != network.Connected {
+		return nil, errors.New("not connected, and no address to connect to was given")
 	}
-	s, err := n.t.host.NewStream(network.WithNoDial(ctx, "connected already"), n.info.ID, Protocol)
+	s, err := n.t.host.NewStream(network.WithNoDial(ctx, "connected already"), n.info.ID, of)
 	if err != nil {
-		return nil, fmt.Errorf("open a stream: %w", err)
+		return nil, fmt.Errorf("open a stream: %w", blame.Explain(err))
 	}
 	return s, nil
 }
 
-// answer reads the answer, which may be there even though the write failed: a
-// native refuses a frame before it has read all of it.
-func (n *remote) answer(s network.Stream, writeErr error) (ports.Lease, error) {
+// answer reads the answer of one frame, which may be there even though the write
+// failed: a native refuses a frame before it has read all of it. Silence is no error.
+func (n *remote) answer(s network.Stream, writeErr error) (lease ports.Lease, answered bool, err error) {
 	deadline := time.Now().Add(n.t.timeout)
 	_ = s.SetReadDeadline(deadline)
 	frame, err := wire.ReadFrame(s)
 	switch {
 	case err == nil && len(frame) > 0:
-		return wire.DecodeAnswer(frame)
+		lease, err = wire.DecodeAnswer(frame)
+		return lease, true, err
 	case errors.Is(err, wire.ErrFrameTooLarge):
 		// The answer is what is too large, so this is no refusal.
-		return ports.Lease{}, fmt.Errorf("its answer has more than %d bytes", ports.MaxFrameBytes)
+		return ports.Lease{}, true, fmt.Errorf("its answer has more than %d bytes", ports.MaxFrameBytes)
 	case writeErr != nil:
-		return ports.Lease{}, fmt.Errorf("write: %w", writeErr)
+		return ports.Lease{}, false, fmt.Errorf("write: %w", blame.Explain(writeErr))
 	// A connection may time out too, before the deadline: that is no silence.
 	case err == nil, timedOut(err) && !time.Now().Before(deadline):
-		return ports.Lease{Unconfirmed: true}, nil
+		return ports.Lease{}, false, nil
 	}
-	return ports.Lease{}, fmt.Errorf("read the answer: %w", err)
+	return ports.Lease{}, false, fmt.Errorf("read the answer: %w", blame.Explain(err))
 }

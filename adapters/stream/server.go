@@ -1,13 +1,16 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
@@ -27,11 +30,42 @@ const (
 type server struct {
 	*Transport
 	native ports.Native
+	door   Door
 
 	mu sync.Mutex
 	// running has the exchanges that stop hastens; nil once stopped.
-	running map[network.Stream]context.CancelFunc
-	done    sync.WaitGroup
+	running  map[network.Stream]context.CancelFunc
+	watchers watchers
+	done     sync.WaitGroup
+}
+
+func newServer(t *Transport, n ports.Native) *server {
+	srv := &server{
+		Transport: t, native: n, door: t.guard.Door,
+		running:  make(map[network.Stream]context.CancelFunc),
+		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int)},
+	}
+	if srv.door == nil {
+		srv.door = open{}
+	}
+	return srv
+}
+
+// offer is a protocol and what serves it.
+type offer struct {
+	protocol protocol.ID
+	handle   network.StreamHandler
+}
+
+// offers returns what is served. Registration is last: by it others know a native, and
+// should know at once what else it offers.
+func (srv *server) offers() []offer {
+	return []offer{
+		{ports.WatchProtocol, srv.handleUntimed(srv.watch)},
+		{ports.LookupProtocol, srv.handleUntimed(srv.lookUp)},
+		{ports.LeaveProtocol, srv.handleTimed(srv.leave)},
+		{Protocol, srv.handleTimed(srv.register)},
+	}
 }
 
 // stop cuts off what is still being read, hastens what is being answered, and waits.
@@ -41,96 +75,57 @@ func (srv *server) stop() {
 	for s, cancel := range srv.running {
 		cancel()
 		_ = s.SetReadDeadline(now)
-		_ = s.SetWriteDeadline(now.Add(srv.timeout / answerShare))
+		_ = s.SetWriteDeadline(now.Add(srv.lastShare()))
 	}
 	srv.running = nil
 	srv.mu.Unlock()
 	srv.done.Wait()
 }
 
-// handle is one exchange.
-func (srv *server) handle(s network.Stream) {
-	end := s.Stat().Opened.Add(srv.timeout)
-	answerFrom := end.Add(-srv.timeout / answerShare)
-	ctx, cancel := context.WithDeadline(context.Background(), answerFrom)
-	defer cancel()
+// lastShare is the time that is kept for an answer.
+func (srv *server) lastShare() time.Duration { return srv.timeout / answerShare }
+
+// exchange reads what is asked and answers it. ctx is cancelled by stop. An error means
+// that there was nobody left to answer.
+type exchange func(ctx context.Context, s network.Stream) error
+
+// handleTimed serves exchanges that end ports.ExchangeTimeout after they began, and whose
+// ctx ends when the last share of that begins.
+func (srv *server) handleTimed(e exchange) network.StreamHandler {
+	return func(s network.Stream) {
+		ctx, cancel := context.WithDeadline(context.Background(), srv.end(s).Add(-srv.lastShare()))
+		defer cancel()
+		srv.handle(ctx, cancel, s, e)
+	}
+}
+
+// handleUntimed serves exchanges whose frame has that time, and which see to the rest.
+func (srv *server) handleUntimed(e exchange) network.StreamHandler {
+	return func(s network.Stream) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		srv.handle(ctx, cancel, s, e)
+	}
+}
+
+func (srv *server) end(s network.Stream) time.Time { return s.Stat().Opened.Add(srv.timeout) }
+
+func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s network.Stream, e exchange) {
+	end := srv.end(s)
 	// The deadlines stand before stop can see the stream and move them.
-	err := errors.Join(s.SetReadDeadline(answerFrom), s.SetWriteDeadline(end))
+	err := errors.Join(s.SetReadDeadline(end.Add(-srv.lastShare())), s.SetWriteDeadline(end))
 	if err != nil || !srv.begin(s, cancel) {
 		_ = s.Reset()
 		return
 	}
-	defer srv.end(s)
+	defer srv.finish(s)
 
-	if err := srv.exchange(ctx, s); err != nil {
-		srv.log.Debug("registration not answered", "peerID", s.Conn().RemotePeer(), "err", err)
+	if err := e(ctx, s); err != nil {
+		srv.log.Debug("exchange not answered", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
 		_ = s.Reset()
 		return
 	}
 	_ = s.Close()
-}
-
-// exchange reads a frame and answers it. An error means that there was nobody
-// left to answer.
-func (srv *server) exchange(ctx context.Context, s network.Stream) error {
-	sender := ports.PeerID(s.Conn().RemotePeer().String())
-	frame, err := wire.ReadFrame(s)
-	tooLarge := errors.Is(err, wire.ErrFrameTooLarge)
-	var lease ports.Lease
-	switch {
-	case err == nil:
-		lease, err = srv.register(ctx, sender, frame)
-	case tooLarge:
-		srv.refused(sender, ports.CodeTooLarge)
-	case timedOut(err) && errors.Is(ctx.Err(), context.Canceled):
-		err = ports.Refuse(ports.CodeBusy, "this native is stopping; register with another")
-	case timedOut(err):
-		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened; end it with a newline",
-			srv.timeout-srv.timeout/answerShare)
-		srv.refused(sender, ports.CodeMalformed)
-	}
-
-	var answer []byte
-	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
-		answer, err = wire.EncodeRefusal(refusal)
-	} else if err == nil {
-		answer, err = wire.EncodeLease(lease)
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := s.Write(answer); err != nil {
-		return err
-	}
-	if tooLarge {
-		_ = s.CloseWrite()
-		_, _ = io.CopyN(io.Discard, s, drainBytes)
-	}
-	return nil
-}
-
-// register decodes frame and asks the native. The error is a *ports.Refusal.
-func (srv *server) register(ctx context.Context, sender ports.PeerID, frame []byte) (ports.Lease, error) {
-	r, err := wire.DecodeRegistration(frame)
-	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
-		srv.refused(sender, refusal.Code)
-		return ports.Lease{}, refusal
-	}
-	lease, err := srv.native.Register(ctx, sender, r)
-	if err == nil {
-		return lease, nil
-	}
-	refusal, ok := errors.AsType[*ports.Refusal](err)
-	if !ok {
-		srv.log.Warn("registration failed", "peerID", sender, "err", err)
-		refusal = ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
-	}
-	return ports.Lease{}, refusal
-}
-
-// refused tells of what no Native hears of.
-func (srv *server) refused(sender ports.PeerID, code ports.Code) {
-	srv.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: code})
 }
 
 func (srv *server) begin(s network.Stream, cancel context.CancelFunc) bool {
@@ -144,9 +139,139 @@ func (srv *server) begin(s network.Stream, cancel context.CancelFunc) bool {
 	return true
 }
 
-func (srv *server) end(s network.Stream) {
+func (srv *server) finish(s network.Stream) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	delete(srv.running, s)
 	srv.done.Done()
+}
+
+// readFrame reads what is asked. An error that is no *ports.Refusal means that there is
+// nobody left to answer.
+func (srv *server) readFrame(ctx context.Context, s network.Stream) ([]byte, error) {
+	frame, err := wire.ReadFrame(s)
+	switch {
+	case timedOut(err) && errors.Is(ctx.Err(), context.Canceled):
+		err = stopping()
+	case timedOut(err):
+		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened; end it with a newline",
+			srv.timeout-srv.lastShare())
+	}
+	return frame, err
+}
+
+func stopping() *ports.Refusal {
+	return ports.Refuse(ports.CodeBusy, "this native is stopping; ask another")
+}
+
+// refusal returns what to tell the sender of err, which is the native's own if it is none.
+func (srv *server) refusal(s network.Stream, err error) *ports.Refusal {
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
+		return refusal
+	}
+	level := slog.LevelWarn
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		level = slog.LevelDebug // whoever asks for what is nowhere can have that as often as they like
+	}
+	srv.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
+	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
+}
+
+// answer writes the answer to what err is nil for, or refusing it otherwise. An err that
+// is no *ports.Refusal is returned.
+func (srv *server) answer(s network.Stream, answer []byte, err error) error {
+	refusal, refused := errors.AsType[*ports.Refusal](err)
+	if refused {
+		answer, err = wire.EncodeRefusal(refusal)
+	}
+	if err != nil {
+		return err
+	}
+	return writeAnswer(s, answer, refused && refusal == wire.ErrFrameTooLarge)
+}
+
+// writeAnswer writes the answer and, if the frame was too large, reads some of the rest.
+func writeAnswer(s network.Stream, answer []byte, tooLarge bool) error {
+	if _, err := s.Write(answer); err != nil {
+		return err
+	}
+	if tooLarge {
+		_ = s.CloseWrite()
+		_, _ = io.CopyN(io.Discard, s, drainBytes)
+	}
+	return nil
+}
+
+// register serves a registration.
+func (srv *server) register(ctx context.Context, s network.Stream) error {
+	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	err := srv.door.Hear(sender, from)
+	var frame []byte
+	if err == nil {
+		frame, err = srv.readFrame(ctx, s)
+	}
+	var r ports.Registration
+	if err == nil {
+		r, err = wire.DecodeRegistration(frame, sender)
+	}
+	if err == nil {
+		r, err = srv.door.Admit(ctx, sender, from, r)
+	}
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
+		srv.unheard(sender, refusal)
+	}
+	if err != nil {
+		return srv.answer(s, nil, err)
+	}
+	lease, err := srv.native.Register(ctx, sender, r)
+	srv.door.Settle(sender, err == nil)
+	if err != nil {
+		return srv.answer(s, nil, srv.refusal(s, err))
+	}
+	return srv.answer(s, wire.EncodeLease(lease), nil)
+}
+
+// unheard tells of a registration that no Native hears of.
+func (srv *server) unheard(sender ports.PeerID, refusal *ports.Refusal) {
+	e := ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: refusal.Code}
+	switch {
+	case refusal.Limit != "":
+		e.Err = refusal
+	case refusal.Code == ports.CodeBusy: // this native stops
+		return
+	}
+	srv.observer.Observe(e)
+}
+
+// leave serves a leave.
+func (srv *server) leave(ctx context.Context, s network.Stream) error {
+	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	err := srv.door.Hear(sender, from)
+	var frame []byte
+	if err == nil {
+		frame, err = srv.readFrame(ctx, s)
+	}
+	var id ports.PeerID
+	var record []byte
+	if err == nil {
+		id, record, err = wire.DecodeLeave(frame, sender)
+	}
+	if err == nil && id != sender {
+		err = ports.Refuse(ports.CodePeerMismatch, "PeerID is %s, but the connection is that of %s; nobody leaves for another", id, sender)
+	}
+	if err == nil {
+		err = srv.door.AdmitLeave(sender, from)
+	}
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Limit != "" {
+		srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: refusal})
+	}
+	if err != nil {
+		return srv.answer(s, nil, err)
+	}
+	err = srv.native.Leave(ctx, sender, record)
+	srv.door.SettleLeave(sender, err == nil)
+	if err != nil {
+		return srv.answer(s, nil, srv.refusal(s, err))
+	}
+	return srv.answer(s, wire.EncodeOK(), nil)
 }

@@ -2,9 +2,12 @@ package stream_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,10 +178,10 @@ func byteASecond(s network.Stream, frame string) {
 
 func TestANativeThatHangsIsCutWhileThereIsTimeToAnswer(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, native, indexer host.Host) {
-		serve(t, newTransport(t, native), nativeFunc(func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+		serve(t, newTransport(t, native), porttest.Native{OnRegister: func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
 			<-ctx.Done()
 			return ports.Lease{}, ctx.Err()
-		}))
+		}})
 		_, err := register(t.Context(), indexer, remote(t, newTransport(t, indexer), native))
 		expectRefusal(t, err, ports.CodeBusy)
 	})
@@ -226,6 +229,162 @@ func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 			}
 			if got := seen.Take(); !slices.Equal(got, want) {
 				t.Errorf("observed %+v, want %+v", got, want)
+			}
+		}
+	})
+}
+
+// door records who knocks, and refuses as it is told.
+type door struct {
+	mu      sync.Mutex
+	log     []string
+	hear    error
+	admit   error
+	replace string
+}
+
+func (d *door) note(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.log = append(d.log, fmt.Sprintf(format, args...))
+}
+
+func (d *door) Hear(_ ports.PeerID, from netip.Addr) error {
+	d.note("hear from %s", from)
+	return d.hear
+}
+
+func (d *door) Admit(_ context.Context, _ ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error) {
+	d.note("admit %s from %s", r.Addr, from)
+	if d.replace != "" {
+		r.Addr = d.replace
+	}
+	return r, d.admit
+}
+
+func (d *door) Settle(_ ports.PeerID, granted bool) { d.note("granted %v", granted) }
+
+func (d *door) AdmitLeave(_ ports.PeerID, from netip.Addr) error {
+	d.note("admit a leave from %s", from)
+	return d.admit
+}
+
+func (d *door) SettleLeave(_ ports.PeerID, taken bool) { d.note("left %v", taken) }
+
+func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
+	busy := ports.Busy(ports.LimitRate, "too often")
+	for name, tt := range map[string]struct {
+		door   *door
+		frame  string
+		want   ports.Code
+		log    []string
+		events []ports.Event
+		native string // what it is handed
+	}{
+		"a registration": {
+			door: &door{replace: "/ip4/127.0.0.1/tcp/4002"}, frame: "good",
+			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted true"},
+			native: "/ip4/127.0.0.1/tcp/4002",
+		},
+		"one that the native refuses": {
+			frame: "good", want: ports.CodeRefused,
+			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted false"},
+			native: "/ip4/127.0.0.1/tcp/4001",
+		},
+		"who is not heard": {
+			door: &door{hear: busy}, frame: "never read", want: ports.CodeBusy,
+			log:    []string{"hear from 127.0.0.1"},
+			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
+		},
+		"a frame that does not decode": {
+			frame: "{}\n", want: ports.CodeMalformed,
+			log:    []string{"hear from 127.0.0.1"},
+			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeMalformed}},
+		},
+		"who is not admitted": {
+			door: &door{admit: busy}, frame: "good", want: ports.CodeBusy,
+			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1"},
+			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+				native, indexer := newHost(), newHost()
+				d := &door{}
+				if tt.door != nil {
+					d.hear, d.admit, d.replace = tt.door.hear, tt.door.admit, tt.door.replace
+				}
+				tr, seen := observed(t, native)
+				tr.Guard(stream.Guard{Door: d})
+				handed := ""
+				serve(t, tr, porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					handed = r.Addr
+					if tt.want != "" {
+						return ports.Lease{}, ports.Refuse(tt.want, "no")
+					}
+					return granted, nil
+				}})
+				frame := tt.frame
+				if frame == "good" {
+					frame = plainFrame(indexer)
+				}
+				s := open(t, indexer, native)
+				_, _ = io.WriteString(s, frame) // it may have been answered already
+				expectCode(t, s, tt.want)
+				for i := range tt.events {
+					tt.events[i].PeerID = idOf(indexer)
+				}
+				if got := seen.Take(); !slices.Equal(got, tt.events) {
+					t.Errorf("observed %+v, want %+v", got, tt.events)
+				}
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				if !slices.Equal(d.log, tt.log) || handed != tt.native {
+					t.Errorf("the door heard %q and the native %q, want %q and %q", d.log, handed, tt.log, tt.native)
+				}
+			})
+		})
+	}
+}
+
+func TestTheDoorIsAskedAboutLeaves(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		d := &door{}
+		tr, seen := observed(t, native)
+		tr.Guard(stream.Guard{Door: d})
+		var answer error
+		serve(t, tr, porttest.Native{OnLeave: func(context.Context, ports.PeerID, []byte) error { return answer }})
+		n := remote(t, newTransport(t, indexer), native)
+		busy := ports.Busy(ports.LimitSite, "too many")
+		for _, tt := range []struct {
+			name                string
+			hear, admit, native error
+			want                ports.Code
+			log                 []string
+			limited             int
+		}{
+			{"one that is taken", nil, nil, nil, "", []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left true"}, 0},
+			{"one that the native refuses", nil, nil, ports.Refuse(ports.CodeBusy, "not now"), ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left false"}, 0},
+			{"who is not heard", busy, nil, nil, ports.CodeBusy, []string{"hear from 127.0.0.1"}, 1},
+			{"who is not admitted", nil, busy, nil, ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1"}, 1},
+		} {
+			d.mu.Lock()
+			d.hear, d.admit, answer, d.log = tt.hear, tt.admit, tt.native, nil
+			d.mu.Unlock()
+			err := n.Leave(t.Context(), idOf(indexer), nil)
+			if tt.want != "" {
+				expectRefusal(t, err, tt.want)
+			} else if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			d.mu.Lock()
+			if !slices.Equal(d.log, tt.log) {
+				t.Errorf("%s: the door heard %q, want %q", tt.name, d.log, tt.log)
+			}
+			d.mu.Unlock()
+			if got := seen.Take(); len(got) != tt.limited || tt.limited == 1 && (got[0].Kind != ports.EventLimited || got[0].Err != busy) {
+				t.Errorf("%s: observed %+v, want %d refusals by a limit", tt.name, got, tt.limited)
 			}
 		}
 	})

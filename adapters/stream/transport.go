@@ -1,11 +1,11 @@
 package stream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +21,7 @@ import (
 // Protocol is the protocol of a registration.
 const Protocol protocol.ID = ports.SubscribeProtocol
 
-// Transport carries registrations over the streams of a libp2p host.
+// Transport carries what natives offer over the streams of a libp2p host.
 type Transport struct {
 	host     host.Host
 	id       ports.PeerID
@@ -34,34 +34,55 @@ type Transport struct {
 	servingMu sync.Mutex
 	serving   *server // nil while nothing is served
 	closed    bool
+	guard     Guard
 
 	connsMu sync.Mutex
 	// conns has a channel, closed when the connection ends, for every connection that
 	// carried a successful registration; nil once the Transport is closed.
 	conns map[network.Conn]chan struct{}
+	// senders has who is at the other end of each connection that carried a registration
+	// to this node. To spell a PeerID takes as long as to decode a frame.
+	senders map[network.Conn]ports.PeerID
+
+	neighbours neighbours
 }
 
 var _ ports.Transport = (*Transport)(nil)
 
 // New returns a Transport over h, which stays the caller's to close, after
 // Close. The observer is told of the registrations that are refused here, since
-// no Native hears of a frame that does not decode.
+// no Native hears of a frame that does not decode, and of who comes to watch and goes.
+// A nil observer or log is one that takes no notice.
 func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, error) {
-	if h == nil || observer == nil || log == nil {
-		return nil, errors.New("stream transport: a host, an observer and a logger are required")
+	if h == nil {
+		return nil, errors.New("stream transport: a host is required")
+	}
+	if observer == nil {
+		observer = nobody{}
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
 	t := &Transport{
 		host: h, id: ports.PeerID(h.ID().String()), observer: observer, log: log,
 		timeout: ports.ExchangeTimeout,
 		conns:   make(map[network.Conn]chan struct{}),
+		senders: make(map[network.Conn]ports.PeerID),
 	}
 	t.notifiee = &network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) { t.connEnded(c) }}
+	t.neighbours.init(h)
 	h.Network().Notify(t.notifiee)
 	return t, nil
 }
 
+// nobody is an observer that takes no notice.
+type nobody struct{}
+
+func (nobody) Observe(ports.Event) {}
+
 // Close stops serving and closes the channels that Disconnected returned, as
-// nobody will watch their connections any more.
+// nobody will watch their connections any more. Natives that were handed out still
+// work; ending what they are at is for whoever called them.
 func (t *Transport) Close() {
 	t.servingMu.Lock()
 	t.closed = true
@@ -71,16 +92,17 @@ func (t *Transport) Close() {
 		t.stop(serving)
 	}
 	t.host.Network().StopNotify(t.notifiee)
+	t.neighbours.close()
 
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
 	for _, ended := range t.conns {
 		close(ended)
 	}
-	t.conns = nil
+	t.conns, t.senders = nil, nil
 }
 
-// Serve implements ports.Transport. An exchange takes at most
+// Serve implements ports.Transport. A registration takes at most
 // ports.ExchangeTimeout from the opening of its stream; the context that n gets
 // ends early enough to answer even then.
 func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
@@ -88,20 +110,24 @@ func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 	defer t.servingMu.Unlock()
 	switch {
 	case t.closed:
-		return nil, errors.New("serve registrations: the transport is closed")
+		return nil, errors.New("serve: the transport is closed")
 	case t.serving != nil:
-		return nil, errors.New("serve registrations: already serving; stop that first")
+		return nil, errors.New("serve: already serving; stop that first")
 	}
-	srv := &server{Transport: t, native: n, running: make(map[network.Stream]context.CancelFunc)}
+	srv := newServer(t, n)
 	t.serving = srv
-	t.host.SetStreamHandler(Protocol, srv.handle)
+	for _, offer := range srv.offers() {
+		t.host.SetStreamHandler(offer.protocol, offer.handle)
+	}
 	return func() { t.stop(srv) }, nil
 }
 
 func (t *Transport) stop(srv *server) {
 	t.servingMu.Lock()
 	if t.serving == srv {
-		t.host.RemoveStreamHandler(Protocol)
+		for _, offer := range slices.Backward(srv.offers()) {
+			t.host.RemoveStreamHandler(offer.protocol)
+		}
 		t.serving = nil
 	}
 	t.servingMu.Unlock()
@@ -114,9 +140,6 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 	pid, err := peer.Decode(string(id))
 	if err != nil {
 		return nil, fmt.Errorf("native %q: %w", id, err)
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("native %s: no address; give at least one, as in /ip4/192.0.2.1/tcp/4101", id)
 	}
 	info := peer.AddrInfo{ID: pid}
 	for _, a := range addrs {
@@ -171,6 +194,21 @@ func (t *Transport) connEnded(c network.Conn) {
 		close(ended)
 		delete(t.conns, c)
 	}
+	delete(t.senders, c)
+}
+
+// sender returns who is at the other end of c.
+func (t *Transport) sender(c network.Conn) ports.PeerID {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	id, ok := t.senders[c]
+	if !ok {
+		id = ports.PeerID(c.RemotePeer().String())
+		if t.senders != nil && !c.IsClosed() { // as in ended
+			t.senders[c] = id
+		}
+	}
+	return id
 }
 
 // timedOut reports whether err is a stream's deadline.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -82,6 +83,33 @@ func TestCloseEndsServingAndWatching(t *testing.T) {
 		// The hosts are the caller's and live on.
 		if len(indexer.Network().ConnsToPeer(native.ID())) == 0 {
 			t.Error("the connection ended with the transports")
+		}
+	})
+}
+
+func TestSendersAreForgottenWithTheirConnections(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		server := newTransport(t, native)
+		serve(t, server, grant)
+		n := remote(t, newTransport(t, indexer), native)
+		for range 2 {
+			for range 3 {
+				if _, err := register(t.Context(), indexer, n); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if known := server.Senders(); known != 1 {
+				t.Errorf("%d senders known after three registrations over one connection", known)
+			}
+			if err := indexer.Network().ClosePeer(native.ID()); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(10 * time.Second); server.Senders() > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the sender is remembered when its connection has ended")
+				}
+			}
 		}
 	})
 }

@@ -2,10 +2,12 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/internal/flood"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -16,55 +18,119 @@ var _ ports.Observer = (*Log)(nil)
 // without end, only so many lines a time come at info, and the next one says how
 // many were suppressed; those come at debug.
 type Log struct {
-	log *slog.Logger
+	registry, indexer *slog.Logger
 
-	joined, expired, refused, putFailed, announceFailed *limit
+	joined, expired, left, refused, putFailed, announceFailed *flood.Limit
+	limited                                                   map[ports.Limit]*flood.Limit
+	following, changesRefused, dropped, faulty, rival         *flood.Limit
+	untrusted                                                 *flood.Limit
 
 	mu sync.Mutex
-	// leases is what became of the last registration with each native: as many as are
-	// configured.
+	// leases is what became of the last registration with each native.
 	leases map[ports.PeerID]ports.EventKind
 }
 
-// NewLog returns an observer that writes to log.
-func NewLog(log *slog.Logger) *Log {
-	return &Log{
-		log: log,
+// maxNatives bounds the natives whose last registration is remembered: many times those
+// that an indexer has or finds. If it is full, each is told of once more.
+const maxNatives = 1000
+
+// NewLog returns an observer that writes what happens to entries to registry, and
+// what becomes of this node's own leases to indexer.
+func NewLog(registry, indexer *slog.Logger) *Log {
+	l := &Log{
+		registry: registry,
+		indexer:  indexer,
 		// A small network coming up is told in full; a native that restarts under
 		// thousands of indexers is not.
-		joined:  &limit{lines: 20, every: 10 * time.Second},
-		expired: &limit{lines: 20, every: 10 * time.Second},
+		joined:  &flood.Limit{Lines: 20, Every: 10 * time.Second},
+		expired: &flood.Limit{Lines: 20, Every: 10 * time.Second},
+		left:    &flood.Limit{Lines: 20, Every: 10 * time.Second},
+		// Of a network of natives that is cut in two, as many.
+		following: &flood.Limit{Lines: 20, Every: 10 * time.Second},
 		// One sender that is refused, or a hundred thousand: the metrics tell them apart.
-		refused: &limit{lines: 1, every: 10 * time.Second},
+		refused: &flood.Limit{Lines: 1, Every: 10 * time.Second},
+		// Whoever meets one limit must not hide that another is met too.
+		limited: make(map[ports.Limit]*flood.Limit),
 		// These fail with the network, for every entry alike, until somebody mends it.
-		putFailed:      &limit{lines: 1, every: time.Minute},
-		announceFailed: &limit{lines: 1, every: time.Minute},
+		putFailed:      &flood.Limit{Lines: 1, Every: time.Minute},
+		announceFailed: &flood.Limit{Lines: 1, Every: time.Minute},
+		// A native of another TTL has all its changes refused, a batch a second.
+		changesRefused: &flood.Limit{Lines: 1, Every: time.Minute},
+		dropped:        &flood.Limit{Lines: 1, Every: 10 * time.Second},
+		faulty:         &flood.Limit{Lines: 1, Every: time.Minute},
+		rival:          &flood.Limit{Lines: 1, Every: time.Minute},
+		untrusted:      &flood.Limit{Lines: 1, Every: time.Minute},
 		leases:         make(map[ports.PeerID]ports.EventKind),
 	}
+	for _, limit := range ports.LimitNames {
+		l.limited[limit] = &flood.Limit{Lines: 1, Every: 10 * time.Second}
+	}
+	return l
 }
 
 // Observe implements ports.Observer.
 func (l *Log) Observe(e ports.Event) {
 	switch e.Kind {
-	case ports.EventRegistered, ports.EventLookedUp:
+	case ports.EventRegistered, ports.EventLookedUp, ports.EventJoined:
 		if e.Joined {
-			l.limited(l.joined, slog.LevelInfo, "indexer joined", e)
+			l.rare(l.joined, slog.LevelInfo, "indexer joined", e)
 			return
 		}
 	case ports.EventExpired:
-		l.limited(l.expired, slog.LevelInfo, "indexer expired", e)
+		l.rare(l.expired, slog.LevelInfo, "indexer expired", e)
 		return
+	case ports.EventLeft:
+		if e.Joined {
+			l.rare(l.left, slog.LevelInfo, "indexer left", e)
+			return
+		}
+	case ports.EventFollowing:
+		l.rare(l.following, slog.LevelInfo, "following a native", e)
+		return
+	case ports.EventUnfollowed:
+		l.rare(l.following, slog.LevelInfo, "native not followed any more", e)
+		return
+	case ports.EventTold:
+		if e.Refused > 0 {
+			l.rare(l.changesRefused, slog.LevelWarn, "changes refused", e)
+			return
+		}
+	case ports.EventWatched:
+		if e.Err != nil {
+			l.rare(l.dropped, slog.LevelInfo, "watcher dropped", e)
+			return
+		}
+	case ports.EventUntrusted:
+		if e.What == ports.UntrustedWatch {
+			l.rare(l.untrusted, slog.LevelInfo, "untrusted native refused", e)
+			return
+		}
 	case ports.EventRefused:
-		l.limited(l.refused, slog.LevelInfo, "registration refused", e)
+		l.rare(l.refusals(e), slog.LevelInfo, "registration refused", e)
+		return
+	case ports.EventLimited:
+		l.rare(l.refusals(e), slog.LevelInfo, "refused by a limit", e)
+		return
+	case ports.EventFaulty:
+		if e.Fault == ports.FaultOlder { // mostly nobody's fault
+			break
+		}
+		l.rare(l.faulty, slog.LevelInfo, "proof refused", e)
+		return
+	case ports.EventRival:
+		l.aboutRival(e)
+		return
+	case ports.EventClock:
+		l.clock(e)
 		return
 	case ports.EventPut:
 		if e.Err != nil {
-			l.limited(l.putFailed, slog.LevelWarn, "put failed", e)
+			l.rare(l.putFailed, slog.LevelWarn, "put failed", e)
 			return
 		}
 	case ports.EventAnnounced:
 		if e.Err != nil {
-			l.limited(l.announceFailed, slog.LevelWarn, "announcement failed", e)
+			l.rare(l.announceFailed, slog.LevelWarn, "announcement failed", e)
 			return
 		}
 	case ports.EventLeaseGranted, ports.EventLeaseUnconfirmed:
@@ -73,17 +139,58 @@ func (l *Log) Observe(e ports.Event) {
 	case ports.EventLeaseFailed, ports.EventLeaseLost:
 		l.lease(slog.LevelWarn, e)
 		return
+	case ports.EventLeaseLeft:
+		level := slog.LevelInfo
+		if e.Err != nil {
+			level = slog.LevelWarn // it is still listed there
+		}
+		l.lease(level, e)
+		return
 	}
-	l.write(slog.LevelDebug, string(e.Kind), e, 0)
+	l.write(l.registry, slog.LevelDebug, string(e.Kind), e, 0)
 }
 
-// limited writes e at level if lim has a line left, else at debug.
-func (l *Log) limited(lim *limit, level slog.Level, msg string, e ports.Event) {
-	pass, suppressed := lim.take(time.Now())
+// aboutRival tells both sides of two processes with one key.
+func (l *Log) aboutRival(e ports.Event) {
+	switch {
+	case e.Via == "":
+		l.rare(l.rival, slog.LevelWarn, "two processes have one key; the older is refused", e)
+	case e.Err != nil:
+		l.write(l.indexer, slog.LevelError, "another process with this node's key started after it; this one registers no more", e, 0)
+	default:
+		l.write(l.indexer, slog.LevelWarn, "another process has this node's key, and started before it; stop that one", e, 0)
+	}
+}
+
+// clock tells how wrong this node's clock is.
+func (l *Log) clock(e ports.Event) {
+	switch off := e.Took.Abs(); {
+	case off == 0:
+		l.registry.Info("this node's clock agrees with the other natives' again", "peerID", e.PeerID)
+	case off > ports.ClockAllowance:
+		l.registry.Warn("this node's clock is wrong, by the other natives' that it knows, and it goes by theirs", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one; until then this native attests nothing")
+	default:
+		l.registry.Warn("this node's clock differs from the other natives'", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one")
+	}
+}
+
+// refusals returns the limit on lines of a refusal.
+func (l *Log) refusals(e ports.Event) *flood.Limit {
+	if refusal, ok := errors.AsType[*ports.Refusal](e.Err); ok {
+		if lim, ok := l.limited[refusal.Limit]; ok {
+			return lim
+		}
+	}
+	return l.refused
+}
+
+// rare writes e at level if lim has a line left, else at debug.
+func (l *Log) rare(lim *flood.Limit, level slog.Level, msg string, e ports.Event) {
+	pass, suppressed := lim.Take(time.Now())
 	if !pass {
 		level = slog.LevelDebug
 	}
-	l.write(level, msg, e, suppressed)
+	l.write(l.registry, level, msg, e, suppressed)
 }
 
 // lease writes e at level if it is a change at its native, else at debug.
@@ -92,18 +199,24 @@ func (l *Log) lease(level slog.Level, e ports.Event) {
 	if l.leases[e.Via] == e.Kind {
 		level = slog.LevelDebug
 	}
+	if len(l.leases) >= maxNatives {
+		clear(l.leases)
+	}
 	l.leases[e.Via] = e.Kind
 	l.mu.Unlock()
-	l.write(level, string(e.Kind), e, 0)
+	l.write(l.indexer, level, string(e.Kind), e, 0)
 }
 
 // write writes the fields of e that are set.
-func (l *Log) write(level slog.Level, msg string, e ports.Event, suppressed int) {
+func (l *Log) write(log *slog.Logger, level slog.Level, msg string, e ports.Event, suppressed int) {
 	ctx := context.Background()
-	if !l.log.Enabled(ctx, level) {
+	if !log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 7)
+	attrs := make([]slog.Attr, 0, 10)
+	if e.What != "" {
+		attrs = append(attrs, slog.String("what", string(e.What)))
+	}
 	if e.PeerID != "" {
 		attrs = append(attrs, slog.String("peerID", string(e.PeerID)))
 	}
@@ -113,45 +226,29 @@ func (l *Log) write(level slog.Level, msg string, e ports.Event, suppressed int)
 	if e.Code != "" {
 		attrs = append(attrs, slog.String("code", string(e.Code)))
 	}
+	if e.Fault != "" {
+		attrs = append(attrs, slog.String("fault", string(e.Fault)))
+	}
 	if e.Kind == ports.EventPut && e.Err == nil {
 		attrs = append(attrs, slog.Int("replicas", e.Replicas))
+	}
+	if e.Kind == ports.EventTold {
+		attrs = append(attrs, slog.Int("changes", e.Changes))
+	}
+	if e.Refused > 0 {
+		attrs = append(attrs, slog.Int("refused", e.Refused))
 	}
 	if e.Took != 0 {
 		attrs = append(attrs, slog.Duration("took", e.Took))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("error", e.Err.Error()))
+		if refusal, ok := errors.AsType[*ports.Refusal](e.Err); ok && refusal.Limit != "" {
+			attrs = append(attrs, slog.String("limit", string(refusal.Limit)))
+		}
 	}
 	if suppressed > 0 {
 		attrs = append(attrs, slog.Int("suppressed", suppressed))
 	}
-	l.log.LogAttrs(ctx, level, msg, attrs...)
-}
-
-// limit lets so many lines pass in every period, which begins with its first line.
-type limit struct {
-	lines int
-	every time.Duration
-
-	mu         sync.Mutex
-	begun      time.Time
-	passed     int
-	suppressed int
-}
-
-// take says whether a line may pass now, and how many did not since the last that
-// did.
-func (l *limit) take(now time.Time) (pass bool, suppressed int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Sub(l.begun) >= l.every {
-		l.begun, l.passed = now, 0
-	}
-	if l.passed == l.lines {
-		l.suppressed++
-		return false, 0
-	}
-	l.passed++
-	suppressed, l.suppressed = l.suppressed, 0
-	return true, suppressed
+	log.LogAttrs(ctx, level, msg, attrs...)
 }

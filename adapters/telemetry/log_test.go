@@ -6,11 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // newLog returns a Log at level that writes lines without a time to the buffer.
@@ -27,7 +28,8 @@ func newLog(level string) (*Log, *bytes.Buffer) {
 		panic(err)
 	}
 	options.Level = l
-	return NewLog(slog.New(slog.NewTextHandler(&out, options))), &out
+	log := slog.New(slog.NewTextHandler(&out, options))
+	return NewLog(log, log), &out
 }
 
 func TestWhatAnOperatorIsTold(t *testing.T) {
@@ -49,6 +51,29 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				{Kind: ports.EventLookedUp, PeerID: "a", Via: "n", Took: time.Millisecond},
 			},
 			"level=INFO msg=\"indexer joined\" peerID=a via=n took=1ms\n"},
+		{"natives follow each other, and one tells of an indexer that comes and goes",
+			[]ports.Event{
+				{Kind: ports.EventFollowing, Via: "n", Took: time.Millisecond},
+				{Kind: ports.EventTold, Via: "n", Changes: 1},
+				{Kind: ports.EventJoined, PeerID: "a", Via: "n", Joined: true},
+				{Kind: ports.EventLeft, PeerID: "a", Via: "n", Joined: true},
+				{Kind: ports.EventTold, Via: "n", Changes: 9, Refused: 3, Err: errTest},
+				{Kind: ports.EventTold, Via: "n", Changes: 9, Refused: 3, Err: errTest},
+				{Kind: ports.EventUnfollowed, Via: "n", Err: errTest},
+			},
+			"level=INFO msg=\"following a native\" via=n took=1ms\n" +
+				"level=INFO msg=\"indexer joined\" peerID=a via=n\n" +
+				"level=INFO msg=\"indexer left\" peerID=a via=n\n" +
+				"level=WARN msg=\"changes refused\" via=n changes=9 refused=3 error=\"no route\"\n" +
+				"level=INFO msg=\"native not followed any more\" via=n error=\"no route\"\n"},
+		{"an indexer leaves, and a watcher is dropped",
+			[]ports.Event{
+				{Kind: ports.EventLeft, PeerID: "a", Joined: true},
+				{Kind: ports.EventWatching, PeerID: "w"},
+				{Kind: ports.EventWatched, PeerID: "w", Err: errTest},
+			},
+			"level=INFO msg=\"indexer left\" peerID=a\n" +
+				"level=INFO msg=\"watcher dropped\" peerID=w error=\"no route\"\n"},
 		{"an indexer expires and is forgotten",
 			[]ports.Event{
 				{Kind: ports.EventExpired, PeerID: "a"},
@@ -59,6 +84,23 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 		{"a registration is refused",
 			[]ports.Event{{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodePeerMismatch}},
 			"level=INFO msg=\"registration refused\" peerID=a code=peer_mismatch\n"},
+		{"strangers try, and a native whose list is another",
+			[]ports.Event{
+				{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: "a"},
+				{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: "w"},
+				{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: "w"},
+			},
+			"level=INFO msg=\"untrusted native refused\" what=watch peerID=w\n"},
+		{"two limits refuse, and each is told of once",
+			[]ports.Event{
+				{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitSite, "too many")},
+				{Kind: ports.EventRefused, PeerID: "b", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitSite, "too many")},
+				{Kind: ports.EventRefused, PeerID: "c", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitRate, "too often")},
+				{Kind: ports.EventLimited, PeerID: "w", Err: ports.Busy(ports.LimitWatchers, "full")},
+			},
+			"level=INFO msg=\"registration refused\" peerID=a code=busy error=\"busy: too many\" limit=site_identities\n" +
+				"level=INFO msg=\"registration refused\" peerID=c code=busy error=\"busy: too often\" limit=identity_rate\n" +
+				"level=INFO msg=\"refused by a limit\" peerID=w error=\"busy: full\" limit=watchers\n"},
 		{"a put and an announcement fail",
 			[]ports.Event{
 				{Kind: ports.EventPut, PeerID: "a", Took: time.Millisecond},
@@ -90,6 +132,19 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n"},
 			},
 			"level=INFO msg=\"lease unconfirmed\" peerID=a via=n\n"},
+		{
+			name: "whose word is no proof, and two processes with one key",
+			events: []ports.Event{
+				{Kind: ports.EventFaulty, PeerID: "a", Via: "n", Fault: ports.FaultTick, Err: errTest},
+				{Kind: ports.EventRival, PeerID: "a"},
+				{Kind: ports.EventRival, PeerID: "a", Via: "n"},
+				{Kind: ports.EventRival, PeerID: "a", Via: "n", Code: ports.CodeSuperseded, Err: errTest},
+			},
+			want: "level=INFO msg=\"proof refused\" peerID=a via=n fault=tick error=\"no route\"\n" +
+				"level=WARN msg=\"two processes have one key; the older is refused\" peerID=a\n" +
+				"level=WARN msg=\"another process has this node's key, and started before it; stop that one\" peerID=a via=n\n" +
+				"level=ERROR msg=\"another process with this node's key started after it; this one registers no more\" peerID=a via=n code=superseded error=\"no route\"\n",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log, out := newLog("info")
@@ -109,7 +164,7 @@ func TestDebugHasALineForEveryEvent(t *testing.T) {
 		before := out.Len()
 		log.Observe(e)
 		line := out.String()[before:]
-		if strings.Count(line, "\n") != 1 || !strings.Contains(line, "peerID=a") {
+		if strings.Count(line, "\n") != 1 || !strings.Contains(line, "peerID=a") && !strings.Contains(line, "via=n") && !strings.Contains(line, "peerID=w") {
 			t.Errorf("%d: %q", n, line)
 		}
 	}
@@ -120,7 +175,7 @@ func TestDebugHasALineForEveryEvent(t *testing.T) {
 }
 
 func TestIdleMinutesAreSilent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
 		log, out := newLog("info")
 		heartbeat := func(joined bool) {
 			for i := range 10 {
@@ -158,7 +213,7 @@ func TestAFloodIsALineATimeAndTheRestIsCounted(t *testing.T) {
 		{ports.Event{Kind: ports.EventAnnounced, PeerID: "a", Err: errTest}, 1, time.Minute},
 	} {
 		t.Run(string(tc.event.Kind), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
 				log, out := newLog("info")
 				const flood = 1000
 				step := func(wait time.Duration, events, lines, suppressed int) {

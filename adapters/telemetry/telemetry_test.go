@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +25,7 @@ var errTest = errors.New("no route")
 // allEvents has every kind with every result.
 var allEvents = []ports.Event{
 	{Kind: ports.EventRegistered, PeerID: "a", Joined: true},
-	{Kind: ports.EventRegistered, PeerID: "a"},
+	{Kind: ports.EventRegistered, PeerID: "a", Left: 6 * time.Second},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeMalformed},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeTooLarge},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodePeerMismatch},
@@ -31,6 +33,17 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeRefused},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy},
 	{Kind: ports.EventRefused, PeerID: "a", Code: "of a later version"},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitRate, "too often")},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitSite, "too many")},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitEntries, "full")},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeAddrInvalid, Err: &ports.Refusal{Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress}},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy(ports.LimitDialBacks, "not yet")},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeBusy, Err: ports.Busy("of a later version", "no series of its own")},
+	{Kind: ports.EventLimited, PeerID: "w", Err: ports.Busy(ports.LimitWatchers, "full")},
+	{Kind: ports.EventLimited, PeerID: "w", Err: ports.Busy(ports.LimitPeerWatchers, "full")},
+	{Kind: ports.EventDialledBack, PeerID: "a", Took: time.Second / 4},
+	{Kind: ports.EventDialledBack, PeerID: "a", Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventDialledBack, PeerID: "a", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventHeard, PeerID: "a", Via: "n"},
 	{Kind: ports.EventLookedUp, PeerID: "a", Via: "n", Took: time.Second / 4, Joined: true},
 	{Kind: ports.EventLookedUp, PeerID: "a", Took: 3 * time.Second, Err: fmt.Errorf("get a: %w", ports.ErrNotFound)},
@@ -40,12 +53,47 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventPut, PeerID: "a", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventAnnounced, PeerID: "a"},
 	{Kind: ports.EventAnnounced, PeerID: "a", Err: errTest},
+	{Kind: ports.EventUntrusted, What: ports.UntrustedAnnouncement, PeerID: "a", Via: "n"},
+	{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: "a", Via: "n"},
+	{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: "a"},
+	{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: "w"},
+	{Kind: ports.EventUntrusted, What: ports.UntrustedEntry, PeerID: "a"},
 	{Kind: ports.EventExpired, PeerID: "a"},
 	{Kind: ports.EventForgotten, PeerID: "a"},
+	{Kind: ports.EventJoined, PeerID: "a", Via: "n", Joined: true},
+	{Kind: ports.EventLeft, PeerID: "a", Joined: true},
+	{Kind: ports.EventLeft, PeerID: "a"},
+	{Kind: ports.EventLeft, PeerID: "a", Via: "n", Joined: true},
+	{Kind: ports.EventFollowing, Via: "n", Took: time.Second / 4},
+	{Kind: ports.EventUnfollowed, Via: "n", Err: errTest},
+	{Kind: ports.EventTold, Via: "n", Changes: 7},
+	{Kind: ports.EventTold, Via: "n", Changes: 5, Refused: 2, Err: errTest},
+	{Kind: ports.EventWatching, PeerID: "w"},
+	{Kind: ports.EventWatching, PeerID: "w"},
+	{Kind: ports.EventWatching, PeerID: "w"},
+	{Kind: ports.EventWatched, PeerID: "w"},
+	{Kind: ports.EventWatched, PeerID: "w", Err: errTest},
+	{Kind: ports.EventAsked, PeerID: "a", Took: time.Second / 4},
+	{Kind: ports.EventAsked, PeerID: "a", Took: time.Second / 4, Err: ports.ErrNotFound},
+	{Kind: ports.EventAsked, PeerID: "a", Code: ports.CodeBusy, Err: errTest},
+	{Kind: ports.EventAsked, PeerID: "a", Err: errTest},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeProofInvalid, Err: errTest},
+	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeSuperseded, Err: errTest},
+	{Kind: ports.EventFaulty, PeerID: "a", Fault: ports.FaultTick, Err: errTest},
+	{Kind: ports.EventFaulty, PeerID: "a", Via: "n", Fault: ports.FaultOlder, Err: errTest},
+	{Kind: ports.EventFaulty, PeerID: "a", Via: "n", Fault: "of a stranger", Err: errTest},
+	{Kind: ports.EventRival, PeerID: "a"},
 	{Kind: ports.EventLeaseGranted, PeerID: "a", Via: "n", Took: time.Second / 4},
 	{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n", Took: time.Second / 4},
+	{Kind: ports.EventRival, PeerID: "a", Via: "n"},
+	{Kind: ports.EventClock, PeerID: "a", Took: time.Minute},
+	{Kind: ports.EventRival, PeerID: "a", Via: "n", Code: ports.CodeSuperseded, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: ports.CodeBusy, Took: time.Second / 4, Err: errTest},
+	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: "of a stranger", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventLeaseLost, PeerID: "a", Via: "n"},
+	{Kind: ports.EventLeaseLeft, PeerID: "a", Via: "n", Took: time.Second / 4},
+	{Kind: ports.EventLeaseLeft, PeerID: "a", Via: "n", Err: errTest},
 }
 
 func newMetrics(tb testing.TB, from Sources) (*Metrics, *prometheus.Registry) {
@@ -78,78 +126,150 @@ func scrape(tb testing.TB, reg *prometheus.Registry) map[string]string {
 
 var allSources = Sources{
 	Version:       "1.2.3",
+	TTL:           66 * time.Second,
+	Heartbeat:     time.Minute,
+	Indexer:       true,
+	Ready:         func() bool { return true },
 	Counts:        func() (live, known int) { return 7, 9 },
 	OutboxWaiting: func() int { return 5 },
+	Following:     func() int { return 2 },
+	Condition:     func() ports.Condition { return ports.ConditionIsolated },
+	ClockOffset:   func() time.Duration { return -3 * time.Second / 2 },
 }
 
 func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	m, reg := newMetrics(t, allSources)
 	want := map[string]string{ // after all events
-		`ocnode_registrations_total{result="accepted"}`:      "2",
-		`ocnode_registrations_total{result="malformed"}`:     "1",
-		`ocnode_registrations_total{result="too_large"}`:     "1",
-		`ocnode_registrations_total{result="peer_mismatch"}`: "1",
-		`ocnode_registrations_total{result="addr_invalid"}`:  "1",
-		`ocnode_registrations_total{result="refused"}`:       "2",
-		`ocnode_registrations_total{result="busy"}`:          "1",
-		`ocnode_announcements_heard_total`:                   "1",
-		`ocnode_announcements_sent_total{result="sent"}`:     "1",
-		`ocnode_announcements_sent_total{result="error"}`:    "1",
-		`ocnode_lookups_total{result="found"}`:               "1",
-		`ocnode_lookups_total{result="not_found"}`:           "1",
-		`ocnode_lookups_total{result="error"}`:               "1",
-		`ocnode_lookup_duration_seconds_count`:               "3",
-		`ocnode_lookup_duration_seconds_sum`:                 "3.5",
-		`ocnode_store_puts_total{result="replicated"}`:       "1",
-		`ocnode_store_puts_total{result="alone"}`:            "1",
-		`ocnode_store_puts_total{result="error"}`:            "1",
-		`ocnode_store_put_duration_seconds_count`:            "3",
-		`ocnode_store_put_duration_seconds_sum`:              "0.75",
-		`ocnode_expirations_total`:                           "1",
-		`ocnode_forgotten_total`:                             "1",
-		`ocnode_lease_attempts_total{result="granted"}`:      "1",
-		`ocnode_lease_attempts_total{result="unconfirmed"}`:  "1",
-		`ocnode_lease_attempts_total{result="failed"}`:       "1",
-		`ocnode_leases_lost_total`:                           "1",
-		`ocnode_live_indexers`:                               "7",
-		`ocnode_known_peers`:                                 "9",
-		`ocnode_outbox_waiting`:                              "5",
+		`ocnode_registrations_total{result="accepted"}`:       "2",
+		`ocnode_registrations_total{result="malformed"}`:      "1",
+		`ocnode_registrations_total{result="too_large"}`:      "1",
+		`ocnode_registrations_total{result="peer_mismatch"}`:  "1",
+		`ocnode_registrations_total{result="addr_invalid"}`:   "2",
+		`ocnode_registrations_total{result="refused"}`:        "2",
+		`ocnode_registrations_total{result="busy"}`:           "6",
+		`ocnode_limited_total{limit="identity_rate"}`:         "1",
+		`ocnode_limited_total{limit="site_identities"}`:       "1",
+		`ocnode_limited_total{limit="entries"}`:               "1",
+		`ocnode_limited_total{limit="address"}`:               "1",
+		`ocnode_limited_total{limit="dial_backs"}`:            "1",
+		`ocnode_limited_total{limit="watchers"}`:              "1",
+		`ocnode_limited_total{limit="peer_watchers"}`:         "1",
+		`ocnode_dial_backs_total{result="proven"}`:            "1",
+		`ocnode_dial_backs_total{result="failed"}`:            "2",
+		`ocnode_announcements_heard_total`:                    "1",
+		`ocnode_announcements_sent_total{result="sent"}`:      "1",
+		`ocnode_announcements_sent_total{result="error"}`:     "1",
+		`ocnode_lookups_total{result="found"}`:                "1",
+		`ocnode_lookups_total{result="not_found"}`:            "1",
+		`ocnode_lookups_total{result="error"}`:                "1",
+		`ocnode_lookup_duration_seconds_count`:                "3",
+		`ocnode_lookup_duration_seconds_sum`:                  "3.5",
+		`ocnode_store_puts_total{result="replicated"}`:        "1",
+		`ocnode_store_puts_total{result="alone"}`:             "1",
+		`ocnode_store_puts_total{result="error"}`:             "1",
+		`ocnode_store_put_duration_seconds_count`:             "3",
+		`ocnode_store_put_duration_seconds_sum`:               "0.75",
+		`ocnode_untrusted_total{what="announcement"}`:         "1",
+		`ocnode_untrusted_total{what="change"}`:               "1",
+		`ocnode_untrusted_total{what="leave"}`:                "1",
+		`ocnode_untrusted_total{what="watch"}`:                "1",
+		`ocnode_untrusted_total{what="entry"}`:                "1",
+		`ocnode_expirations_total`:                            "1",
+		`ocnode_forgotten_total`:                              "1",
+		`ocnode_heartbeat_left_seconds_count`:                 "1",
+		`ocnode_heartbeat_left_seconds_sum`:                   "6",
+		`ocnode_joins_total{via="registration"}`:              "1",
+		`ocnode_joins_total{via="lookup"}`:                    "1",
+		`ocnode_joins_total{via="native"}`:                    "1",
+		`ocnode_leaves_total{via="indexer"}`:                  "1",
+		`ocnode_leaves_total{via="native"}`:                   "1",
+		`ocnode_follows_ended_total`:                          "1",
+		`ocnode_changes_told_total`:                           "12",
+		`ocnode_changes_refused_total`:                        "2",
+		`ocnode_watchers`:                                     "1",
+		`ocnode_watchers_dropped_total`:                       "1",
+		`ocnode_asked_total{result="found"}`:                  "1",
+		`ocnode_asked_total{result="not_found"}`:              "1",
+		`ocnode_asked_total{result="busy"}`:                   "1",
+		`ocnode_asked_total{result="error"}`:                  "1",
+		`ocnode_lease_leaves_total{result="taken"}`:           "1",
+		`ocnode_lease_leaves_total{result="failed"}`:          "1",
+		`ocnode_natives_followed`:                             "2",
+		`ocnode_condition{condition="warming"}`:               "0",
+		`ocnode_condition{condition="isolated"}`:              "1",
+		`ocnode_lease_attempt_duration_seconds_count`:         "5",
+		`ocnode_lease_attempt_duration_seconds_sum`:           "1.25",
+		`ocnode_lease_attempts_total{result="malformed"}`:     "0",
+		`ocnode_lease_attempts_total{result="too_large"}`:     "0",
+		`ocnode_lease_attempts_total{result="peer_mismatch"}`: "0",
+		`ocnode_lease_attempts_total{result="addr_invalid"}`:  "0",
+		`ocnode_lease_attempts_total{result="refused"}`:       "1",
+		`ocnode_lease_attempts_total{result="busy"}`:          "1",
+		`ocnode_registry_ttl_seconds`:                         "66",
+		`ocnode_registry_heartbeat_seconds`:                   "60",
+		`ocnode_ready`:                                        "1",
+		`ocnode_lease_attempts_total{result="granted"}`:       "1",
+		`ocnode_lease_attempts_total{result="unconfirmed"}`:   "1",
+		`ocnode_lease_attempts_total{result="failed"}`:        "1",
+		`ocnode_leases_lost_total`:                            "1",
+		`ocnode_live_indexers`:                                "7",
+		`ocnode_known_peers`:                                  "9",
+		`ocnode_outbox_waiting`:                               "5",
 	}
+	want[`ocnode_registrations_total{result="proof_invalid"}`] = "1"
+	want[`ocnode_registrations_total{result="superseded"}`] = "1"
+	want[`ocnode_lease_attempts_total{result="proof_invalid"}`] = "0"
+	want[`ocnode_lease_attempts_total{result="superseded"}`] = "0"
+	want[`ocnode_rivals_total`] = "1"
+	want[`ocnode_clock_offset_seconds`] = "-1.5"
+	for _, fault := range ports.Faults() {
+		want[`ocnode_proofs_refused_total{fault="`+string(fault)+`"}`] = "0"
+	}
+	want[`ocnode_proofs_refused_total{fault="tick"}`] = "1"
+	want[`ocnode_proofs_refused_total{fault="older"}`] = "1"
+	series := len(want) + 2 // those that are not in want
+	const lastGranted = "ocnode_lease_last_granted_timestamp_seconds"
 	check := func(when string, want func(series string) string) {
 		t.Helper()
 		got := scrape(t, reg)
+		if info := `ocnode_build_info{goversion="` + runtime.Version() + `",version="1.2.3"}`; got[info] != "1" {
+			t.Errorf("%s: no %s", when, info)
+		}
 		for series, value := range got {
-			if strings.HasPrefix(series, "ocnode_build_info{") {
-				if !strings.Contains(series, `version="1.2.3"`) || value != "1" {
-					t.Errorf("%s: %s %s", when, series, value)
-				}
-				delete(got, series)
-			} else if value != want(series) {
+			if series != lastGranted && !strings.HasPrefix(series, "ocnode_build_info{") && value != want(series) {
 				t.Errorf("%s: %s is %s, want %s", when, series, value, want(series))
 			}
 		}
-		if len(got) != 29 {
-			t.Errorf("%s: %d series, want 29", when, len(got))
+		if len(got) != series {
+			t.Errorf("%s: %d series, want %d", when, len(got), series)
 		}
 	}
 
 	check("before any event", func(series string) string {
 		switch series {
-		case "ocnode_live_indexers", "ocnode_known_peers", "ocnode_outbox_waiting":
+		case "ocnode_live_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
+			"ocnode_clock_offset_seconds", "ocnode_ready", "ocnode_registry_ttl_seconds", "ocnode_registry_heartbeat_seconds":
 			return want[series]
 		}
 		return "0"
 	})
+	if at := scrape(t, reg)[lastGranted]; at != "0" {
+		t.Errorf("before any event a lease was granted at %s", at)
+	}
 	for _, e := range allEvents {
 		m.Observe(e)
 	}
 	check("after all events", func(series string) string { return want[series] })
+	at, err := strconv.ParseFloat(scrape(t, reg)[lastGranted], 64)
+	if ago := float64(time.Now().Unix()) - at; err != nil || ago < -1 || ago > 60 {
+		t.Errorf("the last lease was granted %v s ago: %v", ago, err)
+	}
 }
 
 func TestGaugesWithoutASourceAreLeftOut(t *testing.T) {
 	_, reg := newMetrics(t, Sources{})
 	for series := range scrape(t, reg) {
-		for _, gauge := range []string{"ocnode_live", "ocnode_known", "ocnode_outbox"} {
+		for _, gauge := range []string{"ocnode_live", "ocnode_known", "ocnode_outbox", "ocnode_natives", "ocnode_condition"} {
 			if strings.HasPrefix(series, gauge) {
 				t.Errorf("there is %s", series)
 			}

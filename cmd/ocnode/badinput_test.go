@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,18 @@ func TestWhatDoesNotAddUpIsRefused(t *testing.T) {
 		"a refresh that is not shorter than the TTL": {
 			environ: []string{"OCNODE_REGISTRY__REFRESH=66s"}, code: configuration,
 			says: []string{"OCNODE_REGISTRY__REFRESH", "1m6s is not shorter than registry.ttl 1m6s", "33s"},
+		},
+		"no data folder": {
+			args: "--data.dir=", code: configuration,
+			says: []string{"--data.dir: must not be empty"},
+		},
+		"no data folder, to tell its identity": {
+			args: "id --data.dir=", code: configuration,
+			says: []string{"--data.dir: must not be empty"},
+		},
+		"a data folder that is a file": {
+			args: "--data.dir config.yaml", file: "host: {}\n", code: 1,
+			says: []string{`data.dir "config.yaml": `, "not a directory; name a folder that this user may write to"},
 		},
 		"a bootstrap address without an identity": {
 			args: "--host.bootstrap " + bootstrap, code: configuration,
@@ -258,7 +271,10 @@ func TestABootstrapThatIsNotThereYet(t *testing.T) {
 	if warning.Level != "WARN" || !strings.Contains(fmt.Sprint(warning.Addrs), addr) || !strings.Contains(warning.Hint, "check") {
 		t.Errorf("the warning is %+v", warning)
 	}
-	n.expectReady()
+	eventually(t, "it is ready without it", func() bool { // once it has tried for as long as it warms
+		status, err := n.get("/readyz", nil)
+		return err == nil && status == http.StatusOK
+	})
 	start(t, dir, "--host.listen", addr)
 	n.logs("native reached")
 }

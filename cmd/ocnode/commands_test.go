@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
@@ -158,5 +159,38 @@ func TestIdentityAndVersionAreTold(t *testing.T) {
 	v := printed[struct{ Version, GoVersion, Platform string }](t, dir, "version")
 	if v.Version == "" || !strings.HasPrefix(v.GoVersion, "go") || !strings.Contains(v.Platform, "/") {
 		t.Errorf("version prints %+v", v)
+	}
+}
+
+// TestAWatchOutlivesItsNative restarts the native that is watched, both ways: the watches
+// say that it is away, begin again, see who comes, and end cleanly.
+func TestAWatchOutlivesItsNative(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{
+		"--host.listen", fmt.Sprint("/ip4/127.0.0.1/tcp/", unusedPort(t)), "--http.listen", fmt.Sprint("127.0.0.1:", unusedPort(t)),
+	}
+	native := start(t, dir, args...)
+	register(t, newSeed(t), native.Addrs[0])
+	ways := []*process{
+		launch(t, t.TempDir(), nil, "watch", "--api", native.HTTP),
+		launch(t, t.TempDir(), nil, "watch", "--native", native.Addrs[0]),
+		launch(t, t.TempDir(), nil, "watch", "--native", native.Addrs[0], "-o", "json"),
+	}
+	for _, p := range ways {
+		p.prints(`synced\b.*\b1\b`)
+	}
+	native.kill()
+	for _, p := range ways {
+		eventually(t, "it says that the native is away", func() bool { return strings.Contains(p.log.String(), "asking again in 1s\n") })
+	}
+	native = start(t, dir, args...)
+	late := newSeed(t)
+	register(t, late, native.Addrs[0])
+	for _, p := range ways {
+		p.prints(`(?s)synced.*\breset\b.*synced`)
+		p.prints(late.ID().String())
+		p.signal(syscall.SIGINT)
+		p.expectExit(0, patience)
 	}
 }

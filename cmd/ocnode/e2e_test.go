@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -131,6 +132,64 @@ func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	t.Logf("%d samples in %v; the pinned indexer was gone %v after its deadline", len(samples), samples[len(samples)-1].to.Sub(samples[0].from), gone.Sub(deadline))
 }
 
+// Three natives, an indexer with a lease at one of them, and a watcher of another: what
+// happens there is told here, and a clean stop is a leave, everywhere within 2 s.
+func TestAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
+	t.Parallel()
+	a := start(t, t.TempDir())
+	b := start(t, t.TempDir(), "--host.bootstrap", a.Addrs[0])
+	c := start(t, t.TempDir(), "--host.bootstrap", a.Addrs[0], "--host.bootstrap", b.Addrs[0])
+	natives := []*node{a, b, c}
+	for _, n := range natives {
+		eventually(t, "each native follows both others", func() bool {
+			s := launch(t, t.TempDir(), nil, "natives", "--api", n.HTTP, "-o", "json")
+			s.expectExit(0, patience)
+			return strings.Count(s.out.String(), `"following": true`) == 2
+		})
+	}
+	over := launch(t, t.TempDir(), nil, "watch", "--native", c.Addrs[0], "-o", "json")
+	over.prints(`"kind":"synced"`)
+	http := launch(t, t.TempDir(), nil, "watch", "--api", b.HTTP, "-o", "json")
+	http.prints(`"kind":"synced"`)
+
+	began := time.Now()
+	x := start(t, t.TempDir(), "--modules=indexer", "--indexer.natives", a.Addrs[0])
+	for _, w := range []*process{over, http} {
+		w.prints(`"kind":"joined","peerID":"` + x.PeerID + `"`)
+	}
+	joined := time.Since(began)
+	for _, n := range natives[1:] {
+		if listed := n.lists(x.PeerID); listed.Via != a.PeerID {
+			t.Errorf("it is listed by way of %s, want %s", listed.Via, a.PeerID)
+		}
+	}
+	began = time.Now()
+	x.signal(syscall.SIGTERM)
+	for _, w := range []*process{over, http} {
+		w.prints(`"kind":"left","peerID":"` + x.PeerID + `"`)
+	}
+	for _, n := range natives {
+		eventually(t, "nobody lists who left", func() bool {
+			listed, err := n.list()
+			_, still := listed[x.PeerID]
+			return err == nil && !still
+		})
+	}
+	left := time.Since(began)
+	t.Logf("told %v after its process was started; gone everywhere %v after its SIGTERM", joined, left)
+	if left > 2*time.Second {
+		t.Errorf("gone everywhere only %v after its SIGTERM", left)
+	}
+	x.expectExit(0, patience)
+	for _, w := range []*process{over, http} {
+		w.signal(syscall.SIGINT)
+		w.expectExit(0, patience)
+		if log := w.log.String(); log != "" {
+			t.Errorf("standard error has %q", log)
+		}
+	}
+}
+
 func TestASignalEndsANodeWhateverIsOpen(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -199,8 +258,9 @@ func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	demo.prints(stranger.ID().String() + ` appeared at native-2`)
 
 	for _, native := range []string{"native-1", "native-2"} {
-		demo.prints(`(?s)indexer-3 is stopped.*indexer-3 expired at ` + native + `\n`)
+		demo.prints(`(?s)indexer-3 is killed.*indexer-3 expired at ` + native + `\n`)
 		demo.prints(stranger.ID().String() + ` expired at ` + native + `\n`)
+		demo.prints(`(?s)indexer-3 is stopped, and leaves.*indexer-3 left ` + native + `\n`)
 	}
 	demo.expectExit(0, patience)
 	demo.prints(`the demo ends\n$`)

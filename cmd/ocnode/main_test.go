@@ -69,7 +69,13 @@ type process struct {
 // is killed at the end of the test, if it has not ended by then.
 func launch(t *testing.T, dir string, environ []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary, args...), ended: make(chan struct{})}
+	return launchCommand(t, exec.Command(binary, args...), dir, environ)
+}
+
+// launchCommand is launch for another command than the binary.
+func launchCommand(t *testing.T, cmd *exec.Cmd, dir string, environ []string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, ended: make(chan struct{})}
 	// The race detector would wait a second at every exit.
 	p.cmd.Dir, p.cmd.Env = dir, append([]string{"HOME=" + dir, "GORACE=atexit_sleep_ms=0"}, environ...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log

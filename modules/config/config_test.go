@@ -417,6 +417,61 @@ func TestAModulesOwnMistakesHaveTheSameOrigins(t *testing.T) {
 	}
 }
 
+func TestWhatIsRightBesideAMistakeIsThereToBeExamined(t *testing.T) {
+	enter(t, "host:\n  listen:\n  - a\n  -\n  - b\n  limit: x\nindexer:\n  meta:\n    a: [b]\n    c.d: e\n    c.d: f\n  natives:\n  - g\nregistry.heartbeat: 1s\n"+
+		"registry:\n  ttl: 5\nregistry.ttl: 6s\nhttp: {banner: b}\nhttp.banner: c\n")
+	c, err := schema().Load(config.Sources{File: "config.yaml", Environ: []string{"OCNODE_REGISTRY__TTL=7s", "OCNODE_INDEXER__NATIVES=h"}})
+	if err == nil {
+		t.Fatal("it has no mistakes")
+	}
+	equal(t, c.Value("host.listen"), []string{"a", "b"})
+	equal(t, c.Value("indexer.meta"), map[string]string{"c.d": "e"})
+	for _, tt := range []struct {
+		key, item, origin string
+	}{
+		{"host.listen", "0", "config.yaml:3"},
+		{"host.listen", "1", "config.yaml:5"},
+		{"host.listen", "2", "config.yaml:2"},
+		{"indexer.meta", "c.d", "config.yaml:10"},
+		{"indexer.natives", "0", "OCNODE_INDEXER__NATIVES"}, // and not the file, which it went over
+		{"host.limit", "0", "default"},
+	} {
+		equal(t, c.ItemOrigin(tt.key, tt.item).String(), tt.origin)
+	}
+	for _, tt := range []struct {
+		key             string
+		malformed, lost bool
+	}{
+		{"host.listen", true, false},
+		{"indexer.meta", true, false},
+		{"indexer.natives", false, false},
+		{"host.limit", true, true},
+		{"registry.heartbeat", true, true}, // meant to be 1s
+		{"registry.ttl", false, false},     // meant to be 7s, whatever the file says
+		{"http.banner", false, false},
+	} {
+		if got := [2]bool{c.Malformed(tt.key), c.Lost(tt.key)}; got != [2]bool{tt.malformed, tt.lost} {
+			t.Errorf("%s: malformed and lost are %v, want %v and %v", tt.key, got, tt.malformed, tt.lost)
+		}
+	}
+}
+
+func TestWhatIsRightBesideAMistakeInAVariableIsThereToo(t *testing.T) {
+	enter(t, "host: {listen: [f]}\n")
+	c, err := schema().Load(config.Sources{File: "config.yaml", Environ: []string{"OCNODE_HOST__LISTEN=a,,b", "OCNODE_INDEXER__META=a=1,b,a=2,c=3"}})
+	if err == nil {
+		t.Fatal("it has no mistakes")
+	}
+	equal(t, c.Value("host.listen"), []string{"a", "b"})
+	equal(t, c.Origin("host.listen").String(), "OCNODE_HOST__LISTEN")
+	equal(t, c.Value("indexer.meta"), map[string]string{"a": "1", "c": "3"})
+	for _, key := range []string{"host.listen", "indexer.meta"} {
+		if !c.Malformed(key) || c.Lost(key) {
+			t.Errorf("%s: malformed and lost are %t and %t, want true and false", key, c.Malformed(key), c.Lost(key))
+		}
+	}
+}
+
 func TestAConfigDoesNotShareItsValues(t *testing.T) {
 	s := schema()
 	first, err := s.Load(config.Sources{})
@@ -452,10 +507,11 @@ func TestAReportIsBounded(t *testing.T) {
 		fmt.Fprintf(&junk, "junk%d: 1\n", i)
 	}
 	enter(t, junk.String())
-	_, err := schema().Load(config.Sources{File: "config.yaml"})
+	_, err := schema().Load(config.Sources{File: "config.yaml", Flags: flags(t, "--host.limit=x")})
 	var all *config.Error
 	if !errors.As(err, &all) {
 		t.Fatalf("a %T", err)
 	}
-	equal(t, len(all.Mistakes), 100)
+	equal(t, len(all.Mistakes), 101)
+	equal(t, all.Mistakes[100].Error(), "and 901 more; mend these first")
 }

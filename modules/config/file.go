@@ -120,7 +120,7 @@ func notYAML(err error) error {
 func lineOf(err error, text []byte) int {
 	match := yamlError.FindStringSubmatch(err.Error())
 	if strings.HasPrefix(match[2], "unknown anchor") {
-		return 0
+		return lineOfAlias(match[2], text)
 	}
 	line, _ := strconv.Atoi(match[1])
 	if zeroBased.MatchString(match[2]) {
@@ -130,17 +130,41 @@ func lineOf(err error, text []byte) int {
 	return min(max(line, 1), 1+bytes.Count(bytes.TrimRight(text, "\r\n"), []byte("\n")))
 }
 
+// lineOfAlias finds the alias of an unknown anchor, of which the library does not say
+// the line; 0 if more than one place looks like it.
+func lineOfAlias(message string, text []byte) int {
+	_, name, _ := strings.Cut(message, "'")
+	name, _, _ = strings.Cut(name, "'")
+	alias := regexp.MustCompile(`(^|[\s\[{,:-])\*` + regexp.QuoteMeta(name) + `($|[\s\]},])`)
+	found := 0
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		switch {
+		case !alias.Match(line):
+		case found > 0:
+			return 0
+		default:
+			found = i + 1
+		}
+	}
+	return found
+}
+
 // yamlFile is the walk through one file.
 type yamlFile struct {
 	*loader
 	path   string
 	values map[string]any
+	// again counts the keys around this place that were given before: what is said here
+	// is examined and does not count.
+	again int
+	// within is the list or the map around this place, "" outside of any.
+	within string
 }
 
 func (y *yamlFile) at(line int) Origin { return Origin{File, y.path, line} }
 
 func (y *yamlFile) mistake(line int, key, value, message string) {
-	y.loader.mistake(y.at(line), key, value, message)
+	y.note(Mistake{Origin: y.at(line), Key: key, Value: value, Message: message, within: y.within})
 }
 
 // walk goes through the top level. A section without a value is as good as none: all its
@@ -156,7 +180,8 @@ func (y *yamlFile) walk(root *yaml.Node) {
 	y.entries("", root, func(section string, line int, node *yaml.Node) {
 		switch key, dotted := y.byName[section]; {
 		case dotted:
-			y.mistake(line, section, node.Value, fmt.Sprintf("unknown key; write %s: {%s: …}", strings.TrimSuffix(key.Name, "."+key.leaf()), key.leaf()))
+			message := fmt.Sprintf("unknown key; write %s: {%s: …}", strings.TrimSuffix(key.Name, "."+key.leaf()), key.leaf())
+			y.note(Mistake{Origin: y.at(line), Key: section, Value: node.Value, Message: message, misplaced: true})
 		case len(y.section(section)) == 0:
 			y.unknown(y.at(line), section, func(k Key) string { return k.Name })
 		case isNull(node):
@@ -184,29 +209,34 @@ func (y *yamlFile) key(name string, line int, node *yaml.Node) {
 		y.unknown(y.at(line), name, func(k Key) string { return k.Name })
 		return
 	}
-	before := len(y.mistakes)
 	var value any
+	var items map[string]Origin
 	switch {
 	case isNull(node):
 		y.mistake(line, name, "", "no value; write "+key.example()+", or leave the key out")
+		return
 	case key.Type == typeList && node.Kind == yaml.SequenceNode:
-		value = y.list(key, node)
+		value, items = y.list(key, node)
 	case key.Type == typeMap && node.Kind == yaml.MappingNode:
-		value = y.pairs(key, node)
+		value, items = y.pairs(key, node)
 	case key.Type == typeList || key.Type == typeMap:
 		y.mistake(line, name, node.Value, key.wrong(describe(node)).Error())
+		return
 	default:
-		value = y.scalar(key, line, node)
+		if value, ok = y.scalar(key, line, node); !ok {
+			return
+		}
 	}
-	if len(y.mistakes) == before {
+	if y.again == 0 {
 		y.values[name] = value
 		y.came(y.at(line), name)
+		y.items[name] = items
 	}
 }
 
 // scalar reads text as a variable or a flag would give it, so that all layers agree,
 // but does not take a quoted boolean or number for one.
-func (y *yamlFile) scalar(key Key, line int, node *yaml.Node) any {
+func (y *yamlFile) scalar(key Key, line int, node *yaml.Node) (value any, ok bool) {
 	value, err := key.parse(node.Value)
 	tag, typed := map[string]string{typeBool: "!!bool", typeInt: "!!int"}[key.Type]
 	switch {
@@ -224,44 +254,49 @@ func (y *yamlFile) scalar(key Key, line int, node *yaml.Node) any {
 	if err != nil {
 		y.mistake(line, key.Name, node.Value, err.Error())
 	}
-	return value
+	return value, err == nil
 }
 
-// list reads the strings of a list.
-func (y *yamlFile) list(key Key, node *yaml.Node) []string {
-	items := []string{}
+// list reads the strings of a list, without those that are none.
+func (y *yamlFile) list(key Key, node *yaml.Node) (items []string, from map[string]Origin) {
+	y.within = key.Name
+	defer func() { y.within = "" }()
+	items, from = []string{}, map[string]Origin{}
 	for _, item := range node.Content {
 		line, item := item.Line, resolve(item)
 		switch {
 		case isNull(item) || item.Kind == yaml.ScalarNode && item.Value == "":
 			y.mistake(line, key.Name, "", "an empty item; write "+key.example())
-		default:
-			items = append(items, y.text(key.Name, line, item))
+		case y.isText(key.Name, line, item):
+			from[strconv.Itoa(len(items))] = y.at(line)
+			items = append(items, item.Value)
 		}
 	}
-	return items
+	return items, from
 }
 
-// pairs reads the strings of a map.
-func (y *yamlFile) pairs(key Key, node *yaml.Node) map[string]string {
-	pairs := map[string]string{}
+// pairs reads the strings of a map, without those that are none.
+func (y *yamlFile) pairs(key Key, node *yaml.Node) (pairs map[string]string, from map[string]Origin) {
+	y.within = key.Name
+	defer func() { y.within = "" }()
+	pairs, from = map[string]string{}, map[string]Origin{}
 	y.entries(key.Name, node, func(path string, line int, value *yaml.Node) {
 		switch name := strings.TrimPrefix(path, key.Name+"."); {
 		case name == "":
 			y.mistake(line, key.Name, "", "an empty name; write "+key.example())
 		case isNull(value):
 			y.mistake(line, path, "", `no value; write "" for an empty one`)
-		default:
-			pairs[name] = y.text(path, line, value)
+		case y.isText(path, line, value) && y.again == 0:
+			pairs[name], from[name] = value.Value, y.at(line)
 		}
 	})
-	return pairs
+	return pairs, from
 }
 
-// text reads one string inside a list or a map.
-func (y *yamlFile) text(path string, line int, node *yaml.Node) string {
-	y.scalar(Key{Name: path, Type: typeString, Default: ""}, line, node)
-	return node.Value
+// isText reports whether there is a string inside a list or a map, and a mistake if not.
+func (y *yamlFile) isText(path string, line int, node *yaml.Node) bool {
+	_, ok := y.scalar(Key{Name: path, Type: typeString, Default: ""}, line, node)
+	return ok
 }
 
 // entries calls each for every entry of a mapping that stands there for the first time.
@@ -279,6 +314,9 @@ func (y *yamlFile) entries(prefix string, mapping *yaml.Node, each func(path str
 			y.mistake(line, prefix, "", describe(key)+" as a key; write a word")
 		case seen > 0:
 			y.mistake(line, path, value.Value, fmt.Sprintf("given twice, first in line %d; remove one", seen))
+			y.again++ // whoever puts the two together wants to know what is wrong in either
+			each(path, line, value)
+			y.again--
 		default:
 			first[key.Value] = line
 			each(path, line, value)

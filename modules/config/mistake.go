@@ -29,6 +29,8 @@ const (
 	File
 	Environment
 	Flag
+	// beyond is no layer: the place of what is told after all others.
+	beyond
 )
 
 // Origin says where a value comes from. The zero Origin is the built-in default.
@@ -52,24 +54,37 @@ func (o Origin) String() string {
 	}
 }
 
+// names reports whether the origin is the variable or the flag of a key, or of all toggles.
+func (o Origin) names(key string) bool {
+	all, _, _ := strings.Cut(key, ".")
+	return strings.EqualFold(o.Name, Key{Name: key}.Env()) || o.Name == "--"+key ||
+		all == toggles && (o.Name == envModules || o.Name == "--"+flagModules)
+}
+
 // Mistake is one thing that is wrong with the configuration.
 type Mistake struct {
 	Origin Origin
-	// Key is the key that is wrong, as far as one is.
+	// Key is the key that is wrong, as far as one is. The origin may be another's, which it
+	// does not go with, if nobody set this one.
 	Key string
 	// Value is what was given, "" if the mistake is not about a value.
 	Value string
 	// Message says what is wrong with it, what is allowed and what to do.
 	Message string
+
+	// within is the list or the map that the mistake is about an item of, "" if none.
+	within string
+	// misplaced marks a key that stands where no key is, be it also where it belongs.
+	misplaced bool
 }
 
-// Error is "config.yaml:12: registry.ttl: …"; a variable and a flag name the key already.
+// Error is "config.yaml:12: registry.ttl: …"; the key's own variable and flag name it already.
 func (m Mistake) Error() string {
 	var parts []string
-	if m.Origin.Layer != Default {
+	if m.Origin.Layer != Default && m.Origin.Name != "" {
 		parts = append(parts, m.Origin.String())
 	}
-	if m.Key != "" && m.Origin.Layer <= File {
+	if m.Key != "" && !m.Origin.names(m.Key) {
 		key := m.Key
 		if len(key) > maxShown || strings.ContainsFunc(key, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }) {
 			key = quote(key)

@@ -80,6 +80,13 @@ func TestMistakes(t *testing.T) {
 				`--modules: "," has an empty item; write e.g. a,b`,
 			},
 		},
+		"an empty module beside an unknown one": {
+			args: []string{"--modules=native,,dth"},
+			want: []string{
+				`--modules: "native,,dth" has an empty item; write e.g. a,b`,
+				`--modules: unknown module "dth", did you mean dht?; the modules are native, indexer, dht, gossip`,
+			},
+		},
 		"all toggles and one, by variable": {
 			environ: []string{"OCNODE_MODULES__DHT=true", "OCNODE_MODULES=native"},
 			want:    []string{"OCNODE_MODULES__DHT: OCNODE_MODULES sets every toggle and cannot go with it; set one of them"},
@@ -187,6 +194,14 @@ func TestMistakes(t *testing.T) {
 				`--indexer.meta: "=x" is not name=value; write e.g. name=value,name=value`,
 			},
 		},
+		"not a map of strings, in several ways at once": {
+			args: []string{"--indexer.meta=a=1,,b,a=2,c=3"},
+			want: []string{
+				`--indexer.meta: "a=1,,b,a=2,c=3" has an empty item; write e.g. name=value,name=value`,
+				`--indexer.meta: "b" is not name=value; write e.g. name=value,name=value`,
+				`--indexer.meta: "a" is given twice; remove one`,
+			},
+		},
 		"no value": {
 			yaml: "registry: {ttl: }\nhost:\n  listen:\n  # - /ip4/0.0.0.0/tcp/4101\n  limit: ~\nindexer: {meta: null}",
 			want: []string{
@@ -207,6 +222,20 @@ func TestMistakes(t *testing.T) {
 			want: []string{
 				"config.yaml:2: registry: given twice, first in line 1; remove one",
 				"config.yaml:7: host.limit: given twice, first in line 5; remove one",
+			},
+		},
+		"keys given twice, with mistakes in either": {
+			yaml: "registry: {ttl: 1}\nregistry:\n  ttl: x\n  tll: 1s\nregistry: 5\nhost: {limit: 1, limit: x, limit: 2}",
+			want: []string{
+				`config.yaml:1: registry.ttl: "1" has no unit; write e.g. 1s`,
+				"config.yaml:2: registry: given twice, first in line 1; remove one",
+				`config.yaml:3: registry.ttl: "x" is not a duration; write e.g. 66s`,
+				"config.yaml:4: registry.tll: unknown key; did you mean registry.ttl?",
+				"config.yaml:5: registry: given twice, first in line 1; remove one",
+				`config.yaml:5: registry: "5" is not a section; write e.g. registry: {ttl: 66s}`,
+				"config.yaml:6: host.limit: given twice, first in line 6; remove one",
+				`config.yaml:6: host.limit: "x" is not a whole number; write e.g. 64`,
+				"config.yaml:6: host.limit: given twice, first in line 6; remove one",
 			},
 		},
 		"not a section": {
@@ -276,6 +305,10 @@ func TestMistakes(t *testing.T) {
 		},
 		"no YAML, an anchor": {
 			yaml: "host: {limit: *x}",
+			want: []string{"config.yaml:1: not YAML: unknown anchor 'x' referenced"},
+		},
+		"no YAML, an anchor that may stand in two places": {
+			yaml: "# not *x\nhost: {limit: *x}",
 			want: []string{"config.yaml: not YAML: unknown anchor 'x' referenced"},
 		},
 		"no text, bytes": {

@@ -23,7 +23,8 @@ type Section struct {
 	Name string
 	// Default is a struct that holds the defaults. Each of its fields is a string, bool,
 	// int, time.Duration, []string or map[string]string, and carries the tags
-	// `koanf:"name"` and `help:"what it is for"`.
+	// `koanf:"name"` and `help:"what it is for"`, and `live:"true"` if it can change while a
+	// node runs.
 	Default any
 }
 
@@ -52,6 +53,8 @@ type Key struct {
 	Type    string
 	Default any
 	Help    string
+	// Live marks what can change while a node runs.
+	Live bool
 }
 
 // Env is the variable that sets the key: OCNODE_REGISTRY__TTL.
@@ -89,6 +92,7 @@ func NewSchema(modules []Module, sections []Section) *Schema {
 				Name:    section.Name + "." + tag.Get("koanf"),
 				Default: fields.Field(i).Interface(),
 				Help:    tag.Get("help"),
+				Live:    tag.Get("live") == "true",
 			})
 		}
 	}

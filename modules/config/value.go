@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -52,7 +53,8 @@ func duration(d time.Duration) string {
 	return text
 }
 
-// parse reads a value as a variable or a flag gives it.
+// parse reads a value as a variable or a flag gives it. With an error there is none, but
+// of a list or a map: that has the items that are right, and the error joins those that are not.
 func (k Key) parse(text string) (any, error) {
 	switch k.Type {
 	case typeBool:
@@ -113,34 +115,53 @@ func isNumber(text string) bool {
 	return err == nil && strings.Trim(text, "+-.0123456789") == ""
 }
 
+// parseList returns the items that there are, and an error if some are empty.
 func parseList(text string) ([]string, error) {
+	items := []string{}
 	if text == "" {
-		return []string{}, nil
+		return items, nil
 	}
-	items := strings.Split(text, ",")
-	for i := range items {
-		if items[i] = strings.TrimSpace(items[i]); items[i] == "" {
-			return nil, fmt.Errorf("%s has an empty item; write e.g. a,b", quote(text))
+	var err error
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			err = fmt.Errorf("%s has an empty item; write e.g. a,b", quote(text))
+			continue
 		}
+		items = append(items, item)
 	}
-	return items, nil
+	return items, err
 }
 
+// parseMap returns the pairs that there are, and all that is wrong beside them, joined.
 func parseMap(text string) (map[string]string, error) {
+	var errs []error
 	items, err := parseList(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s has an empty item; write e.g. name=value,name=value", quote(text))
+		errs = append(errs, fmt.Errorf("%s has an empty item; write e.g. name=value,name=value", quote(text)))
 	}
 	pairs := make(map[string]string, len(items))
 	for _, item := range items {
 		name, value, ok := strings.Cut(item, "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("%s is not name=value; write e.g. name=value,name=value", quote(item))
+		_, twice := pairs[name]
+		switch {
+		case !ok || name == "":
+			errs = append(errs, fmt.Errorf("%s is not name=value; write e.g. name=value,name=value", quote(item)))
+		case twice:
+			errs = append(errs, fmt.Errorf("%s is given twice; remove one", quote(name)))
+		default:
+			pairs[name] = value
 		}
-		if _, twice := pairs[name]; twice {
-			return nil, fmt.Errorf("%s is given twice; remove one", quote(name))
-		}
-		pairs[name] = value
 	}
-	return pairs, nil
+	return pairs, errors.Join(errs...)
+}
+
+// unjoin returns the errors that err joins, or err alone.
+func unjoin(err error) []error {
+	switch joined, ok := err.(interface{ Unwrap() []error }); {
+	case err == nil:
+		return nil
+	case ok:
+		return joined.Unwrap()
+	}
+	return []error{err}
 }

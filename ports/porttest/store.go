@@ -41,11 +41,27 @@ type ClosableStore interface {
 	Close() error
 }
 
-// Store tests the promises of ports.Store. network makes an empty network whose
-// nodes all accept entries by the rule accept; join adds a node to it, and returns
-// once that node and those before it know of each other. What join made is closed
-// by whoever wrote it, when the test ends.
-func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) error) (join func() ClosableStore)) {
+// Store tests the promises of ports.Store for a store with a network; one without is
+// LocalStore's. network makes an empty network whose nodes all accept entries by the
+// rule accept; join adds a node to it, and returns once that node and those before it
+// know of each other. What join made is closed by whoever wrote it, when the test ends.
+func Store(t *testing.T, network func(t *testing.T, accept func(*ports.Entry) error) (join func() ClosableStore)) {
+	testStore(t, func(t *testing.T, s *storeTest) { s.join = network(t, s.accept) })
+}
+
+// LocalStore tests the promises of ports.Store for a store without a network, whose
+// Joined returns nil. It runs every test that Store runs, with one node wherever that
+// has several: no other node takes an entry, and whatever holds on each node holds on
+// this one. open makes an empty store that accepts entries by the rule accept; it is
+// closed by whoever wrote it, when the test ends.
+func LocalStore(t *testing.T, open func(t *testing.T, accept func(*ports.Entry) error) ClosableStore) {
+	testStore(t, func(t *testing.T, s *storeTest) {
+		s.local = true
+		s.join = sync.OnceValue(func() ClosableStore { return open(t, s.accept) })
+	})
+}
+
+func testStore(t *testing.T, prepare func(*testing.T, *storeTest)) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *storeTest)
@@ -61,6 +77,8 @@ func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) err
 		{"what a node holds itself it finds without asking anybody", storeLocal},
 		{"a put that loses to a newer entry is a success and changes nothing", storeOlderLoses},
 		{"a put again of the same entry is a success", storePutAgain},
+		{"a leave beats the entry that ends when it does, whichever comes first, and nothing later", storeLeave},
+		{"to a get, a leave is newer than the entry that ends when it does", storeLeaveIsNewer},
 		{"what nobody put is not found", storeUnknown},
 		{"a store keeps no reference to what was put, and the caller owns what it gets", storeOwnership},
 		{"when the context has ended, a node still stores and answers what it holds itself", storeEndedContext},
@@ -69,7 +87,7 @@ func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) err
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &storeTest{now: time.Now().UTC().Round(0)}
-			s.join = network(t, s.accept)
+			prepare(t, s)
 			test.run(t, s)
 		})
 	}
@@ -78,34 +96,44 @@ func Store(t *testing.T, network func(t *testing.T, accept func(ports.Entry) err
 func storeLocal(t *testing.T, s *storeTest) {
 	a, e := s.join(), s.entry(peerIDs[0], TTL)
 	s.put(t, a, e)
-	got, err := a.Local(e.PeerID, time.Time{})
+	got, err := a.Local(e.PeerID, ports.Version{})
 	if err != nil || !reflect.DeepEqual(got, e) {
 		t.Errorf("got %+v, %v; want %+v", got, err, e)
 	}
 	for name, err := range map[string]error{
-		"what is not newer": second(a.Local(e.PeerID, e.ExpiresAt)),
-		"what nobody put":   second(a.Local(peerIDs[1], time.Time{})),
+		"what is not newer": second(a.Local(e.PeerID, e.Version())),
+		"what nobody put":   second(a.Local(peerIDs[1], ports.Version{})),
 	} {
 		if !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("%s: %v; want ErrNotFound", name, err)
 		}
 	}
 	s.setClock(e.ExpiresAt)
-	if _, err := a.Local(e.PeerID, time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+	if _, err := a.Local(e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 		t.Errorf("what has expired: %v; want ErrNotFound", err)
 	}
 }
 
 func second(_ ports.Entry, err error) error { return err }
 
-// storeTest is one network, the clock of its rule, and how to join it.
+// storeTest is one network, the clock of its rule, and how to join it. Whoever joins a
+// local one gets its only store.
 type storeTest struct {
-	join func() ClosableStore
-	mu   sync.Mutex
-	now  time.Time
+	join  func() ClosableStore
+	local bool
+	mu    sync.Mutex
+	now   time.Time
 }
 
-func (s *storeTest) accept(e ports.Entry) error {
+// others returns how many other nodes there are after n more than the first have joined.
+func (s *storeTest) others(n int) int {
+	if s.local {
+		return 0
+	}
+	return n
+}
+
+func (s *storeTest) accept(e *ports.Entry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.now.Before(e.ExpiresAt) {
@@ -149,7 +177,7 @@ func (s *storeTest) put(t *testing.T, store ports.Store, e ports.Entry) int {
 }
 
 // expect gets id and wants the entry want, or ErrNotFound if that is nil.
-func (s *storeTest) expect(t *testing.T, store ports.Store, id ports.PeerID, newerThan time.Time, want *ports.Entry) {
+func (s *storeTest) expect(t *testing.T, store ports.Store, id ports.PeerID, newerThan ports.Version, want *ports.Entry) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
@@ -179,15 +207,15 @@ func storeGetsWhatWasPut(t *testing.T, s *storeTest) {
 	s.put(t, a, full)
 	s.put(t, b, plain)
 	for _, store := range []ports.Store{a, b, c} {
-		s.expect(t, store, full.PeerID, time.Time{}, &full)
-		s.expect(t, store, plain.PeerID, time.Time{}, &plain)
+		s.expect(t, store, full.PeerID, ports.Version{}, &full)
+		s.expect(t, store, plain.PeerID, ports.Version{}, &plain)
 	}
 }
 
 func storeCountsReplicas(t *testing.T, s *storeTest) {
 	a, _, _ := s.join(), s.join(), s.join()
-	if got := s.put(t, a, s.entry(peerIDs[0], TTL)); got != 2 {
-		t.Errorf("got %d replicas; want 2, one at each other node", got)
+	if got, want := s.put(t, a, s.entry(peerIDs[0], TTL)), s.others(2); got != want {
+		t.Errorf("got %d replicas; want %d, one at each other node", got, want)
 	}
 }
 
@@ -197,18 +225,24 @@ func storeAlone(t *testing.T, s *storeTest) {
 	if got := s.put(t, lone, e); got != 0 {
 		t.Errorf("got %d replicas; want none", got)
 	}
-	s.expect(t, lone, e.PeerID, time.Time{}, &e)
-	s.expect(t, lone, peerIDs[1], time.Time{}, nil)
+	s.expect(t, lone, e.PeerID, ports.Version{}, &e)
+	s.expect(t, lone, peerIDs[1], ports.Version{}, nil)
 }
 
 func storeJoined(t *testing.T, s *storeTest) {
 	first := s.join()
 	e := s.entry(peerIDs[0], TTL)
 	s.put(t, first, e)
+	if noNetwork := first.Joined() == nil; noNetwork != s.local {
+		t.Fatalf("Joined is nil: %v; it is for a store without a network, which LocalStore tests, and for no other", noNetwork)
+	}
 	select {
 	case <-first.Joined():
 		t.Error("Joined fired for a lone node")
 	default:
+	}
+	if s.local {
+		return
 	}
 	second := s.join()
 	select {
@@ -222,7 +256,7 @@ func storeJoined(t *testing.T, s *storeTest) {
 	if got := s.put(t, first, e); got != 1 {
 		t.Errorf("put again: got %d replicas; want 1", got)
 	}
-	s.expect(t, second, e.PeerID, time.Time{}, &e)
+	s.expect(t, second, e.PeerID, ports.Version{}, &e)
 	if joined := first.Joined(); first.Joined() != joined {
 		t.Error("Joined returned two channels")
 	}
@@ -253,12 +287,12 @@ func storeRefusesUnacceptable(t *testing.T, s *storeTest) {
 			t.Errorf("%s: put returned error %v; acceptable: %v", test.name, err, test.acceptable)
 		}
 		if test.acceptable {
-			s.expect(t, a, id, time.Time{}, &e)
-			s.expect(t, b, id, time.Time{}, &e)
+			s.expect(t, a, id, ports.Version{}, &e)
+			s.expect(t, b, id, ports.Version{}, &e)
 		}
 	}
-	s.expect(t, a, peerIDs[0], time.Time{}, nil)
-	s.expect(t, b, peerIDs[0], time.Time{}, nil)
+	s.expect(t, a, peerIDs[0], ports.Version{}, nil)
+	s.expect(t, b, peerIDs[0], ports.Version{}, nil)
 }
 
 func storeRefusesPeerID(t *testing.T, s *storeTest) {
@@ -267,7 +301,7 @@ func storeRefusesPeerID(t *testing.T, s *storeTest) {
 		if _, err := store.Put(t.Context(), s.entry(id, TTL)); err == nil {
 			t.Errorf("put of %.80q: no error", id)
 		}
-		s.expect(t, store, id, time.Time{}, nil)
+		s.expect(t, store, id, ports.Version{}, nil)
 	}
 }
 
@@ -281,24 +315,27 @@ func storeDeadline(t *testing.T, s *storeTest) {
 	}{{-time.Nanosecond, &e}, {0, nil}, {time.Nanosecond, nil}, {time.Hour, nil}} {
 		s.setClock(e.ExpiresAt.Add(at.offset))
 		for _, store := range []ports.Store{a, b} {
-			s.expect(t, store, e.PeerID, time.Time{}, at.want)
+			s.expect(t, store, e.PeerID, ports.Version{}, at.want)
 		}
 	}
 }
+
+// ending is the version of a bare entry that ends at t.
+func ending(t time.Time) ports.Version { return ports.Version{ExpiresAt: t} }
 
 func storeNewerThan(t *testing.T, s *storeTest) {
 	a, b := s.join(), s.join()
 	old, renewed := s.entry(peerIDs[0], TTL), s.entry(peerIDs[0], TTL+time.Second)
 	s.put(t, a, old)
 	for _, store := range []ports.Store{a, b} {
-		s.expect(t, store, old.PeerID, old.ExpiresAt.Add(-time.Nanosecond), &old)
-		s.expect(t, store, old.PeerID, old.ExpiresAt, nil)
-		s.expect(t, store, old.PeerID, old.ExpiresAt.Add(time.Nanosecond), nil)
+		s.expect(t, store, old.PeerID, ending(old.ExpiresAt.Add(-time.Nanosecond)), &old)
+		s.expect(t, store, old.PeerID, ending(old.ExpiresAt), nil)
+		s.expect(t, store, old.PeerID, ending(old.ExpiresAt.Add(time.Nanosecond)), nil)
 	}
 	s.put(t, b, renewed)
 	for _, store := range []ports.Store{a, b} {
-		s.expect(t, store, old.PeerID, old.ExpiresAt, &renewed)
-		s.expect(t, store, old.PeerID, renewed.ExpiresAt, nil)
+		s.expect(t, store, old.PeerID, ending(old.ExpiresAt), &renewed)
+		s.expect(t, store, old.PeerID, ending(renewed.ExpiresAt), nil)
 	}
 }
 
@@ -312,7 +349,7 @@ func storeOlderLoses(t *testing.T, s *storeTest) {
 		}
 	}
 	for _, store := range []ports.Store{a, b} {
-		s.expect(t, store, newer.PeerID, time.Time{}, &newer)
+		s.expect(t, store, newer.PeerID, ports.Version{}, &newer)
 	}
 }
 
@@ -320,17 +357,70 @@ func storePutAgain(t *testing.T, s *storeTest) {
 	a, b := s.join(), s.join()
 	e := s.entry(peerIDs[0], TTL)
 	for range 3 {
-		if got := s.put(t, a, e); got != 1 {
-			t.Errorf("got %d replicas; want 1", got)
+		if got, want := s.put(t, a, e), s.others(1); got != want {
+			t.Errorf("got %d replicas; want %d", got, want)
 		}
 	}
-	s.expect(t, b, e.PeerID, time.Time{}, &e)
+	s.expect(t, b, e.PeerID, ports.Version{}, &e)
+}
+
+// leave returns the leave of e's indexer, which ends when e does and says no address.
+func (s *storeTest) leave(e ports.Entry) ports.Entry {
+	return ports.Entry{PeerID: e.PeerID, Native: e.Native, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt, Left: true}
+}
+
+func storeLeave(t *testing.T, s *storeTest) {
+	a, b := s.join(), s.join()
+	everywhere := func(want ports.Entry) {
+		t.Helper()
+		for _, store := range []ports.Store{a, b} {
+			s.expect(t, store, want.PeerID, ports.Version{}, &want)
+			if got, err := store.Local(want.PeerID, ports.Version{}); err != nil || !sameEntry(got, want) {
+				t.Errorf("on its own, a node answers %+v, %v; want %+v", got, err, want)
+			}
+		}
+	}
+	first, e := s.entry(peerIDs[1], TTL), s.entry(peerIDs[0], TTL)
+	left := s.leave(e)
+	s.put(t, a, e)
+	s.put(t, b, left)
+	everywhere(left)
+	for _, store := range []ports.Store{a, b} {
+		if got := s.put(t, store, e); got != 0 {
+			t.Errorf("%d nodes took an entry in place of its leave", got)
+		}
+		s.put(t, store, s.entry(e.PeerID, TTL-time.Nanosecond))
+	}
+	everywhere(left)
+	again := s.entry(e.PeerID, TTL+time.Nanosecond)
+	s.put(t, a, again)
+	everywhere(again)
+	s.put(t, b, left)
+	everywhere(again)
+
+	s.put(t, a, s.leave(first)) // before the entry that it ends
+	s.put(t, b, first)
+	everywhere(s.leave(first))
+}
+
+func storeLeaveIsNewer(t *testing.T, s *storeTest) {
+	a, b := s.join(), s.join()
+	e := s.entry(peerIDs[0], TTL)
+	left := s.leave(e)
+	s.put(t, a, left)
+	for _, store := range []ports.Store{a, b} {
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(-time.Nanosecond)), &left)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt), &left)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(time.Nanosecond)), nil)
+	}
+	s.setClock(e.ExpiresAt)
+	s.expect(t, a, e.PeerID, ports.Version{}, nil)
 }
 
 func storeUnknown(t *testing.T, s *storeTest) {
 	a, _ := s.join(), s.join()
 	s.put(t, a, s.entry(peerIDs[0], TTL))
-	s.expect(t, a, peerIDs[1], time.Time{}, nil)
+	s.expect(t, a, peerIDs[1], ports.Version{}, nil)
 }
 
 func storeOwnership(t *testing.T, s *storeTest) {
@@ -343,12 +433,12 @@ func storeOwnership(t *testing.T, s *storeTest) {
 	s.put(t, a, put)
 	spoil(put)
 	for _, store := range []ports.Store{a, b} {
-		got, err := store.Get(t.Context(), want.PeerID, time.Time{})
+		got, err := store.Get(t.Context(), want.PeerID, ports.Version{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		spoil(got)
-		s.expect(t, store, want.PeerID, time.Time{}, &want)
+		s.expect(t, store, want.PeerID, ports.Version{}, &want)
 	}
 }
 
@@ -360,10 +450,10 @@ func storeEndedContext(t *testing.T, s *storeTest) {
 	if _, err := a.Put(ended, e); err != nil {
 		t.Errorf("put: %v", err)
 	}
-	if got, err := a.Get(ended, e.PeerID, time.Time{}); err != nil || !sameEntry(got, e) {
+	if got, err := a.Get(ended, e.PeerID, ports.Version{}); err != nil || !sameEntry(got, e) {
 		t.Errorf("get of what the node holds: %+v, %v", got, err)
 	}
-	if got, err := a.Get(ended, peerIDs[1], time.Time{}); !errors.Is(err, ports.ErrNotFound) {
+	if got, err := a.Get(ended, peerIDs[1], ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
 		t.Errorf("get of what it does not hold: %+v, %v; want ErrNotFound", got, err)
 	}
 }
@@ -378,13 +468,15 @@ func storeClosed(t *testing.T, s *storeTest) {
 	if _, err := a.Put(t.Context(), e); err == nil {
 		t.Error("put on a closed store: no error")
 	}
-	if _, err := a.Get(t.Context(), e.PeerID, time.Time{}); err == nil {
+	if _, err := a.Get(t.Context(), e.PeerID, ports.Version{}); err == nil {
 		t.Error("get on a closed store: no error")
 	}
 	if err := a.Close(); err != nil {
 		t.Errorf("close again: %v", err)
 	}
-	s.expect(t, b, e.PeerID, time.Time{}, &e)
+	if !s.local {
+		s.expect(t, b, e.PeerID, ports.Version{}, &e)
+	}
 }
 
 func storeConcurrency(t *testing.T, s *storeTest) {
@@ -403,7 +495,7 @@ func storeConcurrency(t *testing.T, s *storeTest) {
 				if _, err := stores[w/2%2].Put(t.Context(), e); err != nil {
 					t.Errorf("put: %v", err)
 				}
-				got, err := stores[i%2].Get(t.Context(), e.PeerID, time.Time{})
+				got, err := stores[i%2].Get(t.Context(), e.PeerID, ports.Version{})
 				if err != nil && !errors.Is(err, ports.ErrNotFound) || err == nil && got.PeerID != e.PeerID {
 					t.Errorf("get of %s: entry of %q, error %v", e.PeerID, got.PeerID, err)
 				}
@@ -415,7 +507,7 @@ func storeConcurrency(t *testing.T, s *storeTest) {
 		last := s.entry(id, TTL+time.Duration(writers*puts-2+i)*time.Millisecond)
 		for n, store := range stores {
 			t.Run(fmt.Sprintf("the last entry wins on node %d for PeerID %d", n, i), func(t *testing.T) {
-				s.expect(t, store, id, time.Time{}, &last)
+				s.expect(t, store, id, ports.Version{}, &last)
 			})
 		}
 	}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ type answer struct {
 	TTLSeconds       seconds  `json:",omitzero"`
 	HeartbeatSeconds seconds  `json:",omitzero"`
 	Now              instant  `json:",omitzero"`
+	NeedRecord       bool     `json:",omitzero"`
+	Seq              count    `json:",omitzero"`
+	Rival            bool     `json:",omitzero"`
 	Error            *refusal `json:",omitzero"`
 	unknown
 }
@@ -31,9 +35,10 @@ type answer struct {
 type refusal struct {
 	Code    string
 	Message string
+	Unshown []string `json:",omitempty"`
 }
 
-var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "Now", "Error"}
+var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "Now", "NeedRecord", "Seq", "Rival", "Error"}
 
 // DecodeAnswer decodes the answer to a registration, without its newline. A
 // refusal is returned as the *ports.Refusal it is; any other error means that
@@ -51,44 +56,76 @@ func DecodeAnswer(frame []byte) (ports.Lease, error) {
 	switch {
 	case w.OK == nil:
 		return ports.Lease{}, errors.New(`no answer to a registration: "OK" is missing`)
-	case !*w.OK && w.Error == nil:
-		return ports.Lease{}, ports.Refuse(ports.CodeRefused, "the native gave no reason")
 	case !*w.OK:
-		return ports.Lease{}, &ports.Refusal{
-			Code:    cmp.Or(ports.Code(w.Error.Code), ports.CodeRefused),
-			Message: w.Error.Message,
-		}
+		return ports.Lease{}, w.Error.refusal()
 	}
 	return ports.Lease{
 		ExpiresAt: w.ExpiresAt.Time, Now: w.Now.Time,
 		TTL: time.Duration(w.TTLSeconds), Heartbeat: time.Duration(w.HeartbeatSeconds),
+		NeedRecord: w.NeedRecord, Seq: int64(w.Seq), Rival: w.Rival,
 	}, nil
 }
 
 // EncodeLease returns the answer that grants l, with its newline.
-func EncodeLease(l ports.Lease) ([]byte, error) {
-	return encodeLine(&answer{
-		OK:        new(true),
-		ExpiresAt: instant{l.ExpiresAt}, TTLSeconds: seconds(l.TTL),
-		HeartbeatSeconds: seconds(l.Heartbeat), Now: instant{l.Now},
-	})
+//
+// It is written by hand, in a quarter of the time that reflection takes: it is the one
+// text that every heartbeat has written, and has nothing to escape.
+func EncodeLease(l ports.Lease) []byte {
+	b := append(make([]byte, 0, leaseBytes), `{"OK":true`...)
+	b = appendInstant(b, `,"ExpiresAt":"`, l.ExpiresAt)
+	b = appendSeconds(b, `,"TTLSeconds":`, l.TTL)
+	b = appendSeconds(b, `,"HeartbeatSeconds":`, l.Heartbeat)
+	b = appendInstant(b, `,"Now":"`, l.Now)
+	if l.NeedRecord {
+		b = append(b, `,"NeedRecord":true`...)
+	}
+	if l.Seq != 0 {
+		b = strconv.AppendInt(append(b, `,"Seq":`...), l.Seq, 10)
+	}
+	if l.Rival {
+		b = append(b, `,"Rival":true`...)
+	}
+	return append(b, "}\n"...)
+}
+
+// leaseBytes is room for a lease of usual times.
+const leaseBytes = 160
+
+func appendInstant(b []byte, name string, t time.Time) []byte {
+	if t.IsZero() {
+		return b
+	}
+	return append(t.UTC().AppendFormat(append(b, name...), time.RFC3339Nano), '"')
+}
+
+func appendSeconds(b []byte, name string, d time.Duration) []byte {
+	if d == 0 {
+		return b
+	}
+	return strconv.AppendFloat(append(b, name...), d.Seconds(), 'f', -1, 64)
 }
 
 // EncodeRefusal returns the answer that refuses, with its newline.
 func EncodeRefusal(r *ports.Refusal) ([]byte, error) {
+	return encodeLine(&answer{OK: new(false), Error: fit(r)})
+}
+
+// fit returns r as it goes on the wire.
+func fit(r *ports.Refusal) *refusal {
 	message := r.Message[:min(len(r.Message), maxMessageBytes)]
-	return encodeLine(&answer{
-		OK:    new(false),
-		Error: &refusal{string(r.Code), strings.ToValidUTF8(message, "\uFFFD")},
-	})
+	return &refusal{string(r.Code), strings.ToValidUTF8(message, "\uFFFD"), r.Unshown}
+}
+
+// refusal returns the port's noun; r is nil if the native gave no reason.
+func (r *refusal) refusal() *ports.Refusal {
+	if r == nil {
+		return ports.Refuse(ports.CodeRefused, "the native gave no reason")
+	}
+	return &ports.Refusal{Code: cmp.Or(ports.Code(r.Code), ports.CodeRefused), Message: r.Message, Unshown: r.Unshown}
 }
 
 // instant is a time that is zero unless it is written as RFC 3339.
 type instant struct{ time.Time }
-
-func (i instant) MarshalJSONTo(e *jsontext.Encoder) error {
-	return e.WriteToken(jsontext.String(i.UTC().Format(time.RFC3339Nano)))
-}
 
 func (i *instant) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	value, err := d.ReadValue()
@@ -108,24 +145,57 @@ func (i *instant) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // seconds is a duration in seconds that is zero unless it is written as a number.
 type seconds time.Duration
 
-func (s seconds) MarshalJSONTo(e *jsontext.Encoder) error {
-	return e.WriteToken(jsontext.Float(time.Duration(s).Seconds()))
-}
-
 func (s *seconds) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	value, err := d.ReadValue()
 	if err != nil || value.Kind() != '0' {
 		return err
 	}
-	// Out of range is no error here: ParseFloat says ±Inf then.
-	number, _ := strconv.ParseFloat(string(value), 64)
-	switch ns := math.Round(number * float64(time.Second)); {
-	case ns >= math.MaxInt64:
-		*s = math.MaxInt64
-	case ns <= math.MinInt64:
-		*s = math.MinInt64
-	default:
-		*s = seconds(ns)
-	}
+	*s = seconds(parseSeconds(value))
 	return nil
+}
+
+// parseSeconds returns the duration of so many seconds, or the nearest there is. Numbers
+// as appendDuration writes them are exact, and cost no text of their own.
+func parseSeconds(number []byte) time.Duration {
+	if d, ok := parseDecimal(number); ok {
+		return d
+	}
+	// Out of range is no error here: ParseFloat says ±Inf then.
+	float, _ := strconv.ParseFloat(string(number), 64)
+	switch ns := math.Round(float * float64(time.Second)); {
+	case ns >= math.MaxInt64:
+		return math.MaxInt64
+	case ns <= math.MinInt64:
+		return math.MinInt64
+	default:
+		return time.Duration(ns)
+	}
+}
+
+// parseDecimal reads up to 9 digits, and as many behind a point.
+func parseDecimal(number []byte) (d time.Duration, ok bool) {
+	digits, negative := bytes.CutPrefix(number, []byte("-"))
+	whole, fraction, _ := bytes.Cut(digits, []byte("."))
+	if len(whole) > 9 || len(fraction) > 9 {
+		return 0, false
+	}
+	for _, c := range whole {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		d = 10*d + time.Duration(c-'0')
+	}
+	for i := range 9 {
+		d *= 10
+		if i < len(fraction) {
+			if c := fraction[i]; c < '0' || c > '9' {
+				return 0, false
+			}
+			d += time.Duration(fraction[i] - '0')
+		}
+	}
+	if negative {
+		d = -d
+	}
+	return d, true
 }

@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -19,8 +21,16 @@ type unknown struct {
 
 // decode reads one JSON object from data into v, whose unknown members end up in rest.
 func decode(data []byte, v any, rest *unknown, known []string) error {
-	if len(data) > ports.MaxFrameBytes {
-		return ErrFrameTooLarge
+	return decodeUpTo(ports.MaxFrameBytes, data, v, rest, known)
+}
+
+// decodeUpTo is decode with a bound of its own.
+func decodeUpTo(most int, data []byte, v any, rest *unknown, known []string) error {
+	if len(data) > most {
+		return tooLarge(most)
+	}
+	if text := bytes.TrimLeft(data, " \t\r"); len(text) > 0 && text[0] != '{' { // null is no object either
+		return ports.Refuse(ports.CodeMalformed, "want one JSON object and a newline: it begins with %q", text[0])
 	}
 	if depth(data) > ports.MaxNesting {
 		return ports.Refuse(ports.CodeMalformed, "JSON is nested deeper than %d", ports.MaxNesting)
@@ -91,8 +101,15 @@ func encode(v any) ([]byte, error) {
 	return data, nil
 }
 
+// maxPeerIDBytes bounds a PeerID in any spelling. Those in use have 46 to 62 bytes, and
+// base58 takes the square of its length: 18 ms for a frame full of it.
+const maxPeerIDBytes = 128
+
 // canonical returns the one spelling of the PeerID that text spells.
 func canonical(text string) (ports.PeerID, error) {
+	if len(text) > maxPeerIDBytes {
+		return "", fmt.Errorf("%d bytes, at most %d are allowed", len(text), maxPeerIDBytes)
+	}
 	id, err := peer.Decode(text)
 	if err != nil {
 		return "", err

@@ -12,20 +12,27 @@ type about struct {
 
 type registration struct {
 	about
+	proof
 	unknown
 }
 
-var registrationNames = []string{"PeerID", "Addr", "Addrs", "Meta"}
+var registrationNames = append([]string{"PeerID", "Addr", "Addrs", "Meta"}, proofNames...)
 
 // DecodeRegistration decodes a registration frame without its newline. The
 // PeerID it returns is canonical; the addresses are as sent, and may be missing.
 // The error is a *ports.Refusal.
-func DecodeRegistration(frame []byte) (ports.Registration, error) {
+//
+// sender is the canonical PeerID of whoever the connection proves, "" if nobody: what
+// spells just that is not decoded once more, at the price of all the rest of a frame.
+// That the frame is the sender's own is for the caller to check.
+func DecodeRegistration(frame []byte, sender ports.PeerID) (ports.Registration, error) {
 	var w registration
 	if err := decode(frame, &w, &w.unknown, registrationNames); err != nil {
 		return ports.Registration{}, err
 	}
-	return w.registration()
+	r, err := w.registration(sender)
+	r.Proof = w.proof.proof()
+	return r, err
 }
 
 // EncodeRegistration returns r as a frame with its newline. The error is a
@@ -34,18 +41,25 @@ func EncodeRegistration(r ports.Registration) ([]byte, error) {
 	if err := checkMeta(r.Meta); err != nil {
 		return nil, err
 	}
-	return encodeLine(&registration{about: about{string(r.PeerID), r.Addr, r.Addrs, r.Meta}})
+	if r.Proof != nil {
+		r.Addrs, r.Meta = nil, nil // the record says them
+	}
+	return encodeLine(&registration{about: about{string(r.PeerID), r.Addr, r.Addrs, r.Meta}, proof: proofOf(r.Proof)})
 }
 
-// registration checks what every native would and returns the port's noun.
-func (a *about) registration() (ports.Registration, error) {
+// registration checks what every native would and returns the port's noun. known is
+// a PeerID that is canonical for sure, or "".
+func (a *about) registration(known ports.PeerID) (ports.Registration, error) {
 	if err := checkMeta(a.Meta); err != nil {
 		return ports.Registration{}, err
 	}
-	id, err := canonical(a.PeerID)
-	if err != nil {
-		return ports.Registration{}, ports.Refuse(ports.CodeMalformed,
-			`PeerID %.80q: %v; want the text of a libp2p PeerID, "12D3…"`, a.PeerID, err)
+	id := known
+	if id == "" || a.PeerID != string(id) {
+		var err error
+		if id, err = canonical(a.PeerID); err != nil {
+			return ports.Registration{}, ports.Refuse(ports.CodeMalformed,
+				`PeerID %.80q: %v; want the text of a libp2p PeerID, "12D3…"`, a.PeerID, err)
+		}
 	}
 	r := ports.Registration{PeerID: id, Addr: a.Addr}
 	if len(a.Addrs) > 0 {

@@ -51,7 +51,7 @@ func readAndDecode(r io.Reader) (ports.Registration, error) {
 	if err != nil {
 		return ports.Registration{}, err
 	}
-	return wire.DecodeRegistration(frame)
+	return wire.DecodeRegistration(frame, "")
 }
 
 // The codec knows nothing of identities and addresses: those frames it accepts.
@@ -123,7 +123,7 @@ func TestDecodeRegistrationRefuses(t *testing.T) {
 		"upper-case base32 spelling of both": {`{"PeerID":"` + strings.ToUpper(selfCID(t)) + `"}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := wire.DecodeRegistration([]byte(c.frame))
+			r, err := wire.DecodeRegistration([]byte(c.frame), "")
 			if code(t, err) != c.want {
 				t.Fatalf("got %q (%v), want %q", code(t, err), err, c.want)
 			}
@@ -227,10 +227,7 @@ func TestLeaseTravels(t *testing.T) {
 		ExpiresAt: time.Date(2026, 3, 1, 12, 1, 6, 123456789, paris), TTL: 66 * time.Second,
 		Heartbeat: 1500 * time.Millisecond, Now: time.Date(2026, 3, 1, 12, 0, 0, 1, time.UTC),
 	}
-	line, err := wire.EncodeLease(want)
-	if err != nil {
-		t.Fatal(err)
-	}
+	line := wire.EncodeLease(want)
 	const text = `{"OK":true,"ExpiresAt":"2026-03-01T10:01:06.123456789Z","TTLSeconds":66,"HeartbeatSeconds":1.5,"Now":"2026-03-01T12:00:00.000000001Z"}` + "\n"
 	if string(line) != text {
 		t.Errorf("got %swant %s", line, text)
@@ -242,6 +239,23 @@ func TestLeaseTravels(t *testing.T) {
 	want.ExpiresAt = want.ExpiresAt.UTC()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestWhatALeaseDoesNotSayIsLeftOut(t *testing.T) {
+	for text, lease := range map[string]ports.Lease{
+		`{"OK":true}`: {},
+		`{"OK":true,"TTLSeconds":0.000000001,"HeartbeatSeconds":-2}`: {TTL: 1, Heartbeat: -2 * time.Second},
+		`{"OK":true,"TTLSeconds":9223372036.854776}`:                 {TTL: math.MaxInt64},
+		`{"OK":true,"Now":"1970-01-01T00:00:00Z"}`:                   {Now: time.Unix(0, 0).UTC()},
+	} {
+		line := wire.EncodeLease(lease)
+		if string(line) != text+"\n" {
+			t.Errorf("got %swant %s", line, text)
+		}
+		if got, err := wire.DecodeAnswer(bytes.TrimSpace(line)); err != nil || got != lease {
+			t.Errorf("%s decodes to %+v, %v", text, got, err)
+		}
 	}
 }
 
@@ -329,6 +343,8 @@ func TestEntryTravels(t *testing.T) {
 			PeerID: self, Addr: "a", Addrs: []string{"a", "b"}, Meta: map[string]string{"b": "é", "a": "1", "c": ""},
 			Native: other, SeenAt: at.Add(-time.Minute), ExpiresAt: at,
 		},
+		{PeerID: self, ExpiresAt: at, Left: true},
+		{PeerID: self, Addr: "a", Meta: map[string]string{"a": "1"}, Native: other, SeenAt: at, ExpiresAt: at, Left: true},
 	} {
 		value, err := wire.EncodeEntry(want)
 		if err != nil {
@@ -381,6 +397,9 @@ func TestDecodeEntryRefuses(t *testing.T) {
 		"ExpiresAt beyond RFC3339": {`{` + rest + `,"ExpiresAt":"9999-12-31T23:59:59-23:59"}`, ports.CodeMalformed},
 		"name in another case":     {`{` + rest + `,"expiresAt":"2026-03-01T12:00:00Z"}`, ports.CodeMalformed},
 		"native in another case":   {`{` + rest + `,"ExpiresAt":"2026-03-01T12:00:00Z","native":""}`, ports.CodeMalformed},
+		"left in another case":     {`{` + rest + `,"ExpiresAt":"2026-03-01T12:00:00Z","left":true}`, ports.CodeMalformed},
+		"Left no boolean":          {`{` + rest + `,"ExpiresAt":"2026-03-01T12:00:00Z","Left":"true"}`, ports.CodeMalformed},
+		"a leave":                  {`{"PeerID":"` + string(self) + `","ExpiresAt":"2026-03-01T12:00:00Z","Left":true}`, ""},
 		"Native no PeerID":         {`{` + rest + `,"ExpiresAt":"2026-03-01T12:00:00Z","Native":"x"}`, ports.CodeMalformed},
 		"no PeerID":                {`{"ExpiresAt":"2026-03-01T12:00:00Z"}`, ports.CodeMalformed},
 		"two objects":              {`{` + rest + `,"ExpiresAt":"2026-03-01T12:00:00Z"}{}`, ports.CodeMalformed},
@@ -399,5 +418,20 @@ func TestDecodeEntryRefuses(t *testing.T) {
 	}
 	if _, err := wire.EncodeEntry(ports.Entry{PeerID: self, Addr: strings.Repeat("a", ports.MaxFrameBytes)}); code(t, err) != ports.CodeTooLarge {
 		t.Errorf("encoding an entry over 8 KiB: got %v, want too_large", err)
+	}
+}
+
+// What was registered may fill a value, and its leave must be stored all the same.
+func TestALeaveFitsWhateverItsEntrySaid(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	value, err := wire.EncodeEntry(ports.Entry{
+		PeerID: self, Addr: strings.Repeat("a", ports.MaxFrameBytes), Addrs: []string{"a", "b"}, Native: other, SeenAt: at, ExpiresAt: at, Left: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := wire.DecodeEntry(value)
+	if diff := cmp.Diff(ports.Entry{PeerID: self, ExpiresAt: at, Left: true}, got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
 	}
 }

@@ -1,0 +1,438 @@
+package admission
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Policy says which addresses have to be shown to be the sender's.
+type Policy string
+
+const (
+	// PolicyAuto asks nothing of who comes from a private or loopback address, and of
+	// others that their public addresses and names be shown.
+	PolicyAuto Policy = "auto"
+	// PolicyLAN asks of everyone that public addresses be shown, and nothing else.
+	PolicyLAN Policy = "lan"
+	// PolicyInternet asks of everyone that public addresses and names be shown, and takes
+	// no others.
+	PolicyInternet Policy = "internet"
+	// PolicyAny asks nothing.
+	PolicyAny Policy = "any"
+)
+
+// Policies are all of them.
+var Policies = []Policy{PolicyAuto, PolicyLAN, PolicyInternet, PolicyAny}
+
+const (
+	// dialTime bounds one dial with the name that is resolved before it: as long as an
+	// indexer waits for an answer.
+	dialTime = ports.ExchangeTimeout
+	// patience is how long a registration waits for it: two round trips around the world
+	// and a handshake take less, and the exchange has 4 s.
+	patience = 2 * time.Second
+	// maxDials bounds the dials at once: a file and 100 KB each.
+	maxDials = 64
+	// dialsOfSite bounds the dials to one IPv4 /24 or IPv6 /56 in dialsEvery, whoever
+	// asks for them: what a victim is made to bear at most.
+	dialsOfSite, dialsEvery = 60, time.Minute
+	// holdsFor is how long an address that was shown counts as shown, and renewAhead how
+	// long before the end it is dialled again: an hour's addresses, ten heartbeats ahead.
+	holdsFor, renewAhead = time.Hour, 10 * time.Minute
+	// againAfter is when an address that could not be shown is dialled again.
+	againAfter = time.Minute
+	// maxProofs bounds the addresses that are remembered; the one not asked for longest is
+	// forgotten, and dialled again. 16 MB.
+	maxProofs = 1 << 16
+	// maxResolved bounds the addresses of one name that are dialled.
+	maxResolved = 4
+)
+
+// WayBack reaches who stands behind an address.
+type WayBack interface {
+	// Resolve returns the addresses that a name in addr stands for, or addr.
+	Resolve(ctx context.Context, addr string) ([]string, error)
+	// Dial returns nil if id, as its key proves, answers at addr, which has no name in it.
+	Dial(ctx context.Context, id ports.PeerID, addr string) error
+}
+
+// Addresses tells whose addresses those of a registration are. All methods may be called
+// concurrently.
+type Addresses struct {
+	policy   Policy
+	back     WayBack
+	observer ports.Observer
+
+	life context.Context
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	dialers sync.WaitGroup
+	dials   int
+	of      map[claim]*list.Element
+	proofs  list.List                 // of *proof, the one not asked for longest first
+	sites   map[netip.Prefix]*dialled // dialled in the last dialsEvery
+}
+
+// claim is an address that somebody says is theirs.
+type claim struct {
+	id   ports.PeerID
+	addr string
+}
+
+// proof is what is known of a claim.
+type proof struct {
+	claim
+	// shown and refuted are until when it counts as either.
+	shown, refuted time.Time
+	// dial is closed when the dial that is under way has ended; nil if none is.
+	dial chan struct{}
+}
+
+// dialled counts the dials to a site.
+type dialled struct {
+	since time.Time
+	times int
+}
+
+// NewAddresses returns the rule for a policy. observer is told of the dials.
+func NewAddresses(policy Policy, back WayBack, observer ports.Observer) (*Addresses, error) {
+	if !slices.Contains(Policies, policy) {
+		return nil, fmt.Errorf("%q is no policy for addresses; want auto, lan, internet or any", policy)
+	}
+	if back == nil || observer == nil {
+		return nil, errors.New("addresses: a way back and an observer are required")
+	}
+	life, end := context.WithCancel(context.Background())
+	return &Addresses{
+		policy: policy, back: back, observer: observer, life: life, end: end,
+		of: make(map[claim]*list.Element), sites: make(map[netip.Prefix]*dialled),
+	}, nil
+}
+
+// Close ends the dials that are under way, and waits for that.
+func (a *Addresses) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.end()
+	a.dialers.Wait()
+}
+
+// Vet returns r with those of its addresses that sender may be listed with, or a
+// *ports.Refusal if Addr is none. It may take patience, and only the first time: an
+// address that holds is asked for again in good time before it does not. What is no
+// multiaddr at all passes, as the rule of the contract is the registry's.
+func (a *Addresses) Vet(ctx context.Context, sender ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error) {
+	if a.policy == PolicyAny || r.PeerID != sender || len(r.Addrs) > ports.MaxAddrs {
+		return r, nil // or refused by the registry, for a better reason
+	}
+	from = from.Unmap().WithZone("")
+	if err := a.vetFirst(ctx, sender, from, r.Addr); err != nil {
+		return r, err
+	}
+	if len(r.Addrs) < 2 {
+		return r, nil
+	}
+	kept := make([]string, 1, len(r.Addrs))
+	kept[0] = r.Addrs[0]
+	for _, addr := range r.Addrs[1:] {
+		switch a.rule(from, addr) {
+		case taken:
+		case toShow:
+			if shown, _, _ := a.ask(sender, from, addr); !shown {
+				continue
+			}
+		default:
+			continue
+		}
+		kept = append(kept, addr)
+	}
+	if len(kept) < len(r.Addrs) {
+		r.Addrs = kept
+	}
+	return r, nil
+}
+
+// VetSigned is Vet for the addresses of a record, of which none can be left out: it refuses
+// the record if one of them may not be listed, and names those that another record can do
+// without. It may take patience for each of them, all at once.
+func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from netip.Addr, addrs []string) error {
+	if a.policy == PolicyAny {
+		return nil
+	}
+	from = from.Unmap().WithZone("")
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var unshown []string
+	var dialled []string
+	var dials []<-chan struct{}
+	for _, addr := range addrs[1:] {
+		switch a.rule(from, addr) {
+		case taken:
+		case toShow:
+			shown, refuted, dial := a.ask(sender, from, addr)
+			switch {
+			case shown:
+			case refuted, dial == nil:
+				unshown = append(unshown, addr)
+			default:
+				dialled, dials = append(dialled, addr), append(dials, dial)
+			}
+		default:
+			unshown = append(unshown, addr)
+		}
+	}
+	if err := a.vetFirst(ctx, sender, from, addrs[0]); err != nil {
+		return err
+	}
+	for i, dial := range dials {
+		select {
+		case <-dial:
+		case <-ctx.Done():
+		}
+		if shown, _ := a.known(sender, dialled[i]); !shown {
+			unshown = append(unshown, dialled[i])
+		}
+	}
+	if len(unshown) == 0 {
+		return nil
+	}
+	return &ports.Refusal{
+		Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Unshown: unshown,
+		Message: fmt.Sprintf("addresses %q are not the one that you come from (%s), and nobody with your key answers there; sign a record without them", unshown, from),
+	}
+}
+
+// vetFirst says whether Addr may be listed.
+func (a *Addresses) vetFirst(ctx context.Context, sender ports.PeerID, from netip.Addr, addr string) error {
+	refuse := func(format string, args ...any) error {
+		return &ports.Refusal{Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Message: fmt.Sprintf("address %q "+format, append([]any{addr}, args...)...)}
+	}
+	switch a.rule(from, addr) {
+	case taken:
+		return nil
+	case private:
+		return refuse("is not one of the internet, and this native lists no others (trust.addresses: %s); set host.announce to one that others reach", a.policy)
+	case relayed:
+		return refuse("leads through a relay, which this native does not dial, so it cannot be shown to be yours (trust.addresses: %s)", a.policy)
+	}
+	shown, refuted, dial := a.ask(sender, from, addr)
+	if !shown && dial != nil {
+		timeout := time.NewTimer(patience)
+		defer timeout.Stop()
+		select {
+		case <-dial:
+		case <-timeout.C:
+		case <-ctx.Done():
+		}
+		shown, refuted = a.known(sender, addr)
+	}
+	switch {
+	case shown:
+		return nil
+	case refuted:
+		// Why is not said: it would tell strangers what this native can reach.
+		return refuse("is not the one that you come from (%s), and nobody with your key answers there; announce one that this native can dial", from)
+	default:
+		return ports.Busy(ports.LimitDialBacks, "address %q is not the one that you come from (%s), and this native has not found the time to dial it yet; try again", addr, from)
+	}
+}
+
+// ruling is what a policy says of an address.
+type ruling int
+
+const (
+	taken ruling = iota
+	toShow
+	private
+	relayed
+)
+
+// rule says what the policy asks of an address that comes from there.
+func (a *Addresses) rule(from netip.Addr, addr string) ruling {
+	m, err := ma.NewMultiaddr(addr)
+	if err != nil || len(m) == 0 || a.policy == PolicyAny {
+		return taken
+	}
+	if a.policy == PolicyAuto && !public(from) {
+		return taken
+	}
+	ip, named := hostOf(m)
+	switch {
+	case named && a.policy == PolicyLAN:
+		return taken
+	case !named && !public(ip):
+		if a.policy == PolicyInternet {
+			return private
+		}
+		return taken // a private address points at nobody beyond the reader's own network
+	case !named && ip == from:
+		return taken
+	case slices.ContainsFunc(m, func(c ma.Component) bool { return c.Code() == ma.P_CIRCUIT }):
+		return relayed
+	}
+	return toShow
+}
+
+// hostOf returns the IP address that m begins with; named if it is a name instead.
+func hostOf(m ma.Multiaddr) (ip netip.Addr, named bool) {
+	switch c := m[0]; c.Code() {
+	case ma.P_IP4, ma.P_IP6:
+		ip, _ = netip.AddrFromSlice(c.RawValue())
+		return ip.Unmap(), false
+	default:
+		return ip, strings.HasPrefix(c.Protocol().Name, "dns")
+	}
+}
+
+// public reports whether ip is an address of the internet.
+func public(ip netip.Addr) bool {
+	if !ip.IsValid() {
+		return false
+	}
+	m, err := manet.FromIP(ip.AsSlice())
+	return err == nil && manet.IsPublicAddr(m)
+}
+
+// known says whether a claim counts as shown or refuted now.
+func (a *Addresses) known(id ports.PeerID, addr string) (shown, refuted bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e, ok := a.of[claim{id, addr}]
+	if !ok {
+		return false, false
+	}
+	now := time.Now()
+	p := e.Value.(*proof)
+	return now.Before(p.shown), now.Before(p.refuted)
+}
+
+// ask says whether a claim counts as shown or refuted, and has it looked into if that is
+// due: dial is then closed when it is known.
+func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, refuted bool, dial <-chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c, now := claim{id, addr}, time.Now()
+	e, ok := a.of[c]
+	if ok {
+		a.proofs.MoveToBack(e)
+	} else {
+		if a.proofs.Len() >= maxProofs {
+			delete(a.of, a.proofs.Remove(a.proofs.Front()).(*proof).claim)
+		}
+		e = a.proofs.PushBack(&proof{claim: c})
+		a.of[c] = e
+	}
+	p := e.Value.(*proof)
+	shown, refuted = now.Before(p.shown), now.Before(p.refuted)
+	if p.dial == nil && !refuted && p.shown.Sub(now) < renewAhead && a.dials < maxDials && !a.closed {
+		a.dials++
+		p.dial = make(chan struct{})
+		a.dialers.Go(func() { a.look(p, from) })
+	}
+	return shown, refuted, p.dial
+}
+
+// look looks into a claim.
+func (a *Addresses) look(p *proof, from netip.Addr) {
+	ctx, cancel := context.WithTimeout(a.life, dialTime)
+	defer cancel()
+	began := time.Now()
+	err := a.reach(ctx, p.id, from, p.addr)
+	now := time.Now()
+	a.mu.Lock()
+	a.dials--
+	switch {
+	case err == nil:
+		p.shown, p.refuted = now.Add(holdsFor), time.Time{}
+	case a.life.Err() == nil && !errors.Is(err, errSiteBusy): // else it has not been tried
+		p.refuted = now.Add(againAfter)
+	}
+	close(p.dial)
+	p.dial = nil
+	a.mu.Unlock()
+	a.observer.Observe(ports.Event{Kind: ports.EventDialledBack, PeerID: p.id, Took: now.Sub(began), Err: err})
+}
+
+var (
+	errSiteBusy = errors.New("its site has been dialled too often")
+	errPrivate  = errors.New("it is no address of the internet")
+)
+
+// reach returns nil if an address stands for from, or id answers there.
+func (a *Addresses) reach(ctx context.Context, id ports.PeerID, from netip.Addr, addr string) error {
+	resolved, err := a.back.Resolve(ctx, addr)
+	if err != nil {
+		return fmt.Errorf("resolve %s: %w", addr, err)
+	}
+	err = fmt.Errorf("%s stands for no address", addr)
+	for _, at := range resolved[:min(len(resolved), maxResolved)] {
+		m, parseErr := ma.NewMultiaddr(at)
+		if parseErr != nil || len(m) == 0 {
+			continue
+		}
+		ip, named := hostOf(m)
+		switch {
+		case !named && ip == from:
+			return nil
+		case named || !public(ip): // a name must not have this native dial within its own network
+			err = errPrivate
+			continue
+		case !a.mayDial(ip):
+			err = errSiteBusy
+			continue
+		}
+		if err = a.back.Dial(ctx, id, at); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// mayDial counts one more dial to the site of ip, if it may be dialled.
+func (a *Addresses) mayDial(ip netip.Addr) bool {
+	bits := widePrefix4
+	if ip.Is6() {
+		bits = sitePrefix6
+	}
+	site, _ := ip.Prefix(bits)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	d := a.sites[site]
+	if d == nil || now.Sub(d.since) >= dialsEvery {
+		if len(a.sites) >= maxProofs {
+			a.tidy(now)
+		}
+		d = &dialled{since: now}
+		a.sites[site] = d
+	}
+	if d.times >= dialsOfSite {
+		return false
+	}
+	d.times++
+	return true
+}
+
+// tidy forgets the sites that have not been dialled lately.
+func (a *Addresses) tidy(now time.Time) {
+	for site, d := range a.sites {
+		if now.Sub(d.since) >= dialsEvery {
+			delete(a.sites, site)
+		}
+	}
+}

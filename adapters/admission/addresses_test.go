@@ -1,0 +1,372 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// network is a WayBack of names and of who is where, and how long it takes to find out.
+type network struct {
+	names map[string][]string
+	at    map[string]ports.PeerID // who answers at an address
+	takes time.Duration
+
+	mu      sync.Mutex
+	dialled []string
+	running int
+	most    int
+}
+
+func (n *network) Resolve(_ context.Context, addr string) ([]string, error) {
+	if !strings.HasPrefix(addr, "/dns") {
+		return []string{addr}, nil
+	}
+	if to, ok := n.names[addr]; ok {
+		return to, nil
+	}
+	return nil, errors.New("no such name")
+}
+
+func (n *network) Dial(ctx context.Context, id ports.PeerID, addr string) error {
+	n.mu.Lock()
+	n.dialled = append(n.dialled, addr)
+	n.running++
+	n.most = max(n.most, n.running)
+	n.mu.Unlock()
+	defer func() { n.mu.Lock(); n.running--; n.mu.Unlock() }()
+	select {
+	case <-time.After(n.takes):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at[addr] != id {
+		return errors.New("secret port is closed")
+	}
+	return nil
+}
+
+func (n *network) times() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.dialled)
+}
+
+func newAddresses(t testing.TB, policy Policy, n *network) *Addresses {
+	t.Helper()
+	a, err := NewAddresses(policy, n, &porttest.Recorder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
+}
+
+// vet registers a's addresses from an IP address, and returns those that are listed.
+func vet(t testing.TB, a *Addresses, from string, addrs ...string) ([]string, error) {
+	r := ports.Registration{PeerID: "a", Addr: addrs[0]}
+	if len(addrs) > 1 {
+		r.Addrs = slices.Clone(addrs)
+	}
+	given := slices.Clone(r.Addrs)
+	got, err := a.Vet(t.Context(), "a", netip.MustParseAddr(from), r)
+	if !slices.Equal(r.Addrs, given) {
+		t.Error("the registration that was handed in is changed")
+	}
+	if got.Addr != addrs[0] || len(got.Addrs) > 0 && got.Addrs[0] != got.Addr {
+		t.Errorf("Addr %s became %s, and Addrs %v", addrs[0], got.Addr, got.Addrs)
+	}
+	if len(got.Addrs) == 0 {
+		return []string{got.Addr}, err
+	}
+	return got.Addrs, err
+}
+
+const (
+	me, lan, victim = "8.8.8.8", "192.168.1.2", "/ip4/9.9.9.9/tcp/443"
+	own, own6       = "/ip4/8.8.8.8/tcp/4101", "/ip6/2a00:1450::1/tcp/4101"
+)
+
+func TestWhichAddressesEachPolicyTakes(t *testing.T) {
+	const (
+		private, loopback = "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"
+		named, elsewhere  = "/dns4/a.example/tcp/1", "/dns4/victim.example/tcp/1"
+		inside            = "/dns4/inside.example/tcp/1"
+		circuit           = "/ip4/9.9.9.9/tcp/1/p2p/12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF/p2p-circuit"
+	)
+	const yes, no = true, false
+	for _, tt := range []struct {
+		policy                                                               Policy
+		from                                                                 string
+		own, own6, victim, private, loopback, named, elsewhere, inside, circ bool
+		says                                                                 string // of the private one
+	}{
+		{PolicyAuto, me, yes, yes, no, yes, yes, yes, no, no, no, ""},
+		{PolicyAuto, lan, yes, yes, yes, yes, yes, yes, yes, yes, yes, ""},
+		{PolicyAuto, "127.0.0.1", yes, yes, yes, yes, yes, yes, yes, yes, yes, ""},
+		{PolicyLAN, me, yes, yes, no, yes, yes, yes, yes, yes, no, ""},
+		{PolicyLAN, lan, no, yes, no, yes, yes, yes, yes, yes, no, ""},
+		{PolicyInternet, me, yes, yes, no, no, no, yes, no, no, no, "host.announce"},
+		{PolicyInternet, lan, no, yes, no, no, no, no, no, no, no, "host.announce"},
+		{PolicyAny, me, yes, yes, yes, yes, yes, yes, yes, yes, yes, ""},
+	} {
+		t.Run(fmt.Sprintf("%s from %s", tt.policy, tt.from), func(t *testing.T) {
+			for addr, want := range map[string]bool{
+				own: tt.own, own6: tt.own6, victim: tt.victim, private: tt.private, loopback: tt.loopback,
+				named: tt.named, elsewhere: tt.elsewhere, inside: tt.inside, circuit: tt.circ,
+			} {
+				n := &network{
+					names: map[string][]string{named: {own}, elsewhere: {victim}, inside: {private}},
+					at:    map[string]ports.PeerID{own6: "a", private: "a", victim: "another"},
+				}
+				a := newAddresses(t, tt.policy, n)
+				_, err := vet(t, a, tt.from, addr)
+				if (err == nil) != want {
+					t.Errorf("%s: %v", addr, err)
+				}
+				if err != nil {
+					expectLimit(t, addr, err, ports.CodeAddrInvalid, ports.LimitAddress)
+					if strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), addr) {
+						t.Errorf("%s: it says %v", addr, err)
+					}
+				}
+				if addr == private && !want && !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("%s: it does not say what to do: %v", addr, err)
+				}
+				for _, at := range n.dialled {
+					if at == private {
+						t.Errorf("%s had the native dial within its own network", addr)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsNoAddressIsLeftToTheRegistry(t *testing.T) {
+	n := &network{}
+	a := newAddresses(t, PolicyInternet, n)
+	for name, r := range map[string]ports.Registration{
+		"no multiaddr":    {PeerID: "a", Addr: "nonsense"},
+		"another's name":  {PeerID: "b", Addr: victim},
+		"far too many":    {PeerID: "a", Addr: victim, Addrs: make([]string, ports.MaxAddrs+1)},
+		"no address":      {PeerID: "a"},
+		"Addrs elsewhere": {PeerID: "a", Addr: own, Addrs: []string{own, "nonsense"}},
+	} {
+		got, err := a.Vet(t.Context(), "a", netip.MustParseAddr(me), r)
+		if err != nil || len(got.Addrs) != len(r.Addrs) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if n.times() != 0 {
+		t.Errorf("%v were dialled", n.dialled)
+	}
+}
+
+func TestTheFirstAddressIsWaitedForAndNotLong(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{at: map[string]ports.PeerID{own6: "a"}, takes: patience}
+		a := newAddresses(t, PolicyAuto, n)
+		began := time.Now()
+		_, err := vet(t, a, me, own6)
+		if took := time.Since(began); took != patience {
+			t.Errorf("it took %v", took)
+		}
+		if err != nil { // both are due at once
+			expectLimit(t, "a dial that takes as long as is waited", err, ports.CodeBusy, ports.LimitDialBacks)
+		}
+		time.Sleep(time.Nanosecond)
+		began = time.Now()
+		if _, err = vet(t, a, me, own6); err != nil || time.Since(began) != 0 {
+			t.Errorf("when it has been shown: %v after %v", err, time.Since(began))
+		}
+
+		n.takes = patience + 1
+		_, err = vet(t, a, me, victim)
+		expectLimit(t, "a dial that takes longer", err, ports.CodeBusy, ports.LimitDialBacks)
+		time.Sleep(time.Nanosecond)
+		_, err = vet(t, a, me, victim)
+		expectLimit(t, "when it has failed", err, ports.CodeAddrInvalid, ports.LimitAddress)
+		if n.times() != 2 {
+			t.Errorf("dialled: %v", n.dialled)
+		}
+
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, err = a.Vet(ended, "c", netip.MustParseAddr(me), ports.Registration{PeerID: "c", Addr: own6})
+		expectLimit(t, "when it is time to answer", err, ports.CodeBusy, ports.LimitDialBacks)
+	})
+}
+
+func TestWhatWasShownHoldsForAnHourAndWhatWasNotForAMinute(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{at: map[string]ports.PeerID{own6: "a"}, takes: time.Millisecond}
+		a := newAddresses(t, PolicyAuto, n)
+		expect := func(when, addr string, code ports.Code, dials int) {
+			t.Helper()
+			_, err := vet(t, a, me, addr)
+			limit := ports.LimitAddress
+			if code == "" {
+				limit = ""
+			}
+			expectLimit(t, when, err, code, limit)
+			time.Sleep(2 * time.Millisecond) // for a dial that is not waited for
+			if n.times() != dials {
+				t.Errorf("%s: %d dials, want %d", when, n.times(), dials)
+			}
+		}
+		expect("at first", own6, "", 1)
+		time.Sleep(holdsFor - renewAhead - 2*time.Millisecond)
+		expect("ten minutes before the end", own6, "", 1)
+		expect("then", own6, "", 2)
+		delete(n.at, own6)
+		time.Sleep(holdsFor - renewAhead)
+		expect("it is not there any more, and its hour has not passed", own6, "", 3)
+		time.Sleep(renewAhead)
+		expect("its hour has passed", own6, ports.CodeAddrInvalid, 4)
+		time.Sleep(againAfter - 5*time.Millisecond)
+		expect("within a minute", own6, ports.CodeAddrInvalid, 4)
+		n.at[own6] = "a"
+		time.Sleep(3 * time.Millisecond)
+		expect("after it", own6, "", 5)
+	})
+}
+
+func TestTheOtherAddressesAreListedOnceTheyAreShown(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{at: map[string]ports.PeerID{own6: "a", "/ip4/8.8.4.4/tcp/1": "another"}, takes: time.Second}
+		a := newAddresses(t, PolicyAuto, n)
+		all := []string{own, own6, "/ip4/10.0.0.1/tcp/1", "/ip4/8.8.4.4/tcp/1"}
+		for i, want := range [][]string{{own, all[2]}, {own, own6, all[2]}, {own, own6, all[2]}} {
+			began := time.Now()
+			got, err := vet(t, a, me, all...)
+			if err != nil || !slices.Equal(got, want) || time.Since(began) != 0 {
+				t.Errorf("heartbeat %d: listed %v after %v, %v; want %v at once", i, got, time.Since(began), err, want)
+			}
+			time.Sleep(heartbeat)
+		}
+		if got, err := vet(t, newAddresses(t, PolicyInternet, n), me, own, all[2]); err != nil || !slices.Equal(got, []string{own}) {
+			t.Errorf("on the internet alone: listed %v, %v", got, err)
+		}
+	})
+}
+
+// A native must not be the one that floods the victim.
+func TestDialsAreBounded(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{takes: time.Second}
+		a := newAddresses(t, PolicyAuto, n)
+		flood := func(minute int) {
+			var running sync.WaitGroup
+			for i := range 1000 {
+				running.Go(func() {
+					id := ports.PeerID(fmt.Sprint("attacker", minute, "-", i))
+					for range 30 {
+						_, err := a.Vet(t.Context(), id, netip.MustParseAddr(me), ports.Registration{PeerID: id, Addr: fmt.Sprintf("/ip4/9.9.9.%d/tcp/%d", i%250+1, i+1)})
+						if err == nil {
+							t.Error("a victim is listed")
+						}
+						time.Sleep(time.Second)
+					}
+				})
+			}
+			running.Wait()
+		}
+		flood(0)
+		if n.times() != dialsOfSite || n.most > maxDials {
+			t.Errorf("%d dials to one site, %d at once; want %d and at most %d", n.times(), n.most, dialsOfSite, maxDials)
+		}
+		time.Sleep(dialsEvery)
+		flood(1)
+		if n.times() != 2*dialsOfSite {
+			t.Errorf("%d dials to one site in two minutes, want %d", n.times(), 2*dialsOfSite)
+		}
+	})
+}
+
+func TestProofsAreBounded(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{names: map[string][]string{"/dns4/a.example/tcp/1": {own}}}
+		a := newAddresses(t, PolicyAuto, n)
+		for i := range maxProofs + 10 {
+			id := nth(i)
+			if _, err := a.Vet(t.Context(), id, netip.MustParseAddr(me), ports.Registration{PeerID: id, Addr: "/dns4/a.example/tcp/1"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a.proofs.Len() != maxProofs || len(a.of) != maxProofs {
+			t.Errorf("%d proofs are kept, want %d", a.proofs.Len(), maxProofs)
+		}
+	})
+}
+
+func TestCloseEndsDials(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{takes: time.Hour}
+		a := newAddresses(t, PolicyAuto, n)
+		if got, err := vet(t, a, me, own, own6); err != nil || len(got) != 1 {
+			t.Errorf("%v, %v", got, err)
+		}
+		began := time.Now()
+		a.Close()
+		if time.Since(began) != 0 {
+			t.Errorf("it waits for %v", time.Since(began))
+		}
+		if _, err := vet(t, a, me, own, "/ip4/8.8.4.4/tcp/1"); err != nil || n.times() > 1 {
+			t.Errorf("after Close %d dials, %v", n.times(), err)
+		}
+	})
+}
+
+func TestAPolicyThatIsNone(t *testing.T) {
+	if _, err := NewAddresses("all", &network{}, &porttest.Recorder{}); err == nil || !strings.Contains(err.Error(), `"all" is no policy`) {
+		t.Error(err)
+	}
+	if _, err := NewAddresses(PolicyAny, nil, &porttest.Recorder{}); err == nil {
+		t.Error("it dials by nothing")
+	}
+}
+
+// Of a record no address can be left out, so the indexer is told which to do without.
+func TestARecordIsToldWhichAddressesItCanDoWithout(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		const (
+			first  = "/ip4/1.2.3.7/tcp/4001" // where it comes from
+			shown  = "/ip4/1.2.3.8/tcp/4001"
+			victim = "/ip4/4.5.6.9/tcp/443"
+		)
+		n := &network{at: map[string]ports.PeerID{shown: "a"}, takes: time.Second}
+		door := Door{Addresses: newAddresses(t, PolicyInternet, n), Read: func(record []byte) (*ports.Claim, error) {
+			return &ports.Claim{PeerID: "a", Addrs: strings.Split(string(record), " ")}, nil
+		}}
+		from := netip.MustParseAddr("1.2.3.7")
+		admit := func(addrs ...string) error {
+			_, err := door.vet(t.Context(), "a", from, ports.Registration{
+				PeerID: "a", Addr: first, Proof: &ports.Proof{Record: []byte(strings.Join(addrs, " "))},
+			})
+			return err
+		}
+		refusal, ok := errors.AsType[*ports.Refusal](admit(first, shown, victim, "/ip4/10.0.0.1/tcp/1"))
+		if !ok || refusal.Code != ports.CodeAddrInvalid || !slices.Equal(refusal.Unshown, []string{"/ip4/10.0.0.1/tcp/1", victim}) {
+			t.Fatalf("got %+v", refusal)
+		}
+		if err := admit(first, shown); err != nil {
+			t.Errorf("without them: %v", err)
+		}
+		refusal, ok = errors.AsType[*ports.Refusal](admit(victim, shown))
+		if !ok || refusal.Code != ports.CodeAddrInvalid || refusal.Unshown != nil {
+			t.Errorf("the victim first: %+v", refusal)
+		}
+	})
+}

@@ -1,0 +1,125 @@
+package httpapi
+
+import (
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// The kinds of an Event beside those of a change.
+const (
+	EventReset  = "reset"
+	EventSynced = "synced"
+	eventError  = "error"
+)
+
+// Event is one event of a watch.
+type Event struct {
+	Kind string
+	// Cursor is where to go on after it, "" if this is not the last of its batch.
+	Cursor string
+	// Change is what happened, Reset why there is an EventReset, Live and Condition what
+	// an EventSynced says; the others are zero.
+	Change    ports.Change
+	Reset     ports.Reset
+	Live      int
+	Condition ports.Condition
+	// Data is its JSON form, to be marshalled; nil if only the Cursor is told.
+	Data any
+}
+
+// The forms of Data.
+type (
+	changed struct {
+		Kind ports.ChangeKind `json:"kind"`
+		Indexer
+		Cursor string `json:"cursor,omitempty"`
+	}
+	gone struct {
+		Kind   ports.ChangeKind `json:"kind"`
+		PeerID ports.PeerID     `json:"peerID"`
+		Via    ports.PeerID     `json:"via"`
+		// Until then nothing that was granted before is listed again; of those that left.
+		ExpiresAt   *time.Time `json:"expiresAt,omitempty"`
+		LeftSeconds float64    `json:"leftSeconds,omitempty"`
+		Cursor      string     `json:"cursor,omitempty"`
+	}
+	reset struct {
+		Kind   string      `json:"kind"`
+		Reason ports.Reset `json:"reason"`
+	}
+	synced struct {
+		Kind      string          `json:"kind"`
+		Live      int             `json:"live"`
+		Condition ports.Condition `json:"condition,omitempty"`
+		Cursor    string          `json:"cursor,omitempty"`
+	}
+)
+
+// Narrator tells the batches of one watch as events. The zero value is ready; it is not
+// used concurrently.
+type Narrator struct {
+	syncing   bool
+	condition ports.Condition
+}
+
+// Events returns what b tells: for a batch without changes at most one event, without
+// Data.
+func (n *Narrator) Events(b ports.Batch) []Event {
+	events := make([]Event, 0, len(b.Changes)+2)
+	if b.Reset != "" {
+		n.syncing = true
+		events = append(events, Event{Kind: EventReset, Reset: b.Reset, Data: reset{EventReset, b.Reset}})
+	}
+	whole := b.Cursor != "" && (n.syncing || b.Condition != n.condition)
+	for i, c := range b.Changes {
+		cursor := ""
+		if !whole && i == len(b.Changes)-1 {
+			cursor = b.Cursor
+		}
+		events = append(events, Event{Kind: string(c.Kind), Cursor: cursor, Change: c, Data: dataOf(c, cursor)})
+	}
+	switch {
+	case whole:
+		n.syncing, n.condition = false, b.Condition
+		events = append(events, Event{
+			Kind: EventSynced, Cursor: b.Cursor, Live: b.Live, Condition: b.Condition,
+			Data: synced{EventSynced, b.Live, b.Condition, b.Cursor},
+		})
+	case len(b.Changes) == 0 && b.Cursor != "":
+		events = append(events, Event{Cursor: b.Cursor})
+	}
+	return events
+}
+
+func dataOf(c ports.Change, cursor string) any {
+	if !c.Kind.Gone() {
+		return changed{c.Kind, NewIndexer(c.Listed), cursor}
+	}
+	data := gone{Kind: c.Kind, PeerID: c.PeerID, Via: c.Native, Cursor: cursor}
+	if c.Kind == ports.ChangeLeft {
+		until := c.ExpiresAt.UTC()
+		data.ExpiresAt, data.LeftSeconds = &until, left(c.Left)
+	}
+	return data
+}
+
+// told is Data as a client reads it, whatever its form.
+type told struct {
+	Indexer
+	Reason    ports.Reset     `json:"reason"`
+	Live      int             `json:"live"`
+	Condition ports.Condition `json:"condition"`
+	Code      Code            `json:"code"`
+	Message   string          `json:"message"`
+}
+
+// known reports whether kind is a change of the ports.
+func known(kind ports.ChangeKind) bool {
+	switch kind {
+	case ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed,
+		ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft:
+		return true
+	}
+	return false
+}

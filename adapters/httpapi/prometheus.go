@@ -1,0 +1,187 @@
+package httpapi
+
+import (
+	"bufio"
+	"encoding/json"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// scrapeKey is the name of the metadata that says where an indexer is to be scraped.
+	scrapeKey = "prometheus"
+	// labelPrefix begins the labels; Prometheus drops __meta_ ones after relabelling.
+	labelPrefix = "__meta_ocnode_"
+	// maxHostBytes is the longest name that DNS has.
+	maxHostBytes = 253
+)
+
+// targetGroup is what Prometheus reads a list of.
+type targetGroup struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// prometheus writes the whole table, a page at a time, so that it costs the memory of
+// a page however long it is.
+func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, http.StatusBadRequest, CodeBadRequest, "query: %v", err)
+		return
+	}
+	q := ports.Query{Limit: ports.MaxPage}
+	if q.Meta, err = filter(values); err != nil {
+		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
+		return
+	}
+	page, err := n.Directory.List(r.Context(), q)
+	switch {
+	case err != nil:
+		failWith(w, err)
+		return
+	case page.Condition == ports.ConditionWarming:
+		fail(w, http.StatusServiceUnavailable, CodeWarming,
+			"this native has just started and does not yet hold what the others do; keep the list that you have")
+		return
+	}
+
+	w.Header().Set("Content-Type", "application/json")
+	out, conn := bufio.NewWriter(w), http.NewResponseController(w)
+	out.WriteByte('[') // a bufio.Writer keeps its error for Flush
+	for separator := ""; ; {
+		for _, l := range page.Entries {
+			group, ok := targetOf(l)
+			if !ok {
+				continue
+			}
+			text, err := json.Marshal(group)
+			if err != nil {
+				panic(http.ErrAbortHandler) // strings always encode
+			}
+			out.WriteString(separator)
+			out.Write(text)
+			separator = ","
+		}
+		if page.Next == "" {
+			break
+		}
+		q.After = page.Next
+		// Half a list would have Prometheus forget the other half: it is cut, and Prometheus
+		// keeps what it had. Each page has the time that any other answer has.
+		if page, err = n.Directory.List(r.Context(), q); err != nil || r.Context().Err() != nil {
+			panic(http.ErrAbortHandler)
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, Flush tells
+	}
+	out.WriteString("]\n")
+	_ = out.Flush() // an error is the reader's, who has gone
+}
+
+// targetOf returns the target that l is to Prometheus, if it is one.
+func targetOf(l ports.Listed) (targetGroup, bool) {
+	addrs := l.Addrs
+	if len(addrs) == 0 {
+		addrs = []string{l.Addr}
+	}
+	var host, port string
+	for _, addr := range addrs {
+		if host, port = dialable(addr); host != "" {
+			break
+		}
+	}
+	if said, ok := l.Meta[scrapeKey]; ok {
+		host, port = scraped(said, host, port)
+	}
+	if host == "" {
+		return targetGroup{}, false
+	}
+	labels := map[string]string{
+		labelPrefix + "peer_id": string(l.PeerID),
+		labelPrefix + "state":   string(l.State),
+		labelPrefix + "source":  string(l.Source),
+		labelPrefix + "native":  string(l.Native),
+		labelPrefix + "addr":    l.Addr,
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Meta)) {
+		safe := sanitized(name)
+		label := labelPrefix + "meta_" + safe
+		if _, taken := labels[label]; !taken || safe == name {
+			labels[label] = l.Meta[name]
+		}
+	}
+	return targetGroup{Targets: []string{net.JoinHostPort(host, port)}, Labels: labels}, true
+}
+
+// dialable returns the host and the port of a multiaddr that names the indexer's own, ""
+// of any other.
+func dialable(addr string) (host, port string) {
+	parts := strings.Split(addr, "/")
+	if len(parts) < 5 || parts[0] != "" || slices.Contains(parts, "p2p-circuit") {
+		return "", ""
+	}
+	network, host, transport, port := parts[1], parts[2], parts[3], parts[4]
+	ip, err := netip.ParseAddr(host)
+	isIP := err == nil && ip.Zone() == ""
+	fits := false
+	switch network {
+	case "ip4":
+		fits = isIP && ip.Is4()
+	case "ip6":
+		fits = isIP && ip.Is6()
+	case "dns", "dns4", "dns6":
+		fits = isName(host)
+	}
+	if !fits || transport != "tcp" && transport != "udp" || !isPort(port) {
+		return "", ""
+	}
+	return host, port
+}
+
+// scraped returns what an indexer says of where it is to be scraped: host:port, or a
+// port of host. Nonsense counts as not said.
+func scraped(said, host, port string) (string, string) {
+	own, ownPort, err := net.SplitHostPort(said)
+	if err != nil {
+		own, ownPort = "", said
+	}
+	if ip, err := netip.ParseAddr(own); own != "" && !isName(own) && (err != nil || ip.Zone() != "") || !isPort(ownPort) {
+		return host, port
+	}
+	if own == "" {
+		own = host
+	}
+	return own, ownPort
+}
+
+func isName(s string) bool {
+	return s != "" && len(s) <= maxHostBytes && strings.Trim(s, ".") != "" && sanitizedBut(s, ".-") == s
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// sanitized makes a name a part of a label's.
+func sanitized(name string) string { return sanitizedBut(name, "") }
+
+// sanitizedBut replaces by _ each rune that is no ASCII letter, digit, _ or in but.
+func sanitizedBut(s, but string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', strings.ContainsRune(but, r):
+			return r
+		}
+		return '_'
+	}, s)
+}

@@ -1,0 +1,91 @@
+package kaddht
+
+import (
+	"errors"
+	"slices"
+	"sync"
+
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
+	"go.opentelemetry.io/otel/sdk/resource"
+)
+
+// libraryScope is what the library calls its meter.
+const libraryScope = "github.com/libp2p/go-libp2p-kad-dht"
+
+// register adds what is known of this store, and the library's own metrics.
+func (s *Store) register(reg prometheus.Registerer) error {
+	library, err := libraryMetrics()
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		reg.Register(gauge("ocnode_dht_peers", "Servers of the DHT in the routing table: those that this node could put to.", s.Peers)),
+		reg.Register(gauge("ocnode_dht_records", "Records of the DHT that this node holds, its own and others', expired ones included.", s.Records)),
+		reg.Register(s.gate.counts),
+		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "ocnode_dht_displaced_total", Help: "Records of the DHT that gave way to others, since limits.dht-memory was used up.",
+		}, func() float64 { return float64(s.data.gaveWay()) })),
+		reg.Register(library),
+	)
+}
+
+func gauge(name, help string, value func() int) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+}
+
+// libraryMetrics returns what the library reports to OpenTelemetry's global meter, as
+// kad_dht_…. There is one such meter a process: all Stores count into the same series.
+var libraryMetrics = sync.OnceValues(func() (prometheus.Collector, error) {
+	reg := prometheus.NewRegistry() // of this library alone, and a collector itself
+	exporter, err := otelprometheus.New(
+		otelprometheus.WithRegisterer(reg),
+		otelprometheus.WithNamespace("kad_dht"),
+		otelprometheus.WithoutScopeInfo(),
+		otelprometheus.WithoutTargetInfo(),
+	)
+	if err != nil {
+		return nil, err
+	}
+	otel.SetMeterProvider(metric.NewMeterProvider(
+		metric.WithReader(exporter),
+		metric.WithResource(resource.Empty()),
+		metric.WithView(libraryView),
+		metric.WithExemplarFilter(exemplar.AlwaysOffFilter), // they would hold the attributes that are dropped
+	))
+	return reg, nil
+})
+
+// latencies are the buckets of the library's latencies, in milliseconds: fewer than its
+// own 40, which each type of message has in both directions.
+var latencies = []float64{.1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000}
+
+// libraryView leaves out what would make a series of each peer, and what is wrong.
+func libraryView(i metric.Instrument) (metric.Stream, bool) {
+	stream := metric.Stream{Name: i.Name, Description: i.Description, Unit: i.Unit, AttributeFilter: isMessageType}
+	switch {
+	case i.Scope.Name != libraryScope:
+		stream.Aggregation = metric.AggregationDrop{} // whose labels nobody has looked at
+	case i.Name == "rpc.outbound.bytes":
+		stream.Aggregation = metric.AggregationDrop{} // it counts one byte for every request
+	case slices.Contains([]string{"rpc.inbound.request_latency", "rpc.outbound.request_latency"}, i.Name):
+		stream.Aggregation = metric.AggregationExplicitBucketHistogram{Boundaries: latencies, NoMinMax: true}
+	}
+	return stream, true
+}
+
+// isMessageType lets one attribute pass, and of its values those that exist: peer_id and
+// instance_id are as many as there are nodes, and a type is whatever number a stranger
+// has sent.
+func isMessageType(kv attribute.KeyValue) bool {
+	if kv.Key != "message_type" {
+		return false
+	}
+	_, known := pb.Message_MessageType_value[kv.Value.AsString()]
+	return known || kv.Value.AsString() == "UNKNOWN" // what did not decode
+}

@@ -1,0 +1,138 @@
+package kaddht
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// gather returns how often each series in reg was counted, by its name and its labels,
+// which are all of them.
+func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := make(map[string]float64)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range m.GetLabel() {
+				name += " " + label.GetName() + "=" + label.GetValue()
+			}
+			samples[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return samples
+}
+
+// TestMetricsHaveNoLabelThatAStrangerWrites has two stores of one process count, and a
+// stranger send messages of types that there are not.
+func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
+	regs := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
+	var stores []*Store
+	for _, reg := range regs {
+		stores = append(stores, newStoreOf(t, hosttest.New(t), Config{Server: true, Accept: rule, TTL: porttest.TTL, Metrics: reg}))
+	}
+	hosttest.Connect(t, stores[0].host, stores[1].host)
+	for i, s := range stores {
+		porttest.Eventually(t, "each has the other", func() bool { return s.Peers() == 1 && gather(t, regs[i])["ocnode_dht_peers"] == 1 })
+	}
+	before := gather(t, regs[0])
+	e := entryFor(t)
+	if n, err := stores[0].Put(t.Context(), e); n != 1 || err != nil {
+		t.Fatalf("%d took it: %v", n, err)
+	}
+	for i := range stores {
+		if got := gather(t, regs[i])["ocnode_dht_records"]; got != 1 {
+			t.Errorf("store %d has %v records", i, got)
+		}
+	}
+	after := gather(t, regs[0])
+	for series, want := range map[string]float64{ // of both stores together
+		"kad_dht_rpc_outbound_requests_total message_type=PUT_VALUE":               1,
+		"kad_dht_rpc_inbound_messages_total message_type=PUT_VALUE":                1,
+		"kad_dht_rpc_inbound_bytes message_type=PUT_VALUE":                         1,
+		"kad_dht_rpc_outbound_request_latency_milliseconds message_type=PUT_VALUE": 1,
+	} {
+		if got := after[series] - before[series]; got != want {
+			t.Errorf("%s moved by %v, want %v", series, got, want)
+		}
+	}
+
+	stranger := hosttest.New(t)
+	hosttest.Connect(t, stranger, stores[0].host)
+	const errorsOf = "kad_dht_rpc_inbound_message_errors_total" // without a type
+	had := gather(t, regs[0])[errorsOf]
+	for kind := range 20 {
+		s, err := stranger.NewStream(t.Context(), stores[0].host.ID(), kadProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := binary.AppendUvarint([]byte{1 << 3}, uint64(770_000+kind)) // field 1, a varint
+		_ = s.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = s.Write(append([]byte{byte(len(message))}, message...))
+		_, _ = io.Copy(io.Discard, s)
+		_ = s.Close()
+	}
+	porttest.Eventually(t, "the strange messages are counted", func() bool { return gather(t, regs[0])[errorsOf] == had+20 })
+	for series := range gather(t, regs[0]) {
+		name, labels, _ := strings.Cut(series, " ")
+		if name == "ocnode_dht_untrusted_total" { // whose labels are all there from the start
+			continue
+		}
+		kind, found := strings.CutPrefix(labels, "message_type=")
+		if _, known := pb.Message_MessageType_value[kind]; labels != "" && (!found || !known) {
+			t.Errorf("there is %s", series)
+		}
+		if strings.HasPrefix(series, "kad_dht_rpc_outbound_bytes") {
+			t.Errorf("there is %s, which is wrong", series)
+		}
+	}
+	if _, err := New(stores[0].host, Config{Accept: rule, Read: unread, TTL: time.Second, Metrics: regs[0]}); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		t.Errorf("a second store in one registry: %v", err)
+	}
+}
+
+func TestWhatOthersReportToOpenTelemetryIsNotShown(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	newStoreOf(t, hosttest.New(t), Config{Accept: rule, TTL: porttest.TTL, Metrics: reg})
+	counter, err := otel.Meter("example.com/somebody").Int64Counter("somebodys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter.Add(t.Context(), 1)
+	for series := range gather(t, reg) {
+		if strings.Contains(series, "somebodys") {
+			t.Errorf("there is %s", series)
+		}
+	}
+}
+
+func TestOfAttributesTheKnownTypesPass(t *testing.T) {
+	for attr, want := range map[attribute.KeyValue]bool{
+		attribute.String("message_type", "GET_VALUE"):   true,
+		attribute.String("message_type", "UNKNOWN"):     true,
+		attribute.String("message_type", "770000"):      false,
+		attribute.String("message_type", ""):            false,
+		attribute.String("peer_id", "12D3KooW"):         false,
+		attribute.String("instance_id", "0xc000012345"): false,
+		attribute.String("of a later version", "x"):     false,
+	} {
+		if got := isMessageType(attr); got != want {
+			t.Errorf("%v: %v, want %v", attr, got, want)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package kaddht
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
+	record "github.com/libp2p/go-libp2p-record"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/multiformats/go-multihash"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// hostile has h be a server that puts and provides without a rule.
+func hostile(t *testing.T, h host.Host) *pb.ProtocolMessenger {
+	t.Helper()
+	bad, err := dht.New(h, dht.ProtocolPrefix(DefaultPrefix), dht.Mode(dht.ModeServer), dht.Validator(anyValue()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = bad.Close() })
+	send, err := pb.NewProtocolMessenger(bad.MessageSender())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return send
+}
+
+// disguised are puts that begin like a question: the last field that says what a request is
+// counts, and the lower half of it.
+func disguised(t *testing.T, put *pb.Message) map[string][]byte {
+	t.Helper()
+	honest, err := proto.Marshal(put)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind := func(value uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, typeField, protowire.VarintType), value)
+	}
+	find := kind(uint64(pb.Message_FIND_NODE))
+	return map[string][]byte{
+		"as it is":                      honest,
+		"a question before it":          append(append([]byte{}, find...), append(honest, kind(0)...)...),
+		"a type of more than 32 bits":   append(append([]byte{}, honest...), kind(1<<32)...),
+		"an unknown field before it":    append(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 4), honest...),
+		"a question that is cut off":    append(append([]byte{}, find...), 0xff),
+		"a type that there is not":      kind(17),
+		"a provider":                    kind(uint64(pb.Message_ADD_PROVIDER)),
+		"a question, and then provides": append(append([]byte{}, find...), kind(uint64(pb.Message_ADD_PROVIDER))...),
+	}
+}
+
+// sendRaw writes a request to the server at to and reports whether it was answered.
+func sendRaw(t *testing.T, from, to host.Host, request []byte) (answered bool) {
+	t.Helper()
+	s, err := from.NewStream(t.Context(), to.ID(), kadProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Reset()
+	_ = s.SetDeadline(time.Now().Add(porttest.Patience))
+	_, _ = s.Write(append(binary.AppendUvarint(nil, uint64(len(request))), request...))
+	_, err = s.Read(make([]byte, 1))
+	return err == nil
+}
+
+// TestAnOutsiderIsKeptOutOfAClosedDHT has an outsider attack a native in the ways that there
+// are, beside an honest native that puts, and an indexer that reads.
+func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
+	const attempts, honest = 1000, 100
+	h, friendly, bad, reading := hosttest.New(t), hosttest.New(t), hosttest.New(t), hosttest.New(t)
+	natives, readers := &hosttest.Roll{}, &hosttest.Roll{}
+	natives.Set(h, friendly)
+	readers.Set(reading)
+	reg := prometheus.NewRegistry()
+	n := newStoreOf(t, h, Config{Server: true, Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts, Readers: readers.Trusts, Metrics: reg})
+	friend := newStore(t, friendly, rule) // which is open, and tells of the outsider
+	reader := newStoreOf(t, reading, Config{Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts})
+	send := hostile(t, bad)
+	hosttest.Connect(t, friendly, h)
+	for _, other := range []host.Host{bad, reading} {
+		hosttest.Connect(t, other, h)
+		hosttest.Connect(t, other, friendly)
+	}
+	porttest.Eventually(t, "the honest ones know each other, and the open one the outsider", func() bool {
+		return n.dht.RoutingTable().Find(friendly.ID()) != "" && friend.Peers() == 2 && reader.Peers() == 2
+	})
+	inTable := func() bool { return n.dht.RoutingTable().Find(bad.ID()) != "" }
+
+	stored, took := 0, 0
+	for i := range attempts {
+		e := entryFor(t)
+		value := valueOf(t, e)
+		if err := send.PutValue(t.Context(), h.ID(), record.MakePutRecord(keyOf(e.PeerID), value)); err == nil {
+			stored++
+		}
+		if i%(attempts/honest) != 0 {
+			continue
+		}
+		e = entryFor(t)
+		if _, err := friend.Put(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Local(e.PeerID, ports.Version{}); err == nil {
+			took++
+		}
+	}
+	e := entryFor(t)
+	put := &pb.Message{Type: pb.Message_PUT_VALUE, Key: []byte(keyOf(e.PeerID)), Record: record.MakePutRecord(keyOf(e.PeerID), valueOf(t, e))}
+	tricks := disguised(t, put)
+	for _, from := range []host.Host{bad, reading} {
+		for name, request := range tricks {
+			if sendRaw(t, from, h, request) {
+				t.Errorf("%s, sent by %s, is answered", name, from.ID())
+			}
+		}
+	}
+	sum, err := multihash.Sum([]byte(nativesNamespace(DefaultPrefix)), multihash.SHA2_256, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range attempts / 10 {
+		_ = send.PutProvider(t.Context(), h.ID(), sum, bad)
+		if _, err := send.GetClosestPeers(t.Context(), h.ID(), friendly.ID()); err == nil {
+			t.Fatal("the outsider is told who is there")
+		}
+	}
+	if stored != 0 || took != honest || n.Records() != honest {
+		t.Errorf("%d of the outsider's %d puts and %d of %d honest ones were taken; %d are held", stored, attempts, took, honest, n.Records())
+	}
+	if n.provided.len() != 0 {
+		t.Errorf("%d natives are provided", n.provided.len())
+	}
+
+	// The open native tells of the outsider whenever it is asked.
+	var asked atomic.Int64
+	bad.SetStreamHandler(kadProtocol, func(s network.Stream) {
+		if s.Conn().RemotePeer() == h.ID() {
+			asked.Add(1)
+		}
+		_ = s.Reset()
+	})
+	for range 50 {
+		e := entryFor(t)
+		if replicas, err := n.Put(t.Context(), e); replicas != 1 || err != nil {
+			t.Errorf("put: %d replicas, %v; want 1, at the honest native", replicas, err)
+		}
+		if _, err := n.Get(t.Context(), hosttest.PeerID(t), ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("get: %v", err)
+		}
+		if got, err := reader.Get(t.Context(), e.PeerID, ports.Version{}); err != nil || got.PeerID != e.PeerID {
+			t.Errorf("the indexer gets %+v, %v", got, err)
+		}
+		if inTable() {
+			t.Fatal("the outsider is in the routing table")
+		}
+	}
+	// Nor if the library asks it by itself, as it would whoever it looks for.
+	if _, err := n.messenger.GetClosestPeers(t.Context(), bad.ID(), friendly.ID()); err == nil {
+		t.Error("the outsider answers")
+	}
+	streams, requests := gather(t, reg)["ocnode_dht_untrusted_total what=stream"], gather(t, reg)["ocnode_dht_untrusted_total what=request"]
+	t.Logf("%d puts, %d provider records and %d disguised requests of an outsider: none stored, %d asked it, in the table: %t; %d of %d honest puts taken; turned away: %v streams, %v requests",
+		attempts, attempts/10, 2*len(tricks), asked.Load(), inTable(), took, honest, streams, requests)
+	if asked.Load() != 0 {
+		t.Errorf("the outsider was asked %d times", asked.Load())
+	}
+	if streams < attempts || requests < float64(len(tricks)) {
+		t.Errorf("%v streams and %v requests are counted", streams, requests)
+	}
+}
+
+// TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce revises the list of a native that has streams
+// with the one that is taken off.
+func TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce(t *testing.T) {
+	h, other := hosttest.New(t), hosttest.New(t)
+	natives, readers := &hosttest.Roll{}, &hosttest.Roll{}
+	natives.Set(h, other)
+	readers.Set()
+	n := newStoreOf(t, h, Config{Server: true, Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts, Readers: readers.Trusts})
+	taken := newStore(t, other, rule)
+	hosttest.Connect(t, h, other)
+	both := func(replicas int) error {
+		for i, s := range []*Store{n, taken} {
+			if got, err := s.Put(t.Context(), entryFor(t)); got != replicas || err != nil {
+				return fmt.Errorf("store %d: %d replicas, %w", i, got, err)
+			}
+		}
+		return nil
+	}
+	porttest.Eventually(t, "they know each other", func() bool { return n.Peers() == 1 && taken.Peers() == 1 })
+	if err := both(1); err != nil {
+		t.Fatal(err)
+	}
+
+	natives.Set(h)
+	if _, err := n.messenger.GetClosestPeers(t.Context(), other.ID(), other.ID()); err == nil {
+		t.Error("it is asked over a stream that there was already")
+	}
+	n.Revise()
+	if n.Peers() != 0 {
+		t.Errorf("%d peers are in the table", n.Peers())
+	}
+	if err := both(0); err != nil {
+		t.Error(err)
+	}
+	hosttest.Connect(t, other, h)
+	if n.Peers() != 0 {
+		t.Errorf("%d peers are in the table", n.Peers())
+	}
+
+	natives.Set(h, other)
+	n.Revise()
+	_ = h.Network().ClosePeer(other.ID())
+	hosttest.Connect(t, other, h)
+	porttest.Eventually(t, "they put to each other again", func() bool { return n.Peers() == 1 && taken.Peers() == 1 && both(1) == nil })
+}
+
+// TestALargeRequestIsNotWaitedFor says that more is to come than a request has.
+func TestALargeRequestIsNotWaitedFor(t *testing.T) {
+	s := newStore(t, hosttest.New(t), rule)
+	from := hosttest.New(t)
+	hosttest.Connect(t, from, s.host)
+	stream, err := from.NewStream(t.Context(), s.host.ID(), kadProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Reset()
+	_ = stream.SetDeadline(time.Now().Add(porttest.Patience))
+	if _, err := stream.Write(binary.AppendUvarint(nil, maxRequestBytes+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Read(make([]byte, 1)); !errors.Is(err, network.ErrReset) {
+		t.Errorf("it says %v, want a reset", err)
+	}
+}

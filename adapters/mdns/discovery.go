@@ -1,0 +1,233 @@
+package mdns
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/zeroconf/v2"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	domain = "local"
+	// dnsaddr begins each string of a TXT record.
+	dnsaddr = "dnsaddr="
+	// listenFor is how long a Find waits for answers: natives spread theirs over 120 ms,
+	// and a wireless link that saves power takes 300 ms to hand on a question. What is
+	// missed then is found by the next Find.
+	listenFor = time.Second
+	// retryEvery is how often a native tries to answer again that could not: it has no
+	// address yet, or no interface takes part in multicast.
+	retryEvery = 10 * time.Second
+	// settle is how long addresses that change may go on changing before they are told.
+	settle = time.Second
+	// joinMin and joinMax bound the pause between two looks for natives to join, which
+	// doubles: a question to the whole link each time. A native that comes asks at once, so
+	// that this is for those whose questions were lost.
+	joinMin, joinMax = 2 * time.Second, time.Minute
+	// dialTimeout bounds one attempt to connect, on a local network.
+	dialTimeout = 5 * time.Second
+	// maxFound bounds the natives of one Find, and maxAddrs the addresses of one native: a
+	// link may be large, and anybody on it may answer.
+	maxFound, maxAddrs = 64, 32
+)
+
+// Discovery finds natives on the local network.
+type Discovery struct {
+	host    host.Host
+	service string
+	log     *slog.Logger
+}
+
+var _ ports.Discovery = (*Discovery)(nil)
+
+// New returns a discovery for the network with this prefix, such as "/opencloud". It does
+// nothing by itself. log gets what goes wrong.
+func New(h host.Host, prefix string, log *slog.Logger) *Discovery {
+	return &Discovery{host: h, service: Service(prefix), log: log}
+}
+
+// Service returns the name of the DNS-SD service of the network with this prefix; its
+// first part has the 15 bytes that DNS-SD allows.
+func Service(prefix string) string {
+	sum := sha256.Sum256([]byte(prefix))
+	return fmt.Sprintf("_ocnode-%x._udp", sum[:4])
+}
+
+// Advertise implements ports.Discovery. It answers who asks, with the addresses that the
+// host listens on at that time.
+func (d *Discovery) Advertise(ctx context.Context) error {
+	moved, err := d.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated))
+	if err != nil {
+		return fmt.Errorf("mdns: %w", err)
+	}
+	defer moved.Close()
+	complained := false
+	for ctx.Err() == nil {
+		service := mdns.NewMdnsService(d.host, d.service, nobody{})
+		err := service.Start()
+		again := (<-chan time.Time)(nil)
+		if err != nil {
+			if !complained {
+				d.log.Warn("not found by mdns so far; trying on", "error", err,
+					"hint", "it takes an interface with multicast, and host.listen with an address that others on the link can reach")
+			}
+			complained = true
+			again = time.After(retryEvery)
+		}
+		select {
+		case <-ctx.Done():
+		case <-again:
+		case <-moved.Out():
+			pause(ctx, settle)
+		}
+		if err := service.Close(); err != nil {
+			d.log.Debug("mdns not ended", "error", err)
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// Join connects this node to the natives that it finds, until ctx ends: at once, and from
+// time to time, for those that have come since. Who keeps connected whom it has met keeps
+// them.
+func (d *Discovery) Join(ctx context.Context) error {
+	for wait := joinMin; ctx.Err() == nil; wait = min(2*wait, joinMax) {
+		var joining sync.WaitGroup
+		err := d.Find(ctx, func(f ports.Found) {
+			id, err := peer.Decode(string(f.PeerID))
+			if err != nil || d.host.Network().Connectedness(id) == network.Connected {
+				return
+			}
+			info := peer.AddrInfo{ID: id}
+			for _, addr := range f.Addrs {
+				info.Addrs = append(info.Addrs, ma.StringCast(addr))
+			}
+			joining.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+				defer cancel()
+				if err := d.host.Connect(ctx, info); err != nil {
+					d.log.Debug("native found and not reached", "peerID", id, "addrs", f.Addrs, "error", err)
+				}
+			})
+		})
+		joining.Wait()
+		if err != nil {
+			d.log.Debug("nobody is found", "error", err)
+		}
+		pause(ctx, wait)
+	}
+	return nil
+}
+
+// nobody takes in what the library's service finds: that looks around for as long as it
+// answers, and Find when it is asked to.
+type nobody struct{}
+
+func (nobody) HandlePeerFound(peer.AddrInfo) {}
+
+// Find implements ports.Discovery. The library cannot look around without answering too,
+// as if this node were a native, so this asks beneath it.
+func (d *Discovery) Find(ctx context.Context, found func(ports.Found)) error {
+	ctx, cancel := context.WithTimeout(ctx, listenFor)
+	defer cancel()
+	told := make(map[peer.ID]bool)
+	err := browse(ctx, d.service, func(text []string) {
+		for _, info := range d.read(text) {
+			if len(told) >= maxFound || told[info.ID] {
+				continue
+			}
+			if addrs := d.dialable(info); len(addrs) > 0 {
+				told[info.ID] = true
+				found(ports.Found{PeerID: ports.PeerID(info.ID.String()), Addrs: addrs})
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("mdns: %w", err)
+	}
+	return nil
+}
+
+// read returns the natives that a TXT record tells of, without this node itself.
+func (d *Discovery) read(text []string) []peer.AddrInfo {
+	var addrs []ma.Multiaddr
+	for _, s := range text {
+		addr, err := ma.NewMultiaddr(strings.TrimPrefix(s, dnsaddr))
+		if err != nil || !strings.HasPrefix(s, dnsaddr) {
+			continue
+		}
+		if _, id := peer.SplitAddr(addr); id != "" && id != d.host.ID() {
+			addrs = append(addrs, addr)
+		}
+	}
+	infos, err := peer.AddrInfosFromP2pAddrs(addrs...)
+	if err != nil {
+		return nil // none of them is without a PeerID
+	}
+	return infos
+}
+
+// dialable returns the addresses of info that this host has a transport for.
+func (d *Discovery) dialable(info peer.AddrInfo) (addrs []string) {
+	for _, addr := range ma.Unique(info.Addrs) {
+		if len(addrs) < maxAddrs && d.host.Network().CanDial(info.ID, addr) {
+			addrs = append(addrs, addr.String())
+		}
+	}
+	return addrs
+}
+
+// browse asks who offers service until ctx ends, and calls heard with each TXT record. A
+// machine may lack IPv4 or IPv6, or an interface with multicast for one of them.
+func browse(ctx context.Context, service string, heard func(text []string)) error {
+	var errs []error
+	for _, family := range []zeroconf.IPType{zeroconf.IPv4AndIPv6, zeroconf.IPv4, zeroconf.IPv6} {
+		err := ask(ctx, service, family, heard)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func ask(ctx context.Context, service string, family zeroconf.IPType, heard func(text []string)) error {
+	entries, ended := make(chan *zeroconf.ServiceEntry), make(chan error, 1)
+	go func() {
+		ended <- zeroconf.Browse(ctx, service, domain, entries, zeroconf.SelectIPTraffic(family))
+	}()
+	// It closes entries before it returns, or does not begin and leaves them open.
+	for {
+		select {
+		case entry, open := <-entries:
+			if !open {
+				entries = nil
+				continue
+			}
+			heard(entry.Text)
+		case err := <-ended:
+			return err
+		}
+	}
+}

@@ -1,0 +1,25 @@
+package proof
+
+import "github.com/opencloud/ocnode/ports"
+
+// MaxVerified and MaxSeq are bounds that tests go up to.
+const (
+	MaxVerified = maxVerified
+	MaxSeq      = maxSeq
+)
+
+// NewVerifierOf returns a Verifier that remembers so many records.
+func NewVerifierOf(most int) *Verifier {
+	v := NewVerifier()
+	v.verified.Resize(most)
+	return v
+}
+
+// Marshal returns the payload that claims c.
+func Marshal(c ports.Claim) ([]byte, error) { return marshal(&c) }
+
+// OnSignature has f be told of each signature that v verifies.
+func (v *Verifier) OnSignature(f func()) { v.seen = f }
+
+// Verified returns how many records v remembers to be sound.
+func (v *Verifier) Verified() int { return v.verified.Len() }

@@ -1,0 +1,238 @@
+package proof
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// The fields of a payload.
+const (
+	fieldPeerID protowire.Number = 1 + iota
+	fieldNative
+	fieldAddr
+	fieldMeta
+	fieldSeq
+	fieldStart
+	fieldInterval
+	fieldTTL
+	fieldAnchor
+)
+
+// The fields of metadata.
+const (
+	fieldName protowire.Number = 1 + iota
+	fieldValue
+)
+
+// maxMetaNames bounds the entries of the metadata, since an empty name and value count
+// nothing.
+const maxMetaNames = ports.MaxMetaBytes
+
+// maxSeq bounds numbers: far from what would overflow, in the year 10889.
+const maxSeq = 1 << 48
+
+// marshal returns the payload that claims c.
+func marshal(c *ports.Claim) ([]byte, error) {
+	id, err := peer.Decode(string(c.PeerID))
+	if err != nil {
+		return nil, fmt.Errorf("PeerID %.80q: %w", c.PeerID, err)
+	}
+	b := appendBytes(nil, fieldPeerID, []byte(id))
+	if c.Native != "" {
+		native, err := peer.Decode(string(c.Native))
+		if err != nil {
+			return nil, fmt.Errorf("native %.80q: %w", c.Native, err)
+		}
+		b = appendBytes(b, fieldNative, []byte(native))
+	}
+	for _, addr := range c.Addrs {
+		b = appendBytes(b, fieldAddr, []byte(addr))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Meta)) {
+		var pair []byte
+		if name != "" {
+			pair = appendBytes(pair, fieldName, []byte(name))
+		}
+		if value := c.Meta[name]; value != "" {
+			pair = appendBytes(pair, fieldValue, []byte(value))
+		}
+		b = appendBytes(b, fieldMeta, pair)
+	}
+	b = appendVarint(b, fieldSeq, c.Seq)
+	if c.Start != 0 {
+		b = protowire.AppendFixed64(protowire.AppendTag(b, fieldStart, protowire.Fixed64Type), c.Start)
+	}
+	b = appendVarint(b, fieldInterval, c.Interval.Milliseconds())
+	b = appendVarint(b, fieldTTL, c.TTL.Milliseconds())
+	if c.Anchor != (ports.Link{}) {
+		b = appendBytes(b, fieldAnchor, c.Anchor[:])
+	}
+	return b, nil
+}
+
+func appendBytes(b []byte, field protowire.Number, value []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), value)
+}
+
+func appendVarint(b []byte, field protowire.Number, value int64) []byte {
+	if value == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(value))
+}
+
+var (
+	errForm  = errors.New("it is not in its canonical form")
+	errRange = errors.New("a number is out of range")
+)
+
+// unmarshal returns what payload claims, if it is in the one form that marshal gives it.
+func unmarshal(payload []byte) (*ports.Claim, error) {
+	c := &ports.Claim{}
+	for b := payload; len(b) > 0; {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		b = b[n:]
+		n, err := readField(c, field, kind, b)
+		if err != nil {
+			return nil, fmt.Errorf("field %d: %w", field, err)
+		}
+		b = b[n:]
+	}
+	switch again, err := marshal(c); {
+	case err != nil:
+		return nil, err
+	case !bytes.Equal(again, payload):
+		return nil, errForm
+	}
+	return c, nil
+}
+
+// readField reads one field, and returns how long its value is.
+func readField(c *ports.Claim, field protowire.Number, kind protowire.Type, b []byte) (n int, err error) {
+	switch kind {
+	case protowire.BytesType:
+		value, n := protowire.ConsumeBytes(b)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		return n, setBytes(c, field, value)
+	case protowire.VarintType:
+		value, n := protowire.ConsumeVarint(b)
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
+		return n, setVarint(c, field, value)
+	case protowire.Fixed64Type:
+		value, n := protowire.ConsumeFixed64(b)
+		if n < 0 || field != fieldStart {
+			return 0, errForm
+		}
+		c.Start = value
+		return n, nil
+	}
+	return 0, errForm
+}
+
+func setBytes(c *ports.Claim, field protowire.Number, value []byte) error {
+	switch field {
+	case fieldPeerID, fieldNative:
+		id, err := peer.IDFromBytes(value)
+		if err != nil {
+			return err
+		}
+		if field == fieldPeerID {
+			c.PeerID = ports.PeerID(id.String())
+		} else {
+			c.Native = ports.PeerID(id.String())
+		}
+	case fieldAddr:
+		switch {
+		case len(c.Addrs) == ports.MaxAddrs:
+			return fmt.Errorf("more than %d addresses", ports.MaxAddrs)
+		case len(value) == 0 || !utf8.Valid(value):
+			return errForm
+		}
+		c.Addrs = append(c.Addrs, string(value))
+	case fieldMeta:
+		if len(c.Meta) == maxMetaNames {
+			return fmt.Errorf("more than %d names", maxMetaNames)
+		}
+		name, text, err := readPair(value)
+		if err != nil {
+			return err
+		}
+		if c.Meta == nil {
+			c.Meta = make(map[string]string)
+		}
+		c.Meta[name] = text
+	case fieldAnchor:
+		if len(value) != len(c.Anchor) {
+			return errForm
+		}
+		c.Anchor = ports.Link(value)
+	default:
+		return errForm
+	}
+	return nil
+}
+
+// readPair reads a name and its value; what is there twice is found when the claim is
+// written again.
+func readPair(b []byte) (name, value string, err error) {
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 || kind != protowire.BytesType {
+			return "", "", errForm
+		}
+		text, m := protowire.ConsumeBytes(b[n:])
+		if m < 0 || !utf8.Valid(text) {
+			return "", "", errForm
+		}
+		switch field {
+		case fieldName:
+			name = string(text)
+		case fieldValue:
+			value = string(text)
+		default:
+			return "", "", errForm
+		}
+		b = b[n+m:]
+	}
+	return name, value, nil
+}
+
+func setVarint(c *ports.Claim, field protowire.Number, value uint64) error {
+	if value == 0 || value > maxSeq {
+		return errRange
+	}
+	switch field {
+	case fieldSeq:
+		c.Seq = int64(value)
+		return nil
+	case fieldInterval, fieldTTL:
+		if value > uint64(ports.MaxInterval.Milliseconds()) {
+			return errRange
+		}
+		d := time.Duration(value) * time.Millisecond
+		if field == fieldInterval {
+			c.Interval = d
+		} else {
+			c.TTL = d
+		}
+		return nil
+	}
+	return errForm
+}

@@ -1,0 +1,112 @@
+package proof
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/record"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// seqFile has the highest number that records of this identity may have: it belongs with
+// the key.
+const seqFile = "record.seq"
+
+// maxSeqBytes bounds what is read of it.
+const maxSeqBytes = 32
+
+// Signer makes records with this node's key.
+type Signer struct {
+	key  crypto.PrivKey
+	path string // "" keeps nothing
+
+	mu   sync.Mutex
+	last int64
+}
+
+var _ ports.Signer = (*Signer)(nil)
+
+// NewSigner returns a signer for key, which keeps its numbers in dir; "" keeps them nowhere.
+// A file that is there and holds no number that a record can have is an error.
+func NewSigner(key crypto.PrivKey, dir string) (*Signer, error) {
+	s := &Signer{key: key}
+	if dir == "" {
+		return s, nil
+	}
+	s.path = filepath.Join(dir, seqFile)
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text := make([]byte, maxSeqBytes)
+	n, _ := f.Read(text)
+	s.last, err = strconv.ParseInt(strings.TrimSpace(string(text[:n])), 10, 64)
+	if err != nil || s.last < 0 || s.last > maxSeq {
+		return nil, fmt.Errorf("%s holds no number of a record: delete it if this node's clock is right, and its records are counted from that", s.path)
+	}
+	return s, nil
+}
+
+// Sign implements ports.Signer. The same claim makes the same record.
+func (s *Signer) Sign(c ports.Claim) ([]byte, error) {
+	p, err := marshal(&c)
+	if err != nil {
+		return nil, fmt.Errorf("sign a record: %w", err)
+	}
+	e, err := record.Seal(payload(p), s.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign a record: %w", err)
+	}
+	return e.Marshal()
+}
+
+// Chain implements ports.Signer.
+func (s *Signer) Chain(steps int) []ports.Link {
+	links := make([]ports.Link, steps+1)
+	_, _ = rand.Read(links[steps][:]) // which never fails
+	for i := steps; i > 0; i-- {
+		links[i-1] = before(links[i])
+	}
+	return links
+}
+
+// Seq implements ports.Signer.
+func (s *Signer) Seq(atLeast int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(atLeast, s.last+1)
+	if s.path == "" {
+		return s.last, nil
+	}
+	if err := s.keep(); err != nil {
+		return s.last, fmt.Errorf("keep the number of the last record: %w", err)
+	}
+	return s.last, nil
+}
+
+// keep writes the number whole or not at all.
+func (s *Signer) keep() error {
+	f, err := os.CreateTemp(filepath.Dir(s.path), seqFile+".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(strconv.FormatInt(s.last, 10) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), s.path)
+}

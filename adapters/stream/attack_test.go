@@ -1,0 +1,170 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// attacked is a native that hears lies.
+type attacked struct {
+	*domain.Registry
+	*porttest.Recorder
+}
+
+func newAttacked(t *testing.T) *attacked {
+	t.Helper()
+	n := &attacked{Recorder: &porttest.Recorder{}}
+	rules := domain.Config{
+		Self: "native", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
+		CheckAddr: func(ports.PeerID, string) error { return nil },
+	}
+	var err error
+	n.Registry, err = domain.NewRegistry(rules, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.Recorder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// stands has the test fail unless the native lists v with its last word.
+func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
+	t.Helper()
+	if got, ok := n.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
+		t.Fatalf("it is listed %v as %+v, want it at step %d", ok, got, v.Step)
+	}
+}
+
+// The connection proves who registers, so what is replayed here comes in another's name, and
+// what is rolled back is another process with the same key: neither is a fault of a proof.
+// Nobody else's word is taken, so of a wrong rank there is that of a native alone; one's own
+// without a proof takes nothing from anybody else.
+func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
+	switch lie.Class {
+	case prooftest.Replayed:
+		return lie, ports.CodePeerMismatch
+	case prooftest.RolledBack:
+		return lie, ports.CodeSuperseded
+	case prooftest.WrongRank:
+		lie.Faults = []ports.Fault{ports.FaultSigner}
+	}
+	return lie, ports.CodeProofInvalid
+}
+
+// maxStep leaves room for lies about the steps after it.
+const maxStep = prooftest.Steps - 25
+
+// registrar registers as somebody with a native.
+type registrar func(t *testing.T, as *prooftest.Signer, r ports.Registration) error
+
+// attack has each class tried so often on n. Honest registrations are made beside, and all
+// are granted.
+func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times int, register registrar) {
+	t.Helper()
+	honest := 0
+	tally := prooftest.NewTally()
+	codes := map[ports.Code]int{}
+	grant := func(v *prooftest.Victim, w prooftest.Word, step uint32) {
+		t.Helper()
+		if err := register(t, v.Signer, w.Registration(step)); err != nil {
+			t.Fatalf("an honest registration: %v", err)
+		}
+		honest++
+	}
+	var all []*prooftest.Victim
+	for _, s := range victims {
+		v := prooftest.NewVictim(t, s, time.Now().Add(-time.Second))
+		all = append(all, v)
+		grant(v, v.Before, 0)
+		grant(v, v.Now, 0)
+	}
+	for _, class := range prooftest.Classes() {
+		for told := 0; told < times; told += len(all) {
+			n.Take()
+			for _, v := range all {
+				v.Step = min(v.Step+1, maxStep)
+				grant(v, v.Now, v.Step)
+			}
+			for i, v := range all {
+				liar := liars[(told+i)%len(liars)]
+				nth := told + i
+				if class == prooftest.WrongRank {
+					nth *= 2 // the odd ones have no proof
+				}
+				lie, want := refusedAs(v.Lie(t, class, nth, liar))
+				as := v.Signer
+				if want == ports.CodePeerMismatch {
+					as = liar
+				}
+				if want == ports.CodeProofInvalid {
+					tally.Lied(lie)
+				} else {
+					tally.Lies[class]++
+				}
+				err := register(t, as, ports.Registration{PeerID: v.PeerID, Addr: lie.Entry.Addr, Proof: lie.Entry.Proof})
+				refusal, ok := errors.AsType[*ports.Refusal](err)
+				if want == ports.CodeProofInvalid && ok && refusal.Code == ports.CodeAddrInvalid {
+					want = ports.CodeAddrInvalid // where the bit was flipped
+				}
+				if !ok || refusal.Code != want {
+					t.Fatalf("%s: %v, want a refusal with code %s", class, err, want)
+				}
+				codes[want]++
+				n.stands(t, v)
+			}
+			tally.Told(n.Take())
+			tally.Check(t)
+		}
+	}
+	t.Logf("%d honest registrations granted beside; lies refused: %v; with %v; proofs refused for %v", honest, tally.Lies, codes, tally.Refused)
+	tally.Enough(t, prooftest.Classes(), times)
+}
+
+func TestAttackNoLieIsBelievedOfWhoRegisters(t *testing.T) {
+	t.Run("as frames", func(t *testing.T) {
+		n := newAttacked(t)
+		attack(t, n, prooftest.NewSigners(t, 20), prooftest.NewSigners(t, 50), prooftest.Attacks(), func(t *testing.T, as *prooftest.Signer, r ports.Registration) error {
+			frame, err := wire.EncodeRegistration(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := wire.DecodeRegistration(bytes.TrimSuffix(frame, []byte("\n")), as.PeerID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = n.Register(t.Context(), as.PeerID, got)
+			return err
+		})
+	})
+	t.Run("over streams", func(t *testing.T) {
+		n := newAttacked(t)
+		h := hosttest.New(t)
+		serve(t, newTransport(t, h), n)
+		natives := map[ports.PeerID]ports.Native{}
+		join := func(count int) (signers []*prooftest.Signer) {
+			for range count {
+				own := hosttest.New(t)
+				natives[idOf(own)] = remote(t, newTransport(t, own), h)
+				signers = append(signers, prooftest.SignerOf(t, own.Peerstore().PrivKey(own.ID())))
+			}
+			return signers
+		}
+		attack(t, n, join(5), join(5), prooftest.Attacks()/50, func(t *testing.T, as *prooftest.Signer, r ports.Registration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
+			defer cancel()
+			_, err := natives[as.PeerID].Register(ctx, as.PeerID, r)
+			return err
+		})
+	})
+}

@@ -1,0 +1,158 @@
+package stream
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// eventBuffer is room for what happens to peers while one is looked at. The host waits
+// for whoever does not keep up.
+const eventBuffer = 256
+
+// neighbours follows who of the connected peers is a native. It begins when it is first
+// asked: most nodes never do.
+type neighbours struct {
+	host host.Host
+
+	mu      sync.Mutex
+	events  event.Subscription // nil before the first question
+	closed  bool
+	of      map[peer.ID]neighbour
+	changed chan struct{}
+	running sync.WaitGroup
+}
+
+// neighbour is a connected native.
+type neighbour struct{ watchable bool }
+
+func (n *neighbours) init(h host.Host) {
+	n.host, n.of, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
+}
+
+// Neighbours implements ports.Transport. A native is who speaks the registration protocol.
+// That shows once libp2p has identified it, a moment after it has connected.
+func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
+	n := &t.neighbours
+	if err := n.begin(); err != nil {
+		t.log.Error("natives that connect are not seen", "error", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, is := range n.of {
+		natives = append(natives, ports.Neighbour{PeerID: ports.PeerID(id.String()), Addrs: rank(n.host.Peerstore().Addrs(id)), Watchable: is.watchable})
+	}
+	slices.SortFunc(natives, func(a, b ports.Neighbour) int { return cmp.Compare(a.PeerID, b.PeerID) })
+	return natives, n.changed
+}
+
+// begin subscribes to what the host says of its peers, and looks at those it has.
+func (n *neighbours) begin() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.events != nil || n.closed {
+		return nil
+	}
+	events, err := n.host.EventBus().Subscribe([]any{
+		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerProtocolsUpdated), new(event.EvtPeerConnectednessChanged),
+	}, eventbus.BufSize(eventBuffer), eventbus.Name("ocnode/natives"))
+	if err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	n.events = events
+	for _, id := range n.host.Network().Peers() {
+		n.look(id)
+	}
+	n.running.Go(func() {
+		for e := range events.Out() {
+			n.mu.Lock()
+			switch e := e.(type) {
+			case event.EvtPeerIdentificationCompleted:
+				n.look(e.Peer)
+			case event.EvtPeerProtocolsUpdated:
+				n.look(e.Peer)
+			case event.EvtPeerConnectednessChanged:
+				n.look(e.Peer)
+			}
+			n.mu.Unlock()
+		}
+	})
+	return nil
+}
+
+// look notes what id is now. The caller holds mu.
+func (n *neighbours) look(id peer.ID) {
+	was, known := n.of[id]
+	is, native := n.is(id)
+	if native == known && is == was {
+		return
+	}
+	if native {
+		n.of[id] = is
+	} else {
+		delete(n.of, id)
+	}
+	if !n.closed {
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+}
+
+func (n *neighbours) is(id peer.ID) (is neighbour, native bool) {
+	if n.host.Network().Connectedness(id) != network.Connected {
+		return neighbour{}, false
+	}
+	speaks, err := n.host.Peerstore().SupportsProtocols(id, Protocol, ports.WatchProtocol)
+	if err != nil || !slices.Contains(speaks, Protocol) {
+		return neighbour{}, false
+	}
+	return neighbour{watchable: slices.Contains(speaks, ports.WatchProtocol)}, true
+}
+
+func (n *neighbours) close() {
+	n.mu.Lock()
+	events := n.events
+	n.closed = true
+	n.mu.Unlock()
+	if events != nil {
+		_ = events.Close()
+	}
+	n.running.Wait()
+}
+
+// rank returns the best of addrs as text, as many as an indexer may have: public ones
+// first, loopback last, TCP before others.
+func rank(addrs []ma.Multiaddr) (ranked []string) {
+	order := func(a ma.Multiaddr) int {
+		order := 2
+		switch {
+		case manet.IsIPLoopback(a):
+			order = 4
+		case manet.IsPublicAddr(a):
+			order = 0
+		}
+		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
+			order++
+		}
+		return order
+	}
+	for _, a := range slices.SortedFunc(slices.Values(addrs), func(a, b ma.Multiaddr) int {
+		return cmp.Or(cmp.Compare(order(a), order(b)), a.Compare(b))
+	}) {
+		if text := a.String(); len(text) <= ports.MaxAddrBytes && len(ranked) < ports.MaxAddrs {
+			ranked = append(ranked, text)
+		}
+	}
+	return ranked
+}

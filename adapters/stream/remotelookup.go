@@ -1,0 +1,144 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// LookUp implements ports.Native.
+func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+	if err := n.mayAskAs(sender, "look up"); err != nil {
+		return ports.Answer{}, err
+	}
+	if id == "" {
+		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
+	}
+	var found []ports.Listed
+	end, err := n.look(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
+		l, end, err := wire.DecodeListed(frame, time.Now())
+		if end == nil && err == nil && l.PeerID != id {
+			err = fmt.Errorf("it answered with %s", l.PeerID)
+		}
+		found = append(found, l)
+		return end, err
+	})
+	a := ports.Answer{Condition: end.Condition}
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeNotFound {
+		return a, fmt.Errorf("look up %s with native %s: %w", id, n.info.ID, ports.ErrNotFound)
+	}
+	if err == nil && len(found) < 2 { // the end is one
+		err = errors.New("its answer has no entry")
+	}
+	if err != nil {
+		return a, n.fault(ctx, "look up with", err)
+	}
+	a.Listed = found[0]
+	return a, nil
+}
+
+// List implements ports.Native.
+func (n *remote) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+	var page ports.Page
+	most := q.Limit
+	if most == 0 {
+		most = ports.DefaultPage
+	}
+	end, err := n.look(ctx, wire.Question{Query: q}, most, func(frame []byte) (*wire.End, error) {
+		l, end, err := wire.DecodeListed(frame, time.Now())
+		if end == nil && err == nil {
+			page.Entries = append(page.Entries, l)
+		}
+		return end, err
+	})
+	if err != nil {
+		return ports.Page{Condition: end.Condition}, n.fault(ctx, "list with", err)
+	}
+	page.Next, page.Condition = end.Next, end.Condition
+	return page, nil
+}
+
+// Natives implements ports.Native.
+func (n *remote) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+	var natives []ports.NativeStatus
+	_, err := n.look(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
+		s, end, err := wire.DecodeNative(frame)
+		if end == nil && err == nil {
+			natives = append(natives, s)
+		}
+		return end, err
+	})
+	if err != nil {
+		return nil, n.fault(ctx, "ask for the natives of", err)
+	}
+	return natives, nil
+}
+
+// answers holds what answers are read with.
+var answers = sync.Pool{New: func() any { return wire.NewLines(nil, wire.MaxLineBytes) }}
+
+// look asks q and hands each line of the answer to decode, until that returns the end. More
+// than most lines before it are an error. A refusal is an error beside the end.
+func (n *remote) look(ctx context.Context, q wire.Question, most int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
+	frame, err := wire.EncodeQuestion(q)
+	if err != nil {
+		return wire.End{}, err
+	}
+	err = n.exchange(ctx, ports.LookupProtocol, frame, func(s network.Stream, writeErr error) error {
+		lines := answers.Get().(*wire.Lines)
+		lines.Reset(&patient{s: s, each: n.t.timeout, until: time.Now().Add(pageTime + n.t.timeout)})
+		defer func() {
+			lines.Reset(nil)
+			answers.Put(lines)
+		}()
+		for range most + 1 {
+			line, err := lines.Next()
+			switch {
+			case err != nil && writeErr != nil:
+				return fmt.Errorf("write: %w", blame.Explain(writeErr))
+			case err == io.EOF:
+				return errors.New("it closed the stream before its answer was whole")
+			case err != nil:
+				return fmt.Errorf("read the answer: %w", blame.Explain(err))
+			}
+			e, err := decode(line)
+			if err != nil {
+				return err
+			}
+			if e != nil {
+				end = *e
+				if e.Refusal != nil {
+					return e.Refusal
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("it answered with more than the %d asked for", most)
+	})
+	return end, err
+}
+
+// patient reads from a stream that may be slow, but neither silent nor endless.
+type patient struct {
+	s     network.Stream
+	each  time.Duration
+	until time.Time
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	deadline := time.Now().Add(p.each)
+	if deadline.After(p.until) {
+		deadline = p.until
+	}
+	_ = p.s.SetReadDeadline(deadline)
+	return p.s.Read(b)
+}

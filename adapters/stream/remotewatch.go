@@ -1,0 +1,72 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Watch implements ports.Native. A batch may be a part of what the native told at once: it
+// then has the Cursor of the one before, since going on from there repeats it and misses
+// nothing.
+func (n *remote) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return func(yield func(ports.Batch, error) bool) {
+		frame, err := wire.EncodeWatch(w)
+		if err == nil {
+			err = n.fault(ctx, "watch", n.watch(ctx, frame, w.Cursor, func(b ports.Batch) bool { return yield(b, nil) }))
+		}
+		if !errors.Is(err, errGone) {
+			yield(ports.Batch{}, err)
+		}
+	}
+}
+
+// watch returns errGone if yield wants no more.
+func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield func(ports.Batch) bool) error {
+	s, err := n.open(ctx, ports.WatchProtocol)
+	if err != nil {
+		return err
+	}
+	// A reset tells the native at once, whatever it is at.
+	defer s.Reset()
+	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
+
+	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
+	_, writeErr := s.Write(frame) // and the side stays open: its end would hide that of the stream
+	lines := wire.NewLines(s, ports.MaxBatchBytes)
+	for silence := n.t.timeout; ; silence = ports.WatchTimeout {
+		_ = s.SetReadDeadline(time.Now().Add(silence))
+		line, err := lines.Next()
+		switch {
+		case err != nil && writeErr != nil:
+			return fmt.Errorf("write: %w", blame.Explain(writeErr))
+		case err == io.EOF:
+			return errors.New("it ended the watch without a word")
+		case timedOut(err):
+			return fmt.Errorf("it was silent for %s: %w", silence, err)
+		case err != nil:
+			return fmt.Errorf("read: %w", blame.Explain(err))
+		}
+		batch, err := wire.DecodeBatch(line, time.Now())
+		if err != nil {
+			return err
+		}
+		if batch.Reset != "" {
+			cursor = ""
+		}
+		if batch.Cursor == "" {
+			batch.Cursor = cursor
+		}
+		cursor = batch.Cursor
+		if !yield(batch) {
+			return errGone
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// chunkBytes is how much of a page is written at a time: some packets, so that a write
+	// costs little beside them, and a reader that lags holds no more than that.
+	chunkBytes = 32 << 10
+	// pageTime bounds how long the writing of a page may take in all; each chunk has
+	// ports.ExchangeTimeout. A page of 1,000 usual entries then goes over a line of
+	// 100 kbit/s, the largest possible over one of 3 Mbit/s.
+	pageTime = 30 * time.Second
+)
+
+var chunks = sync.Pool{New: func() any {
+	chunk := make([]byte, 0, chunkBytes+wire.MaxLineBytes+1)
+	return &chunk
+}}
+
+// lookUp serves a look-up: of one PeerID, of a page, or of the natives. The native has as
+// long to answer as it has for a registration, counted from when the frame has come.
+func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
+	frame, err := srv.readFrame(ctx, s)
+	var q wire.Question
+	if err == nil {
+		q, err = wire.DecodeQuestion(frame)
+	}
+	tooLarge := err == wire.ErrFrameTooLarge
+	chunk := chunks.Get().(*[]byte)
+	defer chunks.Put(chunk)
+	p := &page{srv: srv, ctx: ctx, s: s, chunk: (*chunk)[:0]}
+	defer func() { *chunk = p.chunk }()
+	var end wire.End
+	if err == nil {
+		end, err = srv.look(ctx, s, q, p)
+	}
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
+		end.Refusal = refusal
+	} else if err != nil {
+		return err
+	}
+	line, err := wire.EncodeEnd(end)
+	if err != nil {
+		return err
+	}
+	p.chunk = append(p.chunk, line...)
+	p.extend()
+	return writeAnswer(s, p.chunk, tooLarge)
+}
+
+// look asks the native and writes all lines of the answer but the last. An error that is
+// no *ports.Refusal is the stream's.
+func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
+	asking, cancel := context.WithTimeout(ctx, srv.timeout-srv.lastShare())
+	defer cancel()
+	switch {
+	case q.PeerID != "":
+		a, err := srv.native.LookUp(asking, srv.sender(s.Conn()), q.PeerID)
+		end := wire.End{Condition: a.Condition}
+		if errors.Is(err, ports.ErrNotFound) {
+			return end, ports.Refuse(ports.CodeNotFound, "%s is not alive, as far as this native can tell", q.PeerID)
+		}
+		if err != nil {
+			return end, srv.refusal(s, err)
+		}
+		return end, p.listed(&a.Listed)
+	case q.Natives:
+		natives, err := srv.native.Natives(asking)
+		if err != nil {
+			return wire.End{}, srv.refusal(s, err)
+		}
+		for _, n := range natives[:min(len(natives), ports.MaxPage)] {
+			if err := p.native(n); err != nil {
+				return wire.End{}, err
+			}
+		}
+		return wire.End{}, nil
+	default:
+		page, err := srv.native.List(asking, q.Query)
+		if err != nil {
+			return wire.End{}, srv.refusal(s, err)
+		}
+		for i := range page.Entries {
+			if err := p.listed(&page.Entries[i]); err != nil {
+				return wire.End{}, err
+			}
+		}
+		return wire.End{Next: page.Next, Condition: page.Condition}, nil
+	}
+}
+
+// page is the answer to a look-up as it is written.
+type page struct {
+	srv   *server
+	ctx   context.Context
+	s     network.Stream
+	chunk []byte
+	until time.Time // zero before the first chunk
+}
+
+func (p *page) listed(l *ports.Listed) (err error) {
+	p.chunk, err = wire.AppendListed(p.chunk, l, time.Now())
+	return p.wrote(err)
+}
+
+func (p *page) native(n ports.NativeStatus) (err error) {
+	p.chunk, err = wire.AppendNative(p.chunk, n)
+	return p.wrote(err)
+}
+
+// wrote writes the chunk if it is full. An entry that no line can carry is the native's
+// own fault, and not the sender's.
+func (p *page) wrote(err error) error {
+	if err != nil {
+		return p.srv.refusal(p.s, fmt.Errorf("encode: %s", err.Error()))
+	}
+	if len(p.chunk) < chunkBytes {
+		return nil
+	}
+	p.extend()
+	if _, err := p.s.Write(p.chunk); err != nil {
+		return err
+	}
+	p.chunk = p.chunk[:0]
+	return nil
+}
+
+// extend gives the next chunk its time.
+func (p *page) extend() {
+	now := time.Now()
+	if p.until.IsZero() {
+		p.until = now.Add(pageTime)
+	}
+	deadline := now.Add(p.srv.timeout)
+	if deadline.After(p.until) {
+		deadline = p.until
+	}
+	p.srv.writeBy(p.ctx, p.s, deadline)
+}
+
+// writeBy moves the deadline of what is written to s, unless stop has hastened it.
+func (srv *server) writeBy(ctx context.Context, s network.Stream, deadline time.Time) {
+	_ = s.SetWriteDeadline(deadline)
+	if ctx.Err() != nil { // stop may have set its own in between
+		_ = s.SetWriteDeadline(time.Now().Add(srv.lastShare()))
+	}
+}

@@ -1,0 +1,193 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/opencloud/ocnode/adapters/internal/wire"
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// maxWatchersOfPeer bounds those of one peer: a node that follows, its operator's
+	// terminal or two, and what they left behind after a cut.
+	maxWatchersOfPeer = 8
+	// frameTime is how long a watcher may take to make room for a frame, before it counts
+	// as one that does not read. At 64 KiB a frame that is a line of 50 kbit/s.
+	frameTime = 10 * time.Second
+)
+
+// watchers counts who watches.
+type watchers struct {
+	max int
+	all int
+	of  map[ports.PeerID]int
+}
+
+// admit counts one more watcher, or refuses it.
+func (srv *server) admit(sender ports.PeerID) error {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	w := &srv.watchers
+	switch {
+	case w.of[sender] >= maxWatchersOfPeer:
+		return ports.Busy(ports.LimitPeerWatchers, "%s has %d watches here already, more are not allowed; end one", sender, maxWatchersOfPeer)
+	case w.all >= w.max:
+		return ports.Busy(ports.LimitWatchers, "this native serves %d watches already; watch another", w.max)
+	}
+	w.all++
+	w.of[sender]++
+	return nil
+}
+
+func (srv *server) dismiss(sender ports.PeerID) {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	w := &srv.watchers
+	w.all--
+	if w.of[sender]--; w.of[sender] == 0 {
+		delete(w.of, sender)
+	}
+}
+
+// watch serves a watch.
+func (srv *server) watch(ctx context.Context, s network.Stream) error {
+	sender := srv.sender(s.Conn())
+	frame, err := srv.readFrame(ctx, s)
+	tooLarge := err == wire.ErrFrameTooLarge
+	var w ports.WatchRequest
+	if err == nil {
+		w, err = wire.DecodeWatch(frame)
+		w.Sender = sender
+	}
+	if err == nil {
+		if err = srv.admit(sender); err == nil {
+			srv.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
+			var dropped error
+			dropped, err = srv.tell(ctx, s, w)
+			srv.dismiss(sender)
+			srv.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
+		} else {
+			srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
+		}
+	}
+	refusal, ok := errors.AsType[*ports.Refusal](err)
+	if !ok {
+		return err
+	}
+	last, err := wire.EncodeWatchEnd(refusal)
+	if err != nil {
+		return err
+	}
+	srv.writeBy(ctx, s, time.Now().Add(srv.lastShare()))
+	return writeAnswer(s, last, tooLarge)
+}
+
+// errGone is a watcher that has gone, as watchers do.
+var errGone = errors.New("the watcher has gone")
+
+// told is what a native's Watch yields.
+type told struct {
+	batch ports.Batch
+	err   error
+}
+
+// tell writes what the native tells until either side ends it. dropped is why if it was
+// not the watcher's wish, nor that this native stops. err is the last thing to say if it is
+// a *ports.Refusal; any other means that there is nobody to say it to.
+func (srv *server) tell(ctx context.Context, s network.Stream, w ports.WatchRequest) (dropped, err error) {
+	watching, gone := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer func() {
+		gone()
+		_ = s.SetReadDeadline(time.Now())
+		running.Wait()
+	}()
+	_ = s.SetReadDeadline(time.Time{})
+	running.Go(func() {
+		// A watcher that ends its side of the stream goes on reading: its end is seen when a
+		// frame is written. One that writes on is not listened to for ever.
+		if _, err := io.CopyN(io.Discard, s, drainBytes); err != nil && err != io.EOF {
+			gone()
+		}
+	})
+	batches := make(chan told)
+	running.Go(func() {
+		defer close(batches)
+		for batch, err := range srv.native.Watch(watching, w) {
+			select {
+			case batches <- told{batch, err}:
+			case <-watching.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+
+	idle := time.NewTimer(ports.WatchIdle)
+	defer idle.Stop()
+	var last ports.Batch
+	for {
+		var next told
+		var more bool
+		select {
+		case <-watching.Done():
+		case next, more = <-batches:
+		case <-idle.C:
+			next.batch = ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}
+			more = true
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, stopping()
+		case watching.Err() != nil:
+			return nil, errGone
+		case !more:
+			next.err = errors.New("the native ended the watch without a word")
+		}
+		if next.err != nil {
+			return next.err, srv.refusal(s, next.err)
+		}
+		last = next.batch
+		err := srv.writeBatch(ctx, s, &next.batch)
+		switch refusal, unfit := errors.AsType[*ports.Refusal](err); {
+		case err == nil:
+		case ctx.Err() != nil && !timedOut(err):
+			return nil, stopping()
+		case unfit: // the native's own fault, and not the watcher's
+			return refusal, srv.refusal(s, errors.New(refusal.Error()))
+		case timedOut(err) && ctx.Err() == nil:
+			return ports.Refuse(ports.CodeTooSlow, "a frame was not taken in %s", frameTime), err
+		default:
+			return nil, err
+		}
+		idle.Reset(ports.WatchIdle)
+	}
+}
+
+var batchBuffers = sync.Pool{New: func() any {
+	buf := make([]byte, 0, ports.MaxBatchBytes+wire.MaxLineBytes)
+	return &buf
+}}
+
+// writeBatch writes a batch, in as many frames as it needs.
+func (srv *server) writeBatch(ctx context.Context, s network.Stream, b *ports.Batch) (err error) {
+	buf := batchBuffers.Get().(*[]byte)
+	defer batchBuffers.Put(buf)
+	*buf, err = wire.WriteBatch(*buf, b, time.Now(), func(frame []byte) error {
+		_ = s.SetWriteDeadline(time.Now().Add(frameTime))
+		if err := ctx.Err(); err != nil { // stop may have set its own in between
+			return err
+		}
+		_, err := s.Write(frame)
+		return err
+	})
+	return err
+}

@@ -1,0 +1,50 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A key that was copied to another machine: the process that started last is the one that
+// is listed, and both are told.
+func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
+	t.Parallel()
+	native := start(t, t.TempDir())
+	indexer := func(key []byte, meta string) *node {
+		dir := t.TempDir()
+		if key != nil {
+			if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, "data", "identity.key"), string(key))
+		}
+		n := start(t, dir, "--modules=indexer", "--registry.heartbeat=2s", "--indexer.natives", native.Addrs[0], "--indexer.meta", "start="+meta)
+		n.logs("lease granted")
+		return n
+	}
+	older := indexer(nil, "first")
+	key, err := os.ReadFile(filepath.Join(older.cmd.Dir, "data", "identity.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := indexer(key, "second")
+	if older.PeerID != newer.PeerID {
+		t.Fatalf("%s and %s have one key", older.PeerID, newer.PeerID)
+	}
+	older.logs("another process with this node's key started after it; this one registers no more")
+	newer.logs("another process has this node's key, and started before it; stop that one")
+	native.logs("two processes have one key; the older is refused")
+	if x := native.lists(newer.PeerID); x.Meta["start"] != "second" {
+		t.Errorf("listed is %v", x.Meta)
+	}
+	older.signal(2)
+	older.expectExit(0, patience)
+	if x := native.lists(newer.PeerID); x.Meta["start"] != "second" {
+		t.Errorf("after the older one stopped, listed is %v", x.Meta)
+	}
+	if n := strings.Count(newer.log.String(), "lease lost"); n > 0 {
+		t.Errorf("the newer one lost its lease %d times", n)
+	}
+}

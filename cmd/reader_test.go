@@ -1,0 +1,107 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"testing"
+
+	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// paged is a reader of so many indexers, of whom only one in ten pages has any.
+type paged struct {
+	reader
+	n       int
+	circles bool
+}
+
+func (r paged) Indexers(_ context.Context, q ports.Query) (page httpapi.Indexers, _ error) {
+	begin := 0
+	_, _ = fmt.Sscanf(string(q.After), "p%d", &begin)
+	end := min(begin+q.Limit, r.n)
+	if begin/q.Limit%10 == 0 {
+		for i := begin; i < end; i++ {
+			page.Indexers = append(page.Indexers, httpapi.Indexer{PeerID: ports.PeerID(fmt.Sprintf("p%07d", i))})
+		}
+	}
+	if end < r.n {
+		page.Next = ports.PeerID(fmt.Sprintf("p%07d", end))
+	}
+	if r.circles {
+		page.Next = "p0001000"
+	}
+	return page, nil
+}
+
+func TestPagesAreReadToTheLast(t *testing.T) {
+	seen := 0
+	for page, err := range pages(t.Context(), paged{n: 10*ports.MaxPage + 7}, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen += len(page.Indexers)
+	}
+	if seen != ports.MaxPage+7 {
+		t.Errorf("%d indexers", seen)
+	}
+	for range pages(t.Context(), paged{n: 10 * ports.MaxPage}, nil) {
+		break // must be allowed
+	}
+	var last error
+	for _, last = range pages(t.Context(), paged{n: 1, circles: true}, nil) {
+	}
+	if last == nil || !strings.Contains(last.Error(), `"p0001000", which does not follow "p0001000"`) {
+		t.Errorf("in circles it ends with %v", last)
+	}
+}
+
+// TestWhatANativeSaysOverLibp2pEndsAsOverHTTP holds the exit codes of both ways together.
+func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err   error
+		code  int
+		words string
+	}{
+		"not found":   {fmt.Errorf("look up: %w", ports.ErrNotFound), exitNotFound, "no live indexer x; this native is isolated"},
+		"away":        {errors.New("connect: refused"), exitUnreachable, "node unreachable at /ip4/x: connect: refused; start the node"},
+		"not offered": {fmt.Errorf("look up: %w", ports.ErrNotOffered), exitRuntime, "ask another, or its HTTP with --api"},
+		"busy":        {ports.Refuse(ports.CodeBusy, "later"), exitRuntime, "later"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &overLibp2p{self: "me", addr: "/ip4/x", native: porttest.Native{
+				OnLookUp: func(_ context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+					if sender != "me" || id != "x" {
+						t.Errorf("%s asks for %s", sender, id)
+					}
+					return ports.Answer{Condition: ports.ConditionIsolated}, tc.err
+				},
+				OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+					return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, tc.err) }
+				},
+			}}
+			_, err := r.Indexer(t.Context(), "x")
+			if err == nil || exitCode(err) != tc.code || !strings.Contains(err.Error(), tc.words) {
+				t.Errorf("it ends with %v (exit code %d), want %d and %s", err, exitCode(err), tc.code, tc.words)
+			}
+			if errors.Is(tc.err, ports.ErrNotFound) {
+				return
+			}
+			for _, err := range r.Watch(t.Context(), ports.WatchRequest{}) {
+				if exitCode(err) != tc.code || !strings.Contains(err.Error(), tc.words) {
+					t.Errorf("the watch ends with %v (exit code %d), want %d and %s", err, exitCode(err), tc.code, tc.words)
+				}
+			}
+		})
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := &overLibp2p{native: porttest.Native{OnList: func(ctx context.Context, _ ports.Query) (ports.Page, error) { return ports.Page{}, ctx.Err() }}}
+	if _, err := r.Indexers(cancelled, ports.Query{}); !errors.Is(err, context.Canceled) || errors.Is(err, httpapi.ErrUnreachable) {
+		t.Errorf("cancelled: %v", err)
+	}
+}

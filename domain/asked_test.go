@@ -1,0 +1,243 @@
+package domain_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// entryOf is an entry that another native put into the store now.
+func entryOf(id, native ports.PeerID) ports.Entry {
+	return ports.Entry{PeerID: id, Addr: addr, Native: native, SeenAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
+}
+
+func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		id := peerIDs(6)
+		var mu sync.Mutex
+		var asked []ports.PeerID
+		a := w.native(id[0], &stubStore{get: func(_ context.Context, of ports.PeerID) (ports.Entry, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, of)
+			if of == id[2] {
+				return entryOf(of, id[1]), nil
+			}
+			return ports.Entry{}, ports.ErrNotFound
+		}, put: func(context.Context, ports.Entry) (int, error) { return 1, nil }})
+		defer a.stop()
+		a.register(t, id[4], addr)
+		so := func() []ports.PeerID {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(asked)
+		}
+
+		for range 3 {
+			got, err := a.LookUp(t.Context(), id[5], id[2])
+			if err != nil || got.PeerID != id[2] || got.Source != ports.SourceStore || got.Left != time.Minute || got.Native != id[1] {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		}
+		for range 3 {
+			if got, err := a.LookUp(t.Context(), id[5], id[3]); !errors.Is(err, ports.ErrNotFound) {
+				t.Errorf("of nobody: %+v, %v", got, err)
+			}
+		}
+		if got, err := a.LookUp(t.Context(), id[5], id[4]); err != nil || got.Source != ports.SourceOwn {
+			t.Errorf("who is held: %+v, %v", got, err)
+		}
+		if !slices.Equal(so(), []ports.PeerID{id[2], id[3]}) {
+			t.Errorf("the store was asked for %v, want each once", so())
+		}
+		// Nobody is remembered as absent for long, nor once there is a registration.
+		time.Sleep(5 * time.Second)
+		_, _ = a.LookUp(t.Context(), id[5], id[3])
+		if n := len(so()); n != 3 {
+			t.Errorf("after 5 s the store was asked %d times, want once more", n)
+		}
+		a.register(t, id[3], addr)
+		if _, err := a.LookUp(t.Context(), id[5], id[3]); err != nil {
+			t.Errorf("who has just come: %v", err)
+		}
+		// Who left is not looked up: what the store still has was granted before.
+		if err := a.Leave(t.Context(), id[3], nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.LookUp(t.Context(), id[5], id[3]); !errors.Is(err, ports.ErrNotFound) || len(so()) != 3 {
+			t.Errorf("who left: %v, and the store was asked %d times", err, len(so()))
+		}
+		// One at the deadline is nobody.
+		time.Sleep(time.Minute)
+		if got, err := a.LookUp(t.Context(), id[5], id[4]); err != nil || got.State != ports.StateLate {
+			t.Errorf("who is late: %+v, %v", got, err)
+		}
+		time.Sleep(time.Second)
+		if _, err := a.LookUp(t.Context(), id[5], id[4]); !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("who has expired: %v", err)
+		}
+	})
+}
+
+func TestLookUpsForOthersAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		many := peerIDs(60)
+		running, most := 0, 0
+		var mu sync.Mutex
+		a := w.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			<-ctx.Done()
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return ports.Entry{}, ports.ErrNotFound
+		}})
+		defer a.stop()
+		var asking sync.WaitGroup
+		busy := make([]int, 3)
+		ask := func(asker int, id ports.PeerID) {
+			asking.Go(func() {
+				_, err := a.LookUp(t.Context(), many[1+asker], id)
+				var refusal *ports.Refusal
+				if errors.As(err, &refusal) && refusal.Code == ports.CodeBusy {
+					mu.Lock()
+					busy[asker]++
+					mu.Unlock()
+				} else if !errors.Is(err, ports.ErrNotFound) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		for _, id := range many[10:30] {
+			ask(0, id) // a stranger with twenty names
+		}
+		synctest.Wait()
+		for range 10 {
+			ask(1, many[40]) // ten at once who ask for one
+		}
+		synctest.Wait()
+		if busy[0] != 16 || busy[1] != 0 || most != 5 {
+			t.Errorf("refused were %v and %d ran at once, want 16 of the first and 5", busy, most)
+		}
+		for _, id := range many[41:60] {
+			ask(2, id)
+		}
+		asking.Wait()
+		if busy[2] != 15 || most > 16 {
+			t.Errorf("refused were %v and %d ran at once", busy, most)
+		}
+	})
+}
+
+func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
+	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.LookUp(t.Context(), "", "nobody")
+	var refusal *ports.Refusal
+	if !errors.As(err, &refusal) || refusal.Code != ports.CodeBusy {
+		t.Errorf("got %v, want %s", err, ports.CodeBusy)
+	}
+}
+
+func TestPagesAreFilteredByMetadata(t *testing.T) {
+	many := peerIDs(2500)
+	bubble(t, func(t *testing.T, w *world) {
+		a := w.native(many[0], nil)
+		defer a.stop()
+		var want []ports.PeerID
+		for i, id := range many[1:] {
+			meta := map[string]string{"zone": fmt.Sprint("eu-", i%3), "n": fmt.Sprint(i)}
+			if _, err := a.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr, Meta: meta}); err != nil {
+				t.Fatal(err)
+			}
+			if i%3 == 1 {
+				want = append(want, id)
+			}
+		}
+		slices.Sort(want)
+		list := func(q ports.Query) (all []ports.PeerID) {
+			for {
+				page, err := a.List(t.Context(), q)
+				if err != nil || len(page.Entries) > q.Limit {
+					t.Fatalf("a page of %d, limit %d: %v", len(page.Entries), q.Limit, err)
+				}
+				for _, l := range page.Entries {
+					all = append(all, l.PeerID)
+				}
+				if page.Next == "" {
+					return all
+				}
+				q.After = page.Next
+			}
+		}
+		for _, limit := range []int{1, 7, 1000} {
+			if got := list(ports.Query{Limit: limit, Meta: map[string]string{"zone": "eu-1"}}); !slices.Equal(got, want) {
+				t.Errorf("limit %d: %d of %d, or not in order", limit, len(got), len(want))
+			}
+		}
+		for name, meta := range map[string]map[string]string{
+			"another value": {"zone": "eu-9"}, "no such name": {"zoo": ""}, "both": {"zone": "eu-1", "n": "3"},
+		} {
+			if got := list(ports.Query{Limit: 100, Meta: meta}); len(got) != 0 {
+				t.Errorf("%s: %d are listed", name, len(got))
+			}
+		}
+		for _, limit := range []int{-1, ports.MaxPage + 1} {
+			_, err := a.List(t.Context(), ports.Query{Limit: limit})
+			var refusal *ports.Refusal
+			if !errors.As(err, &refusal) || refusal.Code != ports.CodeOutOfRange {
+				t.Errorf("limit %d: %v", limit, err)
+			}
+		}
+		if page, err := a.List(t.Context(), ports.Query{}); err != nil || len(page.Entries) != ports.DefaultPage || page.Next == "" {
+			t.Errorf("without a limit: %d, %v", len(page.Entries), err)
+		}
+	})
+}
+
+// How far one page looks is bounded: it may be short, and goes on from there.
+func TestAPageLooksOnlySoFar(t *testing.T) {
+	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const entries = 25_000
+	for i := range entries {
+		reg := registration(i)
+		if i == entries-1 {
+			reg.Meta = map[string]string{"the": "one"}
+		}
+		if _, err := r.Register(t.Context(), reg.PeerID, reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages, found := 0, 0
+	for q := (ports.Query{Limit: 10, Meta: map[string]string{"the": "one"}}); ; pages++ {
+		page, err := r.List(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found += len(page.Entries)
+		if q.After = page.Next; q.After == "" {
+			break
+		}
+	}
+	if found != 1 || pages != 2 {
+		t.Errorf("found %d on %d pages and a last one, want 1 on 2", found, pages)
+	}
+}

@@ -1,0 +1,225 @@
+package domain
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// wantedNatives is how many natives an indexer takes of those that it finds: enough
+	// that two may die at once.
+	wantedNatives = 3
+	// maxFailures is how many registrations in a row fail before another native is looked
+	// for in place of one. They take 3 s with one that refuses to be dialled and three
+	// timeouts with one that is cut off: less than the lease, more than a restart.
+	maxFailures = 3
+	// lookPause is the pause between two looks around for more natives, which doubles: up
+	// to half a heartbeat for an indexer that has none, and up to lookPauses heartbeats for
+	// one that is found already and would only like more.
+	lookPause  = time.Second
+	lookPauses = 5
+)
+
+// choice are the natives that an indexer takes of those that it finds, in a network where
+// any may die and some are not there at all. A native is tried by registering with it; one
+// that is held and fails is given up when another has granted a lease in its place, and
+// never before.
+type choice struct {
+	x       *Indexer
+	running *sync.WaitGroup
+
+	mu      sync.Mutex
+	taken   map[ports.PeerID]*taken
+	changed chan struct{} // has a value after any of them has
+}
+
+// taken is a native that is held, or on trial until it has answered once.
+type taken struct {
+	cancel   context.CancelFunc
+	trial    bool
+	standing standing
+	failures int
+	since    time.Time
+}
+
+func newChoice(x *Indexer, running *sync.WaitGroup) *choice {
+	return &choice{x: x, running: running, taken: make(map[ports.PeerID]*taken), changed: make(chan struct{}, 1)}
+}
+
+// run takes natives until ctx ends. The leases are kept in goroutines counted by running.
+func (c *choice) run(ctx context.Context) {
+	looked, looking := make(chan struct{}, 1), false
+	looks, lookAt := 0, time.Now()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		met, added := c.x.natives.meet()
+		c.revise()
+		next := c.try(ctx)
+		now := time.Now()
+		switch missing, held := c.count(); {
+		case missing == 0:
+			looks = 0 // and a look at once when one is missing
+			lookAt = now
+		case looking:
+		case !lookAt.After(now):
+			looking = true
+			c.running.Go(func() { c.x.natives.look(ctx, lookPause); looked <- struct{}{} })
+			lookAt = now.Add(c.pause(looks, held))
+			looks++
+		case next.IsZero() || lookAt.Before(next):
+			next = lookAt
+		}
+		wake.Stop()
+		if !next.IsZero() {
+			wake.Reset(next.Sub(now))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-met:
+		case <-added:
+		case <-c.changed:
+		case <-wake.C:
+		case <-looked:
+			looking = false
+		}
+	}
+}
+
+// revise gives up the natives that are trusted no more. What they hold of this indexer
+// lapses, or is ended when it stops.
+func (c *choice) revise() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, t := range c.taken {
+		if !c.x.natives.trusts.in(id) {
+			t.cancel()
+			delete(c.taken, id)
+		}
+	}
+}
+
+// pause is how long after a look the next one follows, after that many.
+func (c *choice) pause(looks, held int) time.Duration {
+	longest := c.x.heartbeat / 2
+	if held > 0 {
+		longest = lookPauses * c.x.heartbeat
+	}
+	return early(max(lookPause, min(lookPause<<min(looks, 20), longest)), rand.Float64())
+}
+
+// try puts candidates on trial in place of the natives that are missing, and returns when
+// one more may be; the zero time if no time would help.
+func (c *choice) try(ctx context.Context) time.Time {
+	for {
+		if missing, _ := c.count(); missing == 0 {
+			return time.Time{}
+		}
+		native, next, ok := c.x.natives.due(c.has, time.Now())
+		if !ok {
+			return next
+		}
+		c.take(ctx, native)
+	}
+}
+
+// count returns how many natives are missing that are neither held and answer nor on
+// trial, and how many are held.
+func (c *choice) count() (missing, held int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	missing = wantedNatives
+	for _, t := range c.taken {
+		if t.trial || t.standing == answers {
+			missing--
+		}
+		if !t.trial {
+			held++
+		}
+	}
+	return max(0, missing), held
+}
+
+func (c *choice) has(id ports.PeerID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken[id] != nil
+}
+
+// take puts a candidate on trial.
+func (c *choice) take(ctx context.Context, native candidate) {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &taken{cancel: cancel, trial: true, since: time.Now()}
+	c.mu.Lock()
+	c.taken[native.id] = t
+	c.mu.Unlock()
+	c.running.Go(func() {
+		defer cancel()
+		c.x.keep(ctx, native.id, native.native, func(lease ports.Lease, err error) bool {
+			return c.judge(native.id, t, lease, err)
+		})
+	})
+}
+
+// judge takes in what became of a registration with a native, and reports whether it stays.
+func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := t.standing
+	var refusal *ports.Refusal
+	switch {
+	case err == nil && lease.Unconfirmed:
+		t.standing, t.failures = silent, 0
+	case err == nil:
+		t.standing, t.failures = answers, 0
+	default:
+		t.failures++
+		final := errors.As(err, &refusal) && refusal.Code != ports.CodeBusy
+		if t.trial || final || t.failures >= maxFailures {
+			t.standing = fails
+		}
+	}
+	if t.trial || t.standing != before {
+		c.x.natives.note(id, t.standing)
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+	if t.trial && t.standing == fails {
+		delete(c.taken, id)
+		return false
+	}
+	t.trial = false
+	c.giveUp()
+	return c.taken[id] == t
+}
+
+// giveUp lets go of the worst native, and of equals the newest, while there are too many.
+func (c *choice) giveUp() {
+	for {
+		var worst ports.PeerID
+		held := 0
+		for id, t := range c.taken {
+			if t.trial {
+				continue
+			}
+			held++
+			w := c.taken[worst]
+			if w == nil || t.standing > w.standing || t.standing == w.standing && t.since.After(w.since) {
+				worst = id
+			}
+		}
+		if held <= wantedNatives {
+			return
+		}
+		c.taken[worst].cancel()
+		delete(c.taken, worst)
+	}
+}

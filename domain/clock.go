@@ -1,0 +1,144 @@
+package domain
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// clockWarning is how far this node's clock may be from that of the natives that it knows
+	// before its operator should hear of it, and clockWrong before it takes itself to be
+	// wrong: as much as a record's Seq may be ahead.
+	clockWarning = 10 * time.Second
+	clockWrong   = ports.ClockAllowance
+	// maxSetBack is how far back a node that hears from nobody follows its own clock at once:
+	// what keeps a clock right, and little beside a lease.
+	maxSetBack = time.Second
+)
+
+// Clock is the time of day that a node goes by. Its own clock may be wrong, and may jump: so
+// it goes on by the monotonic clock from where it began, and is set by the median of this
+// node's clock and those of the natives that it hears from. While they cannot agree, two of
+// them an hour apart, it goes on as it did; so it does when it hears from nobody any more,
+// but that it follows its own clock then: not back, or what has expired would live again.
+// All methods may be called concurrently.
+type Clock struct {
+	system  func() time.Time
+	started time.Time // with a monotonic reading
+	wall    time.Time // what the system said then
+
+	mu     sync.Mutex
+	others map[ports.PeerID]time.Duration // how far each is ahead of what this one would show if it only went on
+	own    time.Duration                  // how far this node's own clock is
+	votes  bool                           // and whether it has a vote
+
+	shift atomic.Int64 // how far the time of day is ahead of that
+	off   atomic.Int64 // how far the system's clock is ahead of the time of day
+}
+
+// NewClock returns a clock that begins as system, nil for time.Now, shows.
+func NewClock(system func() time.Time) *Clock {
+	if system == nil {
+		system = time.Now
+	}
+	return &Clock{
+		system: system, started: time.Now(), wall: system().Round(0),
+		others: make(map[ports.PeerID]time.Duration), votes: true,
+	}
+}
+
+// Now returns the time of day, in UTC and without a monotonic reading.
+func (k *Clock) Now() time.Time { return k.at(k.elapsed()) }
+
+// elapsed is how long the clock has been going.
+func (k *Clock) elapsed() time.Duration { return time.Since(k.started) }
+
+// at is the time of day when the clock has been going for that long, as far as is known.
+func (k *Clock) at(elapsed time.Duration) time.Time {
+	return k.wall.Add(elapsed + time.Duration(k.shift.Load())).UTC()
+}
+
+// System returns what this node's own clock shows, which is what it tells other natives:
+// so each counts once, whatever it makes of the others.
+func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
+
+// Offset is how far this node's own clock is ahead of the time of day.
+func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
+
+// Wrong reports whether that is too far for anybody to go by.
+func (k *Clock) Wrong() bool { return k.Offset().Abs() > clockWrong }
+
+// Abstain takes this node's vote, for as long as others are heard: an indexer goes by its
+// natives, and so does a native until it has met others.
+func (k *Clock) Abstain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.votes = false
+}
+
+// settle gives this node its vote.
+func (k *Clock) settle() {
+	k.mu.Lock()
+	k.votes = true
+	k.mu.Unlock()
+	k.look()
+}
+
+// hear takes note of what the clock of another native shows now.
+func (k *Clock) hear(native ports.PeerID, shows time.Time) {
+	k.mu.Lock()
+	k.others[native] = shows.Sub(k.wall.Add(k.elapsed()))
+	k.mu.Unlock()
+	k.look()
+}
+
+// heard is how many others' clocks are known.
+func (k *Clock) heard() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.others)
+}
+
+// forget takes the vote of a native that is heard no more.
+func (k *Clock) forget(native ports.PeerID) {
+	k.mu.Lock()
+	delete(k.others, native)
+	k.mu.Unlock()
+	k.look()
+}
+
+// look sets the clock by all that is known, and returns how far the system's is ahead then.
+func (k *Clock) look() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	own := k.System().Sub(k.wall.Add(k.elapsed()))
+	shift := time.Duration(k.shift.Load())
+	if len(k.others) == 0 {
+		if set := own - k.own; set > -maxSetBack {
+			shift += set
+		}
+	} else {
+		votes := make([]time.Duration, 0, len(k.others)+1)
+		for _, o := range k.others {
+			votes = append(votes, o)
+		}
+		if k.votes {
+			votes = append(votes, own)
+		}
+		slices.Sort(votes)
+		low, high := votes[(len(votes)-1)/2], votes[len(votes)/2]
+		if high-low > clockWrong {
+			shift = min(max(shift, low), high)
+		} else {
+			shift = low + (high-low)/2
+		}
+	}
+	k.own = own
+	k.shift.Store(int64(shift))
+	k.off.Store(int64(own - shift))
+	return own - shift
+}

@@ -1,0 +1,245 @@
+package domain
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// askAtOnce is how many natives are asked at once for one PeerID: any of them knows it,
+	// and one that hangs keeps nobody waiting.
+	askAtOnce = 3
+	// maxAsked bounds the natives that are asked for one PeerID before the store is.
+	maxAsked = 3 * askAtOnce
+	// askTimeout bounds how long they have, all together: a dial and an answer of one that
+	// is far away, and a native that has to look in its store takes up to storeTimeout.
+	askTimeout = storeTimeout + time.Second
+	// maxSearches bounds the PeerIDs that are looked for at once, each of them with up to
+	// askAtOnce streams and a query of the DHT.
+	maxSearches = 64
+	// confirmTimeout bounds how long the others are asked for something newer than what this
+	// node itself holds, which may have been put before it was cut off: half a dozen round
+	// trips around the world.
+	confirmTimeout = time.Second
+	// findAgain is how long a finder that has nobody to ask, or nobody who answers, leaves
+	// it at that: whoever asks for names does not make it search the network each time.
+	findAgain = 30 * time.Second
+)
+
+// ErrNoAnswer is returned by Finder.LookUp when no native answers and there is no store
+// that others have put into.
+var ErrNoAnswer = errors.New("no native answers, and this node has no dht to look in")
+
+// Finder resolves PeerIDs on a node that is no native: it asks the natives, and when none
+// of them answers, the store, until the entry there expires.
+type Finder struct {
+	rules    Config
+	natives  *Natives
+	store    ports.Store
+	observer ports.Observer
+	epoch    time.Time
+	absent   *absent
+
+	mu       sync.Mutex
+	searches map[ports.PeerID]*search
+	doubt    ports.Condition // of the last not-found
+}
+
+// search is a PeerID that is being looked for, by the first who asked.
+type search struct {
+	done   chan struct{}
+	answer ports.Answer
+	err    error
+}
+
+// NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
+// and what makes an entry acceptable.
+func NewFinder(rules Config, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
+	return &Finder{
+		rules: rules, natives: natives, store: store, observer: observer,
+		epoch: time.Now(), absent: newAbsent(), searches: make(map[ports.PeerID]*search),
+	}
+}
+
+// LookUp returns the live entry of id: as the first native says that answers, or else as
+// the store does. It blocks for seconds if natives hang. Not found, or not found a moment
+// ago, is ports.ErrNotFound, with the Condition of the natives that said so; too many
+// look-ups at once are a *ports.Refusal. Those who ask for the same PeerID share one search.
+func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
+	began := time.Now()
+	answer, err := f.lookUp(ctx, id)
+	e := ports.Event{Kind: ports.EventAsked, PeerID: id, Took: time.Since(began), Err: err}
+	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
+		e.Code = refusal.Code
+	}
+	f.observer.Observe(e)
+	return answer, err
+}
+
+func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
+	for {
+		if f.absent.has(id, time.Since(f.epoch)) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return ports.Answer{Condition: f.doubt}, ports.ErrNotFound
+		}
+		s, first, err := f.join(id)
+		if err != nil {
+			return ports.Answer{}, err
+		}
+		if first {
+			s.answer, s.err = f.search(ctx, id)
+			f.mu.Lock()
+			if errors.Is(s.err, ports.ErrNotFound) {
+				f.absent.add(id, time.Since(f.epoch))
+				f.doubt = s.answer.Condition
+			}
+			delete(f.searches, id)
+			f.mu.Unlock()
+			close(s.done)
+			return s.answer, s.err
+		}
+		select {
+		case <-ctx.Done():
+			return ports.Answer{}, ctx.Err()
+		case <-s.done:
+		}
+		if !errors.Is(s.err, context.Canceled) && !errors.Is(s.err, context.DeadlineExceeded) {
+			return s.answer, s.err
+		}
+		// Whoever was first has gone away, which says nothing of id.
+	}
+}
+
+// join returns the search for id, and whether it is the caller's to make.
+func (f *Finder) join(id ports.PeerID) (_ *search, first bool, _ error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.searches[id]; s != nil {
+		return s, false, nil
+	}
+	if len(f.searches) >= maxSearches {
+		return nil, false, ports.Refuse(ports.CodeBusy, "%d other look-ups are under way; try again later", maxSearches)
+	}
+	s := &search{done: make(chan struct{})}
+	f.searches[id] = s
+	return s, true, nil
+}
+
+func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
+	answer, err := f.ask(ctx, id)
+	switch {
+	case ctx.Err() != nil:
+		return ports.Answer{}, ctx.Err()
+	case err == nil, errors.Is(err, ports.ErrNotFound) && answer.Condition == "":
+		return answer, err
+	case f.store.Joined() == nil: // nobody else puts into it
+		return answer, err
+	}
+	stored, err := f.stored(ctx, id)
+	if err != nil && ctx.Err() != nil {
+		return ports.Answer{}, ctx.Err()
+	}
+	stored.Condition = answer.Condition
+	return stored, err
+}
+
+// said is what a native said of a PeerID.
+type said struct {
+	native ports.PeerID
+	answer ports.Answer
+	err    error
+}
+
+// ask asks the natives, a few at once, until one knows. A native that cannot know yet
+// leaves its Condition in the answer, with ports.ErrNotFound if none knew better.
+func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, error) {
+	ctx, cancel := context.WithTimeout(asker, askTimeout)
+	defer cancel()
+	natives := f.candidates(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	heard := make(chan said, len(natives))
+	next := func() {
+		if len(natives) == 0 {
+			return
+		}
+		n := natives[0]
+		natives = natives[1:]
+		asking.Go(func() {
+			answer, err := n.native.LookUp(ctx, f.rules.Self, id)
+			heard <- said{n.id, answer, err}
+		})
+	}
+	pending := len(natives)
+	for range askAtOnce {
+		next()
+	}
+	doubtful, none := ports.Answer{}, ErrNoAnswer
+	for ; pending > 0; pending-- {
+		s := <-heard
+		if s.err == nil && f.rules.checkAnswer(&s.answer) != nil {
+			f.natives.note(s.native, fails)
+			next()
+			continue
+		}
+		switch {
+		case s.err == nil && s.answer.PeerID == id && s.answer.Left > 0 && !s.answer.Entry.Left,
+			errors.Is(s.err, ports.ErrNotFound) && s.answer.Condition == "":
+			f.natives.note(s.native, answers)
+			return s.answer, s.err
+		case errors.Is(s.err, ports.ErrNotFound):
+			doubtful.Condition, none = s.answer.Condition, s.err
+		case s.err != nil && !errors.Is(s.err, ports.ErrNotOffered) && asker.Err() == nil:
+			if _, refused := errors.AsType[*ports.Refusal](s.err); !refused {
+				f.natives.note(s.native, fails)
+			}
+		}
+		next()
+	}
+	return doubtful, none
+}
+
+// candidates returns the natives to ask, the best first. If there is none, or none that
+// answers, it looks for some.
+func (f *Finder) candidates(ctx context.Context) []candidate {
+	if f.natives.transport != nil {
+		f.natives.meet()
+	}
+	all := f.natives.best()
+	if len(all) == 0 || all[0].standing == fails {
+		f.natives.look(ctx, findAgain)
+		all = f.natives.best()
+	}
+	return all[:min(len(all), maxAsked)]
+}
+
+// stored returns what the store says of id.
+func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
+	timeout := storeTimeout
+	own, ownErr := f.store.Local(id, ports.Version{})
+	if ownErr == nil {
+		timeout = confirmTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	e, err := f.store.Get(ctx, id, own.Version())
+	if err != nil && ownErr == nil {
+		e, err = own, nil
+	}
+	if err != nil {
+		return ports.Answer{}, err
+	}
+	left := e.ExpiresAt.Sub(f.rules.now())
+	if e.PeerID != id || e.Left || left <= 0 || f.rules.Acceptable(&e) != nil || f.rules.believes(&e) != nil {
+		return ports.Answer{}, ports.ErrNotFound
+	}
+	return ports.Answer{Listed: ports.Listed{
+		Entry: e, State: f.rules.Policy.state(left), Source: ports.SourceStore, Left: left,
+	}}, nil
+}

@@ -1,0 +1,336 @@
+package domain
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// shelf is a Store that says what it was given.
+type shelf struct {
+	mu     sync.Mutex
+	holds  map[ports.PeerID]Entry
+	local  map[ports.PeerID]Entry // on this very node
+	slow   time.Duration
+	joined chan struct{}
+	asked  int
+}
+
+func newShelf(entries ...Entry) *shelf {
+	s := &shelf{holds: map[ports.PeerID]Entry{}, joined: make(chan struct{})}
+	for _, e := range entries {
+		s.holds[e.PeerID] = e
+	}
+	return s
+}
+
+func (s *shelf) Put(context.Context, ports.Entry) (int, error) { return 0, errDown }
+func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
+	s.mu.Lock()
+	s.asked++
+	e, ok := s.holds[id]
+	slow := s.slow
+	s.mu.Unlock()
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return Entry{}, ports.ErrNotFound
+	}
+	if !ok || !e.NewerThan(newerThan) {
+		return Entry{}, ports.ErrNotFound
+	}
+	return e, nil
+}
+func (s *shelf) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+	e, ok := s.local[id]
+	if !ok {
+		return Entry{}, ports.ErrNotFound
+	}
+	return e, nil
+}
+func (s *shelf) Joined() <-chan struct{} { return s.joined }
+
+func (s *shelf) gets() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+var rulesOfTests = Config{
+	Self: "me", Policy: DefaultTTLPolicy(),
+	CheckAddr: func(_ ports.PeerID, addr string) error {
+		if addr != "here" {
+			return errors.New("nobody could dial it")
+		}
+		return nil
+	},
+}
+
+func entryOf(id ports.PeerID, left time.Duration) Entry {
+	return Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
+}
+
+// knows makes every native say that it has an entry of those ids, and of nobody else.
+func (w *town) knows(condition ports.Condition, ids ...ports.PeerID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.say = func(native, id ports.PeerID) (ports.Answer, error) {
+		if !slices.Contains(ids, id) {
+			return ports.Answer{Condition: condition}, ports.ErrNotFound
+		}
+		e := entryOf(id, time.Minute)
+		e.Native = native
+		return ports.Answer{Listed: ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute}, Condition: condition}, nil
+	}
+}
+
+func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		natives   []behaviour
+		condition ports.Condition
+		knows     bool
+		stored    *Entry
+		left      time.Duration // of its lease; 0 is a minute
+		local     bool          // the store has no network
+		want      error
+		source    ports.Source
+		doubt     ports.Condition
+		within    time.Duration
+		gets      int
+	}{
+		{name: "a native knows", natives: []behaviour{grants}, knows: true, source: ports.SourceOwn},
+		{name: "the first that answers wins", natives: []behaviour{hangs, down, grants}, knows: true, source: ports.SourceOwn},
+		{name: "and is reached behind those that cannot", natives: []behaviour{down, refuses, mute, down, refuses, mute, grants}, knows: true, source: ports.SourceOwn},
+		{name: "what a native does not know is not found", natives: []behaviour{grants, down}, stored: &Entry{PeerID: "x", Addr: "here"}, want: ports.ErrNotFound},
+		{name: "a native that is warming is no last word", natives: []behaviour{grants}, condition: ports.ConditionWarming, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, doubt: ports.ConditionWarming, gets: 1},
+		{name: "nor is one that is isolated", natives: []behaviour{grants}, condition: ports.ConditionIsolated, want: ports.ErrNotFound, doubt: ports.ConditionIsolated, gets: 1},
+		{name: "what it has is an answer", natives: []behaviour{grants}, condition: ports.ConditionIsolated, knows: true, source: ports.SourceOwn, doubt: ports.ConditionIsolated},
+		{name: "when all are down the store answers", natives: []behaviour{down, down, down}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "when all hang the store answers", natives: []behaviour{hangs, hangs, hangs, hangs}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, within: askTimeout, gets: 1},
+		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "there is no native at all", stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "the store does not have it", natives: []behaviour{down}, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has its leave", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Left: true}, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has another's", natives: []behaviour{down}, stored: &Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
+		{name: "nobody answers, and the store is this node's own", natives: []behaviour{down}, local: true, want: ErrNoAnswer},
+		{name: "nobody is sure, and the store is this node's own", natives: []behaviour{grants}, condition: ports.ConditionWarming, local: true, want: ports.ErrNotFound, doubt: ports.ConditionWarming},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				w, s := newTown(), newShelf()
+				if c.stored != nil {
+					e := *c.stored
+					e.ExpiresAt = time.Now().Add(cmp.Or(c.left, time.Minute))
+					s.holds["x"] = e
+				}
+				if c.local {
+					s.joined = nil
+				}
+				for _, b := range c.natives {
+					w.connect(w.natives(1, b)...)
+				}
+				w.knows(c.condition)
+				if c.knows {
+					w.knows(c.condition, "x")
+				}
+				var events porttest.Recorder
+				f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), s, &events)
+				began := time.Now()
+				got, err := f.LookUp(t.Context(), "x")
+				if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || got.Condition != c.doubt || got.Source != c.source {
+					t.Errorf("got %+v, %v; want source %q, condition %q, %v", got, err, c.source, c.doubt, c.want)
+				}
+				if c.source == ports.SourceStore && (got.Left <= 0 || got.Left > time.Minute || got.State != ports.StateLive) {
+					t.Errorf("it has %v left and is %s", got.Left, got.State)
+				}
+				if took := time.Since(began); took > c.within {
+					t.Errorf("it took %v, want %v at most", took, c.within)
+				}
+				if s.gets() != c.gets {
+					t.Errorf("the store was asked %d times, want %d", s.gets(), c.gets)
+				}
+				if asked := events.Of(ports.EventAsked); len(asked) != 1 || asked[0].PeerID != "x" || !errors.Is(asked[0].Err, c.want) {
+					t.Errorf("told of %+v", asked)
+				}
+			})
+		})
+	}
+}
+
+func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w := newTown()
+		w.connect(w.natives(2, down)...)
+		e := entryOf("x", 66*time.Second)
+		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), newShelf(e), &porttest.Recorder{})
+		for _, at := range []struct {
+			left  time.Duration
+			state ports.State
+			want  error
+		}{{66 * time.Second, ports.StateLive, nil}, {time.Second, ports.StateLate, nil}, {1, ports.StateLate, nil}, {0, "", ports.ErrNotFound}} {
+			time.Sleep(time.Until(e.ExpiresAt) - at.left)
+			got, err := f.LookUp(t.Context(), "x")
+			if !errors.Is(err, at.want) || got.State != at.state || got.Left != at.left {
+				t.Errorf("%v before its deadline: %v, %s with %v left", at.left, err, got.State, got.Left)
+			}
+		}
+	})
+}
+
+// What a node holds itself may be older than what it missed.
+func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		others func(own Entry) Entry
+		slow   time.Duration
+		want   time.Duration // what is left; 0 is not found
+		within time.Duration
+	}{
+		{"the others have nothing newer", func(own Entry) Entry { return own }, 0, 30 * time.Second, 0},
+		{"the others have a renewal", func(own Entry) Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
+		{"the others have its leave", func(own Entry) Entry { own.Left = true; return own }, 0, 0, 0},
+		{"the others hang", func(own Entry) Entry { own.Left = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				own := entryOf("x", 30*time.Second)
+				s := newShelf(c.others(own))
+				s.local, s.slow = map[ports.PeerID]Entry{"x": own}, c.slow
+				f := NewFinder(rulesOfTests, FindNatives("me", nil, newTown()), s, &porttest.Recorder{})
+				began := time.Now()
+				got, err := f.LookUp(t.Context(), "x")
+				if got.Left != c.want || (err != nil) != (c.want == 0) {
+					t.Errorf("it has %v left, error %v; want %v", got.Left, err, c.want)
+				}
+				if took := time.Since(began); took > c.within {
+					t.Errorf("it took %v, want %v at most", took, c.within)
+				}
+			})
+		})
+	}
+}
+
+func TestAFinderRemembersANotFound(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w, s := newTown(), newShelf()
+		id := w.natives(1, grants)[0]
+		w.knows("")
+		f := NewFinder(rulesOfTests, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}), s, &porttest.Recorder{})
+		ask := func(want error) {
+			t.Helper()
+			if _, err := f.LookUp(t.Context(), "x"); !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+		for range 10 {
+			ask(ports.ErrNotFound)
+		}
+		if n := w.counts(w.asked, id); n != 1 {
+			t.Errorf("the native was asked %d times", n)
+		}
+		w.knows("", "x")
+		time.Sleep(absentFor - 1)
+		ask(ports.ErrNotFound)
+		time.Sleep(time.Nanosecond)
+		ask(nil)
+		w.set(down, id)
+		ask(ports.ErrNotFound)
+		ask(ports.ErrNotFound)
+		if s.gets() != 1 {
+			t.Errorf("the store was asked %d times", s.gets())
+		}
+	})
+}
+
+func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w, s := newTown(), newShelf(entryOf("x", time.Minute))
+		s.slow = time.Second
+		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			if _, err := f.LookUp(impatient, "x"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("who was first and went away got %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 100 {
+			asking.Go(func() {
+				if got, err := f.LookUp(t.Context(), "x"); err != nil || got.PeerID != "x" {
+					t.Errorf("got %+v, %v", got, err)
+				}
+			})
+		}
+		asking.Wait()
+		if s.gets() != 2 {
+			t.Errorf("the store was asked %d times, want once by who went away and once for all others", s.gets())
+		}
+	})
+}
+
+func TestLookUpsAreBounded(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w, s := newTown(), newShelf()
+		s.slow = time.Second
+		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		var asking sync.WaitGroup
+		var mu sync.Mutex
+		got := map[ports.Code]int{}
+		for i := range 2 * maxSearches {
+			asking.Go(func() {
+				_, err := f.LookUp(t.Context(), ports.PeerID(fmt.Sprint(i)))
+				refusal := &ports.Refusal{}
+				_ = errors.As(err, &refusal)
+				mu.Lock()
+				got[refusal.Code]++
+				mu.Unlock()
+			})
+		}
+		asking.Wait()
+		if got[ports.CodeBusy] != maxSearches || s.gets() != maxSearches {
+			t.Errorf("%v, and the store was asked %d times; want half refused", got, s.gets())
+		}
+		if _, err := f.LookUp(t.Context(), "later"); !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("a look-up afterwards: %v", err)
+		}
+	})
+}
+
+func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w := newTown()
+		w.knows("", "x")
+		f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), newShelf(), &porttest.Recorder{})
+		for i := range 10 {
+			_, _ = f.LookUp(t.Context(), ports.PeerID(fmt.Sprint(i)))
+		}
+		if w.looked() != 1 {
+			t.Errorf("ten look-ups looked around %d times", w.looked())
+		}
+		dead := w.natives(3, down)
+		w.find(dead...)
+		time.Sleep(findAgain)
+		if _, err := f.LookUp(t.Context(), "y"); !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+		w.find(append(dead, w.natives(1, grants)...)...)
+		time.Sleep(findAgain)
+		if _, err := f.LookUp(t.Context(), "x"); err != nil {
+			t.Errorf("with a native to be found instead of those that are down: %v", err)
+		}
+	})
+}

@@ -1,0 +1,377 @@
+package domain
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// maxFollowed bounds the natives that one native follows: each costs a stream and a
+	// share of what it hears. Of more than these it hears by gossip, as it does of those
+	// that it is not connected to.
+	maxFollowed = 64
+	// warmingTimeout is how long a native that has started waits for another one to be
+	// reached before it takes itself for the first: two of the joiner's attempts.
+	warmingTimeout = 10 * time.Second
+	// takeoverTimeout is how long it waits at most for one that was reached to hand over its
+	// table, however large that is: a million entries take some 20 s.
+	takeoverTimeout = time.Minute
+	// refollowPause is the pause after a watch that failed; it doubles up to
+	// maxRefollowPause. Two natives that were cut off are to be one again within 2 s.
+	refollowPause    = 100 * time.Millisecond
+	maxRefollowPause = 5 * time.Second
+	// offersPause is how often a native that did not offer to be watched is asked again.
+	offersPause = time.Minute
+	// statusTimeout bounds how long natives take to answer for Natives, statusAge how long
+	// their answers serve those who ask after that.
+	statusTimeout = 2 * time.Second
+	statusAge     = 2 * time.Second
+)
+
+// Follower hears from the natives that this one is connected to what they grant, as they
+// grant it, and takes that into a Registry. So a native that comes late, or back, is whole
+// as soon as it is connected. Natives that are not connected hear of each other by gossip.
+type Follower struct {
+	registry  *Registry
+	transport ports.Transport
+
+	mu       sync.Mutex
+	followed map[ports.PeerID]*followed
+	taken    bool // a table has been taken over since the start
+	warm     bool
+	said     ports.Condition // to watchers
+	// checked is when the answers in statuses are from.
+	checked  time.Time
+	statuses []ports.NativeStatus
+	checking sync.Mutex
+	revised  chan struct{} // has a value after it has changed whom this native trusts
+}
+
+// followed is a native that is followed, or was: its cursor is worth something when it
+// comes back.
+type followed struct {
+	id        ports.PeerID
+	native    ports.Native
+	stop      context.CancelFunc // nil while it is no neighbour
+	done      chan struct{}      // closed when the last that followed it has stopped
+	cursor    string             // of who follows it
+	following bool               // its table has been taken over, and its changes come
+	live      int
+	lag       time.Duration
+}
+
+// NewFollower returns what has r follow the natives that transport is connected to, as soon
+// as Run runs. Until then r is warming, if others are expected; a native that nobody can
+// know of yet is whole from the start.
+func NewFollower(r *Registry, transport ports.Transport, expected bool) *Follower {
+	f := &Follower{registry: r, transport: transport, followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1)}
+	f.said = f.condition()
+	if expected {
+		r.cfg.Clock.Abstain()
+	}
+	r.follower.Store(f)
+	return f
+}
+
+// Condition tells how far this native's word can be relied on.
+func (r *Registry) Condition() ports.Condition {
+	if f := r.follower.Load(); f != nil {
+		return f.condition()
+	}
+	return ""
+}
+
+func (f *Follower) condition() ports.Condition {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conditionNow()
+}
+
+// conditionNow is condition for a caller that holds the lock.
+func (f *Follower) conditionNow() ports.Condition {
+	switch {
+	case !f.warm:
+		return ports.ConditionWarming
+	case f.taken && !f.follows():
+		return ports.ConditionIsolated
+	}
+	return ""
+}
+
+// say has watchers told of the condition if it has changed; the caller holds the lock.
+func (f *Follower) say() {
+	if now := f.conditionNow(); now != f.said {
+		f.said = now
+		f.registry.table.changes.add(conditionChanged, "", &lease{})
+	}
+}
+
+// follows reports whether any native is followed; the caller holds the lock.
+func (f *Follower) follows() bool {
+	for _, n := range f.followed {
+		if n.following {
+			return true
+		}
+	}
+	return false
+}
+
+// follows reports whether id tells this native what it grants.
+func (r *Registry) follows(id ports.PeerID) bool {
+	f := r.follower.Load()
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.followed[id]
+	return n != nil && n.following
+}
+
+// Following returns how many natives tell this one what they grant.
+func (r *Registry) Following() (n int) {
+	f := r.follower.Load()
+	if f == nil {
+		return 0
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, native := range f.followed {
+		if native.following {
+			n++
+		}
+	}
+	return n
+}
+
+// Run follows whoever is a neighbour, until ctx ends; it returns when all of it has stopped.
+func (f *Follower) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	defer running.Wait()
+	defer stop()
+	patience := time.NewTimer(warmingTimeout)
+	defer patience.Stop()
+	given := false // once the time to be reached is over
+	for {
+		neighbours, changed := f.neighbours()
+		f.meet(ctx, neighbours, &running)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-f.revised:
+		case <-patience.C:
+			if !given && slices.ContainsFunc(neighbours, func(n ports.Neighbour) bool { return n.Watchable }) {
+				given = true
+				patience.Reset(takeoverTimeout - warmingTimeout)
+				continue
+			}
+			f.mu.Lock()
+			f.warm = true
+			f.registry.cfg.Clock.settle()
+			f.say()
+			f.mu.Unlock()
+		}
+	}
+}
+
+// neighbours returns the natives that this one is connected to and trusts.
+func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
+	all, changed := f.transport.Neighbours()
+	for _, n := range all {
+		if f.registry.cfg.Natives.in(n.PeerID) {
+			natives = append(natives, n)
+		}
+	}
+	return natives, changed
+}
+
+// meet follows the neighbours that are new, and lets go of those that are none any more.
+func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, running *sync.WaitGroup) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	still := make(map[ports.PeerID]bool, len(neighbours))
+	following := 0
+	for _, n := range neighbours {
+		still[n.PeerID] = n.Watchable
+	}
+	for id, n := range f.followed {
+		switch {
+		case n.stop == nil:
+		case still[id]:
+			following++
+		default:
+			n.stop()
+			n.stop = nil
+		}
+	}
+	for _, neighbour := range neighbours {
+		if !neighbour.Watchable || neighbour.PeerID == f.registry.cfg.Self {
+			continue
+		}
+		n := f.followed[neighbour.PeerID]
+		switch {
+		case n != nil && n.stop != nil:
+			continue
+		case following >= maxFollowed:
+			continue
+		case n == nil:
+			native, err := f.transport.Native(neighbour.PeerID, nil)
+			if err != nil {
+				continue // it has no PeerID that anybody could reach
+			}
+			f.makeRoom()
+			n = &followed{id: neighbour.PeerID, native: native}
+			f.followed[neighbour.PeerID] = n
+		}
+		following++
+		life, end := context.WithCancel(ctx)
+		before, done := n.done, make(chan struct{})
+		n.stop, n.done = end, done
+		running.Go(func() {
+			defer close(done)
+			if before != nil {
+				<-before
+			}
+			f.follow(life, n)
+		})
+	}
+}
+
+// makeRoom forgets one who was followed, if there are many.
+func (f *Follower) makeRoom() {
+	if len(f.followed) < 2*maxFollowed {
+		return
+	}
+	for id, n := range f.followed {
+		if n.stop == nil {
+			delete(f.followed, id)
+			return
+		}
+	}
+}
+
+// follow watches n until ctx ends.
+func (f *Follower) follow(ctx context.Context, n *followed) {
+	for failures := 0; ; failures++ {
+		began := time.Now()
+		following, err := f.watch(ctx, n)
+		if following {
+			f.mu.Lock()
+			n.following = false
+			f.registry.cfg.Clock.forget(n.id)
+			f.say()
+			f.mu.Unlock()
+			if ctx.Err() != nil {
+				err = nil // it is no neighbour any more, or this native stops
+			}
+			f.registry.observer.Observe(ports.Event{Kind: ports.EventUnfollowed, Via: n.id, Err: err})
+			failures = 0
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		pause := min(refollowPause<<min(failures, 10), maxRefollowPause)
+		if errors.Is(err, ports.ErrNotOffered) {
+			pause = offersPause
+		}
+		timer := time.NewTimer(early(pause, rand.Float64()) - min(time.Since(began), pause/2))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// watch takes in what n tells until that ends, and reports whether n was followed.
+func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
+	began := time.Now()
+	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
+	for batch, err := range n.native.Watch(ctx, request) {
+		if err != nil {
+			return following, err
+		}
+		if !batch.Now.IsZero() {
+			f.registry.cfg.Clock.hear(n.id, batch.Now)
+		}
+		lag := f.registry.take(n.id, batch.Changes)
+		f.mu.Lock()
+		n.live = batch.Live
+		if lag > 0 {
+			n.lag = lag
+		}
+		now := batch.Cursor != "" && !following
+		if batch.Cursor != "" {
+			n.cursor = batch.Cursor
+		}
+		if now {
+			following, n.following, f.taken, f.warm = true, true, true, true
+			f.registry.cfg.Clock.settle()
+			f.say()
+		}
+		f.mu.Unlock()
+		if now {
+			f.registry.observer.Observe(ports.Event{Kind: ports.EventFollowing, Via: n.id, Took: time.Since(began)})
+		}
+	}
+	return following, errors.New("it ended")
+}
+
+// Natives implements ports.Native.
+func (r *Registry) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+	f := r.follower.Load()
+	if f == nil {
+		return nil, nil
+	}
+	return f.natives(ctx), nil
+}
+
+// natives asks every neighbour, unless somebody had them asked just now.
+func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
+	f.checking.Lock()
+	defer f.checking.Unlock()
+	if f.statuses != nil && time.Since(f.checked) < statusAge {
+		return slices.Clone(f.statuses)
+	}
+	neighbours, _ := f.neighbours()
+	if len(neighbours) > ports.MaxPage {
+		neighbours = neighbours[:ports.MaxPage]
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	statuses := make([]ports.NativeStatus, len(neighbours))
+	var asking sync.WaitGroup
+	for i, neighbour := range neighbours {
+		s := &statuses[i]
+		s.PeerID, s.Addrs = neighbour.PeerID, neighbour.Addrs
+		f.mu.Lock()
+		n := f.followed[neighbour.PeerID]
+		if n != nil {
+			s.Following, s.Live, s.Lag = n.following, n.live, n.lag
+		}
+		f.mu.Unlock()
+		if n == nil || i >= 2*maxFollowed {
+			continue
+		}
+		asking.Go(func() {
+			began := time.Now()
+			if _, err := n.native.List(ctx, ports.Query{Limit: 1}); err == nil {
+				s.RoundTrip = time.Since(began)
+			}
+		})
+	}
+	asking.Wait()
+	slices.SortFunc(statuses, func(a, b ports.NativeStatus) int { return strings.Compare(string(a.PeerID), string(b.PeerID)) })
+	f.statuses, f.checked = statuses, time.Now()
+	return slices.Clone(statuses)
+}

@@ -1,0 +1,169 @@
+package domain
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// emptyStore has nothing.
+type emptyStore struct{ ports.Store }
+
+func (emptyStore) Get(context.Context, ports.PeerID, ports.Version) (Entry, error) {
+	return Entry{}, ports.ErrNotFound
+}
+func (emptyStore) Local(ports.PeerID, ports.Version) (Entry, error) {
+	return Entry{}, ports.ErrNotFound
+}
+
+// hearer is a registry that is told things, is swept once a second, and is watched.
+type hearer struct {
+	*Registry
+	heard []string // kind@time
+	began time.Time
+}
+
+func hearing(t *testing.T) (_ *hearer, stop func()) {
+	r, err := NewRegistry(Config{
+		Self:      "me",
+		Policy:    TTLPolicy{TTL: 66 * time.Second, Heartbeat: time.Minute, Refresh: 30 * time.Second},
+		CheckAddr: func(ports.PeerID, string) error { return nil },
+	}, emptyStore{}, nil, &porttest.Recorder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hearer{Registry: r, began: time.Now()}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for b, err := range r.Watch(ctx, ports.WatchRequest{}) {
+			if err != nil {
+				return
+			}
+			for _, c := range b.Changes {
+				h.heard = append(h.heard, fmt.Sprintf("%s@%v", c.Kind, time.Since(h.began).Round(time.Second)))
+			}
+		}
+	}()
+	synctest.Wait()
+	return h, func() { cancel(); synctest.Wait() }
+}
+
+// tell has native say that it granted x a lease, or took its leave, with so much left.
+func (h *hearer) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
+	h.take(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
+		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Left: kind == ports.ChangeLeft}, Left: left,
+	}}})
+}
+
+func (h *hearer) pass(seconds int) {
+	for range seconds {
+		time.Sleep(time.Second)
+		h.sweep()
+	}
+	synctest.Wait()
+}
+
+// Whatever ends an entry, and whenever, who watches is told once, and in time.
+func TestEveryEndIsTold(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(*hearer)
+		want []string
+	}{
+		{"a leave between the deadline and the sweep", func(h *hearer) {
+			h.tell(ports.ChangeJoined, "n1", "n1", 10*time.Second)
+			time.Sleep(10*time.Second + 100*time.Millisecond)
+			h.tell(ports.ChangeLeft, "n2", "n2", 66*time.Second)
+		}, []string{"joined@0s", "expired@10s"}},
+		{"a lease that ends before the leave that it stands against", func(h *hearer) {
+			h.tell(ports.ChangeLeft, "n2", "n1", 60*time.Second)
+			h.tell(ports.ChangeJoined, "n1", "n1", 5*time.Second)
+		}, []string{"joined@0s", "expired@5s"}},
+		{"a lease that its native made shorter", func(h *hearer) {
+			h.tell(ports.ChangeJoined, "n1", "n1", 66*time.Second)
+			h.pass(10)
+			h.tell(ports.ChangeRenewed, "n1", "n1", 5*time.Second)
+		}, []string{"joined@0s", "expired@15s"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				h, stop := hearing(t)
+				defer stop()
+				tt.do(h)
+				h.pass(200)
+				if _, ok := h.Get("x"); ok || h.table.len() != 0 || h.table.listed.Load() != 0 {
+					t.Errorf("x is still there")
+				}
+				if !slices.Equal(h.heard, tt.want) {
+					t.Errorf("told %v, want %v", h.heard, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A table takes longer to hand over than a native remembers what happens meanwhile.
+func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		h, stop := hearing(t)
+		defer stop()
+		const n = 200_000
+		ids := make([]ports.PeerID, n)
+		register := func(i int) {
+			if _, err := h.Register(t.Context(), ids[i], ports.Registration{PeerID: ids[i], Addr: "a"}); err != nil {
+				t.Error(err)
+			}
+		}
+		for i := range ids {
+			ids[i] = ports.PeerID(fmt.Sprintf("x%06d", i))
+			register(i)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		taken := make(map[ports.PeerID]time.Time) // when it was heard last
+		var whole bool
+		var ended error
+		var done atomic.Bool
+		go func() {
+			defer done.Store(true)
+			for b, err := range h.Watch(ctx, ports.WatchRequest{Own: true, Renewed: true}) {
+				if err != nil {
+					ended = err
+					return
+				}
+				for _, c := range b.Changes {
+					if c.SeenAt.Before(taken[c.PeerID]) {
+						t.Errorf("%s: %s of %v after one of %v", c.PeerID, c.Kind, c.SeenAt, taken[c.PeerID])
+					}
+					taken[c.PeerID] = c.SeenAt
+				}
+				if whole = whole || b.Cursor != ""; whole {
+					return
+				}
+				time.Sleep(time.Duration(len(b.Changes)) * 50 * time.Microsecond) // 10 s for the table
+			}
+		}()
+		renewals := 0
+		for ; !done.Load() && renewals < 5*n; synctest.Wait() {
+			for range 150 {
+				register(renewals % n)
+				renewals++
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		cancel()
+		synctest.Wait()
+		if !whole || len(taken) != n {
+			t.Errorf("whole %v with %d entries after %d heartbeats: %v", whole, len(taken), renewals, ended)
+		}
+		if renewals <= maxChanges {
+			t.Errorf("%d heartbeats are all remembered: this shows nothing", renewals)
+		}
+	})
+}

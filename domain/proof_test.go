@@ -1,0 +1,185 @@
+package domain_test
+
+import (
+	"crypto/rand"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// identity is a node with a key.
+type identity struct {
+	id     ports.PeerID
+	signer *proof.Signer
+	chain  []ports.Link
+	record []byte
+	claim  ports.Claim
+}
+
+func newIdentity(t testing.TB) *identity {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := proof.NewSigner(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &identity{id: ports.PeerID(id.String()), signer: signer}
+}
+
+// issue makes a record of now, for a heartbeat a minute.
+func (x *identity) issue(t testing.TB, addrs ...string) {
+	t.Helper()
+	seq, err := x.signer.Seq(time.Now().UnixMilli())
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.claim = ports.Claim{PeerID: x.id, Addrs: addrs, Seq: seq, Start: 1, TTL: domain.DefaultTTLPolicy().TTL}
+	if len(addrs) > 0 {
+		x.chain = x.signer.Chain(60)
+		x.claim.Interval, x.claim.Anchor = time.Minute, x.chain[0]
+	}
+	if x.record, err = x.signer.Sign(x.claim); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// heartbeat is the registration at a step, with the record or without.
+func (x *identity) heartbeat(step uint32, record bool) ports.Registration {
+	p := &ports.Proof{Tick: ports.Tick{Seq: x.claim.Seq, Step: step, Link: x.chain[step]}}
+	if record {
+		p.Record = x.record
+	}
+	return ports.Registration{PeerID: x.id, Addr: x.claim.Addrs[0], Proof: p}
+}
+
+// signing is a network whose natives check and sign; believing has it believe of plain
+// indexers what that says, and known natives.
+func signing(t *testing.T, believing domain.Plain, known func(ports.PeerID) bool, f func(t *testing.T, w *world)) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.rules.Clock = domain.NewClock(nil)
+		w.rules.Proofs, w.rules.Plain, w.rules.Known = proof.NewVerifier(), believing, known
+		w.space = memory.NewSpace(w.rules.Acceptable)
+		f(t, w)
+	})
+}
+
+// notary is a native with a key of its own.
+func (w *world) notary() *native {
+	x := newIdentity(w.t)
+	w.rules.Signer = x.signer
+	n := w.native(x.id, nil)
+	w.rules.Signer = nil
+	return n
+}
+
+func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
+	t.Helper()
+	lease, err := n.Register(t.Context(), r.PeerID, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease
+}
+
+func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
+	everybody := func(ports.PeerID) bool { return true }
+	nobody := func(ports.PeerID) bool { return false }
+	for _, c := range []struct {
+		name     string
+		plain    domain.Plain
+		known    func(ports.PeerID) bool
+		taken    bool       // a plain registration
+		attested bool       // believed of another native
+		bare     bool       // believed of the store
+		rank     ports.Rank // in the store
+	}{
+		{"accept", domain.PlainAccept, nobody, true, true, true, ports.RankBare},
+		{"attest, by a native that is known", domain.PlainAttest, everybody, true, true, false, ports.RankAttested},
+		{"attest, by a stranger", domain.PlainAttest, nobody, true, false, false, ports.RankAttested},
+		{"refuse", domain.PlainRefuse, everybody, false, false, false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			signing(t, c.plain, c.known, func(t *testing.T, w *world) {
+				a, b := w.notary(), w.notary()
+				defer a.stop()
+				defer b.stop()
+				plain, put, signs := newIdentity(t), newIdentity(t), newIdentity(t)
+				_, err := a.Register(t.Context(), plain.id, ports.Registration{PeerID: plain.id, Addr: addr})
+				if taken := err == nil; taken != c.taken || a.lists(plain.id) != c.taken {
+					t.Errorf("a plain registration: %v", err)
+				}
+				signs.issue(t, addr)
+				a.answer(t, signs.heartbeat(0, true))
+				if _, err := w.space.Join().Put(t.Context(), ports.Entry{PeerID: put.id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
+					t.Fatal(err)
+				}
+				b.Hear(ports.Announcement{PeerID: put.id, From: "somebody"})
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if b.lists(plain.id) != c.attested || b.lists(put.id) != c.bare || !b.lists(signs.id) {
+					t.Errorf("another native lists plain: %t, bare: %t, signed: %t", b.lists(plain.id), b.lists(put.id), b.lists(signs.id))
+				}
+				if e, err := w.space.Join().Local(plain.id, ports.Version{}); c.taken && (err != nil || e.Version().Rank != c.rank) {
+					t.Errorf("the store has a plain one as %v, %v", e.Version().Rank, err)
+				}
+			})
+		})
+	}
+}
+
+func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
+	signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
+		a := w.notary()
+		defer a.stop()
+		x := newIdentity(t)
+		x.issue(t, addr)
+		if lease := a.answer(t, x.heartbeat(0, false)); !lease.NeedRecord || lease.TTL != 0 || a.lists(x.id) {
+			t.Errorf("got %+v", lease)
+		}
+		if lease := a.answer(t, x.heartbeat(0, true)); lease.NeedRecord || lease.TTL == 0 || lease.Seq != x.claim.Seq || !a.lists(x.id) {
+			t.Errorf("with the record: %+v", lease)
+		}
+		time.Sleep(time.Minute)
+		if lease := a.answer(t, x.heartbeat(1, false)); lease.NeedRecord || lease.TTL == 0 {
+			t.Errorf("with a tick: %+v", lease)
+		}
+		forged := x.heartbeat(2, false)
+		forged.Proof.Tick.Link[0]++
+		var refusal *ports.Refusal
+		if _, err := a.Register(t.Context(), x.id, forged); !errors.As(err, &refusal) || refusal.Code != ports.CodeProofInvalid {
+			t.Errorf("a link that was made up: %v", err)
+		}
+	})
+}
+
+// One that signs lives on where it is heard, whatever its clock and the native's say.
+func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
+	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
+		signing(t, domain.PlainRefuse, nil, func(t *testing.T, w *world) {
+			w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) })
+			a := w.notary()
+			defer a.stop()
+			x := newIdentity(t)
+			x.issue(t, addr)
+			lease := a.answer(t, x.heartbeat(0, true))
+			if !lease.NeedRecord || lease.TTL == 0 || !a.lists(x.id) || time.Until(lease.Now).Round(time.Second) != off {
+				t.Errorf("%v ahead it answers %+v, want a lease, its clock and to be sent another record", off, lease)
+			}
+		})
+	}
+}

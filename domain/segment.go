@@ -1,0 +1,76 @@
+package domain
+
+import (
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// maxSegments is how many segments are kept for watchers that come a little later: some
+	// seconds of them.
+	maxSegments = 64
+	// segmentAge is how old a segment may be to be handed out as it is. What is left of a
+	// lease is less by that, which nobody can tell from the time that a batch travels.
+	segmentAge = 250 * time.Millisecond
+)
+
+// segments are the last changes as they are told, each made once for all who watch the
+// table: a thousand watchers would otherwise make a million changes of a thousand.
+type segments struct {
+	mu   sync.Mutex
+	last []*segment // end to end, but for where somebody began in between
+}
+
+// segment is a run of changes. It does not change.
+type segment struct {
+	from, until uint64
+	made        time.Time
+	all         []ports.Change
+	lasting     []ports.Change // without renewals
+}
+
+// at returns the segment that begins at the change of number next. If there is none, it
+// returns the number up to which the watcher has to read by itself, which is next if it
+// has to wait: a new one is made so long after the last, and at once if that is long ago.
+func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segment, until uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for i := len(s.last) - 1; i >= 0 && s.last[i].until > next; i-- {
+		switch seg := s.last[i]; {
+		case seg.from > next:
+			until = seg.from
+		case seg.from == next && now.Sub(seg.made) < segmentAge:
+			return seg, seg.until
+		default:
+			return nil, seg.until
+		}
+	}
+	head := r.table.changes.head()
+	if until > 0 || head == next {
+		return nil, max(until, next)
+	}
+	if n := len(s.last); n > 0 && now.Sub(s.last[n-1].made) < interval {
+		return nil, next
+	}
+	seg := &segment{from: next, until: min(head, next+maxBatch), made: now}
+	w := watcher{Registry: r, WatchRequest: ports.WatchRequest{Renewed: true}, next: next}
+	batch, err := w.read(seg.until)
+	if err != nil {
+		return nil, seg.until // it tells the watcher too
+	}
+	seg.all = batch.Changes
+	for _, c := range seg.all {
+		if c.Kind != ports.ChangeRenewed {
+			seg.lasting = append(seg.lasting, c)
+		}
+	}
+	if len(s.last) == maxSegments {
+		copy(s.last, s.last[1:])
+		s.last = s.last[:maxSegments-1]
+	}
+	s.last = append(s.last, seg)
+	return seg, seg.until
+}

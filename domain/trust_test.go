@@ -1,0 +1,257 @@
+package domain_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// roll is a list of whom somebody trusts, which may change.
+type roll struct {
+	mu  sync.Mutex
+	ids map[ports.PeerID]bool
+}
+
+func (r *roll) trusts(id ports.PeerID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ids[id]
+}
+
+func (r *roll) set(ids ...ports.PeerID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ids = make(map[ports.PeerID]bool)
+	for _, id := range ids {
+		r.ids[id] = true
+	}
+}
+
+// untrusted is how often n told that something came of somebody whom it does not trust.
+func untrusted(n *follower, what ports.Untrusted) (times int) {
+	for _, e := range n.Of(ports.EventUntrusted) {
+		if e.What == what {
+			times++
+		}
+	}
+	return times
+}
+
+func expectClosed(t *testing.T, err error, names ...ports.PeerID) {
+	t.Helper()
+	refusal, ok := errors.AsType[*ports.Refusal](err)
+	if !ok || refusal.Code != ports.CodeRefused || !strings.Contains(refusal.Message, "this network is closed") || !strings.Contains(refusal.Message, "ask whoever runs") {
+		t.Fatalf("got %v, want a refusal that says that the network is closed and whom to ask", err)
+	}
+	for _, name := range names {
+		if !strings.Contains(refusal.Message, string(name)) {
+			t.Errorf("%q does not name %s", refusal.Message, name)
+		}
+	}
+}
+
+func TestAClosedNativeTakesItsIndexersAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ids := peerIDs(4)
+		self, member, stranger := ids[0], ids[1], ids[2]
+		list := &roll{}
+		list.set(self, member)
+		w.rules.Indexers = list.trusts
+		n := w.native(self, nil)
+		defer n.stop()
+		n.register(t, member, addr)
+		n.register(t, self, addr)
+
+		_, err := n.Register(t.Context(), stranger, ports.Registration{PeerID: stranger, Addr: addr})
+		expectClosed(t, err, self, stranger)
+		expectClosed(t, n.Leave(t.Context(), stranger, nil), self, stranger)
+		if n.Held() != 2 || n.lists(stranger) {
+			t.Errorf("%d records are held, want those of the two members", n.Held())
+		}
+		if got := n.Count(ports.EventRefused); got != 1 {
+			t.Errorf("%d refusals were told, want 1", got)
+		}
+		if err := n.Leave(t.Context(), member, nil); err != nil || n.lists(member) {
+			t.Errorf("a member leaves: %v", err)
+		}
+	})
+}
+
+// TestAStrangerCostsNoLookUp has a stranger in the store and an open native that speaks for
+// it, to a closed one, beside one on the list.
+func TestAStrangerCostsNoLookUp(t *testing.T) {
+	const announced = 1000
+	meshed(t, func(t *testing.T, m *mesh) {
+		ids := peerIDs(4)
+		open, closed, friend, stranger := ids[0], ids[1], ids[2], ids[3]
+		var mu sync.Mutex
+		asked := map[ports.PeerID]int{}
+		store := &stubStore{get: func(_ context.Context, id ports.PeerID) (ports.Entry, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[id]++
+			return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}, nil
+		}}
+		a := m.native(open, member{topic: m.topic})
+		list := &roll{}
+		list.set(closed, friend)
+		m.rules.Indexers = list.trusts
+		b := m.native(closed, member{store: store, topic: m.topic})
+		defer m.stop(a, b)
+		synctest.Wait()
+
+		a.register(t, stranger, addr)
+		a.register(t, friend, addr)
+		for range announced {
+			b.Hear(ports.Announcement{PeerID: stranger, From: open})
+		}
+		_, err := b.LookUp(t.Context(), open, stranger)
+		if !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("asked for a stranger it says %v", err)
+		}
+		time.Sleep(2 * m.rules.Policy.Refresh)
+		synctest.Wait()
+		a.register(t, friend, addr)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		_, known := b.Counts()
+		t.Logf("%d announcements and a look-up of a stranger: %d look-ups; known %d", announced, asked[stranger], known)
+		if asked[stranger] != 0 || b.lists(stranger) || known != 1 {
+			t.Errorf("the stranger was looked up %d times, is listed: %t, and %d are known", asked[stranger], b.lists(stranger), known)
+		}
+		if !b.lists(friend) {
+			t.Error("the indexer on the list is not listed")
+		}
+		if got := untrusted(b, ports.UntrustedAnnouncement); got < announced {
+			t.Errorf("%d announcements were told to be of strangers, want %d", got, announced)
+		}
+		if untrusted(b, ports.UntrustedChange) == 0 {
+			t.Error("it was not told that a change is of a stranger")
+		}
+	})
+}
+
+func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		ids := peerIDs(20)
+		self, stays, goes, left := ids[0], ids[1:10], ids[10:18], ids[18]
+		list := &roll{}
+		list.set(ids...)
+		w.rules.Indexers = list.trusts
+		n := w.native(self, nil)
+		defer n.stop()
+		for _, id := range append(append([]ports.PeerID{left}, stays...), goes...) {
+			n.register(t, id, addr)
+		}
+		if err := n.Leave(t.Context(), left, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.Hear(ports.Announcement{PeerID: ids[19], From: ids[1]}) // and nothing is found
+		var seen replica
+		stop := watching(t, n, &seen, ports.WatchRequest{})
+		synctest.Wait()
+
+		list.set(append([]ports.PeerID{self}, stays...)...)
+		n.Revise()
+		for _, id := range goes {
+			if n.lists(id) {
+				t.Errorf("%s is still listed", id)
+			}
+			if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err == nil {
+				t.Errorf("%s may register again", id)
+			}
+		}
+		if live, known := n.Counts(); live != len(stays) || known != live || n.Held() != live {
+			t.Errorf("%d are live, %d known and %d held; want %d", live, known, n.Held(), len(stays))
+		}
+		if got := n.Count(ports.EventExpired); got != len(goes) {
+			t.Errorf("%d entries were told to be gone, want %d", got, len(goes))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		stop()
+		if diff := seen.differs(n.Registry, false); diff != "" {
+			t.Errorf("a watcher has another table: %s", diff)
+		}
+		time.Sleep(2 * w.rules.Policy.TTL) // whatever still waited for them finds nothing
+		if live, _ := n.Counts(); live != 0 {
+			t.Errorf("%d are live after their deadline", live)
+		}
+	})
+}
+
+// TestOnlyTrustedNativesFollowAndAreFollowed has three natives of which one takes another
+// off its list, and on again.
+func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
+	meshed(t, func(t *testing.T, m *mesh) {
+		ids := peerIDs(6)
+		list := &roll{}
+		list.set(ids[0], ids[1])
+		outsider, friend := m.native(ids[2], member{}), m.native(ids[1], member{})
+		m.rules.Natives = list.trusts
+		n := m.native(ids[0], member{})
+		defer m.stop(outsider, friend, n)
+		n.register(t, ids[3], addr)
+		friend.register(t, ids[4], addr)
+		outsider.register(t, ids[5], addr)
+		time.Sleep(10 * time.Second)
+		if n.Following() != 1 || !n.lists(ids[4]) || n.lists(ids[5]) {
+			t.Errorf("it follows %d natives, lists its friend's indexer: %t, the outsider's: %t", n.Following(), n.lists(ids[4]), n.lists(ids[5]))
+		}
+		if !friend.lists(ids[3]) || outsider.lists(ids[3]) || untrusted(n, ports.UntrustedWatch) == 0 {
+			t.Errorf("its indexer is listed by its friend: %t, by the outsider: %t; %d watches were refused",
+				friend.lists(ids[3]), outsider.lists(ids[3]), untrusted(n, ports.UntrustedWatch))
+		}
+		if natives, err := n.Natives(t.Context()); err != nil || len(natives) != 1 || natives[0].PeerID != ids[1] {
+			t.Errorf("it tells of %+v, %v", natives, err)
+		}
+		// Whoever watches as a reader may.
+		remote, err := outsider.transport.Native(ids[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for batch, err := range remote.Watch(t.Context(), ports.WatchRequest{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if batch.Cursor != "" {
+				break
+			}
+		}
+		for _, err := range remote.Watch(t.Context(), ports.WatchRequest{Own: true, Sender: ids[1]}) {
+			expectClosed(t, err, ids[0], ids[2])
+		}
+
+		list.set(ids[0])
+		began := time.Now()
+		n.Revise()
+		if !eventually(5*time.Second, func() bool { return n.Following() == 0 && friend.Following() == 1 }) { // the outsider
+			t.Errorf("it follows %d, and the one taken off the list %d", n.Following(), friend.Following())
+		}
+		t.Logf("taken off the list, it neither follows nor is followed after %v", time.Since(began))
+		list.set(ids[0], ids[1], ids[2])
+		began = time.Now()
+		n.Revise()
+		if !eventually(10*time.Second, func() bool { return n.Following() == 2 && outsider.Following() == 2 && n.lists(ids[5]) }) {
+			t.Errorf("with all on the list it follows %d", n.Following())
+		}
+		t.Logf("on the list, all follow each other after %v", time.Since(began))
+	})
+}
+
+// eventually waits for ok in fake time.
+func eventually(limit time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return true
+		}
+	}
+	return ok()
+}

@@ -1,0 +1,110 @@
+package modules_test
+
+import (
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/modules"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// A crowd is small where every change is tested, and as large as the contract's where
+// BenchmarkTable measures it, in processes of their own with these flags.
+var (
+	crowdNatives  = flag.Int("crowd-natives", 8, "how many natives TestSimACrowdOfNatives has")
+	crowdIndexers = flag.Int("crowd-indexers", 24, "how many indexers")
+	crowdEntries  = flag.Int("crowd-entries", 0, "how many entries besides, which are renewed in process")
+	crowdModules  = flag.String("crowd-modules", "native,dht,gossip", "the natives' modules")
+	crowdDeaf     = flag.Bool("crowd-deaf", false, "have them not follow each other")
+	crowdTime     = flag.Duration("crowd-time", 5*time.Minute, "for how long it is watched, in fake time")
+)
+
+// renewEvery is what indexers do on average, which renew at 90 to 100 % of a heartbeat.
+const renewEvery = 57 * time.Second
+
+// Natives and indexers, each of these with a lease at one of those: nobody is ever missing
+// anywhere.
+func TestSimACrowdOfNatives(t *testing.T) {
+	ids := strangers(t, *crowdEntries)
+	simulate(t, func(t *testing.T, s *simulation) {
+		var natives []*member
+		for i := range *crowdNatives {
+			m := s.member("crowd-"+string(rune('a'+i)), map[string]string{"modules": *crowdModules, "log.level": "error"})
+			m.env = modules.Environment{FollowNobody: *crowdDeaf}
+			var bootstrap []string
+			for _, other := range natives { // without a DHT they would not meet
+				bootstrap = append(bootstrap, other.addr())
+			}
+			m.settings["host.bootstrap"] = strings.Join(bootstrap, ",")
+			m.start()
+			natives = append(natives, m)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(30 * time.Second) // they find each other
+		var indexers []*member
+		if *crowdIndexers > 0 {
+			indexers = s.indexers(*crowdIndexers, natives, false)
+		}
+		share := func(of int) []ports.PeerID {
+			return ids[len(ids)*of/len(natives) : len(ids)*(of+1)/len(natives)]
+		}
+		time.Sleep(10 * time.Second)
+		follows := 0
+		for _, m := range natives {
+			statuses, err := m.node.Registry().Natives(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range statuses {
+				if s.Following {
+					follows++
+				}
+			}
+		}
+		for i, m := range natives {
+			enter(t, m, share(i))
+		}
+		time.Sleep(5 * time.Second)
+		heartbeats := func() (n int64) {
+			for _, m := range natives {
+				n += m.registered.Load()
+			}
+			return n
+		}
+		before, began := heartbeats(), cpu()
+		missing, samples := 0, 0
+		const step = 100 * time.Millisecond
+		for n := range int(*crowdTime / step) {
+			time.Sleep(step)
+			for i, m := range natives { // those whose turn it is
+				mine, turns := share(i), int(renewEvery/step)
+				enter(t, m, mine[len(mine)*(n%turns)/turns:len(mine)*(n%turns+1)/turns])
+			}
+			if n%10 > 0 {
+				continue
+			}
+			for _, native := range natives {
+				for _, x := range indexers {
+					samples++
+					if !native.lists(x) {
+						missing++
+					}
+				}
+				if live := count(native); !*crowdDeaf {
+					samples += len(ids)
+					missing += len(ids) + len(indexers) - live
+				}
+			}
+		}
+		t.Logf("crowd: %d heartbeats, %d ns of CPU, %d samples, %d missing, %d follows", heartbeats()-before, cpu()-began, samples, missing, follows)
+		if reached := *crowdModules == "native,dht,gossip" || !*crowdDeaf; missing > 0 && reached {
+			t.Errorf("missing in %d of %d samples", missing, samples)
+		}
+		if want := len(natives) * (len(natives) - 1); follows != want && !*crowdDeaf {
+			t.Errorf("%d follows, want %d", follows, want)
+		}
+		stopAll(indexers, natives)
+	})
+}

@@ -1,0 +1,71 @@
+package modules
+
+import (
+	"fmt"
+
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"go.uber.org/fx"
+)
+
+// Discover is the part of a Wire that finds natives by the D, which the same Wire
+// provides. What makes the D cannot ask for the *domain.Natives.
+func Discover[D ports.Discovery]() fx.Option {
+	return fx.Provide(fx.Annotate(func(d D) ports.Discovery { return d }, fx.ResultTags(`group:"discoveries"`)))
+}
+
+// finderModule holds whom a node turns to for registrations and look-ups: a
+// *domain.Natives, and on a node that is no native and can ask others a *domain.Finder.
+var finderModule = Module{
+	Name:    "finder",
+	Summary: "the natives that this node turns to, given or found",
+	Always:  true,
+	Wire: func(p *Plan) fx.Option {
+		if p.On("native") {
+			return fx.Provide(newNatives)
+		}
+		return fx.Provide(newNatives, domain.NewFinder)
+	},
+}
+
+type nativesDeps struct {
+	fx.In
+
+	Self ports.PeerID
+	// Registry is that of this very node, if it is a native.
+	Registry    *domain.Registry `optional:"true"`
+	Transport   ports.Transport
+	Trusted     *trusted
+	Discoveries []ports.Discovery `group:"discoveries"`
+}
+
+func newNatives(p *Plan, d nativesDeps) (*domain.Natives, error) {
+	var given []string
+	if p.On("indexer") {
+		given = Settings[indexerSection](p, "indexer").Natives
+	}
+	grouped, err := groupNatives(given)
+	if err != nil {
+		return nil, err
+	}
+	pinned := make(map[ports.PeerID]ports.Native)
+	for id, addrs := range grouped {
+		if id == d.Self && d.Registry != nil {
+			continue // in process, below
+		}
+		native, err := d.Transport.Native(id, addrs)
+		if err != nil {
+			return nil, fmt.Errorf("indexer.natives: %w", err)
+		}
+		pinned[id] = native
+	}
+	if _, listed := grouped[d.Self]; d.Registry != nil && (listed || len(grouped) == 0) {
+		pinned[d.Self] = d.Registry
+	}
+	if len(pinned) > 0 {
+		return domain.PinNatives(pinned), nil
+	}
+	natives := domain.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
+	d.Trusted.revise(func(*rosters) { natives.Revise() })
+	return natives, nil
+}

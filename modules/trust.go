@@ -1,0 +1,255 @@
+package modules
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/opencloud/ocnode/adapters/admission"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"go.uber.org/fx"
+)
+
+const (
+	// listFile begins an item that is the path of a file with PeerIDs, of which none has a ":".
+	listFile = "file:"
+	// maxListBytes bounds such a file: some 19,000 PeerIDs, each on a line of its own.
+	maxListBytes = 1 << 20
+	// maxWrongLines is how many wrong lines of one file are told: enough to see what it is.
+	maxWrongLines = 10
+)
+
+type trustSection struct {
+	Indexers  []string `koanf:"indexers" live:"true" help:"the indexers that a native takes: PeerIDs, or file:<path> with one a line; with none, everybody"`
+	Natives   []string `koanf:"natives" live:"true" help:"the natives of the network: PeerIDs, or file:<path> with one a line; with none, everybody"`
+	Addresses string   `koanf:"addresses" help:"which addresses an indexer must be shown to have: auto, lan, internet or any"`
+	Plain     string   `koanf:"plain" help:"what is believed of indexers that do not sign: accept, attest or refuse"`
+}
+
+var trustModule = Module{
+	Name:    "trust",
+	Summary: "whom this node trusts, in a closed network",
+	Always:  true,
+	Section: trustSection{Indexers: []string{}, Natives: []string{}, Addresses: string(admission.PolicyAuto)},
+	Check: func(p *Plan) {
+		s := Settings[trustSection](p, "trust")
+		switch domain.Plain(s.Plain) {
+		case "", domain.PlainAccept, domain.PlainAttest, domain.PlainRefuse:
+		default:
+			p.Mistake("trust.plain", "%q is none of accept, attest and refuse; left out, it is accept, and attest once trust.natives is set", s.Plain)
+		}
+		if !slices.Contains(admission.Policies, admission.Policy(s.Addresses)) {
+			p.Mistake("trust.addresses", "%q is none of auto, lan, internet and any; auto asks indexers from the internet alone to show theirs", s.Addresses)
+		}
+		p.readRoster("trust.indexers", s.Indexers)
+		if !p.readRoster("trust.natives", s.Natives) {
+			return
+		}
+		natives := p.roster("trust.natives")
+		listed := func(addr string) error {
+			if id := nativeAt(addr); id != "" && !natives.names(id) {
+				return fmt.Errorf("%q is the address of a node that is not in trust.natives: add %s there, or leave the address out", addr, id)
+			}
+			return nil
+		}
+		p.CheckItems("indexer.natives", Settings[indexerSection](p, "indexer").Natives, listed)
+		p.CheckItems("host.bootstrap", Settings[hostSection](p, "host").Bootstrap, listed)
+	},
+	Wire: func(*Plan) fx.Option {
+		return fx.Options(fx.Provide(newTrusted, plainOf), fx.Invoke(sayOpen))
+	},
+}
+
+// plainOf returns what is believed of indexers that do not sign.
+func plainOf(p *Plan) domain.Plain {
+	s := Settings[trustSection](p, "trust")
+	switch {
+	case s.Plain != "":
+		return domain.Plain(s.Plain)
+	case len(s.Natives) > 0:
+		return domain.PlainAttest
+	}
+	return domain.PlainAccept
+}
+
+// sayOpen says at the start what an open network means.
+func sayOpen(p *Plan, plain domain.Plain, log *slog.Logger, t *Tasks) {
+	if plain != domain.PlainAccept || !p.On("native") {
+		return
+	}
+	t.Run("trust", func() error {
+		log.With(loggerKey, loggerRegistry).Info("this network is open: what any native or DHT server says of an indexer that does not sign is believed",
+			"hint", "to close it, name the natives in trust.natives")
+		return nil
+	}, nil)
+}
+
+// nativeAt returns whose address it is, "" if it does not say.
+func nativeAt(addr string) ports.PeerID {
+	m, err := ma.NewMultiaddr(addr)
+	if err != nil {
+		return ""
+	}
+	_, id := peer.SplitAddr(m)
+	if id == "" {
+		return ""
+	}
+	return ports.PeerID(id.String())
+}
+
+// roster is whom a list names. A nil one is that of an empty list, and names everybody.
+type roster map[ports.PeerID]bool
+
+func (r roster) names(id ports.PeerID) bool { return r == nil || r[id] }
+
+// roster returns whom a key names, as its files did when they were read.
+func (p *Plan) roster(key string) roster {
+	r, _ := p.contents[key].(roster)
+	return r
+}
+
+// readRoster reads the items of a list, and reports whether it found them right.
+func (p *Plan) readRoster(key string, items []string) (ok bool) {
+	if len(items) == 0 {
+		return !p.config.Malformed(key)
+	}
+	r, ok := roster{}, true
+	p.CheckItems(key, items, func(item string) (err error) {
+		if path, is := strings.CutPrefix(item, listFile); is {
+			err = r.readFile(path)
+		} else if id, wrong := ParsePeerID(item); wrong == nil {
+			r[id] = true
+		} else {
+			err = fmt.Errorf("%.200q is neither a PeerID, such as 12D3KooW…, nor a file of them, such as %s/etc/ocnode/%s", item, listFile, strings.TrimPrefix(key, "trust."))
+		}
+		ok = ok && err == nil
+		return err
+	})
+	if p.contents == nil {
+		p.contents = make(map[string]any)
+	}
+	p.contents[key] = r
+	return ok
+}
+
+// readFile adds the PeerIDs in a file. Of a file that names nobody the network would be
+// open, which nobody means who names a file.
+func (r roster) readFile(path string) error {
+	text, err := readListFile(path)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	named := 0
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	lines.Buffer(nil, maxListBytes+1) // a line may be all of it
+	for number := 1; lines.Scan(); number++ {
+		line, _, _ := strings.Cut(lines.Text(), "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		named++
+		id, err := ParsePeerID(line)
+		switch {
+		case err == nil:
+			r[id] = true
+		case len(wrong) == maxWrongLines:
+			return errors.Join(append(wrong, fmt.Errorf("%s:%d: and more from here on; mend these first", path, number))...)
+		default:
+			wrong = append(wrong, fmt.Errorf("%s:%d: %w; each line has one PeerID, and what follows a # is a comment", path, number, err))
+		}
+	}
+	if named == 0 {
+		return fmt.Errorf("%s names no PeerID: add one, or take the file off the list; an empty list trusts everybody", path)
+	}
+	return errors.Join(wrong...)
+}
+
+// readListFile returns what is in a file. A pipe would hold up whoever reads it.
+func readListFile(path string) ([]byte, error) {
+	const name = "name a text file with one PeerID a line"
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%q is no regular file; %s", path, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; %s", err, name)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w; %s", err, name)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxListBytes+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w; %s", err, name)
+	case len(text) > maxListBytes:
+		return nil, fmt.Errorf("%s is larger than %d bytes; %s", path, maxListBytes, name)
+	}
+	return text, nil
+}
+
+// rosters are both lists.
+type rosters struct{ indexers, natives roster }
+
+// trusted is whom this node trusts now: itself, and whom the lists name.
+type trusted struct {
+	self    ports.PeerID
+	now     atomic.Pointer[rosters]
+	revised []func(was *rosters)
+}
+
+func newTrusted(p *Plan, self ports.PeerID, reloads *Reloads) *trusted {
+	t := &trusted{self: self}
+	t.now.Store(p.rosters())
+	reloads.Add(t.take)
+	return t
+}
+
+func (p *Plan) rosters() *rosters {
+	return &rosters{p.roster("trust.indexers"), p.roster("trust.natives")}
+}
+
+// indexer reports whether a native takes the registrations of id.
+func (t *trusted) indexer(id ports.PeerID) bool { return t.in(id, t.now.Load().indexers) }
+
+// native reports whether id is a native of this network.
+func (t *trusted) native(id ports.PeerID) bool { return t.in(id, t.now.Load().natives) }
+
+// knows reports whether a list names id as a native of this network.
+func (t *trusted) knows(id ports.PeerID) bool { return t.now.Load().natives[id] }
+
+func (t *trusted) in(id ports.PeerID, r roster) bool { return r.names(id) || id == t.self }
+
+// revise has f called with the lists from before, once they have changed.
+func (t *trusted) revise(f func(was *rosters)) { t.revised = append(t.revised, f) }
+
+// take takes over the lists of a new plan.
+func (t *trusted) take(p *Plan) {
+	now := p.rosters()
+	was := t.now.Swap(now)
+	if reflect.DeepEqual(was, now) {
+		return
+	}
+	for _, f := range t.revised {
+		f(was)
+	}
+}
+
+// nativeChanged reports whether id was a native by the lists from before, and is none any
+// more, or the other way round.
+func (t *trusted) nativeChanged(was *rosters, id ports.PeerID) bool {
+	return t.in(id, was.natives) != t.native(id)
+}

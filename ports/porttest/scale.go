@@ -1,0 +1,59 @@
+package porttest
+
+import (
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"testing"
+)
+
+// raced is whether the race detector watches.
+var raced = func() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}()
+
+// Scale returns how much of something a test takes: n, or so few under the race detector,
+// which makes it ten times slower.
+func Scale(n, few int) int {
+	if raced {
+		return few
+	}
+	return n
+}
+
+// Held is what a process holds at one time.
+type Held struct {
+	Goroutines int
+	// InUse are the bytes of the heap and of stacks that are in use, and Mapped those that
+	// the process has from the system and has not given back, which is the most it needed.
+	InUse, Mapped int64
+}
+
+// Holds measures what the process holds now, garbage apart.
+func Holds() Held {
+	runtime.GC()
+	runtime.GC() // what pools keep is freed by the second
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"},
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+	}
+	metrics.Read(samples)
+	of := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+	return Held{Goroutines: runtime.NumGoroutine(), InUse: of(0) + of(1), Mapped: of(2) - of(3)}
+}
+
+// ExpectNoMore waits until the process holds no more goroutines than it did, and fails the
+// test if it does not come to that, or if it holds so many bytes more. What is returned is
+// how much more it holds.
+func (before Held) ExpectNoMore(t testing.TB, bytes int64) (more Held) {
+	t.Helper()
+	Eventually(t, "there are no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before.Goroutines })
+	now := Holds()
+	more = Held{now.Goroutines - before.Goroutines, now.InUse - before.InUse, now.Mapped - before.Mapped}
+	if more.InUse > bytes || more.Mapped > bytes {
+		t.Errorf("%d KiB more are in use than before, and %d KiB more mapped; at most %d may be", more.InUse>>10, more.Mapped>>10, bytes>>10)
+	}
+	return more
+}

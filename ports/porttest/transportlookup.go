@@ -1,0 +1,428 @@
+package porttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// exampleEntries returns so many entries, no two of them alike, sorted by PeerID as far as
+// their number counts: what they are called is up to who shows them.
+func exampleEntries(n int) []ports.Listed {
+	now := time.Now()
+	var entries []ports.Listed
+	for i := range n {
+		l := ports.Listed{
+			Entry: ports.Entry{
+				PeerID: peerIDs[i%len(peerIDs)], Addr: fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1+i),
+				ExpiresAt: time.Date(2026, 3, 1, 12, 0, i, 123456789, time.UTC), SeenAt: now.Add(-time.Duration(i%7) * time.Second),
+			},
+			State: ports.StateLive, Source: ports.SourceOwn, Left: time.Duration(1+i) * 1234567 * time.Microsecond,
+		}
+		switch i % 3 {
+		case 1:
+			l.Addrs, l.Native = []string{l.Addr, "/dns4/é.example/udp/4001/quic-v1"}, peerIDs[0]
+			l.State, l.Source = ports.StateLate, ports.SourceNative
+		case 2:
+			l.Meta = map[string]string{"zone": "Île-de-France", "tower": "🗼", "": "empty name", "empty": "", "control": "\x00\r\n\"\\<&>\u2028"}
+			l.Source, l.SeenAt = ports.SourceStore, time.Time{}
+		}
+		entries = append(entries, l)
+	}
+	return entries
+}
+
+// sameListed reports whether got is want, given that SeenAt travels as how long ago it was.
+func sameListed(want, got ports.Listed) bool {
+	if want.SeenAt.IsZero() != got.SeenAt.IsZero() || got.SeenAt.Sub(want.SeenAt).Abs() > Patience || !got.ExpiresAt.Equal(want.ExpiresAt) {
+		return false
+	}
+	got.SeenAt, got.ExpiresAt = want.SeenAt, want.ExpiresAt
+	return reflect.DeepEqual(want, got)
+}
+
+// box holds what a test and its native share: a socket between them orders nothing.
+type box[T any] struct {
+	mu sync.Mutex
+	v  T
+}
+
+func (b *box[T]) set(v T) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.v = v
+}
+
+func (b *box[T]) get() T {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.v
+}
+
+func transportLeave(t *testing.T, tt *transportTest) {
+	senders := make(chan ports.PeerID, 1)
+	tt.serveAll(t, Native{OnLeave: func(_ context.Context, sender ports.PeerID, _ []byte) error {
+		senders <- sender
+		return nil
+	}})
+	if err := tt.remote(t).Leave(t.Context(), tt.indexer.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if sender := <-senders; sender != tt.indexer.ID {
+		t.Errorf("%s left, want %s", sender, tt.indexer.ID)
+	}
+}
+
+func transportAsksInOwnName(t *testing.T, tt *transportTest) {
+	tt.serveAll(t, Native{
+		OnLeave: func(_ context.Context, sender ports.PeerID, _ []byte) error {
+			t.Errorf("%s left", sender)
+			return nil
+		},
+		OnLookUp: func(_ context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+			t.Errorf("%s looked up %s", sender, id)
+			return ports.Answer{}, nil
+		},
+	})
+	n := tt.remote(t)
+	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
+		if err := n.Leave(t.Context(), sender, nil); err == nil {
+			t.Errorf("left as %q", sender)
+		}
+		if a, err := n.LookUp(t.Context(), sender, peerIDs[0]); err == nil {
+			t.Errorf("looked up as %q: %+v", sender, a)
+		}
+	}
+}
+
+func transportLookUp(t *testing.T, tt *transportTest) {
+	var answer box[ports.Answer]
+	tt.serveAll(t, Native{OnLookUp: func(_ context.Context, sender, id ports.PeerID) (ports.Answer, error) {
+		want := answer.get()
+		if sender != tt.indexer.ID || id != want.PeerID {
+			t.Errorf("%s asked for %s, want %s to ask for %s", sender, id, tt.indexer.ID, want.PeerID)
+		}
+		return want, nil
+	}})
+	n := tt.remote(t)
+	for i, entry := range exampleEntries(3) {
+		want := ports.Answer{Listed: entry, Condition: []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}[i]}
+		answer.set(want)
+		got, err := n.LookUp(t.Context(), tt.indexer.ID, want.PeerID)
+		if err != nil || !sameListed(want.Listed, got.Listed) || got.Condition != want.Condition {
+			t.Errorf("got %+v and %v, want %+v", got, err, want)
+		}
+	}
+}
+
+func transportNotFound(t *testing.T, tt *transportTest) {
+	tt.serveAll(t, Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+		return ports.Answer{Condition: ports.ConditionWarming}, fmt.Errorf("in the store: %w", ports.ErrNotFound)
+	}})
+	a, err := tt.remote(t).LookUp(t.Context(), tt.indexer.ID, peerIDs[0])
+	_, refused := errors.AsType[*ports.Refusal](err)
+	if !errors.Is(err, ports.ErrNotFound) || refused || !reflect.DeepEqual(a, ports.Answer{Condition: ports.ConditionWarming}) {
+		t.Errorf("got %+v and %v, want the condition and %v", a, err, ports.ErrNotFound)
+	}
+}
+
+func transportList(t *testing.T, tt *transportTest) {
+	type exchange struct {
+		q ports.Query
+		p ports.Page
+	}
+	var now box[exchange]
+	tt.serveAll(t, Native{OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+		if asked := now.get().q; !reflect.DeepEqual(q, asked) {
+			t.Errorf("asked for %+v, want %+v", q, asked)
+		}
+		return now.get().p, nil
+	}})
+	n := tt.remote(t)
+	for _, c := range []exchange{
+		{ports.Query{}, ports.Page{}},
+		{ports.Query{}, ports.Page{Entries: exampleEntries(ports.DefaultPage), Next: peerIDs[0]}},
+		{ports.Query{Limit: 1, After: peerIDs[1]}, ports.Page{Entries: exampleEntries(1), Next: peerIDs[2], Condition: ports.ConditionIsolated}},
+		{ports.Query{Limit: ports.MaxPage, Meta: map[string]string{"zone": "Île-de-France", "": "\x00"}}, ports.Page{Entries: exampleEntries(ports.MaxPage)}},
+		{ports.Query{Limit: ports.MaxPage}, ports.Page{Next: peerIDs[2], Condition: ports.ConditionWarming}},
+	} {
+		now.set(c)
+		got, err := n.List(t.Context(), c.q)
+		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition {
+			t.Errorf("%+v: got %d entries, next %q, condition %q and %v, want %d, %q and %q", c.q,
+				len(got.Entries), got.Next, got.Condition, err, len(c.p.Entries), c.p.Next, c.p.Condition)
+			continue
+		}
+		for i, want := range c.p.Entries {
+			if !sameListed(want, got.Entries[i]) {
+				t.Errorf("entry %d is %+v, want %+v", i, got.Entries[i], want)
+			}
+		}
+	}
+}
+
+func transportListLimits(t *testing.T, tt *transportTest) {
+	tt.serveAll(t, Native{OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+		t.Errorf("asked for %+v", q)
+		return ports.Page{}, nil
+	}})
+	n := tt.remote(t)
+	for _, limit := range []int{-1, ports.MaxPage + 1, -1 << 62, 1 << 62} {
+		_, err := n.List(t.Context(), ports.Query{Limit: limit})
+		expectCode(t, err, ports.CodeOutOfRange)
+		if err != nil && !strings.Contains(err.Error(), fmt.Sprint(ports.MaxPage)) {
+			t.Errorf("%v does not say what is allowed", err)
+		}
+	}
+	_, err := n.List(t.Context(), ports.Query{Meta: map[string]string{"a": strings.Repeat("a", ports.MaxMetaBytes)}})
+	expectCode(t, err, ports.CodeTooLarge)
+}
+
+func transportNatives(t *testing.T, tt *transportTest) {
+	var natives box[[]ports.NativeStatus]
+	tt.serveAll(t, Native{OnNatives: func(context.Context) ([]ports.NativeStatus, error) { return natives.get(), nil }})
+	n := tt.remote(t)
+	for _, want := range [][]ports.NativeStatus{nil, {
+		{PeerID: peerIDs[0]},
+		{
+			PeerID: peerIDs[1], Addrs: []string{"/ip4/192.0.2.1/tcp/4101", "/ip4/192.0.2.1/udp/4101/quic-v1"}, Following: true,
+			RoundTrip: 1234567, Live: 1 << 40, Lag: 40*24*time.Hour + 1,
+		},
+	}} {
+		natives.set(want)
+		if got, err := n.Natives(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v and %v, want %+v", got, err, want)
+		}
+	}
+}
+
+// asks are all that a Native can be asked beside a registration.
+func (tt *transportTest) asks() map[string]func(context.Context, ports.Native) error {
+	return map[string]func(context.Context, ports.Native) error{
+		"leave": func(ctx context.Context, n ports.Native) error { return n.Leave(ctx, tt.indexer.ID, nil) },
+		"look up": func(ctx context.Context, n ports.Native) error {
+			_, err := n.LookUp(ctx, tt.indexer.ID, peerIDs[0])
+			return err
+		},
+		"list":    func(ctx context.Context, n ports.Native) error { _, err := n.List(ctx, ports.Query{}); return err },
+		"natives": func(ctx context.Context, n ports.Native) error { _, err := n.Natives(ctx); return err },
+		"watch": func(ctx context.Context, n ports.Native) (err error) {
+			for _, err = range n.Watch(ctx, ports.WatchRequest{}) {
+			}
+			return err
+		},
+	}
+}
+
+// saying is a native that does nothing but err.
+func saying(err func(context.Context) error) Native {
+	return Native{
+		OnRegister: func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+			return ports.Lease{}, err(ctx)
+		},
+		OnLeave:   func(ctx context.Context, _ ports.PeerID, _ []byte) error { return err(ctx) },
+		OnLookUp:  func(ctx context.Context, _, _ ports.PeerID) (ports.Answer, error) { return ports.Answer{}, err(ctx) },
+		OnList:    func(ctx context.Context, _ ports.Query) (ports.Page, error) { return ports.Page{}, err(ctx) },
+		OnNatives: func(ctx context.Context) ([]ports.NativeStatus, error) { return nil, err(ctx) },
+		OnWatch: func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+			return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, err(ctx)) }
+		},
+	}
+}
+
+func transportAskRefused(t *testing.T, tt *transportTest) {
+	var says box[error]
+	tt.serveAll(t, saying(func(context.Context) error { return says.get() }))
+	n := tt.remote(t)
+	for what, ask := range tt.asks() {
+		refusal := ports.Refuse(ports.CodeRefused, "%s is not allowed — “at all”", what)
+		says.set(fmt.Errorf("wrapped: %w", refusal))
+		got, ok := errors.AsType[*ports.Refusal](ask(t.Context(), n))
+		if !ok || !reflect.DeepEqual(got, refusal) {
+			t.Errorf("%s: got %v, want %v", what, got, refusal)
+		}
+		says.set(errors.New("a secret of the native"))
+		err := ask(t.Context(), n)
+		expectCode(t, err, ports.CodeBusy)
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: the native's own error arrived: %v", what, err)
+		}
+	}
+}
+
+func transportAskContext(t *testing.T, tt *transportTest) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	tt.serveAll(t, saying(func(context.Context) error {
+		entered <- struct{}{}
+		<-release // whatever ctx says
+		return nil
+	}))
+	defer close(release)
+	n := tt.remote(t)
+	for what, ask := range tt.asks() {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-entered
+			cancel()
+		}()
+		if err := ask(ctx, n); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: with a context that ended meanwhile: got %v, want %v", what, err, context.Canceled)
+		}
+		if err := ask(ctx, n); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: with an ended context: got %v, want %v", what, err, context.Canceled)
+		}
+	}
+}
+
+func transportAskNobody(t *testing.T, tt *transportTest) {
+	n := tt.remote(t)
+	for what, ask := range tt.asks() {
+		err := ask(t.Context(), n)
+		if _, refused := errors.AsType[*ports.Refusal](err); err == nil || refused {
+			t.Errorf("%s: got %v, want an error that is no refusal", what, err)
+		}
+	}
+}
+
+func transportAskStop(t *testing.T, tt *transportTest) {
+	for what, ask := range tt.asks() {
+		entered := make(chan struct{})
+		stop := tt.serveAll(t, saying(func(ctx context.Context) error {
+			close(entered)
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+		failed := make(chan error, 1)
+		go func() { failed <- ask(t.Context(), tt.remote(t)) }()
+		<-entered
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took >= ports.ExchangeTimeout/2 {
+			t.Errorf("%s: stop took %s", what, took)
+		}
+		if err := <-failed; err == nil {
+			t.Errorf("%s: no error from a native that stopped meanwhile", what)
+		} else {
+			expectCode(t, err, ports.CodeBusy)
+		}
+	}
+}
+
+func transportOverConnection(t *testing.T, tt *transportTest) {
+	tt.serveAll(t, Native{OnRegister: grant, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }})
+	if _, err := tt.register(t.Context(), tt.remote(t)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := tt.indexer.Native(tt.native.ID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Leave(t.Context(), tt.indexer.ID, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func transportNeighbours(t *testing.T, tt *transportTest) {
+	expect := func(of TransportNode, want ...ports.PeerID) {
+		t.Helper()
+		for give := time.After(Patience); ; {
+			natives, changed := of.Neighbours()
+			var ids []ports.PeerID
+			for _, n := range natives {
+				ids = append(ids, n.PeerID)
+				if !n.Watchable || len(n.Addrs) == 0 {
+					t.Errorf("%+v: want it watchable and reachable", n)
+				}
+			}
+			if reflect.DeepEqual(ids, want) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-give:
+				t.Fatalf("the neighbours of %s are %v, want %v, and nothing changes", of.ID, ids, want)
+			}
+		}
+	}
+	expect(tt.indexer)
+	for range 2 {
+		stop := tt.serve(t, grant)
+		if _, err := tt.register(t.Context(), tt.remote(t)); err != nil {
+			t.Fatal(err)
+		}
+		expect(tt.indexer, tt.native.ID)
+		expect(tt.native)
+		_, changed := tt.indexer.Neighbours()
+		stop()
+		select {
+		case <-changed:
+		case <-time.After(Patience):
+			t.Error("no change when a neighbour stopped serving")
+		}
+		expect(tt.indexer)
+	}
+}
+
+func transportAskConcurrency(t *testing.T, tt *transportTest) {
+	entries := exampleEntries(50)
+	tt.serveAll(t, Native{
+		OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
+			return ports.Answer{Listed: ports.Listed{Entry: ports.Entry{PeerID: id}}}, nil
+		},
+		OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+			return ports.Page{Entries: entries[:q.Limit]}, nil
+		},
+		OnNatives: func(context.Context) ([]ports.NativeStatus, error) {
+			return []ports.NativeStatus{{PeerID: peerIDs[0]}}, nil
+		},
+		OnWatch: func(_ context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+			return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{Cursor: w.Cursor}, nil) }
+		},
+	})
+	n := tt.remote(t)
+	var all sync.WaitGroup
+	for w := range 8 {
+		all.Go(func() {
+			for i := range 25 {
+				if err := n.Leave(t.Context(), tt.indexer.ID, nil); err != nil {
+					t.Errorf("leave: %v", err)
+				}
+				id := peerIDs[i%len(peerIDs)]
+				if a, err := n.LookUp(t.Context(), tt.indexer.ID, id); err != nil || a.PeerID != id {
+					t.Errorf("look-up: got %s and %v, want %s", a.PeerID, err, id)
+				}
+				if p, err := n.List(t.Context(), ports.Query{Limit: 1 + i}); err != nil || len(p.Entries) != 1+i {
+					t.Errorf("list: got %d and %v, want %d", len(p.Entries), err, 1+i)
+				}
+				if s, err := n.Natives(t.Context()); err != nil || len(s) != 1 {
+					t.Errorf("natives: got %v and %v", s, err)
+				}
+				// A native may take a moment to notice that a watch of before has ended.
+				cursor := fmt.Sprint(w, "/", i)
+				for began, busy := time.Now(), true; busy; {
+					for b, err := range n.Watch(t.Context(), ports.WatchRequest{Cursor: cursor}) {
+						refusal, _ := errors.AsType[*ports.Refusal](err)
+						if busy = refusal != nil && refusal.Code == ports.CodeBusy && time.Since(began) < Patience; busy {
+							break
+						}
+						if err != nil || b.Cursor != cursor {
+							t.Errorf("watch: got %q and %v, want %q", b.Cursor, err, cursor)
+						}
+						break
+					}
+				}
+				_, _ = tt.indexer.Neighbours()
+			}
+		})
+	}
+	all.Wait()
+}
