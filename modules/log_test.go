@@ -432,6 +432,7 @@ func TestSimABootstrapThatGoesAndComesBackIsToldOnceEach(t *testing.T) {
 		m := s.member("joins", map[string]string{"modules": "native,dht,gossip", "host.bootstrap": native.addr()})
 		out := m.quiet()
 		m.start()
+		const reached, follows = `level=INFO msg="native reached"`, `level=INFO msg="following a native"`
 		for round := 1; round <= 2; round++ {
 			time.Sleep(time.Minute)
 			native.stop()
@@ -440,12 +441,27 @@ func TestSimABootstrapThatGoesAndComesBackIsToldOnceEach(t *testing.T) {
 				t.Errorf("after %d outages warned %d times:\n%s", round, n, out)
 			}
 			native.start()
-			if _, ok := until(time.Minute, func() bool { return len(out.lines("level=INFO", "native reached")) == round }); !ok {
+			if _, ok := until(time.Minute, func() bool { return len(out.lines(reached)) == round && len(out.lines(follows)) == 1+round }); !ok {
 				t.Errorf("after %d outages it is not told that it is back:\n%s", round, out)
 			}
 		}
-		if n := len(out.lines()); n > 10 {
-			t.Errorf("%d lines:\n%s", n, out)
+		time.Sleep(10 * time.Second) // whatever is said beside that has been said
+		rest := len(out.lines())
+		for _, c := range []struct {
+			part string
+			want int
+		}{
+			{"msg=ready", 1}, {"this network is open", 1}, {follows, 3},
+			{"native not followed any more", 2}, {"native cannot be reached", 2}, {reached, 2},
+		} {
+			n := len(out.lines(c.part))
+			if n != c.want {
+				t.Errorf("%s: told %d times, want %d:\n%s", c.part, n, c.want, out)
+			}
+			rest -= n
+		}
+		if rest != 0 {
+			t.Errorf("%d lines of something else:\n%s", rest, out)
 		}
 		stopAll([]*member{m, native})
 	})
