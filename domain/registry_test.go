@@ -840,7 +840,6 @@ func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
 func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 	ids := peerIDs(200)
 	w := newWorld(t)
-	w.rules.Policy = domain.TTLPolicy{TTL: 10 * time.Second, Heartbeat: 5 * time.Second, Refresh: time.Second}
 	rules := w.rules
 	rules.Self = ids[0]
 	store, announcer := w.space.Join(), w.topic.Join(ids[0])
@@ -862,6 +861,7 @@ func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 				if i%50 == 0 {
 					r.Page("", 50)
 					r.Counts()
+					r.Sweep()
 				}
 			}
 		})

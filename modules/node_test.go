@@ -154,14 +154,9 @@ func get(t testing.TB, node *modules.Node, path string) int {
 	return resp.StatusCode
 }
 
-// eventually waits until ok, for ten seconds at most.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after ten seconds it is not so that %s", what)
-		}
-	}
+	porttest.Eventually(t, what, ok)
 }
 
 func TestANodeThatCannotStartLeavesNothingBehind(t *testing.T) {
@@ -246,11 +241,23 @@ func TestWhatDoesNotAddUp(t *testing.T) {
 	}
 }
 
+var leakOptions = []goleak.Option{
+	goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // http.DefaultClient's
+	goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+}
+
 // TestMain sees to it that no node leaves a goroutine behind.
 func TestMain(m *testing.M) {
 	gologshim.SetDefaultHandler(slog.DiscardHandler) // libp2p's own, about simulated sockets
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // http.DefaultClient's
-		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
-	)
+	goleak.VerifyTestMain(patientMain{m}, leakOptions...)
+}
+
+// patientMain gives goroutines that are about to end longer for that than goleak does, a second.
+type patientMain struct{ *testing.M }
+
+func (m patientMain) Run() int {
+	code := m.M.Run()
+	for end := time.Now().Add(porttest.Patience); code == 0 && goleak.Find(leakOptions...) != nil && time.Now().Before(end); {
+	}
+	return code
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -330,6 +331,7 @@ func TestSimAnIndexerThatDiesIsGoneEverywhereBetween66And68SecondsAfterItsLastHe
 		time.Sleep(time.Duration(s.random.Int64N(int64(3 * time.Minute))))
 		x := indexers[0]
 		x.away.Store(x.ip, struct{}{})
+		time.Sleep(time.Second) // a heartbeat that was under way has arrived
 		// What it is proven by counts from when it was due, and it was heard after a stream had
 		// been opened for it.
 		last, early := s.lastHeartbeat(x), 5*s.latency
@@ -481,6 +483,7 @@ func TestSimThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *te
 				samples := 0
 				watch := func(d time.Duration) {
 					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
+						synctest.Wait() // or a heartbeat is listed and not noted yet
 						for _, n := range natives {
 							if stopped[n] {
 								continue

@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds whatever is waited for; only a failure takes so long.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // container is what stands for one here: a process of the image's binary, with all of
 // its environment, and the paths and addresses of the container put for those of this

@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(hosttest.Settled{M: m})
 }
 
 func newAnnouncer(t *testing.T, h host.Host) *Announcer {

@@ -82,10 +82,15 @@ func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 		got := gather(t, reg)
 		return got["ocnode_gossip_messages_total delivered"] == good && got["ocnode_gossip_messages_total not_a_peer_id"] == float64(len(rejected))
 	})
+	before = gather(t, reg)
 	if err := a.Announce(t.Context(), hosttest.PeerID(t)); err != nil {
 		t.Fatal(err)
 	}
-	got := gather(t, reg)
+	var got map[string]float64
+	porttest.Eventually(t, "its own is sent", func() bool {
+		got = gather(t, reg)
+		return got["ocnode_gossip_rpcs_total sent"] > before["ocnode_gossip_rpcs_total sent"]
+	})
 	for _, result := range []string{"invalid_signature", "missing_signature", "queue_full", "self_origin", "throttled", "other"} {
 		if n := got["ocnode_gossip_messages_total "+result]; n != 0 {
 			t.Errorf("%v %s", n, result)

@@ -476,44 +476,45 @@ func dial(t *testing.T, s *Server) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(porttest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return conn
 }
 
 func TestCloseLetsARunningRequestEnd(t *testing.T) {
-	n := testNode(nil)
-	entered, release := make(chan struct{}), make(chan struct{})
-	n.Ready = func() map[string]string {
-		close(entered)
-		<-release
-		return nil
-	}
-	s := start(t, n)
-	conn := dial(t, s)
-	if _, err := io.WriteString(conn, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	<-entered
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		s.Close(context.Background())
-	}()
-	for refused := false; !refused; { // until Close has begun
-		c, err := net.Dial("tcp", s.Addr())
-		if refused = err != nil; !refused {
-			c.Close()
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := testNode(nil)
+		entered, release := make(chan struct{}), make(chan struct{})
+		n.Ready = func() map[string]string {
+			close(entered)
+			<-release
+			return nil
 		}
-	}
-	close(release)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("got %v, %v", resp, err)
-	}
-	<-closed
-	s.Close(context.Background()) // once more is harmless
+		_, p, stop := startInFakeTime(t, n)
+		conn, err := p.dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-entered
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			stop()
+		}()
+		time.Sleep(drainTimeout - time.Nanosecond)
+		close(release)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("got %v, %v", resp, err)
+		}
+		<-closed
+		stop() // once more is harmless
+	})
 }
 
 func TestCloseJoinsARequestThatItCut(t *testing.T) {
@@ -547,31 +548,39 @@ func TestCloseJoinsARequestThatItCut(t *testing.T) {
 }
 
 func TestCloseCutsSlowClients(t *testing.T) {
-	big := make(directory, 0, ports.MaxPage)
-	for range ports.MaxPage {
-		l := threeIndexers()[0]
-		l.Meta = map[string]string{"x": strings.Repeat("x", 16<<10)}
-		big = append(big, l)
-	}
-	s := start(t, testNode(big))
-	dial(t, s) // says nothing
-	half := dial(t, s)
-	if _, err := io.WriteString(half, "GET /healthz HT"); err != nil {
-		t.Fatal(err)
-	}
-	deaf := dial(t, s) // asks for 16 MB and reads a byte
-	if _, err := io.WriteString(deaf, "GET /api/v1/indexers?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := deaf.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	porttest.FakeTime(t, func(t *testing.T) {
+		big := make(directory, 0, ports.MaxPage)
+		for range ports.MaxPage {
+			l := threeIndexers()[0]
+			l.Meta = map[string]string{"x": strings.Repeat("x", 16<<10)}
+			big = append(big, l)
+		}
+		_, p, stop := startInFakeTime(t, testNode(big))
+		dialled := func(says string) net.Conn {
+			conn, err := p.dial(t.Context(), "", "")
+			if err == nil {
+				_, err = io.WriteString(conn, says)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
+		for _, says := range []string{"", "GET /healthz HT"} {
+			defer dialled(says).Close()
+		}
+		deaf := dialled("GET /api/v1/indexers?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n") // for 16 MB, of which it reads a byte
+		defer deaf.Close()
+		if _, err := deaf.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 
-	begun := time.Now()
-	s.Close(context.Background())
-	if took := time.Since(begun); took > drainTimeout+3*time.Second {
-		t.Errorf("Close took %v", took)
-	}
+		begun := time.Now()
+		stop()
+		if took := time.Since(begun); took != drainTimeout {
+			t.Errorf("Close took %v", took)
+		}
+	})
 }
 
 func TestHugeHeadersAreRefused(t *testing.T) {
@@ -671,7 +680,7 @@ func TestIdleConnectionsTakeNoMoreThanTheirShare(t *testing.T) {
 		t.Errorf("one more connection than there may be is served: %v", err)
 	}
 	idle[0].Close()
-	if err := next.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := next.SetReadDeadline(time.Now().Add(porttest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := next.Read(make([]byte, 1)); err != nil {

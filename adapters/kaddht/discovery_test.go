@@ -80,7 +80,12 @@ func finds(t *testing.T, s *Store, want ...host.Host) bool {
 // client returns a client of the DHT that knows those servers.
 func client(t *testing.T, servers ...host.Host) *Store {
 	t.Helper()
-	s := newStoreOf(t, hosttest.New(t), Config{Accept: rule, TTL: porttest.TTL})
+	return clientOn(t, hosttest.New(t), servers...)
+}
+
+func clientOn(t *testing.T, on host.Host, servers ...host.Host) *Store {
+	t.Helper()
+	s := newStoreOf(t, on, Config{Accept: rule, TTL: porttest.TTL})
 	for _, h := range servers {
 		hosttest.Connect(t, s.host, h)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(hosttest.Settled{M: m})
 }
 
 // newStore joins h, as a server under the rule accept.

@@ -82,7 +82,7 @@ func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		message := binary.AppendUvarint([]byte{1 << 3}, uint64(770_000+kind)) // field 1, a varint
-		_ = s.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = s.SetDeadline(time.Now().Add(porttest.Patience))
 		_, _ = s.Write(append([]byte{byte(len(message))}, message...))
 		_, _ = io.Copy(io.Discard, s)
 		_ = s.Close()

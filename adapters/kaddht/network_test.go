@@ -230,10 +230,11 @@ func kadStreams(h host.Host) (streams []network.Stream) {
 	return streams
 }
 
-// hungNetwork is three nodes, of which the third no longer answers.
+// hungNetwork is three nodes in a bubble, of which the third no longer answers.
 func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
 	t.Helper()
-	a, b, hung = newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
+	hosts := hosttest.Simulate(t, 3)
+	a, b, hung = newStore(t, hosts[0], rule), newStore(t, hosts[1], rule), newStore(t, hosts[2], rule)
 	hosttest.Connect(t, a.host, b.host)
 	hosttest.Connect(t, a.host, hung.host)
 	hosttest.Connect(t, b.host, hung.host)
@@ -242,73 +243,76 @@ func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
 }
 
 func TestHungPeer(t *testing.T) {
-	const deadline = time.Second
-	const slack = deadline // of a machine under load; without the deadline it takes 10 s
-	a, b, _, asked := hungNetwork(t)
-	within := func(what string, limit time.Duration, run func(ctx context.Context)) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), deadline)
-		defer cancel()
-		start := time.Now()
-		run(ctx)
-		if took := time.Since(start); took > limit {
-			t.Errorf("%s took %v; at most %v are allowed", what, took, limit)
+	porttest.FakeTime(t, func(t *testing.T) {
+		const deadline = time.Second // without it, it takes 10
+		a, b, _, asked := hungNetwork(t)
+		within := func(what string, limit time.Duration, run func(ctx context.Context)) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			defer cancel()
+			start := time.Now()
+			run(ctx)
+			if took := time.Since(start); took > limit {
+				t.Errorf("%s took %v; at most %v are allowed", what, took, limit)
+			}
 		}
-	}
-	e := entryFor(t)
-	within("a put", deadline+slack, func(ctx context.Context) {
-		if replicas, err := a.Put(ctx, e); replicas != 1 || err != nil {
-			t.Errorf("put: %d replicas, error %v; want 1 at the healthy node", replicas, err)
+		e := entryFor(t)
+		within("a put", deadline, func(ctx context.Context) {
+			if replicas, err := a.Put(ctx, e); replicas != 1 || err != nil {
+				t.Errorf("put: %d replicas, error %v; want 1 at the healthy node", replicas, err)
+			}
+		})
+		if asked.Load() == 0 {
+			t.Fatal("the hung node was never asked")
 		}
-	})
-	if asked.Load() == 0 {
-		t.Fatal("the hung node was never asked")
-	}
-	if b.Records() != 1 {
-		t.Error("the healthy node holds nothing")
-	}
-	within("a get of nothing", deadline+slack, func(ctx context.Context) {
-		if got, err := b.Get(ctx, entryFor(t).PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
-			t.Errorf("got %+v, %v; want ErrNotFound", got, err)
+		if b.Records() != 1 {
+			t.Error("the healthy node holds nothing")
 		}
-	})
+		within("a get of nothing", deadline, func(ctx context.Context) {
+			if got, err := b.Get(ctx, entryFor(t).PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
+				t.Errorf("got %+v, %v; want ErrNotFound", got, err)
+			}
+		})
 
-	// What only the healthy node holds is there as soon as that has answered.
-	only := entryFor(t)
-	plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
-	within("a get of what the healthy node holds", deadline/2, func(ctx context.Context) {
-		if got, err := a.Get(ctx, only.PeerID, ports.Version{}); err != nil || got.PeerID != only.PeerID {
-			t.Errorf("got %+v, %v", got, err)
-		}
+		// What only the healthy node holds is there as soon as that has answered.
+		only := entryFor(t)
+		plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
+		within("a get of what the healthy node holds", 2*secondThoughts, func(ctx context.Context) {
+			if got, err := a.Get(ctx, only.PeerID, ports.Version{}); err != nil || got.PeerID != only.PeerID {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
 	})
 }
 
 // TestCloseEndsWhatRuns closes a Store whose put and get wait for a hung peer.
 func TestCloseEndsWhatRuns(t *testing.T) {
-	a, _, _, asked := hungNetwork(t)
-	done := make(chan struct{}, 2)
-	go func() {
-		_, _ = a.Put(context.Background(), entryFor(t))
-		done <- struct{}{}
-	}()
-	go func() {
-		_, _ = a.Get(context.Background(), entryFor(t).PeerID, ports.Version{})
-		done <- struct{}{}
-	}()
-	porttest.Eventually(t, "the hung node is asked", func() bool { return asked.Load() > 0 })
-	start := time.Now()
-	if err := a.Close(); err != nil {
-		t.Error(err)
-	}
-	<-done
-	<-done
-	if took := time.Since(start); took > operationTimeout/4 {
-		t.Errorf("close took %v", took)
-	}
-	if slices.Contains(a.host.Mux().Protocols(), kadProtocol) {
-		t.Error("the node still serves")
-	}
-	porttest.Eventually(t, "no stream is left", func() bool { return len(kadStreams(a.host)) == 0 })
+	porttest.FakeTime(t, func(t *testing.T) {
+		a, _, _, asked := hungNetwork(t)
+		done := make(chan struct{}, 2)
+		go func() {
+			_, _ = a.Put(context.Background(), entryFor(t))
+			done <- struct{}{}
+		}()
+		go func() {
+			_, _ = a.Get(context.Background(), entryFor(t).PeerID, ports.Version{})
+			done <- struct{}{}
+		}()
+		porttest.Eventually(t, "the hung node is asked", func() bool { return asked.Load() > 0 })
+		start := time.Now()
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		<-done
+		<-done
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("close took %v", took)
+		}
+		if slices.Contains(a.host.Mux().Protocols(), kadProtocol) {
+			t.Error("the node still serves")
+		}
+		porttest.Eventually(t, "no stream is left", func() bool { return len(kadStreams(a.host)) == 0 })
+	})
 }
 
 // pairInBubble returns two nodes that know each other.
@@ -373,24 +377,26 @@ func bareServer(h host.Host, value []byte, after time.Duration) {
 
 // TestAServerThatAnswersAPutWithoutARecord would end the process if the library saw it.
 func TestAServerThatAnswersAPutWithoutARecord(t *testing.T) {
-	honest, bad := newStore(t, hosttest.New(t), rule), hosttest.New(t)
-	s := newStore(t, hosttest.New(t), rule)
-	e := entryFor(t)
-	bareServer(bad, valueOf(t, e), 0)
-	hosttest.Connect(t, s.host, honest.host)
-	hosttest.Connect(t, s.host, bad)
-	hosttest.Connect(t, honest.host, bad)
-	porttest.Eventually(t, "both are known", func() bool { return s.Peers() == 2 && honest.Peers() == 2 })
-	for range 3 {
-		e.ExpiresAt = e.ExpiresAt.Add(time.Second)
-		if replicas, err := s.Put(t.Context(), e); replicas != 1 || err != nil {
-			t.Errorf("put: %d replicas, error %v; want 1, at the honest server", replicas, err)
+	porttest.FakeTime(t, func(t *testing.T) {
+		hosts := hosttest.Simulate(t, 6)
+		honest, bad, s := newStore(t, hosts[0], rule), hosts[1], newStore(t, hosts[2], rule)
+		e := entryFor(t)
+		bareServer(bad, valueOf(t, e), 0)
+		hosttest.Connect(t, s.host, honest.host)
+		hosttest.Connect(t, s.host, bad)
+		hosttest.Connect(t, honest.host, bad)
+		porttest.Eventually(t, "both are known", func() bool { return s.Peers() == 2 && honest.Peers() == 2 })
+		for _, h := range hosts[3:] {
+			e.ExpiresAt = e.ExpiresAt.Add(time.Second)
+			if replicas, err := s.Put(t.Context(), e); replicas != 1 || err != nil {
+				t.Errorf("put: %d replicas, error %v; want 1, at the honest server", replicas, err)
+			}
+			// The library puts what it found to whoever has something older.
+			if got, err := clientOn(t, h, s.host, bad).Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
+				t.Errorf("got %+v, %v", got, err)
+			}
 		}
-		// The library puts what it found to whoever has something older.
-		if got, err := client(t, s.host, bad).Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
-			t.Errorf("got %+v, %v", got, err)
-		}
-	}
+	})
 }
 
 func TestRecordsInAnswers(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 func TestTheWayBackProvesWhoIsThere(t *testing.T) {
 	native, indexer, other := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP, loopbackQUIC), newHost(t, newKey(t), loopbackTCP)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
 	defer cancel()
 	// There is a connection already, by the other way, and it must not count.
 	if err := indexer.Connect(ctx, infoOf(native)); err != nil {
@@ -31,7 +31,7 @@ func TestTheWayBackProvesWhoIsThere(t *testing.T) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
-	gone := newHost(t, newKey(t), loopbackTCP)
+	gone := newHost(t, newKey(t), ownTCP)
 	nowhere := gone.Addrs()[0].String()
 	gone.Close()
 	for name, addr := range map[string]string{
@@ -48,7 +48,7 @@ func TestTheWayBackProvesWhoIsThere(t *testing.T) {
 	if err := back.Dial(ctx, "nonsense", indexer.Addrs()[0].String()); err == nil {
 		t.Error("who is no PeerID answers")
 	}
-	eventually(t, 5*time.Second, "no connection is left of it", func() bool {
+	porttest.Eventually(t, "no connection is left of it", func() bool {
 		return len(native.Network().ConnsToPeer(indexer.ID())) == 1 && len(indexer.Network().ConnsToPeer(native.ID())) == 1 && !connected(native, other)
 	})
 }

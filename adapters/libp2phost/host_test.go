@@ -42,13 +42,13 @@ func TestNewDoesNotListenAndListenBindsAll(t *testing.T) {
 func TestListenRefusesAPortInUseAndFreesTheRest(t *testing.T) {
 	for _, kind := range []string{"tcp", "quic"} {
 		t.Run(kind, func(t *testing.T) {
-			taken := newHost(t, newKey(t), loopbackTCP, loopbackQUIC)
+			taken := newHost(t, newKey(t), ownTCP, ownQUIC)
 			inUse := taken.Addrs()[slices.IndexFunc(taken.Addrs(), func(a ma.Multiaddr) bool {
 				return hasProtocol(a, ma.P_TCP) == (kind == "tcp")
 			})].String()
 			for _, optional := range []bool{false, true} {
 				h := newHost(t, newKey(t))
-				_, err := Listen(h, []string{loopbackTCP, inUse, loopbackQUIC}, optional)
+				_, err := Listen(h, []string{ownTCP, inUse, ownQUIC}, optional)
 				if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), inUse) || !strings.Contains(err.Error(), "host.listen") {
 					t.Errorf("optional %v: got %v", optional, err)
 				}
@@ -170,7 +170,9 @@ func TestTwoHostsWithMetricsInOneProcess(t *testing.T) {
 		}
 		hosts = append(hosts, h)
 	}
-	if err := hosts[0].Connect(t.Context(), infoOf(hosts[1])); err != nil {
+	to := infoOf(hosts[1]) // by one address, as a slow dial is joined by the next
+	to.Addrs = slices.DeleteFunc(to.Addrs, func(a ma.Multiaddr) bool { return !hasProtocol(a, ma.P_TCP) })
+	if err := hosts[0].Connect(t.Context(), to); err != nil {
 		t.Fatal(err)
 	}
 	got := gather(t, registries[0])
@@ -277,18 +279,20 @@ func TestDialTCPFirst(t *testing.T) {
 func TestHostsConnectOverTCPIfTheyCanAndOverQUICIfNot(t *testing.T) {
 	both := newHost(t, newKey(t), loopbackTCP, loopbackQUIC)
 	quicOnly := newHost(t, newKey(t), loopbackQUIC)
-	for _, test := range []struct {
-		to  host.Host
-		tcp bool
-	}{{both, true}, {quicOnly, false}} {
+	overTCP := func(to host.Host) bool {
 		h := newHost(t, newKey(t))
-		if err := h.Connect(t.Context(), infoOf(test.to)); err != nil {
+		if err := h.Connect(t.Context(), infoOf(to)); err != nil {
 			t.Fatal(err)
 		}
-		for _, conn := range h.Network().Conns() {
-			if hasProtocol(conn.RemoteMultiaddr(), ma.P_TCP) != test.tcp {
-				t.Errorf("connected over %s", conn.RemoteMultiaddr())
-			}
+		return !slices.ContainsFunc(h.Network().Conns(), func(c network.Conn) bool { return !hasProtocol(c.RemoteMultiaddr(), ma.P_TCP) })
+	}
+	// QUIC joins a TCP dial that takes 250 ms, as it may where the machine stalls.
+	for tries := 10; !overTCP(both); tries-- {
+		if tries == 0 {
+			t.Fatal("connected over QUIC where TCP answers")
 		}
+	}
+	if overTCP(quicOnly) {
+		t.Error("connected over TCP where nothing listens")
 	}
 }

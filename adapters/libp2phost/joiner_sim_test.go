@@ -134,6 +134,22 @@ func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
 	})
 }
 
+func TestJoinerEndsWhileDialling(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Hour)} // the handshake hangs
+		sim.Start()
+		t.Cleanup(sim.Close)
+		native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(native)})
+		time.Sleep(addrTimeout / 2)
+		start := time.Now()
+		stop()
+		if took := time.Since(start); took > 0 {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
 func TestJoinerDialsAtOnceWhenASteadyConnectionIsLost(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}

@@ -14,37 +14,46 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
 
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 var nativeProtocols = []protocol.ID{ports.SubscribeProtocol, "/opencloud/kad/1.0.0"}
 
 func TestJoinerReconnectsAfterARestartOnTheSamePort(t *testing.T) {
 	key := newKey(t)
-	native := newHost(t, key, loopbackTCP)
+	native := newHost(t, key, ownTCP)
 	listen, bootstrap := addrStrings(native.Addrs()), fullAddrs(native)
 	h := newHost(t, newKey(t), loopbackTCP)
 	log := new(logged)
 	join(t, h, JoinerConfig{Bootstrap: bootstrap, Log: log.logger()})
-	eventually(t, 5*time.Second, "connected", func() bool { return connected(h, native) })
+	porttest.Eventually(t, "connected", func() bool { return connected(h, native) })
 	since := time.Now()
-	eventually(t, 2*steadyAfter, "a steady connection", func() bool { return time.Since(since) > steadyAfter+100*time.Millisecond && connected(h, native) })
+	porttest.Eventually(t, "a steady connection", func() bool { return time.Since(since) > steadyAfter+100*time.Millisecond && connected(h, native) })
 
 	native.Close()
-	eventually(t, 5*time.Second, "tried in vain", func() bool { return log.count("native cannot be reached") > 0 })
+	porttest.Eventually(t, "tried in vain", func() bool { return log.count("native cannot be reached") > 0 })
 	// Whatever the peerstore knew has lapsed, as it does in 15 minutes.
 	h.Peerstore().ClearAddrs(native.ID())
 	native = newHost(t, key, listen...)
-	returned := time.Now()
-	eventually(t, 5*time.Second, "connected again", func() bool { return connected(h, native) })
-	if took := time.Since(returned); took > retryMin+500*time.Millisecond { // the pause and a dial on a busy machine
-		t.Errorf("took %v", took)
-	}
-	eventually(t, time.Second, "the end of the outage is logged", func() bool { return log.count("level=INFO", "native reached") == 1 })
+	porttest.Eventually(t, "connected again", func() bool { return connected(h, native) })
+	porttest.Eventually(t, "the end of the outage is logged", func() bool { return log.count("level=INFO", "native reached") == 1 })
+}
+
+func TestThePauseBetweenAttemptsDoublesUpToItsBound(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		var r retry
+		for _, most := range []time.Duration{retryMin, 2 * retryMin, 4 * retryMin, retryMax, retryMax} {
+			if r.failed(); time.Until(r.next) < most/2 || time.Until(r.next) > most {
+				t.Errorf("after %d failures it pauses for %v, want %v at most and half of it at least", r.failures, time.Until(r.next), most)
+			}
+		}
+	})
 }
 
 func TestJoinerWarnsOnceAboutAnUnreachablePeerAndItself(t *testing.T) {
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	nobody, err := net.Listen("tcp", hosttest.Loopback+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +61,8 @@ func TestJoinerWarnsOnceAboutAnUnreachablePeerAndItself(t *testing.T) {
 	nobody.Close()
 	h := newHost(t, newKey(t), loopbackTCP)
 	log := new(logged)
-	stop := join(t, h, JoinerConfig{Log: log.logger(), Bootstrap: append(fullAddrs(h), fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", port, otherID))})
-	eventually(t, 10*time.Second, "tried twice", func() bool { return log.count("native cannot be reached") >= 2 })
+	stop := join(t, h, JoinerConfig{Log: log.logger(), Bootstrap: append(fullAddrs(h), fmt.Sprintf("/ip4/%s/tcp/%d/p2p/%s", hosttest.Loopback, port, otherID))})
+	porttest.Eventually(t, "tried twice", func() bool { return log.count("native cannot be reached") >= 2 })
 	stop()
 	if n := log.count("level=WARN", "native cannot be reached", otherID, "connection refused", "hint="); n != 1 {
 		t.Errorf("warned %d times", n)
@@ -66,7 +75,7 @@ func TestJoinerWarnsOnceAboutAnUnreachablePeerAndItself(t *testing.T) {
 func TestJoinerNamesAForeignIdentity(t *testing.T) {
 	native, h, log := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t)), new(logged)
 	join(t, h, JoinerConfig{Log: log.logger(), Bootstrap: []string{native.Addrs()[0].String() + "/p2p/" + otherID}})
-	eventually(t, 5*time.Second, "a warning that names both", func() bool {
+	porttest.Eventually(t, "a warning that names both", func() bool {
 		return log.count("level=WARN", "peer id mismatch", otherID, native.ID().String()) == 1
 	})
 }
@@ -98,10 +107,10 @@ func TestJoinerResolvesNames(t *testing.T) {
 		"/dnsaddr/none.example",
 	}})
 	for _, native := range []host.Host{first, second, third} {
-		eventually(t, 5*time.Second, "connected", func() bool { return connected(h, native) })
+		porttest.Eventually(t, "connected", func() bool { return connected(h, native) })
 	}
 	for _, name := range []string{"loop.example", "none.example"} {
-		eventually(t, 5*time.Second, "warned about "+name, func() bool {
+		porttest.Eventually(t, "warned about "+name, func() bool {
 			return log.count("level=WARN", "bootstrap name does not resolve", name) == 1
 		})
 	}
@@ -149,7 +158,7 @@ func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
 					h.SetStreamHandler(id, func(s network.Stream) { s.Close() })
 				}
 			}
-			native := newHost(t, key, loopbackTCP)
+			native := newHost(t, key, ownTCP)
 			serve(native)
 			listen := addrStrings(native.Addrs())
 			h := newHost(t, newKey(t), loopbackTCP)
@@ -159,7 +168,7 @@ func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
 			if err := native.Connect(t.Context(), infoOf(h)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 5*time.Second, "identified", func() bool {
+			porttest.Eventually(t, "identified", func() bool {
 				known, err := h.Peerstore().GetProtocols(native.ID())
 				return err == nil && len(known) > 0
 			})
@@ -170,11 +179,11 @@ func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
 				}
 				return
 			}
-			eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(native.ID(), protectTag) })
+			porttest.Eventually(t, "protected", func() bool { return h.ConnManager().IsProtected(native.ID(), protectTag) })
 			native.Close()
-			eventually(t, 5*time.Second, "tried in vain", func() bool { return log.count("level=DEBUG", "native cannot be reached") > 0 })
+			porttest.Eventually(t, "tried in vain", func() bool { return log.count("level=DEBUG", "native cannot be reached") > 0 })
 			native = newHost(t, key, listen...)
-			eventually(t, 5*time.Second, "connected again", func() bool { return connected(h, native) })
+			porttest.Eventually(t, "connected again", func() bool { return connected(h, native) })
 			if n := log.count("level=WARN"); n != 0 {
 				t.Errorf("%d warnings about a peer that nobody configured", n)
 			}
@@ -192,9 +201,9 @@ func TestJoinerRemembersWhoWasMetBeforeRunOrBecameANativeLater(t *testing.T) {
 		}
 	}
 	join(t, h, JoinerConfig{Natives: nativeProtocols})
-	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(early.ID(), protectTag) })
+	porttest.Eventually(t, "protected", func() bool { return h.ConnManager().IsProtected(early.ID(), protectTag) })
 	late.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
-	eventually(t, 5*time.Second, "protected", func() bool { return h.ConnManager().IsProtected(late.ID(), protectTag) })
+	porttest.Eventually(t, "protected", func() bool { return h.ConnManager().IsProtected(late.ID(), protectTag) })
 }
 
 func TestJoinerMemoryIsBounded(t *testing.T) {
@@ -231,30 +240,6 @@ func TestJoinerMemoryIsBounded(t *testing.T) {
 	}
 	if len(j.targets) != maxRemembered+1 { // and the configured one
 		t.Errorf("%d targets", len(j.targets))
-	}
-}
-
-func TestJoinerEndsWhileDialling(t *testing.T) {
-	// It accepts and says nothing, so that the handshake hangs.
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		if conn, err := silent.Accept(); err == nil {
-			accepted <- conn
-		}
-	}()
-	h := newHost(t, newKey(t))
-	stop := join(t, h, JoinerConfig{Bootstrap: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", silent.Addr().(*net.TCPAddr).Port, otherID)}})
-	conn := <-accepted
-	defer conn.Close()
-	start := time.Now()
-	stop()
-	if took := time.Since(start); took > dialTimeout/2 {
-		t.Errorf("took %v", took)
 	}
 }
 

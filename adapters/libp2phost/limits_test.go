@@ -22,6 +22,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestLimitsForMachines(t *testing.T) {
@@ -146,31 +147,30 @@ func TestAttackLimitsLetFiveThousandIn(t *testing.T) {
 }
 
 func TestASiteMayDialAgainEachHeartbeat(t *testing.T) {
-	l := LimitsFor(2<<30, 1024)
-	manager, err := l.resourceManager(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer manager.Close()
-	from := ma.StringCast("/ip4/8.8.8.8/tcp/1")
-	for i := range l.perSite() {
-		scope, err := manager.OpenConnection(network.DirInbound, true, from)
+	porttest.FakeTime(t, func(t *testing.T) {
+		l := LimitsFor(2<<30, 1024)
+		manager, err := l.resourceManager(nil)
 		if err != nil {
-			t.Fatalf("connection %d of a burst: %v", i, err)
+			t.Fatal(err)
 		}
-		scope.Done()
-	}
-	// What a site may dial refills at 6.4 a second, so that the next ones are few.
-	granted := 0
-	for range l.perSite() {
-		if scope, err := manager.OpenConnection(network.DirInbound, true, from); err == nil {
-			granted++
-			scope.Done()
+		defer manager.Close()
+		for _, burst := range []struct {
+			after time.Duration
+			want  int
+		}{{0, l.perSite()}, {0, 0}, {redialPeriod / 4, l.perSite() / 4}, {redialPeriod, l.perSite()}} {
+			time.Sleep(burst.after)
+			granted := 0
+			for range l.perSite() {
+				if scope, err := manager.OpenConnection(network.DirInbound, true, ma.StringCast("/ip4/8.8.8.8/tcp/1")); err == nil {
+					granted++
+					scope.Done()
+				}
+			}
+			if granted != burst.want {
+				t.Errorf("%d connections granted %v later, want %d", granted, burst.after, burst.want)
+			}
 		}
-	}
-	if granted > l.perSite()/10 {
-		t.Errorf("%d more granted at once", granted)
-	}
+	})
 }
 
 func TestOutboundConnectionsSurviveAFlood(t *testing.T) {
@@ -223,7 +223,7 @@ func dialLight(ctx context.Context, t testing.TB, to host.Host) (transport.Capab
 func TestANativeHoldsManyConnections(t *testing.T) {
 	const clients = 600 // libp2p's defaults end at 252
 	native := newHost(t, newKey(t), loopbackTCP)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*porttest.Patience)
 	defer cancel()
 	var dialers sync.WaitGroup
 	var mu sync.Mutex
@@ -243,7 +243,7 @@ func TestANativeHoldsManyConnections(t *testing.T) {
 		})
 	}
 	dialers.Wait()
-	eventually(t, 10*time.Second, "all connections held", func() bool { return len(native.Network().Peers()) == clients })
+	porttest.Eventually(t, "all connections held", func() bool { return len(native.Network().Peers()) == clients })
 	native.ConnManager().TrimOpenConns(ctx)
 	if held := len(native.Network().Peers()); held != clients {
 		t.Errorf("%d of %d held", held, clients)
@@ -269,14 +269,14 @@ func TestStreamsOfOnePeerAreBoundedAndOthersServed(t *testing.T) {
 	}
 	var streams []network.Stream
 	served := func(h host.Host, id protocol.ID) bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
 		defer cancel()
 		s, err := h.NewStream(ctx, native.ID(), id)
 		if err != nil {
 			return false
 		}
 		streams = append(streams, s)
-		s.SetDeadline(time.Now().Add(5 * time.Second))
+		s.SetDeadline(time.Now().Add(porttest.Patience))
 		s.Write([]byte{1})
 		_, err = io.ReadFull(s, make([]byte, 1))
 		return err == nil
@@ -307,5 +307,5 @@ func TestStreamsOfOnePeerAreBoundedAndOthersServed(t *testing.T) {
 	for _, s := range streams {
 		s.Close()
 	}
-	eventually(t, 5*time.Second, "served again", func() bool { return served(greedy, ports.SubscribeProtocol) })
+	porttest.Eventually(t, "served again", func() bool { return served(greedy, ports.SubscribeProtocol) })
 }

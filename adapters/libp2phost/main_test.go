@@ -8,18 +8,22 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
+
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(hosttest.Settled{M: m}) }
 
 const loopbackTCP, loopbackQUIC = "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"
+
+// ownTCP and ownQUIC are for ports that are let go and come back, or must stay free.
+var ownTCP, ownQUIC = "/ip4/" + hosttest.Loopback + "/tcp/0", "/ip4/" + hosttest.Loopback + "/udp/0/quic-v1"
 
 // testLimits are those of a small server, whatever machine the tests run on.
 var testLimits = LimitsFor(8<<30, 16384)
@@ -61,16 +65,6 @@ func connected(a, b host.Host) bool {
 }
 
 func infoOf(h host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
-
-// eventually waits until ok, which must become so within limit.
-func eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
-}
 
 // logged collects a log.
 type logged struct {

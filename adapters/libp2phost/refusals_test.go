@@ -51,7 +51,7 @@ func TestARefusedConnectionIsToldOnBothSides(t *testing.T) {
 				if err := h.Connect(t.Context(), infoOf(native)); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, 5*time.Second, "held", func() bool { return connected(native, h) })
+				porttest.Eventually(t, "held", func() bool { return connected(native, h) })
 			}
 			refused, refusedLog := newHost(t, newKey(t)), new(logged)
 			err := refused.Connect(t.Context(), infoOf(native))
@@ -65,7 +65,7 @@ func TestARefusedConnectionIsToldOnBothSides(t *testing.T) {
 				t.Errorf("the refusing side warns %d times:\n%s", n, log.text.String())
 			}
 			join(t, refused, JoinerConfig{Bootstrap: fullAddrs(native), Log: refusedLog.logger()})
-			eventually(t, 10*time.Second, "the joiner says who refused", func() bool {
+			porttest.Eventually(t, "the joiner says who refused", func() bool {
 				return refusedLog.count("level=WARN", "native cannot be reached", "the other side", "a limit of its own is reached") == 1
 			})
 			if n := log.count("level=WARN", "connection refused"); n != 1 {
@@ -120,7 +120,7 @@ func TestAStreamBeyondAPeersShareIsToldOnBothSides(t *testing.T) {
 			break
 		}
 		defer s.Reset()
-		s.SetDeadline(time.Now().Add(5 * time.Second))
+		s.SetDeadline(time.Now().Add(porttest.Patience))
 		s.Write([]byte{1})
 		if _, err = io.ReadFull(s, make([]byte, 1)); err != nil {
 			break

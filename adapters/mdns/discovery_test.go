@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(hosttest.Settled{M: m})
 }
 
 func TestNetworksStayApart(t *testing.T) {

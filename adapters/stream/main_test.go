@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"go.uber.org/goleak"
@@ -25,9 +26,12 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(hosttest.Settled{M: m}) }
 
 var log = slog.New(slog.DiscardHandler)
+
+// unhurried is how long an exchange may take over real sockets, on a machine that may stall.
+const unhurried = porttest.Patience
 
 // overTCPAndQUIC runs a test over both, as they differ in what becomes of bytes
 // in flight when a stream ends.
@@ -38,7 +42,10 @@ func overTCPAndQUIC(t *testing.T, test func(t *testing.T, newHost func(...libp2p
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(more ...libp2p.Option) host.Host {
-				h, err := libp2p.New(append([]libp2p.Option{opts, libp2p.DisableRelay()}, more...)...)
+				h, err := libp2p.New(append([]libp2p.Option{
+					opts, libp2p.DisableRelay(),
+					libp2p.WithDialTimeout(unhurried), libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(unhurried)),
+				}, more...)...)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,14 +64,26 @@ func inFakeTime(t *testing.T, test func(t *testing.T, native, indexer host.Host)
 	})
 }
 
+// newTransport returns a Transport over h, with the product's time-out in fake time alone.
 func newTransport(t *testing.T, h host.Host) *stream.Transport {
 	t.Helper()
-	tr, err := stream.New(h, &porttest.Recorder{}, log)
+	tr, _ := observed(t, h)
+	return tr
+}
+
+// observed returns a Transport over h and what it tells.
+func observed(t *testing.T, h host.Host) (*stream.Transport, *porttest.Recorder) {
+	t.Helper()
+	seen := &porttest.Recorder{}
+	tr, err := stream.New(h, seen, log)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if strings.HasPrefix(addrsOf(h)[0], "/ip4/127.") {
+		tr.SetTimeout(unhurried)
+	}
 	t.Cleanup(tr.Close)
-	return tr
+	return tr, seen
 }
 
 var granted = ports.Lease{TTL: 66 * time.Second, Heartbeat: time.Minute}

@@ -197,7 +197,7 @@ func TestStopAnswersTheHalfSent(t *testing.T) {
 		porttest.Eventually(t, "the exchange runs", func() bool { return tr.Running() == 1 })
 		began := time.Now()
 		stop()
-		if took := time.Since(began); took >= ports.ExchangeTimeout/2 {
+		if took := time.Since(began); took >= unhurried/2 {
 			t.Errorf("stop took %s", took)
 		}
 		expectCode(t, s, ports.CodeBusy)
@@ -207,12 +207,7 @@ func TestStopAnswersTheHalfSent(t *testing.T) {
 func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, indexer := newHost(), newHost()
-		seen := &porttest.Recorder{}
-		tr, err := stream.New(native, seen, log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(tr.Close)
+		tr, seen := observed(t, native)
 		serve(t, tr, grant)
 		for frame, code := range map[string]ports.Code{
 			"{}\n":                     ports.CodeMalformed,

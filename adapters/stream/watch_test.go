@@ -56,18 +56,6 @@ func joined(n int) []ports.Change {
 
 const anID = ports.PeerID("12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5")
 
-// observed returns a Transport over h and what it tells.
-func observed(t *testing.T, h host.Host) (*stream.Transport, *porttest.Recorder) {
-	t.Helper()
-	seen := &porttest.Recorder{}
-	tr, err := stream.New(h, seen, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tr.Close)
-	return tr, seen
-}
-
 func TestAWatcherThatNeverReadsIsDroppedAndCounted(t *testing.T) {
 	inFakeTime(t, func(t *testing.T, native, watcher host.Host) {
 		tr, seen := observed(t, native)

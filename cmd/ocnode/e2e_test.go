@@ -62,9 +62,8 @@ func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(*seed, 0))
 	upTo := func(d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }
-	ttl := 4*time.Second + upTo(time.Second)
-	// Half a TTL leaves 2 s for a machine that is busy with other tests.
-	heartbeat := ttl / 2
+	heartbeat := 2*time.Second + upTo(time.Second)
+	ttl := heartbeat + stall + upTo(time.Second)
 	t.Logf("-seed %d: TTL %v", *seed, ttl)
 	times := []string{"--registry.ttl", ttl.String(), "--registry.heartbeat", heartbeat.String(), "--registry.refresh", (ttl / 3).String()}
 	launched := func(dir string, args ...string) *node { return start(t, dir, append(args, times...)...) }
@@ -101,14 +100,14 @@ func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 
 	a.kill()
 	died := time.Now()
-	time.Sleep(2*ttl + upTo(heartbeat)) // longer than whatever A granted
+	time.Sleep(ttl + heartbeat + upTo(heartbeat)) // longer than whatever A granted
 	if x := b.lists(both.PeerID); x.Via != b.PeerID {
 		t.Errorf("B lists by way of %q an indexer that it granted a lease to itself", x.Via)
 	}
 	a = launched(dirA, listenA)
 	ready := time.Now()
 	a.lists(both.PeerID)
-	if took := time.Since(ready); took > heartbeat+time.Second {
+	if took := time.Since(ready); took > heartbeat+stall {
 		t.Errorf("A came back and listed the indexer only %v later, want a heartbeat, %v", took, heartbeat)
 	} else {
 		t.Logf("A was away for %v and listed the indexer again %v after it was back", ready.Sub(died), took)
@@ -133,7 +132,8 @@ func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 }
 
 // Three natives, an indexer with a lease at one of them, and a watcher of another: what
-// happens there is told here, and a clean stop is a leave, everywhere within 2 s.
+// happens there is told here, and a clean stop is a leave everywhere, within 2 s unless the
+// machine stands still.
 func TestAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	t.Parallel()
 	a := start(t, t.TempDir())
@@ -177,7 +177,7 @@ func TestAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	}
 	left := time.Since(began)
 	t.Logf("told %v after its process was started; gone everywhere %v after its SIGTERM", joined, left)
-	if left > 2*time.Second {
+	if left > 2*time.Second+stall {
 		t.Errorf("gone everywhere only %v after its SIGTERM", left)
 	}
 	x.expectExit(0, patience)
@@ -208,8 +208,9 @@ func TestASignalEndsANodeWhateverIsOpen(t *testing.T) {
 			began := time.Now()
 			native.signal(sig)
 			indexer.signal(sig)
-			native.expectExit(0, time.Until(began.Add(5*time.Second)))
-			indexer.expectExit(0, time.Until(began.Add(5*time.Second)))
+			// After lastResort, 4.9 s of its own, a process exits 1.
+			native.expectExit(0, patience)
+			indexer.expectExit(0, patience)
 			t.Logf("both ended %v after the signal", time.Since(began))
 		})
 	}
@@ -236,7 +237,7 @@ func hold(t *testing.T, n *node, text string) {
 
 func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	t.Parallel()
-	demo := launch(t, t.TempDir(), nil, "demo", "--for", "25s")
+	demo := launch(t, t.TempDir(), nil, "demo", "--for", "0")
 	up := func(name string) (api, addr string) {
 		m := demo.prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
 		return m[1], m[2]
@@ -249,12 +250,12 @@ func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	}
 
 	stranger := newSeed(t)
-	register(t, stranger, native1)
-	demo.prints(stranger.ID().String() + ` registered with native-1\n`)
 	eventually(t, "native-2 lists the stranger", func() bool {
+		register(t, stranger, native1) // again, should its 4 s have passed
 		listed, err := list(api2)
 		return err == nil && listed[stranger.ID().String()].Addr == seedAddr
 	})
+	demo.prints(stranger.ID().String() + ` registered with native-1\n`)
 	demo.prints(stranger.ID().String() + ` appeared at native-2`)
 
 	for _, native := range []string{"native-1", "native-2"} {
@@ -262,6 +263,7 @@ func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 		demo.prints(stranger.ID().String() + ` expired at ` + native + `\n`)
 		demo.prints(`(?s)indexer-3 is stopped, and leaves.*indexer-3 left ` + native + `\n`)
 	}
+	demo.signal(syscall.SIGTERM)
 	demo.expectExit(0, patience)
 	demo.prints(`the demo ends\n$`)
 	if log := demo.log.String(); log != "" {

@@ -81,13 +81,11 @@ func TestEveryFrameOfTheContractGetsItsAnswer(t *testing.T) {
 	}
 }
 
-// Peers that take their time, or write and never read, are cut off within the time of
-// one exchange, and leave nothing behind; meanwhile the native serves the others.
+// Peers that take their time, or write and never read, are cut off after the time of one
+// exchange, and leave nothing behind; meanwhile the native serves the others.
 func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	t.Parallel()
-	// cut is the contract's 5 s, and time for a busy machine to notice; prompt is far from
-	// that, on such a machine too.
-	const cut, prompt = 6500 * time.Millisecond, 2 * time.Second
+	const cut = ports.ExchangeTimeout + stall
 	const each = 16
 	native := start(t, t.TempDir())
 	h, honest := newSeed(t), newSeed(t)
@@ -96,6 +94,7 @@ func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	native.lists(h.ID().String())
 	native.lists(honest.ID().String())
 	calm := native.goroutines()
+	waits := func() bool { return native.goroutines() > calm+each/2 }
 	began := time.Now()
 
 	slow := open(t, h, native.Addrs[0])
@@ -114,26 +113,28 @@ func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	endless, deaf := open(t, h, native.Addrs[0]), open(t, h, native.Addrs[0])
 	go flood(endless)
 	go flood(deaf)
-	eventually(t, "the native waits for those who do not end their frames", func() bool { return native.goroutines() > calm+each/2 })
+	eventually(t, "the native waits for those who do not end their frames", waits)
 
 	if a := hear(t, endless); a.Error.Code != "too_large" {
 		t.Errorf("who writes without end hears %+v, want too_large", a)
 	}
-	if took := time.Since(began); took > prompt {
-		t.Errorf("who writes without end was answered after %v", took)
+	if !waits() {
+		t.Error("who writes without end was answered no sooner than the others were cut off")
 	}
 	served := 0
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); served++ {
-		from := time.Now()
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
 		s := open(t, honest, native.Addrs[0])
 		sendAll(t, s, []byte(frameOf(honest)))
 		if a := hear(t, s); !a.OK {
 			t.Fatalf("an honest peer is answered %+v", a)
 		}
-		if took := time.Since(from); took > prompt {
-			t.Errorf("an honest peer was answered after %v", took)
+		if waits() {
+			served++
 		}
 		time.Sleep(20 * time.Millisecond) // this is no benchmark
+	}
+	if served == 0 {
+		t.Error("no honest peer was served before the others were cut off")
 	}
 	if a := hear(t, slow); a.Error.Code != "malformed" {
 		t.Errorf("a byte a second is answered %+v, want malformed", a)

@@ -57,6 +57,14 @@ func TestEveryLineOfANodesLogHasOneFormat(t *testing.T) {
 			addrOf(x)
 			logs(x, "lease granted", 2)
 			logs(second, "indexer joined", 1)
+			for _, p := range []*process{first, second} {
+				eventually(t, "each part of a native is heard", func() bool {
+					log := p.log.String()
+					return !slices.ContainsFunc([]string{"kad-dht", "pubsub", "registry"}, func(name string) bool {
+						return !strings.Contains(log, " logger="+name+" ") && !strings.Contains(log, `"logger":"`+name+`"`)
+					})
+				})
+			}
 			first.kill()
 			logs(x, "lease lost", 1)
 			logs(second, "native cannot be reached", 1)

@@ -26,7 +26,10 @@ import (
 )
 
 // patience bounds whatever the tests wait for; only a failure takes so long.
-const patience = 20 * time.Second
+const patience = time.Minute
+
+// stall is for how long a busy machine may stand still without failing a test.
+const stall = 8 * time.Second
 
 var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random times")
 
@@ -54,7 +57,46 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
 		return 1
 	}
+	go watchLateness()
 	return m.Run()
+}
+
+// lateness is by how much this process came late, of which that of the last 10 s counts.
+var lateness struct {
+	mu   sync.Mutex
+	seen []late
+}
+
+type late struct {
+	at time.Time
+	by time.Duration
+}
+
+func watchLateness() {
+	const tick, usual = 20 * time.Millisecond, 10 * time.Millisecond
+	for {
+		began := time.Now()
+		time.Sleep(tick)
+		now := time.Now()
+		lateness.mu.Lock()
+		lateness.seen = slices.DeleteFunc(lateness.seen, func(l late) bool { return now.Sub(l.at) > 10*time.Second })
+		if by := now.Sub(began) - tick; by > usual {
+			lateness.seen = append(lateness.seen, late{now, by})
+		}
+		lateness.mu.Unlock()
+	}
+}
+
+// stoodStill reports whether the machine had no time for this process a moment ago, and
+// so maybe none for others: what has to be done within seconds may not have been.
+func stoodStill() bool {
+	lateness.mu.Lock()
+	defer lateness.mu.Unlock()
+	var sum time.Duration
+	for _, l := range lateness.seen {
+		sum += l.by
+	}
+	return sum > 500*time.Millisecond
 }
 
 // process is a run of the binary.
@@ -111,7 +153,11 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// expectExit waits for the end.
+// unclean is what a process says that had too little time to stop, upon which it exits 1.
+var unclean = regexp.MustCompile(`context deadline exceeded|did not (stop|close) (in|within)`)
+
+// expectExit waits for the end. A stop that runs out of time is one all the same if the
+// machine stood still.
 func (p *process) expectExit(code int, within time.Duration) {
 	p.t.Helper()
 	select {
@@ -119,7 +165,12 @@ func (p *process) expectExit(code int, within time.Duration) {
 	case <-time.After(within):
 		p.t.Fatalf("%s: has not ended after %v", p.cmd, within)
 	}
-	if got := p.cmd.ProcessState.ExitCode(); got != code {
+	got := p.cmd.ProcessState.ExitCode()
+	if code == 0 && got == 1 && unclean.MatchString(p.log.String()) && stoodStill() {
+		p.t.Logf("%s: had too little time to stop", p.cmd)
+		return
+	}
+	if got != code {
 		p.t.Fatalf("%s: exit code %d, want %d\n%s", p.cmd, got, code, p.log.String())
 	}
 }
@@ -222,7 +273,7 @@ func start(t *testing.T, dir string, args ...string) *node {
 	return &node{p, p.logs("ready")}
 }
 
-var client = http.Client{Timeout: 5 * time.Second}
+var client = http.Client{Timeout: patience}
 
 // get asks the node's HTTP, and decodes the answer into what into points to.
 func (n *node) get(path string, into any) (status int, err error) {

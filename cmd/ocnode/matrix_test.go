@@ -375,10 +375,14 @@ type asked map[string]string
 func startAsked(t *testing.T) asked {
 	t.Helper()
 	dir := t.TempDir()
-	native := start(t, dir, "--modules.indexer")
-	indexer := start(t, t.TempDir(), "--modules", "indexer", "--indexer.natives", native.Addrs[0], "--indexer.meta", "zone=eu-1")
-	empty := start(t, t.TempDir())
-	other := start(t, t.TempDir(), "--host.bootstrap", native.Addrs[0])
+	// Nobody is late while the scripts run.
+	launched := func(dir string, args ...string) *node {
+		return start(t, dir, append(args, "--registry.heartbeat=20m", "--registry.ttl=25m")...)
+	}
+	native := launched(dir, "--modules.indexer")
+	indexer := launched(t.TempDir(), "--modules", "indexer", "--indexer.natives", native.Addrs[0], "--indexer.meta", "zone=eu-1")
+	empty := launched(t.TempDir())
+	other := launched(t.TempDir(), "--host.bootstrap", native.Addrs[0])
 	native.lists(native.PeerID)
 	native.lists(indexer.PeerID)
 	eventually(t, "the natives follow each other", func() bool {
@@ -399,8 +403,8 @@ func startAsked(t *testing.T) asked {
 	}
 }
 
-// scripts is how the scripts in dir are run: with ocnode in the PATH, and with two
-// commands more.
+// scripts is how the scripts in dir are run: with ocnode in the PATH, and with
+// some commands more.
 func (a asked) scripts(dir string) testscript.Params {
 	return testscript.Params{
 		Dir:                dir,
@@ -415,7 +419,7 @@ func (a asked) scripts(dir string) testscript.Params {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "until": until, "document": isDocument,
+			"exits": exits, "until": until, "completes": completes, "document": isDocument,
 		},
 	}
 }
@@ -438,6 +442,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// completes has ocnode complete a command line until its standard output matches the first
+// argument: it gives a node half a second, which a busy machine may miss.
+func completes(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: completes PATTERN [ARG…]")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; {
+		exits(ts, false, append([]string{"0", "ocnode", "__complete"}, args[1:]...))
+		if out := ts.ReadFile("stdout"); pattern.MatchString(out) {
+			return
+		} else if time.Now().After(end) {
+			ts.Fatalf("%s completes to %q", args[1:], out)
+		}
 	}
 }
 

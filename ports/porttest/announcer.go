@@ -115,10 +115,16 @@ func (n *announcerNode) announce(t *testing.T, id ports.PeerID) {
 	}
 }
 
-// expect waits until n has heard id announced by from, times times.
+// expect waits until n has heard id announced by from, times times. What was announced may
+// be lost, so from says it again every now and then.
 func (n *announcerNode) expect(t *testing.T, id ports.PeerID, from *announcerNode, times int) {
 	t.Helper()
+	said := time.Now()
 	Eventually(t, string(id)+" is heard", func() bool {
+		if time.Since(said) > time.Second {
+			from.announce(t, id)
+			said = time.Now()
+		}
 		return n.count(ports.Announcement{PeerID: id, From: from.id}) >= times
 	})
 }

@@ -260,9 +260,12 @@ func transportLimits(t *testing.T, tt *transportTest) {
 }
 
 func transportContext(t *testing.T, tt *transportTest) {
-	entered, release := make(chan struct{}, 1), make(chan struct{})
+	entered, release := make(chan struct{}), make(chan struct{})
 	tt.serve(t, func(ctx context.Context, id ports.PeerID, r ports.Registration) (ports.Lease, error) {
-		entered <- struct{}{}
+		select {
+		case entered <- struct{}{}:
+		case <-release:
+		}
 		<-release // whatever ctx says
 		return grant(ctx, id, r)
 	})
@@ -274,17 +277,39 @@ func transportContext(t *testing.T, tt *transportTest) {
 		t.Errorf("with an ended context: got %v, want %v", err, context.Canceled)
 	}
 
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() {
-		<-entered
-		cancel()
-	}()
-	began := time.Now()
-	_, err := tt.register(ctx, n)
-	if took := time.Since(began); !errors.Is(err, context.Canceled) || took >= ports.ExchangeTimeout {
-		t.Errorf("with a context that ended meanwhile: got %v after %s, want %v at once", err, took, context.Canceled)
+	promptly(t, "with a context that ended meanwhile", func() error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-entered:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		if _, err := tt.register(ctx, n); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("got %v, want %v", err, context.Canceled)
+		}
+		return nil
+	})
+}
+
+// promptly fails the test if do fails, or does not end in half of an exchange's time. What
+// took longer is done again a few times, since the machine may stall.
+func promptly(t *testing.T, what string, do func() error) {
+	t.Helper()
+	var took time.Duration
+	for range 5 {
+		began := time.Now()
+		err := do()
+		if took = time.Since(began); took < ports.ExchangeTimeout/2 {
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			return
+		}
 	}
+	t.Errorf("%s: it takes %s", what, took)
 }
 
 func transportExchangeEnds(t *testing.T, tt *transportTest) {
@@ -327,32 +352,36 @@ func transportSecondServe(t *testing.T, tt *transportTest) {
 }
 
 func transportStopWaits(t *testing.T, tt *transportTest) {
-	entered := make(chan struct{})
-	var left atomic.Bool
-	stop := tt.serve(t, func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
-		close(entered)
-		<-ctx.Done()
-		left.Store(true)
-		return ports.Lease{}, ctx.Err()
-	})
 	n := tt.remote(t)
-	failed := make(chan error, 1)
-	go func() {
-		_, err := tt.register(t.Context(), n)
-		failed <- err
-	}()
-	<-entered
-	began := time.Now()
-	stop()
-	if !left.Load() {
-		t.Error("stop returned before the exchange had ended")
-	}
-	if took := time.Since(began); took >= ports.ExchangeTimeout/2 {
-		t.Errorf("stop took %s: it did not hasten the exchange", took)
-	}
-	if err := <-failed; err == nil {
-		t.Error("the exchange that was stopped gave a lease")
-	}
+	promptly(t, "stop", func() error {
+		entered := make(chan struct{})
+		var left atomic.Bool
+		stop := tt.serve(t, func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+			close(entered)
+			<-ctx.Done()
+			left.Store(true)
+			return ports.Lease{}, ctx.Err()
+		})
+		defer stop()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := tt.register(t.Context(), n)
+			failed <- err
+		}()
+		select {
+		case <-entered:
+		case err := <-failed:
+			return fmt.Errorf("the registration does not arrive: %w", err)
+		}
+		stop()
+		if !left.Load() {
+			t.Error("stop returned before the exchange had ended")
+		}
+		if err := <-failed; err == nil {
+			return errors.New("the exchange that was stopped gave a lease")
+		}
+		return nil
+	})
 }
 
 func transportStop(t *testing.T, tt *transportTest) {

@@ -4,6 +4,9 @@ package hosttest
 
 import (
 	"context"
+	"net"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -12,9 +15,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	coretest "github.com/libp2p/go-libp2p/core/test"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
+	"go.uber.org/goleak"
 
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -22,6 +27,30 @@ import (
 
 // latency of a simulated network, one way.
 const latency = 10 * time.Millisecond
+
+// Loopback is an IPv4 address of loopback: where all of 127.0.0.0/8 is, one that no other
+// process binds. A port that a test has let go is still free there, as the system gives none
+// of that address to somebody else meanwhile.
+var Loopback = loopback(os.Getpid())
+
+func loopback(pid int) string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	return net.IPv4(127, 64|byte(pid>>16)&63, byte(pid>>8), byte(pid)).String() // a PID has 22 bits
+}
+
+// Settled runs the tests of m, and then waits until their goroutines have ended, for which
+// goleak alone gives them half a second.
+type Settled struct{ *testing.M }
+
+// Run implements goleak.TestingM.
+func (s Settled) Run() (code int) {
+	code = s.M.Run()
+	for give := time.Now().Add(porttest.Patience); code == 0 && goleak.Find() != nil && time.Now().Before(give); {
+	}
+	return code
+}
 
 // New returns a host that listens on a free TCP port of loopback, without limits.
 // It is closed when the test ends.
@@ -33,6 +62,8 @@ func New(t testing.TB) host.Host {
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.DisableMetrics(),
 		libp2p.DisableRelay(),
+		libp2p.WithDialTimeout(porttest.Patience),
+		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(porttest.Patience)),
 	)
 	if err != nil {
 		t.Fatal(err)
