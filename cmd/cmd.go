@@ -65,6 +65,9 @@ func run(ctx context.Context, list []modules.Module, args, environ []string, out
 	p := &program{modules: list, schema: modules.Schema(list), environ: environ, out: out, log: errOut}
 	root := p.root()
 	root.SetArgs(args)
+	if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+		unquoteUsage(root)
+	}
 	root.SetOut(out)
 	root.SetErr(errOut)
 	started := false

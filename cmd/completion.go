@@ -12,6 +12,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -132,6 +133,17 @@ func (p *program) addCompletions(root *cobra.Command) {
 		}
 	}
 	add(root)
+}
+
+// unquoteUsage leaves out the backquotes around the name of a flag's value, which only help
+// knows: a completion shows the usage of a flag as it is.
+func unquoteUsage(cmd *cobra.Command) {
+	unquote := func(f *pflag.Flag) { f.Usage = strings.ReplaceAll(f.Usage, "`", "") }
+	cmd.Flags().VisitAll(unquote)
+	cmd.PersistentFlags().VisitAll(unquote)
+	for _, sub := range cmd.Commands() {
+		unquoteUsage(sub)
+	}
 }
 
 // must is for what only a broken invariant fails.

@@ -29,7 +29,8 @@ late; LAST SEEN is how long ago the last one came; VIA is the native that took i
 dht.
 
 A terminal gets PeerIDs shortened, as in 12D3Koo…TjYWaF; ocnode get takes them so.
-Piped, and with -o json, they are whole.`,
+Piped, and with -o json, they are whole. Over --native each entry is checked here against
+its proof, and one that its proof does not prove is an error.`,
 		Example: `  ocnode ls
   ocnode ls --api 127.0.0.1:4180 -o json
   ocnode ls --native /dns4/a.example/tcp/4101/p2p/12D3Koo… --meta zone=eu-1 --wide`,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"slices"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
@@ -60,12 +61,13 @@ func (p *program) reader(cmd *cobra.Command) (reader, error) {
 	case err != nil:
 		return nil, fmt.Errorf("--native: %w", err)
 	}
-	return &overLibp2p{remote, self, addr, stop}, nil
+	return &overLibp2p{remote, modules.EntryChecker(), self, addr, stop}, nil
 }
 
 // overLibp2p reads from a native over libp2p.
 type overLibp2p struct {
 	native ports.Native
+	proven func(*ports.Entry) error
 	self   ports.PeerID
 	addr   string
 	stop   func()
@@ -76,25 +78,40 @@ func (r *overLibp2p) Close() { r.stop() }
 
 // Indexers implements reader.
 func (r *overLibp2p) Indexers(ctx context.Context, q ports.Query) (httpapi.Indexers, error) {
+	q.Proofs = true
 	page, err := r.native.List(ctx, q)
-	return httpapi.NewPage(page), r.fault(ctx, err)
+	if err != nil {
+		return httpapi.Indexers{}, r.fault(ctx, err)
+	}
+	for i := range page.Entries {
+		if err := r.check(&page.Entries[i].Entry); err != nil {
+			return httpapi.Indexers{}, err
+		}
+	}
+	return httpapi.NewPage(page), nil
+}
+
+// check holds what the native answered against its proof.
+func (r *overLibp2p) check(e *ports.Entry) error {
+	if err := r.proven(e); err != nil {
+		return fmt.Errorf("what the native answered of %s is not proven: %w; ask another one, and look at this machine's clock", e.PeerID, err)
+	}
+	return nil
 }
 
 // Indexer implements reader.
 func (r *overLibp2p) Indexer(ctx context.Context, id string) (httpapi.Answer, error) {
 	answer, err := r.native.LookUp(ctx, r.self, ports.PeerID(id))
 	if errors.Is(err, ports.ErrNotFound) {
-		err = fmt.Errorf("%w: no live indexer %s", httpapi.ErrNotFound, id)
-		if answer.Condition != "" {
-			err = fmt.Errorf("%w; %s", err, reserve(answer.Condition))
+		return httpapi.Answer{}, &httpapi.APIError{
+			Status: http.StatusNotFound, Code: httpapi.CodeNotFound, Message: "no live indexer " + id, Condition: answer.Condition,
 		}
-		return httpapi.Answer{}, err
 	}
 	if err != nil {
 		return httpapi.Answer{}, r.fault(ctx, err)
 	}
-	if err := modules.CheckEntry(&answer.Entry); err != nil {
-		return httpapi.Answer{}, fmt.Errorf("what the native answered of %s is not proven: %w; ask another one, and look at this machine's clock", id, err)
+	if err := r.check(&answer.Entry); err != nil {
+		return httpapi.Answer{}, err
 	}
 	return httpapi.NewAnswer(answer), nil
 }

@@ -7,8 +7,11 @@ import (
 	"iter"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -85,6 +88,7 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 				},
 			}}
 			_, err := r.Indexer(t.Context(), "x")
+			err = (&program{}).answered(err)
 			if err == nil || exitCode(err) != tc.code || !strings.Contains(err.Error(), tc.words) {
 				t.Errorf("it ends with %v (exit code %d), want %d and %s", err, exitCode(err), tc.code, tc.words)
 			}
@@ -103,5 +107,45 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 	r := &overLibp2p{native: porttest.Native{OnList: func(ctx context.Context, _ ports.Query) (ports.Page, error) { return ports.Page{}, ctx.Err() }}}
 	if _, err := r.Indexers(cancelled, ports.Query{}); !errors.Is(err, context.Canceled) || errors.Is(err, httpapi.ErrUnreachable) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestWhatIsNotProvenIsAnErrorOverLibp2p(t *testing.T) {
+	const addr = "/ip4/192.0.2.1/tcp/4001"
+	word := prooftest.NewSigner(t).Says(t, time.Now(), 1, addr)
+	sound, moved, plain := word.Entry(0), word.Entry(0), word.Entry(0)
+	moved.Addr, moved.Addrs = "/ip4/203.0.113.1/tcp/4001", nil
+	plain.Proof = nil
+	for name, tc := range map[string]struct {
+		entry ports.Entry
+		words string
+	}{
+		"sound": {sound, ""}, "without a proof": {plain, ""},
+		"moved": {moved, "what the native answered of " + string(word.Claim.PeerID) + " is not proven: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listed := ports.Listed{Entry: tc.entry, Left: time.Minute}
+			r := &overLibp2p{proven: modules.EntryChecker(), native: porttest.Native{
+				OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+					return ports.Answer{Listed: listed}, nil
+				},
+				OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+					if !q.Proofs {
+						t.Error("no proofs are asked for")
+					}
+					return ports.Page{Entries: []ports.Listed{listed}}, nil
+				},
+			}}
+			_, one := r.Indexer(t.Context(), string(word.Claim.PeerID))
+			page, all := r.Indexers(t.Context(), ports.Query{})
+			for what, err := range map[string]error{"get": one, "ls": all} {
+				if (err != nil) != (tc.words != "") || err != nil && !strings.HasPrefix(err.Error(), tc.words) {
+					t.Errorf("%s ends with %v, want %q", what, err, tc.words)
+				}
+			}
+			if (len(page.Indexers) == 1) != (tc.words == "") {
+				t.Errorf("%d are listed", len(page.Indexers))
+			}
+		})
 	}
 }

@@ -139,7 +139,7 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 // natives grant are attested if it has them so.
 func (c Config) stored(l *lease, left bool) ports.Version {
 	v := l.version(left)
-	if c.Plain == PlainAttest && l.proof == nil && l.rank != heard {
+	if c.plain() == PlainAttest && l.proof == nil && l.rank != heard {
 		v.Rank, v.Seq = ports.RankAttested, time.Unix(0, l.expiresAt).Add(-c.Policy.TTL).UnixMilli()
 	}
 	return v
@@ -164,16 +164,15 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (became, error) {
 	if e.PeerID != id {
 		return became{}, ErrNotItself
 	}
-	err := r.cfg.Acceptable(&e)
-	if err == nil {
-		err = r.cfg.believes(&e)
-	}
-	if err != nil {
+	if err := r.cfg.Acceptable(&e); err != nil {
 		return became{}, err
 	}
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := r.cfg.believes(&e); err != nil { // under the lock, as Revise wants it
+		return became{}, err
+	}
 	c := r.clock()
 	l := r.hearsay(e, c)
 	if c.now >= l.deadline {

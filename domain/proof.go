@@ -143,16 +143,31 @@ func (c Config) timely(claim *ports.Claim, now time.Time) error {
 	return nil
 }
 
+func (c Config) plain() Plain {
+	if c.Plain == nil {
+		return PlainAccept
+	}
+	return c.Plain()
+}
+
 // believes tells whether what e proves, or does not, is anybody's word that counts here.
 func (c Config) believes(e *Entry) error {
-	rank := e.Version().Rank
-	switch {
-	case rank == ports.RankSigned, c.Plain == PlainAccept, c.Plain == "":
-		return nil
-	case c.Plain == PlainAttest && rank == ports.RankAttested && (e.Native == c.Self || c.Known != nil && c.Known(e.Native)):
-		return nil
+	rank, plain := e.Version().Rank, c.plain()
+	if !c.counts(plain, rank, e.Native) {
+		return ports.Faulty(ports.FaultUntrusted, "entry of %s is %s, which does not count with trust.plain: %s", e.PeerID, rank, plain)
 	}
-	return ports.Faulty(ports.FaultUntrusted, "entry of %s is %s, which does not count with trust.plain: %s", e.PeerID, rank, c.Plain)
+	return nil
+}
+
+// counts tells whether anybody's word of this rank counts; native is who attests it.
+func (c Config) counts(plain Plain, rank ports.Rank, native ports.PeerID) bool {
+	switch {
+	case rank == ports.RankSigned, plain == PlainAccept:
+		return true
+	case plain == PlainAttest && rank == ports.RankAttested:
+		return native == c.Self || c.Known != nil && c.Known(native)
+	}
+	return false
 }
 
 // signed returns what the indexer itself signed of l, nil if nothing.
@@ -303,7 +318,7 @@ func (c Config) Watched(observer ports.Observer) func(*Entry) error {
 // the entry lives. One that cannot be sure of its clock attests nothing.
 func (r *Registry) attest(e *Entry) {
 	c := r.cfg
-	if e.Proof != nil || c.Signer == nil || c.Plain != PlainAttest || c.Clock.Wrong() {
+	if e.Proof != nil || c.Signer == nil || c.plain() != PlainAttest || c.Clock.Wrong() {
 		return
 	}
 	claim := &ports.Claim{PeerID: e.PeerID, Native: c.Self, Seq: e.ExpiresAt.Add(-c.Policy.TTL).UnixMilli(), TTL: c.Policy.TTL.Truncate(time.Millisecond)}
@@ -323,7 +338,7 @@ func (r *Registry) attest(e *Entry) {
 // checkAnswer tells whether what a native answers about an indexer can be believed of it.
 func (c Config) checkAnswer(a *ports.Answer) error {
 	if a.Proof == nil {
-		if c.Plain == PlainRefuse {
+		if c.plain() == PlainRefuse {
 			return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", a.PeerID)
 		}
 		return nil

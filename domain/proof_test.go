@@ -3,6 +3,7 @@ package domain_test
 import (
 	"crypto/rand"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,15 +73,17 @@ func (x *identity) heartbeat(step uint32, record bool) ports.Registration {
 func signing(t *testing.T, believing domain.Plain, known func(ports.PeerID) bool, f func(t *testing.T, w *world)) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.rules.Clock = domain.NewClock(nil)
-		w.rules.Proofs, w.rules.Plain, w.rules.Known = proof.NewVerifier(), believing, known
+		w.rules.Proofs, w.rules.Known = proof.NewVerifier(), known
+		w.rules.Plain = func() domain.Plain { return believing }
 		w.space = memory.NewSpace(w.rules.Acceptable)
 		f(t, w)
 	})
 }
 
 // notary is a native with a key of its own.
-func (w *world) notary() *native {
-	x := newIdentity(w.t)
+func (w *world) notary() *native { return w.attesting(newIdentity(w.t)) }
+
+func (w *world) attesting(x *identity) *native {
 	w.rules.Signer = x.signer
 	n := w.native(x.id, nil)
 	w.rules.Signer = nil
@@ -140,6 +143,57 @@ func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatIsBelievedNoMoreIsGoneAtOnce closes an open native step by step.
+func TestWhatIsBelievedNoMoreIsGoneAtOnce(t *testing.T) {
+	believing, friends := domain.PlainAccept, &roll{}
+	signing(t, "", friends.trusts, func(t *testing.T, w *world) {
+		w.rules.Plain = func() domain.Plain { return domain.PlainAttest }
+		known := newIdentity(t)
+		friends.set(known.id)
+		friend, stranger := w.attesting(known), w.notary()
+		w.rules.Plain = func() domain.Plain { return believing }
+		n := w.notary()
+		defer friend.stop()
+		defer stranger.stop()
+		defer n.stop()
+		own, attested, strange, bare, signs := newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t)
+		n.register(t, own.id, addr)
+		friend.register(t, attested.id, addr)
+		stranger.register(t, strange.id, addr)
+		signs.issue(t, addr)
+		stranger.answer(t, signs.heartbeat(0, true))
+		if _, err := w.space.Join().Put(t.Context(), ports.Entry{PeerID: bare.id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range []*identity{attested, strange, bare, signs} {
+			n.Hear(ports.Announcement{PeerID: x.id, From: "somebody"})
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		all := []*identity{own, attested, strange, bare, signs}
+		for _, step := range []struct {
+			plain  domain.Plain
+			remain []*identity
+		}{
+			{domain.PlainAccept, all},
+			{domain.PlainAttest, []*identity{own, attested, signs}},
+			{domain.PlainRefuse, []*identity{signs}},
+			{domain.PlainAccept, []*identity{signs}}, // what is gone has to be heard of again
+		} {
+			believing = step.plain
+			n.Revise()
+			for i, x := range all {
+				if want := slices.Contains(step.remain, x); n.lists(x.id) != want {
+					t.Errorf("%s: of %d it lists number %d: %t, want %t", step.plain, len(all), i, !want, want)
+				}
+			}
+		}
+		if got := untrusted(n, ports.UntrustedEntry); got != len(all)-1 {
+			t.Errorf("%d entries were told to count no more, want %d", got, len(all)-1)
+		}
+	})
 }
 
 func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {

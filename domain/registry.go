@@ -26,8 +26,9 @@ type Config struct {
 	Proofs ports.Verifier
 	// Signer signs for indexers that do not, with PlainAttest; nil signs for none.
 	Signer ports.Signer
-	// Plain says what is believed of them; "" is PlainAccept.
-	Plain Plain
+	// Plain says what is believed of indexers that do not sign. It is asked each time anew,
+	// under locks, and must not block; nil is PlainAccept.
+	Plain func() Plain
 	// Known tells which natives' word is believed with PlainAttest, besides those that a
 	// Registry follows; nil believes no others.
 	Known func(native ports.PeerID) bool
@@ -132,8 +133,8 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 			return ports.Lease{NeedRecord: true, Now: r.cfg.now(), Seq: r.seq(sender)}, 0, refusal
 		}
 		needRecord = need
-	case r.cfg.Plain == PlainRefuse:
-		return grant, 0, ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", r.cfg.Plain)
+	case r.cfg.plain() == PlainRefuse:
+		return grant, 0, ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
 	}
 	more := detailsOf(reg.Addrs, reg.Meta)
 	s := r.table.shard(sender)

@@ -213,7 +213,7 @@ const elsewhere = "/ip4/203.0.113.66/tcp/666"
 func infested(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, m *mesh, r *rogue, honest []*follower)) {
 	key := prooftest.NewSigner(t)
 	proven(t, func(t *testing.T, m *mesh) {
-		m.rules.Plain = plain
+		m.rules.Plain = func() domain.Plain { return plain }
 		r := &rogue{Signer: key, m: m, natives: peerIDs(natives), store: m.space.Join(), voice: m.topic.Join("somebody")}
 		var honest []*follower
 		for _, id := range r.natives {

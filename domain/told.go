@@ -130,7 +130,7 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 	p := c.Proof
 	switch {
-	case p == nil && r.cfg.Plain == PlainRefuse:
+	case p == nil && r.cfg.plain() == PlainRefuse:
 		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", c.PeerID)
 	case p == nil || r.cfg.Proofs == nil:
 		c.Proof = nil

@@ -20,9 +20,9 @@ func (r *Registry) closedTo(id ports.PeerID) *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its indexers: ask whoever runs the native %s to add it to trust.indexers there", id, r.cfg.Self)
 }
 
-// Revise has a change of whom the rules trust take effect at once: entries of those that
-// are trusted no more are gone when it returns, watches that they may not have any more end,
-// and other natives are followed or let go of.
+// Revise has a change of whom the rules trust, or what they believe of who does not sign,
+// take effect at once: entries that do not count any more are gone when it returns, watches
+// that somebody may not have any more end, and other natives are followed or let go of.
 func (r *Registry) Revise() {
 	for i := range r.table.shards {
 		r.evict(&r.table.shards[i])
@@ -41,13 +41,30 @@ func (r *Registry) Revise() {
 	}
 }
 
-// evict removes from s whoever is trusted no more. Whoever adds one asks under the lock of
-// the shard, so that none comes after the look.
+// trusts tells whether rec may be in the table.
+func (r *Registry) trusts(rec *record) bool {
+	return r.cfg.Indexers.in(rec.id) && (rec.state != listed || r.cfg.stands(&rec.lease))
+}
+
+// stands tells whether l counts as it is held: what a native that this one follows told, and
+// what this one granted, as long as plain registrations are taken at all.
+func (c Config) stands(l *lease) bool {
+	if l.rank != heard {
+		return c.plain() != PlainRefuse || l.signed() != nil
+	}
+	return c.counts(c.plain(), l.version(false).Rank, l.native.Value())
+}
+
+// evict removes from s what counts no more. Whoever adds something asks under the lock of
+// the shard, so that none of it comes after the look.
 func (r *Registry) evict(s *shard) {
 	var strangers []ports.PeerID
 	s.mu.Lock()
-	for id := range s.records {
-		if !r.cfg.Indexers.in(id) {
+	for id, rec := range s.records {
+		if rec.heir != nil && !r.cfg.stands(rec.heir) {
+			rec.heir = nil
+		}
+		if !r.trusts(rec) {
 			strangers = append(strangers, id)
 		}
 	}
@@ -57,7 +74,7 @@ func (r *Registry) evict(s *shard) {
 		s.mu.Lock()
 		for _, id := range batch {
 			rec := s.records[id]
-			if rec == nil || r.cfg.Indexers.in(id) {
+			if rec == nil || r.trusts(rec) {
 				continue
 			}
 			if rec.state == listed {

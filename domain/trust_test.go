@@ -33,8 +33,12 @@ func (r *roll) set(ids ...ports.PeerID) {
 	}
 }
 
+type recorder interface {
+	Of(ports.EventKind) []ports.Event
+}
+
 // untrusted is how often n told that something came of somebody whom it does not trust.
-func untrusted(n *follower, what ports.Untrusted) (times int) {
+func untrusted(n recorder, what ports.Untrusted) (times int) {
 	for _, e := range n.Of(ports.EventUntrusted) {
 		if e.What == what {
 			times++

@@ -75,12 +75,14 @@ func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, s
 	return native, self, stop, nil
 }
 
-// CheckEntry holds an entry that somebody handed over against its proof, if it has one, by
-// this machine's clock.
-func CheckEntry(e *ports.Entry) error {
-	if e.Proof == nil {
-		return nil
-	}
+// EntryChecker returns what holds an entry that somebody handed over against its proof, if
+// it has one, by this machine's clock. It may be called concurrently.
+func EntryChecker() func(*ports.Entry) error {
 	rules := domain.Config{Policy: domain.TTLPolicy{TTL: ports.MaxInterval}, CheckAddr: libp2phost.CheckAddr, Proofs: proof.NewVerifier()}
-	return rules.Acceptable(e)
+	return func(e *ports.Entry) error {
+		if e.Proof == nil {
+			return nil
+		}
+		return rules.Acceptable(e)
+	}
 }

@@ -55,6 +55,6 @@ func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Co
 		return nil, err
 	}
 	closers.Add(store.Close)
-	t.revise(func(*rosters) { store.Revise() })
+	t.revise(func(*trust) { store.Revise() })
 	return store, nil
 }

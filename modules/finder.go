@@ -66,6 +66,6 @@ func newNatives(p *Plan, d nativesDeps) (*domain.Natives, error) {
 		return domain.PinNatives(pinned), nil
 	}
 	natives := domain.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
-	d.Trusted.revise(func(*rosters) { natives.Revise() })
+	d.Trusted.revise(func(*trust) { natives.Revise() })
 	return natives, nil
 }

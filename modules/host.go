@@ -124,7 +124,7 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, announced an
 	}
 	natives := []protocol.ID{stream.Protocol, kaddht.Protocol(protocol.ID(dht.Prefix))}
 	peers := slices.Concat(natives, gossip.Protocols) // whoever shares a routing table or a mesh with this node
-	t.revise(func(was *rosters) {
+	t.revise(func(was *trust) {
 		if err := libp2phost.Part(h, peers, func(id ports.PeerID) bool { return t.nativeChanged(was, id) }); err != nil {
 			log.Warn("trust.natives has changed, and some natives are still connected as they were", "error", err)
 		}

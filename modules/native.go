@@ -27,7 +27,7 @@ func newRegistry(rules domain.Config, store ports.Store, announcer ports.Announc
 		return nil, err
 	}
 	g.registry.Store(r)
-	t.revise(func(*rosters) { r.Revise() })
+	t.revise(func(*trust) { r.Revise() })
 	return r, nil
 }
 

@@ -34,7 +34,7 @@ type trustSection struct {
 	Indexers  []string `koanf:"indexers" live:"true" help:"the indexers that a native takes: PeerIDs, or file:<path> with one a line; with none, everybody"`
 	Natives   []string `koanf:"natives" live:"true" help:"the natives of the network: PeerIDs, or file:<path> with one a line; with none, everybody"`
 	Addresses string   `koanf:"addresses" help:"which addresses an indexer must be shown to have: auto, lan, internet or any"`
-	Plain     string   `koanf:"plain" help:"what is believed of indexers that do not sign: accept, attest or refuse"`
+	Plain     string   `koanf:"plain" live:"true" help:"what is believed of indexers that do not sign: accept, attest or refuse"`
 }
 
 var trustModule = Module{
@@ -67,7 +67,7 @@ var trustModule = Module{
 		p.CheckItems("host.bootstrap", Settings[hostSection](p, "host").Bootstrap, listed)
 	},
 	Wire: func(*Plan) fx.Option {
-		return fx.Options(fx.Provide(newTrusted, plainOf), fx.Invoke(sayOpen))
+		return fx.Options(fx.Provide(newTrusted), fx.Invoke(sayOpen))
 	},
 }
 
@@ -83,14 +83,25 @@ func plainOf(p *Plan) domain.Plain {
 	return domain.PlainAccept
 }
 
-// sayOpen says at the start what an open network means.
-func sayOpen(p *Plan, plain domain.Plain, log *slog.Logger, t *Tasks) {
-	if plain != domain.PlainAccept || !p.On("native") {
+// sayOpen says what an open network means, at the start and whenever it is opened.
+func sayOpen(p *Plan, t *trusted, log *slog.Logger, tasks *Tasks) {
+	if !p.On("native") {
 		return
 	}
-	t.Run("trust", func() error {
-		log.With(loggerKey, loggerRegistry).Info("this network is open: what any native or DHT server says of an indexer that does not sign is believed",
+	log = log.With(loggerKey, loggerRegistry)
+	say := func() {
+		log.Info("this network is open: what any native or DHT server says of an indexer that does not sign is believed",
 			"hint", "to close it, name the natives in trust.natives")
+	}
+	t.revise(func(was *trust) {
+		if t.plain() == domain.PlainAccept && was.plain != domain.PlainAccept {
+			say()
+		}
+	})
+	tasks.Run("trust", func() error {
+		if t.plain() == domain.PlainAccept {
+			say()
+		}
 		return nil
 	}, nil)
 }
@@ -201,26 +212,32 @@ func readListFile(path string) ([]byte, error) {
 	return text, nil
 }
 
-// rosters are both lists.
-type rosters struct{ indexers, natives roster }
+// trust is what a plan says of it.
+type trust struct {
+	indexers, natives roster
+	plain             domain.Plain
+}
+
+func (p *Plan) trust() *trust {
+	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plainOf(p)}
+}
 
 // trusted is whom this node trusts now: itself, and whom the lists name.
 type trusted struct {
 	self    ports.PeerID
-	now     atomic.Pointer[rosters]
-	revised []func(was *rosters)
+	now     atomic.Pointer[trust]
+	revised []func(was *trust)
 }
 
 func newTrusted(p *Plan, self ports.PeerID, reloads *Reloads) *trusted {
 	t := &trusted{self: self}
-	t.now.Store(p.rosters())
+	t.now.Store(p.trust())
 	reloads.Add(t.take)
 	return t
 }
 
-func (p *Plan) rosters() *rosters {
-	return &rosters{p.roster("trust.indexers"), p.roster("trust.natives")}
-}
+// plain is what is believed of indexers that do not sign.
+func (t *trusted) plain() domain.Plain { return t.now.Load().plain }
 
 // indexer reports whether a native takes the registrations of id.
 func (t *trusted) indexer(id ports.PeerID) bool { return t.in(id, t.now.Load().indexers) }
@@ -233,12 +250,12 @@ func (t *trusted) knows(id ports.PeerID) bool { return t.now.Load().natives[id] 
 
 func (t *trusted) in(id ports.PeerID, r roster) bool { return r.names(id) || id == t.self }
 
-// revise has f called with the lists from before, once they have changed.
-func (t *trusted) revise(f func(was *rosters)) { t.revised = append(t.revised, f) }
+// revise has f called with what was before, once any of it has changed.
+func (t *trusted) revise(f func(was *trust)) { t.revised = append(t.revised, f) }
 
-// take takes over the lists of a new plan.
+// take takes over what a new plan says.
 func (t *trusted) take(p *Plan) {
-	now := p.rosters()
+	now := p.trust()
 	was := t.now.Swap(now)
 	if reflect.DeepEqual(was, now) {
 		return
@@ -250,6 +267,6 @@ func (t *trusted) take(p *Plan) {
 
 // nativeChanged reports whether id was a native by the lists from before, and is none any
 // more, or the other way round.
-func (t *trusted) nativeChanged(was *rosters, id ports.PeerID) bool {
+func (t *trusted) nativeChanged(was *trust, id ports.PeerID) bool {
 	return t.in(id, was.natives) != t.native(id)
 }

@@ -205,6 +205,58 @@ func outsidersOfAClosedNetwork(t *testing.T, listed bool) {
 
 // TestSimANativeTakenOffTheListIsAnOutsiderWithinSeconds takes one of three natives off the
 // lists of the others while all run, and puts it there again.
+// TestSimAnOpenNativeIsClosedAndOpenedAgain has the first list of natives come at SIGHUP.
+func TestSimAnOpenNativeIsClosedAndOpenedAgain(t *testing.T) {
+	simulate(t, func(t *testing.T, s *simulation) {
+		m := s.member("native", map[string]string{"modules": "native,dht,gossip"})
+		var store ports.Store
+		m.more = []modules.Module{{Name: "probe", Summary: "of the tests", Always: true, Wire: func(*modules.Plan) fx.Option {
+			return fx.Invoke(func(s ports.Store) { store = s })
+		}}}
+		out := m.quiet()
+		m.start()
+		// puts registers a plain indexer and returns how its entry is stored.
+		puts := func() (ports.Rank, error) {
+			t.Helper()
+			id := strangers(t, 1)[0]
+			if _, err := m.node.Registry().Register(t.Context(), id, ports.Registration{PeerID: id, Addr: "/ip4/192.0.2.1/tcp/4001"}); err != nil {
+				return 0, err
+			}
+			time.Sleep(time.Second)
+			e, err := store.Local(id, ports.Version{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e.Version().Rank, nil
+		}
+		opened := 1
+		for _, c := range []struct {
+			key, value string
+			rank       ports.Rank
+			refused    bool
+			opens      int
+		}{
+			{key: "log.level", value: "info", rank: ports.RankBare},
+			{key: "trust.natives", value: list(m), rank: ports.RankAttested},
+			{key: "trust.plain", value: "refuse", refused: true},
+			{key: "trust.plain", value: "accept", rank: ports.RankBare, opens: 1},
+			{key: "trust.plain", value: "", rank: ports.RankAttested},
+			{key: "trust.natives", value: "", rank: ports.RankBare, opens: 1},
+		} {
+			m.reload(c.key, c.value)
+			rank, err := puts()
+			if refusal, refused := errors.AsType[*ports.Refusal](err); refused != c.refused || refused && refusal.Code != ports.CodeRefused || rank != c.rank {
+				t.Errorf("%s %q: a plain entry is stored as %v (%v), want %v", c.key, c.value, rank, err, c.rank)
+			}
+			opened += c.opens
+			if n := len(out.lines("this network is open")); n != opened {
+				t.Errorf("%s %q: told %d times that it is open, want %d", c.key, c.value, n, opened)
+			}
+		}
+		m.stop()
+	})
+}
+
 func TestSimANativeTakenOffTheListIsAnOutsiderWithinSeconds(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives, indexers, told := s.closedNetwork(true)

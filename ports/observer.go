@@ -93,7 +93,8 @@ const (
 	UntrustedLeave Untrusted = "leave"
 	// UntrustedWatch is a watch with WatchRequest.Own.
 	UntrustedWatch Untrusted = "watch"
-	// UntrustedEntry is a live entry that was removed, since the list has changed.
+	// UntrustedEntry is a live entry that was removed, since whom or what this node
+	// believes has changed.
 	UntrustedEntry Untrusted = "entry"
 )
 

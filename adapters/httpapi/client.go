@@ -78,6 +78,11 @@ func NewClient(base, token string) (*Client, error) {
 	if u.Port() == "0" {
 		return nil, fmt.Errorf("api address %q: port 0 was for the node to choose; take the address of its ready line", base)
 	}
+	if port := u.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return nil, fmt.Errorf("api address %q: port %s is over 65535", base, port) // url.Parse saw to its digits
+		}
+	}
 	if u.Hostname() == "" {
 		u.Host = net.JoinHostPort("127.0.0.1", u.Port()) // ":4180" listens everywhere, here too
 	}

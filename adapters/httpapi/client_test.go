@@ -182,7 +182,7 @@ func TestBaseAddresses(t *testing.T) {
 		"[::1]:4180":                 "http://[::1]:4180",
 		"https://natives.example/oc": "https://natives.example/oc",
 		"":                           "", "http://": "", "ftp://x": "", "http://x?y": "", "http://x#y": "", "a b": "", "1:2:3": "",
-		"127.0.0.1:0": "",
+		"127.0.0.1:0": "", "127.0.0.1:65536": "", "https://x:999999999999999999999": "",
 	} {
 		c, err := NewClient(base, "")
 		switch {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,9 +33,9 @@ type targetGroup struct {
 // prometheus writes the whole table, a page at a time, so that it costs the memory of
 // a page however long it is.
 func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := parameters(r.URL.RawQuery, metaPrefix)
 	if err != nil {
-		fail(w, http.StatusBadRequest, CodeBadRequest, "query: %v", err)
+		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
 	q := ports.Query{Limit: ports.MaxPage}

@@ -142,9 +142,9 @@ func (n Node) indexers(w http.ResponseWriter, r *http.Request) {
 
 // query reads the parameters of a list.
 func (n Node) query(raw string) (q ports.Query, err error) {
-	values, err := url.ParseQuery(raw)
+	values, err := parameters(raw, metaPrefix, "limit", "after")
 	if err != nil {
-		return q, fmt.Errorf("query: %w", err)
+		return q, err
 	}
 	q.Limit = ports.DefaultPage
 	if s := values.Get("limit"); s != "" {
@@ -154,11 +154,34 @@ func (n Node) query(raw string) (q ports.Query, err error) {
 	}
 	if s := values.Get("after"); s != "" {
 		if q.After, err = n.ParsePeerID(s); err != nil {
-			return q, fmt.Errorf("after %q: want a PeerID, such as next of the page before: %w", s, err)
+			return q, fmt.Errorf("after: %w; give next of the page before", err)
 		}
 	}
 	q.Meta, err = filter(values)
 	return q, err
+}
+
+// parameters parses a query that has nothing but parameters of these names, each once,
+// and any that begin with prefix, unless that is "": what is misspelt would otherwise
+// change nothing, and the answer would look like one to the question that was meant.
+func parameters(raw, prefix string, names ...string) (url.Values, error) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) { // of several mistakes, always the same one
+		switch {
+		case prefix != "" && strings.HasPrefix(key, prefix):
+		case !slices.Contains(names, key):
+			if prefix != "" {
+				names = append(names, prefix+"<name>")
+			}
+			return nil, fmt.Errorf("unknown parameter %q; there are %s", key, strings.Join(names, ", "))
+		case len(values[key]) > 1:
+			return nil, fmt.Errorf("%s is given %d times; give it once", key, len(values[key]))
+		}
+	}
+	return values, nil
 }
 
 // filter reads the parameters meta.<name>=<value>, nil if there are none.
@@ -196,7 +219,7 @@ func (n Node) indexer(w http.ResponseWriter, r *http.Request) {
 	s := r.PathValue("peerID")
 	id, err := n.ParsePeerID(s)
 	if err != nil {
-		fail(w, http.StatusBadRequest, CodeBadRequest, "%q: want a PeerID, such as 12D3KooW…: %v", s, err)
+		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
 	// The deadline of reading a request, which has been read, would end the look-up. One

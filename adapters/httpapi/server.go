@@ -99,7 +99,8 @@ type Node struct {
 	Ready func() map[string]string
 	// Metrics answers /metrics.
 	Metrics http.Handler
-	// ParsePeerID reads any spelling of a PeerID.
+	// ParsePeerID reads any spelling of a PeerID. Its error names the text and says what is
+	// wanted.
 	ParsePeerID func(string) (ports.PeerID, error)
 	// Directory is nil on a node that is not a native.
 	Directory Directory

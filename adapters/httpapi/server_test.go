@@ -122,7 +122,7 @@ func (f finder) LookUp(_ context.Context, id ports.PeerID) (ports.Answer, error)
 // parsePeerID reads "cid-x" as another spelling of "x".
 func parsePeerID(s string) (ports.PeerID, error) {
 	if strings.ContainsAny(s, "?/ ") {
-		return "", errors.New("no PeerID")
+		return "", fmt.Errorf("%q is no PeerID", s)
 	}
 	return ports.PeerID(strings.TrimPrefix(s, "cid-")), nil
 }
@@ -257,7 +257,7 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		{"limit over the maximum", whole, "/api/v1/indexers?limit=1001", 400, jsonType, badLimit("1001")},
 		{"limit of letters", whole, "/api/v1/indexers?limit=ten", 400, jsonType, badLimit("ten")},
 		{"after no PeerID", whole, "/api/v1/indexers?after=a%20b", 400, jsonType,
-			`{"error":{"code":"bad_request","message":"after \"a b\": want a PeerID, such as next of the page before: no PeerID"}}`},
+			`{"error":{"code":"bad_request","message":"after: \"a b\" is no PeerID; give next of the page before"}}`},
 		{"query that does not parse", whole, "/api/v1/indexers?limit=%zz", 400, jsonType,
 			`{"error":{"code":"bad_request","message":"query: invalid URL escape \"%zz\""}}`},
 		{"indexers with metadata", whole, "/api/v1/indexers?meta.zone=eu-1", 200, jsonType, `{"indexers":[` + jsonA + `],"next":""}`},
@@ -268,6 +268,10 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 			`{"error":{"code":"bad_request","message":"meta.zone is \"eu-1\" and \"eu-2\": nobody has both"}}`},
 		{"metadata without a name", whole, "/api/v1/indexers?meta.=eu-1", 400, jsonType,
 			`{"error":{"code":"bad_request","message":"\"meta.\": want meta.\u003cname\u003e=\u003cvalue\u003e, such as meta.zone=eu-1"}}`},
+		{"a parameter that is misspelt", whole, "/api/v1/indexers?after=a&limt=1&Limit=2", 400, jsonType,
+			`{"error":{"code":"bad_request","message":"unknown parameter \"Limit\"; there are limit, after, meta.\u003cname\u003e"}}`},
+		{"a parameter twice", whole, "/api/v1/indexers?limit=1&limit=1", 400, jsonType,
+			`{"error":{"code":"bad_request","message":"limit is given 2 times; give it once"}}`},
 		{"negative limit", whole, "/api/v1/indexers?limit=-1", 400, jsonType, badLimit("-1")},
 		{"limit that is too large for any number", whole, "/api/v1/indexers?limit=99999999999999999999", 400, jsonType, badLimit("99999999999999999999")},
 		{"indexers of a native that warms", warming, "/api/v1/indexers?limit=1", 200, jsonType, `{"indexers":[` + jsonA + `],"next":"a","condition":"warming"}`},
@@ -280,7 +284,7 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		{"indexer by another spelling", whole, "/api/v1/indexers/cid-b", 200, jsonType, answered(jsonB, "")},
 		{"indexer unknown", whole, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"}}`},
 		{"indexer no PeerID", whole, "/api/v1/indexers/a%2Fb", 400, jsonType,
-			`{"error":{"code":"bad_request","message":"\"a/b\": want a PeerID, such as 12D3KooW…: no PeerID"}}`},
+			`{"error":{"code":"bad_request","message":"\"a/b\" is no PeerID"}}`},
 		{"indexer of a native that warms", warming, "/api/v1/indexers/b", 200, jsonType, answered(jsonB, `,"condition":"warming"`)},
 		{"indexer unknown while warming", warming, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"},"condition":"warming"}`},
 		{"indexer unknown to an isolated native", alone, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"},"condition":"isolated"}`},
@@ -292,7 +296,7 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		{"indexer, and nobody to ask", client, "/api/v1/indexers/lost", 503, jsonType, `{"error":{"code":"no_answer","message":"nobody answers"}}`},
 		{"indexer, and too many are looked for", client, "/api/v1/indexers/many", 503, jsonType, `{"error":{"code":"busy","message":"later"}}`},
 		{"no PeerID for the store", client, "/api/v1/indexers/a%2Fb", 400, jsonType,
-			`{"error":{"code":"bad_request","message":"\"a/b\": want a PeerID, such as 12D3KooW…: no PeerID"}}`},
+			`{"error":{"code":"bad_request","message":"\"a/b\" is no PeerID"}}`},
 		{"indexers of the store", client, "/api/v1/indexers", 404, jsonType, notANative},
 
 		{"natives", neighbours, "/api/v1/natives", 200, jsonType,
@@ -307,6 +311,10 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 			`{"error":{"code":"bad_request","message":"renewed \"often\": want 1 or 0"}}`},
 		{"watch with a query that does not parse", whole, "/api/v1/watch?cursor=%zz", 400, jsonType,
 			`{"error":{"code":"bad_request","message":"query: invalid URL escape \"%zz\""}}`},
+		{"watch with what only a list takes", whole, "/api/v1/watch?meta.zone=eu-1", 400, jsonType,
+			`{"error":{"code":"bad_request","message":"unknown parameter \"meta.zone\"; there are renewed, cursor"}}`},
+		{"watch with two cursors", whole, "/api/v1/watch?cursor=1&cursor=2", 400, jsonType,
+			`{"error":{"code":"bad_request","message":"cursor is given 2 times; give it once"}}`},
 		{"watch by another method", whole, "POST /api/v1/watch", 405, jsonType,
 			`{"error":{"code":"method_not_allowed","message":"method \"POST\": only GET and HEAD are allowed"}}`},
 
@@ -316,6 +324,8 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 			`{"error":{"code":"bad_request","message":"\"meta.\": want meta.\u003cname\u003e=\u003cvalue\u003e, such as meta.zone=eu-1"}}`},
 		{"targets, and a query that does not parse", whole, "/sd/prometheus?%zz", 400, jsonType,
 			`{"error":{"code":"bad_request","message":"query: invalid URL escape \"%zz\""}}`},
+		{"targets, and a page of them", whole, "/sd/prometheus?limit=1", 400, jsonType,
+			`{"error":{"code":"bad_request","message":"unknown parameter \"limit\"; there are meta.\u003cname\u003e"}}`},
 		{"no targets", empty, "/sd/prometheus", 200, jsonType, `[]`},
 		{"targets of an isolated native", alone, "/sd/prometheus", 200, jsonType, `[]`},
 		{"targets of a native that warms", warming, "/sd/prometheus", 503, jsonType,

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -61,9 +60,9 @@ func watchRequest(r *http.Request) (request ports.WatchRequest, err error) {
 	if r.ContentLength != 0 { // as long as it comes, nobody sees the reader go
 		return request, errors.New("a watch takes no body")
 	}
-	values, err := url.ParseQuery(r.URL.RawQuery)
+	values, err := parameters(r.URL.RawQuery, "", "renewed", "cursor")
 	if err != nil {
-		return request, fmt.Errorf("query: %w", err)
+		return request, err
 	}
 	if s := values.Get("renewed"); s != "" {
 		if request.Renewed, err = strconv.ParseBool(s); err != nil {

@@ -277,7 +277,7 @@ func TestModulesBesideAToggleIsAUsageError(t *testing.T) {
 	if !errors.Is(err, config.ErrUsage) {
 		t.Fatalf("not a usage error: %v", err)
 	}
-	equal(t, err.Error(), "usage: --modules sets every toggle and cannot go with --modules.dht; give one of them")
+	equal(t, err.Error(), "--modules sets every toggle and cannot go with --modules.dht; give one of them")
 }
 
 func TestWhichFile(t *testing.T) {

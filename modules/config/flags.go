@@ -69,7 +69,7 @@ func checkUsage(fs *pflag.FlagSet) error {
 	var err error
 	orEmpty(fs).Visit(func(f *pflag.Flag) {
 		if strings.HasPrefix(f.Name, toggles+".") && fs.Changed(flagModules) {
-			err = fmt.Errorf("%w: --%s sets every toggle and cannot go with --%s; give one of them", ErrUsage, flagModules, f.Name)
+			err = usageError(fmt.Sprintf("--%s sets every toggle and cannot go with --%s; give one of them", flagModules, f.Name))
 		}
 	})
 	return err

@@ -10,8 +10,15 @@ import (
 	"unicode"
 )
 
-// ErrUsage is a command line that contradicts itself, whatever the configuration is.
+// ErrUsage is matched by the error of a command line that contradicts itself, whatever
+// the configuration is.
 var ErrUsage = errors.New("usage")
+
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+func (usageError) Is(target error) bool { return target == ErrUsage }
 
 // maxMistakes bounds one report: nobody reads more at once, and to look for the
 // nearest name of each of a million junk keys would take minutes.
