@@ -18,6 +18,9 @@ const (
 	// maxSetBack is how far back a node that hears from nobody follows its own clock at once:
 	// what keeps a clock right, and little beside a lease.
 	maxSetBack = time.Second
+	// heardFor is how long what was heard of another clock counts at least: long enough that
+	// something has come meanwhile that was not held up.
+	heardFor = 2 * ports.WatchIdle
 )
 
 // Clock is the time of day that a node goes by. Its own clock may be wrong, and may jump: so
@@ -32,12 +35,32 @@ type Clock struct {
 	wall    time.Time // what the system said then
 
 	mu     sync.Mutex
-	others map[ports.PeerID]time.Duration // how far each is ahead of what this one would show if it only went on
-	own    time.Duration                  // how far this node's own clock is
-	votes  bool                           // and whether it has a vote
+	others map[ports.PeerID]voice
+	own    time.Duration // how far this node's own clock is ahead of what it would show if it only went on
+	votes  bool          // and whether it has a vote
 
 	shift atomic.Int64 // how far the time of day is ahead of that
 	off   atomic.Int64 // how far the system's clock is ahead of the time of day
+}
+
+// voice is what is heard of another clock. A message takes its time, and after an outage
+// many seconds, so a clock shows what the message says or more: the most in a while is next
+// to the truth, and one that is set back is believed within two of these.
+type voice struct {
+	ahead time.Duration // how far it is ahead of what this one would show if it only went on
+	since time.Duration // when the while began, by elapsed
+	next  time.Duration // the most since then
+}
+
+func (v *voice) hear(ahead, now time.Duration) {
+	switch {
+	case ahead >= v.ahead:
+		*v = voice{ahead, now, ahead}
+	case now-v.since >= heardFor:
+		*v = voice{max(v.next, ahead), now, ahead}
+	default:
+		v.next = max(v.next, ahead)
+	}
 }
 
 // NewClock returns a clock that begins as system, nil for time.Now, shows.
@@ -47,7 +70,7 @@ func NewClock(system func() time.Time) *Clock {
 	}
 	return &Clock{
 		system: system, started: time.Now(), wall: system().Round(0),
-		others: make(map[ports.PeerID]time.Duration), votes: true,
+		others: make(map[ports.PeerID]voice), votes: true,
 	}
 }
 
@@ -88,10 +111,17 @@ func (k *Clock) settle() {
 	k.look()
 }
 
-// hear takes note of what the clock of another native shows now.
-func (k *Clock) hear(native ports.PeerID, shows time.Time) {
+// hear takes note of what the clock of another native showed a moment ago.
+func (k *Clock) hear(native ports.PeerID, showed time.Time) {
 	k.mu.Lock()
-	k.others[native] = shows.Sub(k.wall.Add(k.elapsed()))
+	now := k.elapsed()
+	ahead := showed.Sub(k.wall.Add(now))
+	v, known := k.others[native]
+	if !known {
+		v = voice{ahead: ahead}
+	}
+	v.hear(ahead, now)
+	k.others[native] = v
 	k.mu.Unlock()
 	k.look()
 }
@@ -124,7 +154,7 @@ func (k *Clock) look() time.Duration {
 	} else {
 		votes := make([]time.Duration, 0, len(k.others)+1)
 		for _, o := range k.others {
-			votes = append(votes, o)
+			votes = append(votes, o.ahead)
 		}
 		if k.votes {
 			votes = append(votes, own)

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -55,6 +56,53 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 					t.Errorf("without the other it is %v ahead, want %v still", got, c.want)
 				}
 			})
+		})
+	}
+}
+
+// TestAMessageThatWasHeldUpSetsNoClock has two natives tell the time, in messages that an
+// outage holds up, and then set their clocks.
+func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
+	const every, usual = 10 * time.Second, 40 * time.Millisecond
+	for _, outage := range []time.Duration{5 * time.Second, 80 * time.Second} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			k := NewClock(nil)
+			ahead := time.Duration(0)
+			tell := func(late time.Duration) {
+				for _, native := range []ports.PeerID{"a", "b"} {
+					k.hear(native, time.Now().Add(ahead-late))
+				}
+			}
+			// tells goes on for d, and returns how far the time of day was off at most and at last.
+			tells := func(d time.Duration) (most, last time.Duration) {
+				for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(every) {
+					tell(rand.N(usual))
+					last = time.Until(k.Now()) - ahead
+					most = max(most, last.Abs())
+				}
+				return most, last
+			}
+			for range 20 {
+				if most, _ := tells(rand.N(3 * heardFor)); most > usual {
+					t.Errorf("with messages on time it is off by %v", most)
+				}
+				time.Sleep(outage)
+				for late := outage; late > 0; late -= time.Second {
+					tell(late)
+					if off := time.Until(k.Now()).Abs(); off > usual {
+						t.Fatalf("by messages that were held up for %v it is off by %v", late, off)
+					}
+				}
+			}
+			ahead += 7 * time.Second
+			tell(0)
+			if off := time.Until(k.Now()) - ahead; off != 0 {
+				t.Errorf("after the natives' clocks were set it is off by %v", off)
+			}
+			ahead -= 12 * time.Second
+			if _, off := tells(2*heardFor + every); off.Abs() > usual {
+				t.Errorf("%v after they were set back it is off by %v", 2*heardFor, off)
+			}
 		})
 	}
 }
