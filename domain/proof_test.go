@@ -1,9 +1,11 @@
 package domain_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,4 +238,37 @@ func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst has an indexer register with a native that
+// has heard of it from another.
+func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
+	meshed(t, func(t *testing.T, m *mesh) {
+		m.rules.Proofs = proof.NewVerifier()
+		all := m.natives(2, member{})
+		defer m.stop(all...)
+		time.Sleep(time.Second)
+		var told []ports.Change
+		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			for batch, err := range all[1].Watch(ctx, ports.WatchRequest{Own: true, Sender: "follower"}) {
+				if err != nil {
+					return
+				}
+				told = append(told, batch.Changes...)
+			}
+		})
+		x := newIdentity(t)
+		x.issue(t, addr)
+		for _, n := range all {
+			n.answer(t, x.heartbeat(0, true))
+			time.Sleep(10 * time.Second)
+		}
+		cancel()
+		watching.Wait()
+		if !all[1].lists(x.id) || len(told) != 1 || told[0].PeerID != x.id || told[0].Proof == nil || told[0].Proof.Record == nil {
+			t.Errorf("it is told %+v, want one change with the record", told)
+		}
+	})
 }

@@ -93,7 +93,7 @@ type lease struct {
 	expiresAt int64
 	seenAt    int64 // 0 if the entry does not say
 	rank      rank
-	fresh     bool         // its record was not that of the lease before
+	fresh     bool         // whoever is told of it needs its record
 	proof     *ports.Proof // with its Claim; nil if there is none
 }
 
@@ -236,7 +236,10 @@ func (s *shard) hold(r *record, l lease, now time.Duration) {
 	case r.late, r.addr != l.addr, !r.more.equal(l.more):
 		kind = ports.ChangeUpdated
 	}
-	l.fresh = l.proof != nil && (r.proof == nil || r.proof.Claim != l.proof.Claim)
+	// Who follows this native is told of what it granted alone, and may not have heard the
+	// record from whoever granted it before.
+	own := l.rank == granted && r.rank != granted
+	l.fresh = l.proof != nil && (own || r.proof == nil || r.proof.Claim != l.proof.Claim)
 	s.own(r, l.rank == granted)
 	r.lease, r.heir, r.checked, r.echoed, r.lent = l, nil, false, false, false
 	r.late = s.policy.late(l.deadline - now)
