@@ -92,7 +92,7 @@ func TestAModuleFromOutsideObservesAndRunsAndReloads(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := await("msg=tally .*events=[1-9]")
-	node, err := modules.New(plan, modules.Environment{Log: log})
+	node, err := modules.New(plan, modules.Environment{Log: log, StopTimeout: porttest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestGossipWithAStoreThatHasNoNetworkIsWarnedOf(t *testing.T) {
 			t.Fatal(err)
 		}
 		log := await("gossip without dht")
-		node, err := modules.New(plan, modules.Environment{Log: log})
+		node, err := modules.New(plan, modules.Environment{Log: log, StopTimeout: porttest.Patience})
 		if err != nil {
 			t.Fatal(err)
 		}

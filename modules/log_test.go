@@ -18,6 +18,7 @@ import (
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/opencloud/ocnode/modules"
+	"github.com/opencloud/ocnode/ports/porttest"
 	"go.opentelemetry.io/otel"
 	"go.uber.org/fx"
 )
@@ -65,7 +66,7 @@ func loggingNode(t *testing.T, settings map[string]string) (*modules.Node, *writ
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := modules.New(plan, modules.Environment{Log: &out, Process: true})
+	node, err := modules.New(plan, modules.Environment{Log: &out, Process: true, StopTimeout: porttest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

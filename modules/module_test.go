@@ -10,6 +10,7 @@ import (
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 	"go.uber.org/fx"
 )
 
@@ -41,7 +42,7 @@ func TestAPortIsFilledByOneModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := modules.New(plan, modules.Environment{})
+	node, err := modules.New(plan, modules.Environment{StopTimeout: porttest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func TestAReloadTakesWhatCanChangeAndNamesWhatCannot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := modules.New(plan, modules.Environment{Log: &log})
+	node, err := modules.New(plan, modules.Environment{Log: &log, StopTimeout: porttest.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,8 @@ const (
 	// startTimeout bounds the start: binding and a first look around, nothing that
 	// waits for others.
 	startTimeout = 15 * time.Second
-	// stopTimeout bounds each half of the stop, what runs and what is open, so that a
-	// signal ends the process within 5 s whatever hangs.
+	// stopTimeout is the default of Environment.StopTimeout: a signal ends the process within
+	// 5 s whatever hangs.
 	stopTimeout = 2 * time.Second
 )
 
@@ -44,6 +44,8 @@ type Environment struct {
 	// TickOnly looks up what is heard at the refresh tick alone, and FollowNobody hears by
 	// gossip alone: both as the seed does.
 	TickOnly, FollowNobody bool
+	// StopTimeout bounds each half of the stop, what runs and what is open; 0 is 2 s.
+	StopTimeout time.Duration
 	// CountLoopback has the limits of a site hold for loopback too, where tests come from.
 	CountLoopback bool
 }
@@ -56,6 +58,7 @@ type Node struct {
 	closers *Closers
 	reloads *Reloads
 	failed  chan error
+	patient time.Duration // the Environment's StopTimeout
 	face    face
 }
 
@@ -76,10 +79,16 @@ func New(plan *Plan, env Environment) (*Node, error) {
 	if env.Log == nil {
 		env.Log = io.Discard
 	}
-	n := &Node{health: newHealth(plan.Modules()), closers: &Closers{}, reloads: newReloads(plan), failed: make(chan error, 1)}
+	if env.StopTimeout == 0 {
+		env.StopTimeout = stopTimeout
+	}
+	n := &Node{
+		health: newHealth(plan.Modules()), closers: &Closers{}, reloads: newReloads(plan),
+		failed: make(chan error, 1), patient: env.StopTimeout,
+	}
 	n.app = fx.New(
 		fx.Supply(plan, env, n.health, n.closers, n.reloads),
-		fx.Provide(func(lc fx.Lifecycle) *Tasks { return &Tasks{lc, n.fail} }),
+		fx.Provide(func(lc fx.Lifecycle) *Tasks { return &Tasks{lc, n.closers, n.fail} }),
 		fx.WithLogger(func(log *slog.Logger) fxevent.Logger {
 			quiet := &fxevent.SlogLogger{Logger: log.With(loggerKey, loggerFx)}
 			quiet.UseLogLevel(slog.LevelDebug)
@@ -89,7 +98,7 @@ func New(plan *Plan, env Environment) (*Node, error) {
 		plan.wiring(),
 		fx.Populate(&n.face, &n.log),
 		fx.StartTimeout(startTimeout),
-		fx.StopTimeout(stopTimeout),
+		fx.StopTimeout(n.patient),
 	)
 	if err := n.app.Err(); err != nil {
 		return nil, errors.Join(cause(err), n.close())
@@ -111,12 +120,12 @@ func (n *Node) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop stops every module in reverse order, within stopTimeout. /readyz says so
-// from its first moment.
+// Stop stops every module in reverse order, within the Environment's StopTimeout, and what
+// does not stop in that time without waiting for it. /readyz says so from its first moment.
 func (n *Node) Stop() error {
 	n.health.stop()
 	n.log.Info("stopping")
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), n.patient)
 	defer cancel()
 	return errors.Join(n.app.Stop(ctx), n.close())
 }
@@ -130,15 +139,15 @@ func (n *Node) Kill() error {
 	return n.Stop()
 }
 
-// close closes what was made, and waits for that no longer than stopTimeout.
+// close closes what was made, and waits for that no longer than for a stop.
 func (n *Node) close() error {
 	done := make(chan error, 1)
 	go func() { done <- n.closers.close() }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(stopTimeout):
-		return fmt.Errorf("some parts did not close within %v", stopTimeout)
+	case <-time.After(n.patient):
+		return fmt.Errorf("some parts did not close within %v", n.patient)
 	}
 }
 
@@ -181,15 +190,17 @@ func (n *Node) Registry() *domain.Registry { return n.face.Registry }
 // Tasks runs what a node does for as long as it lives.
 type Tasks struct {
 	lifecycle fx.Lifecycle
+	closers   *Closers
 	fail      func(error)
 }
 
 // Run has a module's start called, and then its main part in a goroutine that a stop
-// cancels and waits for, 2 s at most; either may be nil. An error of start fails the
+// cancels and waits for, 2 s at most as a rule; either may be nil. An error of start fails the
 // node's start, an error of main stops the node.
 func (t *Tasks) Run(module string, start func() error, main func(context.Context) error) {
 	var running sync.WaitGroup
 	life, end := context.WithCancel(context.Background()) // a hook's own context ends with the start
+	t.closers.Add(func() error { end(); return nil })     // a stop that is out of time leaves out the rest
 	t.lifecycle.Append(fx.Hook{
 		OnStart: func(context.Context) error {
 			if start != nil {

@@ -46,6 +46,7 @@ func newNode(t testing.TB, settings map[string]string, env modules.Environment, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	env.StopTimeout = cmp.Or(env.StopTimeout, porttest.Patience)
 	node, err := modules.New(plan, env)
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +194,30 @@ func TestASignalDuringTheStartStopsTheNodeInGoodOrder(t *testing.T) {
 			t.Errorf("a signal %v after the start: %v", after, err)
 		}
 	}
+}
+
+func TestAStopThatIsOutOfTimeLeavesNothingRunning(t *testing.T) {
+	settings := leastSettings(t)
+	settings["modules"] = "native,indexer,dht,gossip"
+	node := newNode(t, settings, modules.Environment{StopTimeout: 1})
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Stop(); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the stop says %v", err)
+	}
+	// Its folder is let go last. TestMain sees to it that nothing runs on.
+	plan, err := planOf(t, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another node may have its folder", func() bool {
+		again, err := modules.New(plan, modules.Environment{StopTimeout: porttest.Patience})
+		if err == nil {
+			stop(t, again)
+		}
+		return err == nil
+	})
 }
 
 func TestADataFolderIsOneNodesAtATime(t *testing.T) {
