@@ -36,7 +36,7 @@ test: go ## Run every test, under the race detector
 figures: go ## Run the simulated network, the attacks and the end-to-end test, and show what they measure
 	$(GO) test -count=1 -v -run '^TestSim' ./modules
 	$(GO) test -count=1 -v -p 1 -run '^TestAttack' ./adapters/... ./domain ./modules
-	$(GO) test -count=1 -v ./cmd/ocnode
+	$(GO) test -count=1 -v -run '^TestEndToEnd' ./cmd/ocnode
 
 bench: go ## Measure speed and size, as one table (3 minutes; UPDATE=1 keeps it in docs)
 	$(GO) test -run '^$$' -bench '^BenchmarkTable$$' -benchtime $(BENCHTIME) -timeout 2h ./modules $(if $(UPDATE),-update-benchmarks)

@@ -230,9 +230,9 @@ func (h *honest) register(c *caller) {
 	}
 }
 
-// quantiles has them register in turn for so long, one every 2 ms, and returns the median
-// and the 99th percentile of the time to the answer.
-func (h *honest) quantiles(d time.Duration) (p50, p99 time.Duration) {
+// p99 has them register in turn for so long, one every 2 ms, and returns the 99th
+// percentile of the time to the answer.
+func (h *honest) p99(d time.Duration) time.Duration {
 	pace := time.NewTicker(2 * time.Millisecond)
 	defer pace.Stop()
 	before, until := len(h.took), time.Now().Add(d)
@@ -241,7 +241,7 @@ func (h *honest) quantiles(d time.Duration) (p50, p99 time.Duration) {
 		<-pace.C
 	}
 	took := slices.Sorted(slices.Values(h.took[before:]))
-	return took[len(took)/2], took[len(took)*99/100]
+	return took[len(took)*99/100]
 }
 
 // during has them register until stop is called, at a pace that a single native does not
@@ -343,15 +343,34 @@ func TestAttackMalformedFrames(t *testing.T) {
 	}
 }
 
-// TestAttackSlowStreams opens streams and does not go on.
+// TestAttackSlowStreams opens streams and does not go on. The clock's word is taken for what
+// that does to others, so a machine that stalls gets another try.
 func TestAttackSlowStreams(t *testing.T) {
-	const peers, each = 200, 10
-	const gone = ports.ExchangeTimeout + 20*time.Second // to notice, on a busy machine
-	// Of an exchange's time, what is half sent has four fifths.
-	const window = ports.ExchangeTimeout * 4 / 5
+	const peers, tries = 200, 4
 	node, honest := besieged(t, 50, nil)
 	attackers := calls(t, node, porttest.Scale(peers, peers/4), func(i int) string { return fmt.Sprintf("127.2.%d.%d", i/250, i%250+1) })
-	calm, calmP99 := honest.quantiles(window)
+	for try := 1; ; try++ {
+		err := slowStreams(t, node, honest, attackers)
+		if err == nil {
+			break
+		}
+		if try == tries {
+			t.Errorf("%d times over; at last %v", try, err)
+			break
+		}
+		t.Log(err)
+	}
+	honest.expectAllSucceeded(t)
+}
+
+// slowStreams opens ten streams from each of the attackers. The error is that they are there
+// for too long, or in the way of others.
+func slowStreams(t *testing.T, node *modules.Node, honest *honest, attackers []*caller) error {
+	const each = 10
+	const gone = 6 * time.Second // ports.ExchangeTimeout, and time to notice
+	// Of an exchange's time, what is half sent has four fifths.
+	const window = ports.ExchangeTimeout * 4 / 5
+	calm := honest.p99(window)
 	before := porttest.Holds()
 	streams := make([]network.MuxedStream, len(attackers)*each)
 	began := time.Now()
@@ -389,25 +408,23 @@ func TestAttackSlowStreams(t *testing.T) {
 	var held atomic.Int64
 	look := time.AfterFunc(window/2, func() { held.Store(int64(runtime.NumGoroutine() - before.Goroutines)) })
 	defer look.Stop()
-	siege, siegeP99 := honest.quantiles(window)
+	siege := honest.p99(window)
 	opening.Wait()
 	porttest.Eventually(t, "the streams are gone", func() bool { return samples(t, scrape(t, node))[`ocnode_streams{direction="inbound"}`] == 0 })
-	lasted := time.Since(began)
+	lasted := time.Since(began) - opened
 	http.DefaultClient.CloseIdleConnections()
 	more := before.ExpectNoMore(t, mostBytes)
 	t.Logf("%d streams from %d peers, opened in %.2f s, holding %d goroutines: gone %.2f s after the last; honest p99 %v before, %v while they were there; %d KiB more in use",
-		len(streams), len(attackers), opened.Seconds(), held.Load(), (lasted - opened).Seconds(), calmP99, siegeP99, more.InUse>>10)
-	if lasted-opened > gone {
-		t.Errorf("they were there for %v, want at most %v", lasted-opened, gone)
-	}
-	// Who waits for slow streams waits for most of ports.ExchangeTimeout.
-	if most := 2*calm + time.Second; siege > most {
-		t.Errorf("honest median %v, it was %v before; want at most %v", siege, calm, most)
-	}
-	honest.expectAllSucceeded(t)
+		len(streams), len(attackers), opened.Seconds(), held.Load(), lasted.Seconds(), calm, siege, more.InUse>>10)
 	for _, s := range streams {
-		_ = s.Reset()
+		if s != nil {
+			_ = s.Reset()
+		}
 	}
+	if most := 2*calm + 5*time.Millisecond; lasted > gone || siege > most {
+		return fmt.Errorf("they were there for %v, want %v at most; honest p99 %v, it was %v before and may be %v", lasted, gone, siege, calm, most)
+	}
+	return nil
 }
 
 // TestAttackIdentitiesOfOneAddress registers one new identity after another: at the door
@@ -531,8 +548,8 @@ func (nobody) Observe(ports.Event) {}
 // TestAttackHeldConnections holds many connections from one address, each with a lease, as
 // a large site does: it must not look like an attack.
 func TestAttackHeldConnections(t *testing.T) {
-	const heartbeat, ttl = 3 * time.Second, 20 * time.Second // a busy machine renews late
-	const held = ttl + 3*heartbeat
+	const heartbeat, ttl = 3 * time.Second, 12 * time.Second // a busy machine renews late
+	const held = 3 * ttl
 	connections := porttest.Scale(1000, 250)
 	node, honest := besieged(t, 10, map[string]string{"registry.heartbeat": heartbeat.String(), "registry.ttl": ttl.String(), "registry.refresh": heartbeat.String()})
 	began := time.Now()
@@ -579,8 +596,8 @@ func TestAttackHeldConnections(t *testing.T) {
 			closed++
 		}
 	}
-	t.Logf("%d connections from one address, dialled in %.1f s, held for %v at a TTL of %v: %d renewals, %d failed; %d looks at all of them, %d missing; %d connections closed",
-		len(crowd), dialled.Seconds(), held, ttl, renewed.Load(), failed.Load(), looks, missing, closed)
+	t.Logf("%d connections from one address, dialled in %.1f s, held for three TTLs of %v: %d renewals, %d failed; %d looks at all of them, %d missing; %d connections closed",
+		len(crowd), dialled.Seconds(), ttl, renewed.Load(), failed.Load(), looks, missing, closed)
 	if missing > 0 || closed > 0 || looks < 10 {
 		t.Errorf("%d were missing in %d looks, and %d connections closed", missing, looks, closed)
 	}

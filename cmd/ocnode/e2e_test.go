@@ -58,7 +58,7 @@ func watch(t *testing.T, n *node) (stop func() []sample) {
 // The seed's promise, with processes that die as processes do: whoever renews is
 // listed by every native without a gap, whichever native dies; whoever does not is
 // gone at its deadline.
-func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
+func TestEndToEndNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(*seed, 0))
 	upTo := func(d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }
@@ -134,7 +134,7 @@ func TestNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 // Three natives, an indexer with a lease at one of them, and a watcher of another: what
 // happens there is told here, and a clean stop is a leave everywhere, within 2 s unless the
 // machine stands still.
-func TestAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
+func TestEndToEndAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	t.Parallel()
 	a := start(t, t.TempDir())
 	b := start(t, t.TempDir(), "--host.bootstrap", a.Addrs[0])
@@ -190,7 +190,7 @@ func TestAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	}
 }
 
-func TestASignalEndsANodeWhateverIsOpen(t *testing.T) {
+func TestEndToEndASignalEndsANodeWhateverIsOpen(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -235,7 +235,7 @@ func hold(t *testing.T, n *node, text string) {
 	}
 }
 
-func TestDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
+func TestEndToEndDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	t.Parallel()
 	demo := launch(t, t.TempDir(), nil, "demo", "--for", "0")
 	up := func(name string) (api, addr string) {

@@ -121,7 +121,7 @@ func joinDHT(t *testing.T, h host.Host, native peer.ID, mode dht.ModeOpt) *dht.I
 	return d
 }
 
-func TestASeedIndexerIsServed(t *testing.T) {
+func TestEndToEndASeedIndexerIsServed(t *testing.T) {
 	t.Parallel()
 	// An entry is announced at most once in a sixth of a heartbeat.
 	native := start(t, t.TempDir(), "--registry.heartbeat=3s")
@@ -211,7 +211,7 @@ func sendAll(t *testing.T, s io.Writer, b []byte) {
 }
 
 // What a seed native puts and gossips has nothing but the seed's three fields.
-func TestASeedNativeIsHeard(t *testing.T) {
+func TestEndToEndASeedNativeIsHeard(t *testing.T) {
 	t.Parallel()
 	native := start(t, t.TempDir())
 	h := newSeed(t)
@@ -301,7 +301,7 @@ func (n *seedNative) pauses() (pauses []time.Duration) {
 
 func (n *seedNative) addr() string { return n.Addrs()[0].String() + "/p2p/" + n.ID().String() }
 
-func TestAnIndexerRegistersWithSeedNatives(t *testing.T) {
+func TestEndToEndAnIndexerRegistersWithSeedNatives(t *testing.T) {
 	t.Parallel()
 	// Longer than the 5 s for which it waits for an answer.
 	const heartbeat = 5500 * time.Millisecond
