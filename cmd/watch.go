@@ -51,7 +51,9 @@ meanwhile follows, or a reset and a new snapshot if the native does not know any
 		if len(request.Cursor) > ports.MaxCursorBytes {
 			return usageError{fmt.Errorf("--cursor has %d bytes, and no cursor is longer than %d; take it as a line of -o json has it", len(request.Cursor), ports.MaxCursorBytes)}
 		}
-		return p.watch(cmd.Context(), native, request)
+		ctx, stop := whileRead(cmd.Context(), p.out)
+		defer stop()
+		return p.watch(ctx, native, request)
 	})
 	cmd.Flags().BoolVar(&request.Renewed, "renewed", false, "also each heartbeat that changes nothing but times")
 	cmd.Flags().StringVar(&request.Cursor, "cursor", "", "go on from there, which an earlier watch of this native told")

@@ -4,13 +4,18 @@ package cmd
 
 import (
 	"bufio"
+	"io"
+	"os"
 	"regexp"
 	"testing"
+	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestATerminalGetsAWatchShortAndColored(t *testing.T) {
@@ -41,5 +46,46 @@ func TestATerminalGetsAWatchShortAndColored(t *testing.T) {
 		if err != nil || !regexp.MustCompile(want).MatchString(line) {
 			t.Errorf("%s is %q, %v", tc.kind, line, err)
 		}
+	}
+}
+
+// TestAWatchEndsWithItsReader has one like ocnode watch | head -1, of a native where nothing
+// happens.
+func TestAWatchEndsWithItsReader(t *testing.T) {
+	for name, pipe := range map[string]func() (r, w *os.File, err error){
+		"pipe": os.Pipe,
+		"socket": func() (r, w *os.File, err error) {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return nil, nil, err
+			}
+			return os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w"), nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			ctx, stop := whileRead(t.Context(), w)
+			defer stop()
+			select {
+			case <-ctx.Done():
+				t.Fatal("it ends although it is read")
+			case <-time.After(2 * readEvery):
+			}
+			r.Close()
+			select {
+			case <-ctx.Done():
+			case <-time.After(porttest.Patience):
+				t.Error("it goes on although nobody reads")
+			}
+		})
+	}
+	for _, out := range []io.Writer{os.Stderr, io.Discard} { // whatever that is here
+		ctx, stop := whileRead(t.Context(), out)
+		stop()
+		<-ctx.Done()
 	}
 }
