@@ -125,8 +125,20 @@ func (r *overLibp2p) Natives(ctx context.Context) ([]httpapi.Native, error) {
 // Watch implements reader.
 func (r *overLibp2p) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
+		w.Proofs = true
 		for b, err := range r.native.Watch(ctx, w) {
-			if !yield(b, r.fault(ctx, err)) {
+			err = r.fault(ctx, err)
+			for i := range b.Changes {
+				// What comes with a tick alone changes no address.
+				if c := &b.Changes[i]; err == nil && c.Proof != nil && c.Proof.Record != nil {
+					c.Entry.Left = c.Kind == ports.ChangeLeft
+					err = r.check(&c.Entry)
+				}
+			}
+			if err != nil {
+				b = ports.Batch{}
+			}
+			if !yield(b, err) || err != nil {
 				return
 			}
 		}

@@ -135,16 +135,29 @@ func TestWhatIsNotProvenIsAnErrorOverLibp2p(t *testing.T) {
 					}
 					return ports.Page{Entries: []ports.Listed{listed}}, nil
 				},
+				OnWatch: func(_ context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+					return func(yield func(ports.Batch, error) bool) {
+						if !w.Proofs {
+							t.Error("no proofs are asked for")
+						}
+						yield(ports.Batch{Changes: []ports.Change{{Kind: ports.ChangeJoined, Listed: listed}}, Cursor: "1"}, nil)
+					}
+				},
 			}}
 			_, one := r.Indexer(t.Context(), string(word.Claim.PeerID))
 			page, all := r.Indexers(t.Context(), ports.Query{})
-			for what, err := range map[string]error{"get": one, "ls": all} {
+			var watched error
+			told := 0
+			for b, err := range r.Watch(t.Context(), ports.WatchRequest{}) {
+				told, watched = told+len(b.Changes), err
+			}
+			for what, err := range map[string]error{"get": one, "ls": all, "watch": watched} {
 				if (err != nil) != (tc.words != "") || err != nil && !strings.HasPrefix(err.Error(), tc.words) {
 					t.Errorf("%s ends with %v, want %q", what, err, tc.words)
 				}
 			}
-			if (len(page.Indexers) == 1) != (tc.words == "") {
-				t.Errorf("%d are listed", len(page.Indexers))
+			if whole := tc.words == ""; (len(page.Indexers) == 1) != whole || (told == 1) != whole {
+				t.Errorf("%d are listed, %d told", len(page.Indexers), told)
 			}
 		})
 	}

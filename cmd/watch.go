@@ -42,7 +42,8 @@ the native that took it. Ctrl-C ends it.
 
 With -o json every line is a JSON object. Some have a cursor: --cursor goes on from there
 and misses nothing. A native that goes away is asked again by itself; what happened
-meanwhile follows, or a reset and a new snapshot if the native does not know any more.`,
+meanwhile follows, or a reset and a new snapshot if the native does not know any more.
+Over --native each entry is checked here against its proof, as by ocnode ls.`,
 		Example: `  ocnode watch
   ocnode watch --native /dns4/a.example/tcp/4101/p2p/12D3Koo…
   ocnode watch --api 127.0.0.1:4180 --renewed -o json`,
@@ -107,7 +108,8 @@ func passing(err error) bool {
 	if answer, ok := errors.AsType[*httpapi.APIError](err); ok {
 		return answer.Status == http.StatusServiceUnavailable
 	}
-	return !errors.Is(err, ports.ErrNotOffered)
+	_, lied := errors.AsType[*ports.ProofError](err)
+	return !lied && !errors.Is(err, ports.ErrNotOffered)
 }
 
 // tell prints one event.
