@@ -21,6 +21,8 @@ const (
 	// heardFor is how long what was heard of another clock counts at least: long enough that
 	// something has come meanwhile that was not held up.
 	heardFor = 2 * ports.WatchIdle
+	// maxHeldUp is how late a message may be: a watch on which nothing comes for so long ends.
+	maxHeldUp = ports.WatchTimeout
 )
 
 // Clock is the time of day that a node goes by. Its own clock may be wrong, and may jump: so
@@ -45,7 +47,8 @@ type Clock struct {
 
 // voice is what is heard of another clock. A message takes its time, and after an outage
 // many seconds, so a clock shows what the message says or more: the most in a while is next
-// to the truth, and one that is set back is believed within two of these.
+// to the truth. One that is set back is believed within two of these, and at once if it is
+// by more than a message may be late.
 type voice struct {
 	ahead time.Duration // how far it is ahead of what this one would show if it only went on
 	since time.Duration // when the while began, by elapsed
@@ -54,7 +57,7 @@ type voice struct {
 
 func (v *voice) hear(ahead, now time.Duration) {
 	switch {
-	case ahead >= v.ahead:
+	case ahead >= v.ahead, ahead < v.ahead-maxHeldUp:
 		*v = voice{ahead, now, ahead}
 	case now-v.since >= heardFor:
 		*v = voice{max(v.next, ahead), now, ahead}

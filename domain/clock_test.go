@@ -103,6 +103,11 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 			if _, off := tells(2*heardFor + every); off.Abs() > usual {
 				t.Errorf("%v after they were set back it is off by %v", 2*heardFor, off)
 			}
+			ahead -= time.Hour
+			tell(0)
+			if off := time.Until(k.Now()) - ahead; off != 0 {
+				t.Errorf("after they were set back by an hour it is off by %v", off)
+			}
 		})
 	}
 }
