@@ -92,14 +92,10 @@ func (p *program) caveat(c ports.Condition) string {
 // parseMeta reads name=value of a command line.
 func parseMeta(wanted []string) (map[string]string, error) {
 	meta := make(map[string]string)
-	size := 0
 	for _, text := range wanted {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
 			return nil, usageError{fmt.Errorf("--meta %q: want name=value, such as zone=eu-1", text)}
-		}
-		if size += len(name) + len(value); size > ports.MaxMetaBytes {
-			return nil, usageError{fmt.Errorf("--meta: %d bytes of names and values; an indexer has at most %d", size, ports.MaxMetaBytes)}
 		}
 		if !utf8.ValidString(text) {
 			return nil, usageError{fmt.Errorf("--meta %q: not UTF-8", text)}
@@ -108,6 +104,9 @@ func parseMeta(wanted []string) (map[string]string, error) {
 			return nil, usageError{fmt.Errorf("--meta %s: it cannot be both %q and %q", name, other, value)}
 		}
 		meta[name] = value
+	}
+	if refusal := ports.CheckMeta(meta); refusal != nil {
+		return nil, usageError{fmt.Errorf("--meta: nobody has that: %s", refusal.Message)}
 	}
 	return meta, nil
 }

@@ -38,7 +38,7 @@ func TestListsThatCannotBeAskedFor(t *testing.T) {
 		{[]string{"--native", a, "--api", "127.0.0.1:1"}, "--native and --api are two ways to ask; give one of them"},
 		{[]string{"--native", a, "--meta", "zone"}, `--meta "zone": want name=value, such as zone=eu-1`},
 		{[]string{"--native", a, "--meta", "zone=a", "--meta", "zone=b"}, `--meta zone: it cannot be both "a" and "b"`},
-		{[]string{"--native", a, "--meta", "zone=" + strings.Repeat("x", 1100)}, "--meta: 1104 bytes of names and values; an indexer has at most 1024"},
+		{[]string{"--native", a, "--meta", "zone=" + strings.Repeat("x", 1100)}, "--meta: nobody has that: Meta has 1104 bytes of names and values, at most 1024 are allowed"},
 		{[]string{"--native", a, "--meta", "zone=\xff"}, `--meta "zone=\xff": not UTF-8`},
 		{[]string{"--api", "127.0.0.1:1", "--meta", "zone=\xff"}, `--meta "zone=\xff": not UTF-8`},
 		{[]string{"--meta"}, "--meta wants a value: only those with this metadata, name=value; given several times, all must hold; see ocnode ls --help"},

@@ -209,12 +209,8 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 
 // check holds what a registration brings against the bounds of the contract.
 func (c Config) check(reg ports.Registration) *ports.Refusal {
-	size := 0
-	for k, v := range reg.Meta {
-		size += len(k) + len(v)
-	}
-	if size > ports.MaxMetaBytes {
-		return ports.Refuse(ports.CodeTooLarge, "Meta has %d bytes, at most %d are allowed", size, ports.MaxMetaBytes)
+	if refusal := ports.CheckMeta(reg.Meta); refusal != nil {
+		return refusal
 	}
 	if err := c.checkAddrs(reg.PeerID, reg.Addr, reg.Addrs); err != nil {
 		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)

@@ -53,7 +53,7 @@ var comments = map[string]string{
 		"as a native's log and `ocnode status` print them. With none, it takes three of those that it finds through " +
 		"host.bootstrap, the DHT and mdns, and replaces one that does not answer. A node that is a native too " +
 		"registers with itself then.",
-	"indexer.meta": "What else to publish about this indexer, e.g. {zone: eu-1, version: 1.4.2}. At most 1 KiB in all, and for everyone to read.",
+	"indexer.meta": "What else to publish about this indexer, e.g. {zone: eu-1, version: 1.4.2}. At most 64 names, 1 KiB in all, and for everyone to read.",
 
 	"dht.prefix": "The prefix of the DHT's protocol, the same on every node; another one is another network.",
 

@@ -32,12 +32,8 @@ var indexerModule = Module{
 		if p.On("indexer") && len(s.Natives) == 0 && !findable {
 			p.mistake("indexer.natives", append(append([]string{"modules.indexer"}, toggles...), "host.bootstrap"), "names no native to register with, and there is no way to find one; give the address of one, as its log and `ocnode status` tell it, here or in host.bootstrap to find more through it; or turn mdns on to find those of the local network, or turn native on to register with this node itself")
 		}
-		size := 0
-		for k, v := range s.Meta {
-			size += len(k) + len(v)
-		}
-		if size > ports.MaxMetaBytes {
-			p.Mistake("indexer.meta", "has %d bytes, names and values together; at most %d are allowed", size, ports.MaxMetaBytes)
+		if refusal := ports.CheckMeta(s.Meta); refusal != nil {
+			p.Mistake("indexer.meta", "%s", refusal.Message)
 		}
 	},
 	Wire: func(p *Plan) fx.Option {

@@ -291,12 +291,21 @@ func (h *health) reasons() map[string]string {
 
 // Closers are what was made and has to be closed, whether or not the node was ever
 // started, the last made first.
-type Closers struct{ funcs []func() error }
+type Closers struct {
+	mu    sync.Mutex
+	funcs []func() error
+}
 
 // Add adds what is called once, when the node is closed.
-func (c *Closers) Add(f func() error) { c.funcs = append(c.funcs, f) }
+func (c *Closers) Add(f func() error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.funcs = append(c.funcs, f)
+}
 
 func (c *Closers) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var errs []error
 	for _, f := range slices.Backward(c.funcs) {
 		errs = append(errs, f())

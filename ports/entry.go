@@ -15,7 +15,7 @@ type Registration struct {
 	Addr string
 	// Addrs are all its addresses, best first; nil, or the first equals Addr.
 	Addrs []string
-	// Meta is free for the indexer to use; names and values together are at most
+	// Meta is free for the indexer to use; at most MaxMetaNames, names and values together at most
 	// MaxMetaBytes.
 	Meta map[string]string
 	// Proof is the indexer's own signed word; nil if it sends none. With a record, Addrs and

@@ -18,6 +18,9 @@ const (
 	// MaxMetaBytes bounds names plus values of the metadata, all together: labels,
 	// not documents, since every native holds them for every indexer.
 	MaxMetaBytes = 1 << 10
+	// MaxMetaNames bounds how many names these are: more than labels need. A pair takes some
+	// 80 bytes of memory however short it is, 80 KB for 1,024 of one byte.
+	MaxMetaNames = 64
 	// MaxNesting bounds the depth of a frame's JSON, its outermost object included;
 	// known fields need 2.
 	MaxNesting = 16
@@ -42,3 +45,19 @@ const (
 	WatchIdle    = 30 * time.Second
 	WatchTimeout = 3 * WatchIdle
 )
+
+// CheckMeta returns nil if metadata keeps its bounds, else a Refusal with CodeTooLarge that
+// says which not.
+func CheckMeta(meta map[string]string) *Refusal {
+	if len(meta) > MaxMetaNames {
+		return Refuse(CodeTooLarge, "Meta has %d names, at most %d are allowed", len(meta), MaxMetaNames)
+	}
+	size := 0
+	for name, value := range meta {
+		size += len(name) + len(value)
+	}
+	if size > MaxMetaBytes {
+		return Refuse(CodeTooLarge, "Meta has %d bytes of names and values, at most %d are allowed", size, MaxMetaBytes)
+	}
+	return nil
+}

@@ -10,7 +10,8 @@ const (
 	// CodeMalformed is a frame that is not one JSON object as the contract has it,
 	// or a PeerID that does not decode.
 	CodeMalformed Code = "malformed"
-	// CodeTooLarge is a frame over MaxFrameBytes or metadata over MaxMetaBytes.
+	// CodeTooLarge is a frame over MaxFrameBytes, or metadata over MaxMetaBytes or
+	// MaxMetaNames.
 	CodeTooLarge Code = "too_large"
 	// CodePeerMismatch is a PeerID that is not the connection's.
 	CodePeerMismatch Code = "peer_mismatch"

@@ -45,6 +45,9 @@ const (
 	patience = 2 * time.Second
 	// maxDials bounds the dials at once: a file and 100 KB each.
 	maxDials = 64
+	// maxDialsEach bounds those for who registers from one IPv4 address or IPv6 /56: what one
+	// registration may need, so that nobody alone keeps the others' addresses from being dialled.
+	maxDialsEach = ports.MaxAddrs
 	// dialsOfSite bounds the dials to one IPv4 /24 or IPv6 /56 in dialsEvery, whoever
 	// asks for them: what a victim is made to bear at most.
 	dialsOfSite, dialsEvery = 60, time.Minute
@@ -82,6 +85,7 @@ type Addresses struct {
 	closed  bool
 	dialers sync.WaitGroup
 	dials   int
+	dialFor map[netip.Prefix]int // of these, by who has them made
 	of      map[claim]*list.Element
 	proofs  list.List                 // of *proof, the one not asked for longest first
 	sites   map[netip.Prefix]*dialled // dialled in the last dialsEvery
@@ -119,7 +123,7 @@ func NewAddresses(policy Policy, back WayBack, observer ports.Observer) (*Addres
 	life, end := context.WithCancel(context.Background())
 	return &Addresses{
 		policy: policy, back: back, observer: observer, life: life, end: end,
-		of: make(map[claim]*list.Element), sites: make(map[netip.Prefix]*dialled),
+		of: make(map[claim]*list.Element), dialFor: make(map[netip.Prefix]int), sites: make(map[netip.Prefix]*dialled),
 	}, nil
 }
 
@@ -177,7 +181,7 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 	from = from.Unmap().WithZone("")
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var unshown []string
+	var unshown, untried []string
 	var dialled []string
 	var dials []<-chan struct{}
 	for _, addr := range addrs[1:] {
@@ -187,8 +191,10 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 			shown, refuted, dial := a.ask(sender, from, addr)
 			switch {
 			case shown:
-			case refuted, dial == nil:
+			case refuted:
 				unshown = append(unshown, addr)
+			case dial == nil:
+				untried = append(untried, addr)
 			default:
 				dialled, dials = append(dialled, addr), append(dials, dial)
 			}
@@ -200,21 +206,30 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 		return err
 	}
 	for i, dial := range dials {
+		late := false
 		select {
 		case <-dial:
 		case <-ctx.Done():
+			late = true
 		}
-		if shown, _ := a.known(sender, dialled[i]); !shown {
+		switch shown, refuted := a.known(sender, dialled[i]); {
+		case shown:
+		case refuted, late:
 			unshown = append(unshown, dialled[i])
+		default:
+			untried = append(untried, dialled[i])
 		}
 	}
-	if len(unshown) == 0 {
-		return nil
+	switch {
+	case len(unshown) > 0:
+		return &ports.Refusal{
+			Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Unshown: unshown,
+			Message: fmt.Sprintf("addresses %q are not the one that you come from (%s), and nobody with your key answers there; sign a record without them", unshown, from),
+		}
+	case len(untried) > 0:
+		return notYet(untried[0], from)
 	}
-	return &ports.Refusal{
-		Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Unshown: unshown,
-		Message: fmt.Sprintf("addresses %q are not the one that you come from (%s), and nobody with your key answers there; sign a record without them", unshown, from),
-	}
+	return nil
 }
 
 // vetFirst says whether Addr may be listed.
@@ -248,8 +263,12 @@ func (a *Addresses) vetFirst(ctx context.Context, sender ports.PeerID, from neti
 		// Why is not said: it would tell strangers what this native can reach.
 		return refuse("is not the one that you come from (%s), and nobody with your key answers there; announce one that this native can dial", from)
 	default:
-		return ports.Busy(ports.LimitDialBacks, "address %q is not the one that you come from (%s), and this native has not found the time to dial it yet; try again", addr, from)
+		return notYet(addr, from)
 	}
+}
+
+func notYet(addr string, from netip.Addr) error {
+	return ports.Busy(ports.LimitDialBacks, "address %q is not the one that you come from (%s), and this native has not found the time to dial it yet; try again", addr, from)
 }
 
 // ruling is what a policy says of an address.
@@ -339,12 +358,21 @@ func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, r
 	}
 	p := e.Value.(*proof)
 	shown, refuted = now.Before(p.shown), now.Before(p.refuted)
-	if p.dial == nil && !refuted && p.shown.Sub(now) < renewAhead && a.dials < maxDials && !a.closed {
+	asker := askerOf(from)
+	if p.dial == nil && !refuted && p.shown.Sub(now) < renewAhead && a.dials < maxDials && a.dialFor[asker] < maxDialsEach && !a.closed {
 		a.dials++
+		a.dialFor[asker]++
 		p.dial = make(chan struct{})
 		a.dialers.Go(func() { a.look(p, from) })
 	}
 	return shown, refuted, p.dial
+}
+
+func askerOf(from netip.Addr) (site netip.Prefix) {
+	if of := sites(from); of != nil {
+		site = of[0]
+	}
+	return site
 }
 
 // look looks into a claim.
@@ -356,6 +384,11 @@ func (a *Addresses) look(p *proof, from netip.Addr) {
 	now := time.Now()
 	a.mu.Lock()
 	a.dials--
+	if asker := askerOf(from); a.dialFor[asker] > 1 {
+		a.dialFor[asker]--
+	} else {
+		delete(a.dialFor, asker)
+	}
 	switch {
 	case err == nil:
 		p.shown, p.refuted = now.Add(holdsFor), time.Time{}

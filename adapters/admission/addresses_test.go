@@ -295,6 +295,49 @@ func TestDialsAreBounded(t *testing.T) {
 	})
 }
 
+// TestWhoAsksForAllDialsGetsAShare has one address register what takes its time.
+func TestWhoAsksForAllDialsGetsAShare(t *testing.T) {
+	const plain, other = "/ip4/9.9.9.9/tcp/1", "/ip4/9.9.9.9/tcp/2"
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{at: map[string]ports.PeerID{plain: "honest", other: "honest"}, takes: 2 * time.Second}
+		a := newAddresses(t, PolicyAuto, n)
+		for i := range 10 {
+			id, addrs := nth(i), []string{own}
+			for j := range ports.MaxAddrs - 1 {
+				addrs = append(addrs, fmt.Sprintf("/ip4/%d.%d.1.1/tcp/1", 20+i, j))
+			}
+			if _, err := a.Vet(t.Context(), id, netip.MustParseAddr(me), ports.Registration{PeerID: id, Addr: addrs[0], Addrs: addrs}); err != nil {
+				t.Fatal(err)
+			}
+			if i == 9 {
+				// What was not tried is not what nobody answers at.
+				err := a.VetSigned(t.Context(), id, netip.MustParseAddr(me), addrs)
+				expectLimit(t, "a record, when its share is used up", err, ports.CodeBusy, ports.LimitDialBacks)
+			}
+		}
+		time.Sleep(time.Nanosecond) // all are under way
+		if got := n.times(); got != maxDialsEach {
+			t.Errorf("%d dials, want %d", got, maxDialsEach)
+		}
+		n.mu.Lock()
+		n.takes = 0
+		n.mu.Unlock()
+		const from = "8.8.4.4"
+		if _, err := a.Vet(t.Context(), "honest", netip.MustParseAddr(from), ports.Registration{PeerID: "honest", Addr: plain}); err != nil {
+			t.Errorf("somebody else, plain: %v", err)
+		}
+		if err := a.VetSigned(t.Context(), "honest", netip.MustParseAddr(from), []string{"/ip4/" + from + "/tcp/1", other}); err != nil {
+			t.Errorf("somebody else, signed: %v", err)
+		}
+		time.Sleep(dialTime)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if len(a.dialFor) != 0 || a.dials != 0 {
+			t.Errorf("when all is done, %d dials are counted, and for %v", a.dials, a.dialFor)
+		}
+	})
+}
+
 func TestProofsAreBounded(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		n := &network{names: map[string][]string{"/dns4/a.example/tcp/1": {own}}}

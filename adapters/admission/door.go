@@ -22,11 +22,8 @@ func (d Door) Hear(sender ports.PeerID, _ netip.Addr) error { return d.Gate.Hear
 // native is to have it, or a *ports.Refusal. It may take 2 s. Settle must be called with
 // what became of it, unless it was refused here.
 func (d Door) Admit(ctx context.Context, sender ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error) {
-	if r.PeerID != sender {
-		return r, nil // which the registry refuses, and with a better reason
-	}
-	if err := d.Gate.Seat(sender, from); err != nil {
-		return r, err
+	if err := d.Gate.Seat(sender, from); err != nil || r.PeerID != sender {
+		return r, err // of another's the registry says more
 	}
 	r, err := d.vet(ctx, sender, from, r)
 	if err != nil {

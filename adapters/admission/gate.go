@@ -80,6 +80,9 @@ type visitor struct {
 	// leased means that Leased has been told of it, and holding that the native holds a lease
 	// or a leave of it, for as long as it is seated.
 	leased, holding bool
+	// unsettled are the Seats of which it is not said what became of them: while there is one,
+	// it stays seated.
+	unsettled int
 	// spent are the registrations that count against it, as of the time at.
 	spent   float64
 	spentAt time.Duration
@@ -107,10 +110,7 @@ func (g *Gate) Hear(sender ports.PeerID) error {
 		g.of[sender] = v
 	}
 	if v.in != &g.seated {
-		g.move(v, &g.strangers, now+g.cfg.Heartbeat) // by then it has spent nothing
-	}
-	for g.strangers.Len() > maxStrangers {
-		g.forget(g.strangers.Front().Value.(*visitor))
+		g.estrange(v, now)
 	}
 	each := g.cfg.Heartbeat / time.Duration(g.cfg.Registrations)
 	v.spent = max(0, v.spent-(now-v.spentAt).Seconds()/each.Seconds())
@@ -124,7 +124,7 @@ func (g *Gate) Hear(sender ports.PeerID) error {
 
 // Seat makes room for sender's lease or leave, or refuses with a *ports.Refusal if its site
 // has no more. Who sits already stays, for another TTL. Settle or Leave must be called with
-// what became of it.
+// what became of it; until each of several has ended, the seat is kept.
 func (g *Gate) Seat(sender ports.PeerID, from netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,6 +141,7 @@ func (g *Gate) Seat(sender ports.PeerID, from netip.Addr) error {
 	}
 	g.of[sender] = v
 	g.sit(v, from, now)
+	v.unsettled++
 	return nil
 }
 
@@ -151,9 +152,12 @@ func (g *Gate) Settle(sender ports.PeerID, granted bool) {
 	defer g.mu.Unlock()
 	now := g.now()
 	v := g.of[sender]
+	if v != nil {
+		v.unsettled = max(0, v.unsettled-1)
+	}
 	switch {
 	case v == nil || v.in != &g.seated: // forgotten already
-	case !granted && !v.holding:
+	case !granted && !v.holding && v.unsettled == 0:
 		g.rise(v, now)
 	case granted:
 		v.holding = true
@@ -168,6 +172,7 @@ func (g *Gate) Leave(sender ports.PeerID) {
 	defer g.mu.Unlock()
 	g.now()
 	if v := g.of[sender]; v != nil && v.in == &g.seated {
+		v.unsettled = max(0, v.unsettled-1)
 		v.holding = true
 		g.lease(v, false)
 	}
@@ -217,7 +222,15 @@ func (g *Gate) sit(v *visitor, from netip.Addr, now time.Duration) {
 // rise frees v's seat. What it has spent is remembered.
 func (g *Gate) rise(v *visitor, now time.Duration) {
 	g.vacate(v)
+	g.estrange(v, now)
+}
+
+// estrange remembers v among those without a seat, until it has spent nothing.
+func (g *Gate) estrange(v *visitor, now time.Duration) {
 	g.move(v, &g.strangers, now+g.cfg.Heartbeat)
+	for g.strangers.Len() > maxStrangers {
+		g.forget(g.strangers.Front().Value.(*visitor))
+	}
 }
 
 func (g *Gate) forget(v *visitor) {

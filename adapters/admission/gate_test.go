@@ -178,6 +178,50 @@ func TestASeatIsFreeWhenItsLeaseEnds(t *testing.T) {
 	})
 }
 
+// Of two streams of one identity the one that is refused must not free the seat of the other.
+func TestASeatIsKeptWhileARegistrationIsUnderWay(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		from := netip.MustParseAddr(me)
+		g := newGate(t, Config{Identities: 1})
+		door := Door{Gate: g, Addresses: newAddresses(t, PolicyAny, &network{})}
+		others := func(id ports.PeerID) { // a registration for somebody else, which the registry refuses
+			t.Helper()
+			if _, err := door.Admit(t.Context(), id, from, ports.Registration{PeerID: "somebody", Addr: own}); err != nil {
+				t.Fatal(err)
+			}
+			door.Settle(id, false)
+		}
+		expectLimit(t, "the first", g.Seat("a", from), "", "")
+		others("a")
+		expectLimit(t, "another, while the first is under way", g.Seat("b", from), ports.CodeBusy, ports.LimitSite)
+		g.Settle("a", true)
+		others("a")
+		expectLimit(t, "another, when it has its lease", g.Seat("b", from), ports.CodeBusy, ports.LimitSite)
+		time.Sleep(ttl)
+		expectLimit(t, "another, when that is over", g.Seat("b", from), "", "")
+		expectLimit(t, "the same again", g.Seat("b", from), "", "")
+		g.Settle("b", false)
+		g.Settle("b", false)
+		expectLimit(t, "the first, when both have been refused", g.Seat("a", from), "", "")
+		if seated, _ := g.Counts(); seated != 1 {
+			t.Errorf("%d are seated", seated)
+		}
+	})
+}
+
+func TestWhoIsRefusedASeatIsForgotten(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		g := newGate(t, Config{})
+		for i := range maxStrangers + 10 {
+			expectLimit(t, "a stranger", g.Seat(nth(i), netip.MustParseAddr(me)), "", "")
+			g.Settle(nth(i), false)
+		}
+		if _, strangers := g.Counts(); strangers != maxStrangers || len(g.of) != maxStrangers {
+			t.Errorf("%d strangers are remembered, %d in all; want %d", strangers, len(g.of), maxStrangers)
+		}
+	})
+}
+
 func TestStrangersAreForgotten(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		g := newGate(t, Config{Registrations: 1})

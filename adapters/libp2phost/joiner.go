@@ -424,12 +424,19 @@ func (j *Joiner) remember(id peer.ID) bool {
 		return false
 	}
 	var addrs []ma.Multiaddr
-	for _, conn := range j.host.Network().ConnsToPeer(id) {
-		if conn.Stat().Direction == network.DirOutbound { // proven to work
-			addrs = append(addrs, conn.RemoteMultiaddr())
+	add := func(a ma.Multiaddr) {
+		if !slices.ContainsFunc(addrs, a.Equal) {
+			addrs = append(addrs, a)
 		}
 	}
-	addrs = ma.Unique(append(addrs, j.host.Peerstore().Addrs(id)...))
+	for _, conn := range j.host.Network().ConnsToPeer(id) {
+		if conn.Stat().Direction == network.DirOutbound { // proven to work, so before all others
+			add(conn.RemoteMultiaddr())
+		}
+	}
+	for _, a := range ma.Unique(j.host.Peerstore().Addrs(id)) { // which sorts them
+		add(a)
+	}
 	addrs = slices.DeleteFunc(addrs, func(a ma.Multiaddr) bool { return dialable(a) != nil })
 	if len(addrs) == 0 || j.targets[id] == nil && !j.makeRoom() {
 		return false

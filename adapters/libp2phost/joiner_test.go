@@ -206,6 +206,28 @@ func TestJoinerRemembersWhoWasMetBeforeRunOrBecameANativeLater(t *testing.T) {
 	porttest.Eventually(t, "protected", func() bool { return h.ConnManager().IsProtected(late.ID(), protectTag) })
 }
 
+// TestJoinerRemembersTheAddressThatWorked has a native tell of more addresses than are
+// remembered, such as those of the bridges of its containers.
+func TestJoinerRemembersTheAddressThatWorked(t *testing.T) {
+	native, h := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t))
+	if err := h.Connect(t.Context(), infoOf(native)); err != nil {
+		t.Fatal(err)
+	}
+	h.Peerstore().AddProtocols(native.ID(), ports.SubscribeProtocol)
+	for i := range ports.MaxAddrs + 1 {
+		h.Peerstore().AddAddr(native.ID(), ma.StringCast(fmt.Sprintf("/ip4/10.0.%d.1/tcp/4101", i)), time.Hour)
+	}
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.hear(event.EvtPeerIdentificationCompleted{Peer: native.ID()})
+	works := native.Network().ListenAddresses()[0]
+	if got := j.targets[native.ID()].addrs; len(got) != ports.MaxAddrs || !got[0].Equal(works) {
+		t.Errorf("it was reached at %s, and will be dialled at %s", works, got)
+	}
+}
+
 func TestJoinerMemoryIsBounded(t *testing.T) {
 	h := newHost(t, newKey(t))
 	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + otherID}, Log: new(logged).logger()})

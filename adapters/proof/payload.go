@@ -34,10 +34,6 @@ const (
 	fieldValue
 )
 
-// maxMetaNames bounds the entries of the metadata, since an empty name and value count
-// nothing.
-const maxMetaNames = ports.MaxMetaBytes
-
 // maxSeq bounds numbers: far from what would overflow, in the year 10889.
 const maxSeq = 1 << 48
 
@@ -167,8 +163,8 @@ func setBytes(c *ports.Claim, field protowire.Number, value []byte) error {
 		}
 		c.Addrs = append(c.Addrs, string(value))
 	case fieldMeta:
-		if len(c.Meta) == maxMetaNames {
-			return fmt.Errorf("more than %d names", maxMetaNames)
+		if len(c.Meta) == ports.MaxMetaNames {
+			return fmt.Errorf("more than %d names", ports.MaxMetaNames)
 		}
 		name, text, err := readPair(value)
 		if err != nil {

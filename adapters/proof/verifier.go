@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/record"
@@ -23,6 +24,9 @@ const (
 	// 500 bytes each, and an indexer has one an hour. What is forgotten is verified again, for
 	// 45 µs.
 	maxVerified = 1 << 17
+	// maxVerifiedBytes bounds what they hold together, since anybody can make keys, and records
+	// of 10 KB.
+	maxVerifiedBytes = 64 << 20
 
 	// chainDomain goes before a link when it is hashed, so that no other protocol's hashes
 	// are links.
@@ -31,8 +35,10 @@ const (
 
 // Verifier checks records and ticks.
 type Verifier struct {
-	// verified has sound records by their hashes.
-	verified *lru.Cache[[sha256.Size]byte, sound]
+	mu sync.Mutex
+	// verified has sound records by their hashes, and bytes is what they hold.
+	verified *lru.LRU[[sha256.Size]byte, sound]
+	bytes    int
 	// seen is told of each signature that is verified; for tests.
 	seen func()
 }
@@ -47,11 +53,46 @@ var _ ports.Verifier = (*Verifier)(nil)
 
 // NewVerifier returns a Verifier that has seen nothing yet.
 func NewVerifier() *Verifier {
-	cache, err := lru.New[[sha256.Size]byte, sound](maxVerified)
+	v := &Verifier{seen: func() {}}
+	var err error
+	v.verified, err = lru.NewLRU(maxVerified, func(_ [sha256.Size]byte, s sound) { v.bytes -= held(s.claim) })
 	if err != nil {
 		panic(err) // the size is no size
 	}
-	return &Verifier{verified: cache, seen: func() {}}
+	return v
+}
+
+// known returns a record that is known to be sound.
+func (v *Verifier) known(key [sha256.Size]byte) (sound, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.verified.Get(key)
+}
+
+// keep remembers a sound record.
+func (v *Verifier) keep(key [sha256.Size]byte, s sound) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.verified.Contains(key) {
+		v.bytes += held(s.claim)
+	}
+	v.verified.Add(key, s)
+	for v.bytes > maxVerifiedBytes {
+		v.verified.RemoveOldest()
+	}
+}
+
+// held is about what a remembered claim holds, in bytes.
+func held(c *ports.Claim) int {
+	const claim, addr, pair = 400, 16, 80 // a pair is two strings, and its place in a map that is half full
+	n := claim
+	for _, a := range c.Addrs {
+		n += addr + len(a)
+	}
+	for name, value := range c.Meta {
+		n += pair + len(name) + len(value)
+	}
+	return n
 }
 
 // Read implements ports.Verifier.
@@ -59,7 +100,7 @@ func (v *Verifier) Read(sealed []byte) (*ports.Claim, error) {
 	if len(sealed) > ports.MaxFrameBytes {
 		return nil, ports.Faulty(ports.FaultSize, "record has %d bytes, at most %d are allowed", len(sealed), ports.MaxFrameBytes)
 	}
-	if known, ok := v.verified.Get(sha256.Sum256(sealed)); ok {
+	if known, ok := v.known(sha256.Sum256(sealed)); ok {
 		return known.claim, nil
 	}
 	return read(sealed)
@@ -120,7 +161,7 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 		return v.Read(sealed)
 	}
 	key := sha256.Sum256(sealed)
-	known, ok := v.verified.Get(key)
+	known, ok := v.known(key)
 	c := known.claim
 	if !ok {
 		var err error
@@ -139,7 +180,7 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 		}
 		// At once: whatever ticks it comes with, nobody has it checked twice.
 		last = ports.Tick{Seq: c.Seq, Link: c.Anchor}
-		v.verified.Add(key, sound{c, last})
+		v.keep(key, sound{c, last})
 	}
 	switch {
 	case tick.Step > last.Step:
@@ -154,7 +195,7 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 	case tick.Link != last.Link:
 		return nil, notOnChain(tick)
 	}
-	v.verified.Add(key, sound{c, last})
+	v.keep(key, sound{c, last})
 	return c, nil
 }
 

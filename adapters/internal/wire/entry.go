@@ -61,7 +61,7 @@ func more(addr string, addrs []string) []string {
 // what readers can do without is left out then, and of a leave all that says where
 // its indexer was. The error is a *ports.Refusal.
 func EncodeEntry(e ports.Entry) ([]byte, error) {
-	if err := checkMeta(e.Meta); err != nil {
+	if err := ports.CheckMeta(e.Meta); err != nil {
 		return nil, err
 	}
 	e.Addrs = more(e.Addr, e.Addrs)

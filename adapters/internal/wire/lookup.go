@@ -98,7 +98,10 @@ func checkQuery(q ports.Query) error {
 	if q.Limit < 0 || q.Limit > ports.MaxPage {
 		return ports.Refuse(ports.CodeOutOfRange, "Limit is out of range; allowed are whole numbers from 1 to %d, and %d is meant without one", ports.MaxPage, ports.DefaultPage)
 	}
-	return checkMeta(q.Meta)
+	if err := ports.CheckMeta(q.Meta); err != nil {
+		return err
+	}
+	return nil
 }
 
 // AppendListed appends l as a line of the answer to a look-up. now is when its times are
@@ -110,6 +113,11 @@ func AppendListed(b []byte, l *ports.Listed, now time.Time) ([]byte, error) {
 	}
 	line = append(line, '}')
 	if len(line)-len(b) > MaxLineBytes {
+		if l.Proof != nil && l.Proof.Record != nil && (len(l.Addrs) > 0 || len(l.Meta) > 0) {
+			bare := *l
+			bare.Addrs, bare.Meta = nil, nil // the record says them, in fewer bytes than JSON may need
+			return AppendListed(b, &bare, now)
+		}
 		return b, tooLarge(MaxLineBytes)
 	}
 	return append(line, '\n'), nil

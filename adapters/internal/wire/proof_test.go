@@ -306,7 +306,7 @@ func manyNames() map[string]string {
 	size := 0
 	for c := range rune(0x800) {
 		name := string(c)
-		if c < ' ' || c == 0x7f || size+len(name) > ports.MaxMetaBytes {
+		if c < ' ' || c == 0x7f || size+len(name) > ports.MaxMetaBytes || len(meta) == ports.MaxMetaNames {
 			continue
 		}
 		meta[name] = ""
@@ -363,6 +363,33 @@ func TestTheLargestRegistrationTravelsWithItsRecord(t *testing.T) {
 		}
 		t.Logf("%s: record %d, registration %d, value %d with %d of %d addresses, line %d bytes",
 			name, len(r.Proof.Record), len(line)-1, len(value), max(len(stored.Addrs), 1), len(r.Addrs), len(answer)-1)
+	}
+}
+
+// TestALineTooLongLeavesOutWhatItsRecordSays has text that takes a byte in a record and six
+// in JSON.
+func TestALineTooLongLeavesOutWhatItsRecordSays(t *testing.T) {
+	at := time.Date(2026, 3, 1, 10, 1, 6, 0, time.UTC)
+	var addrs []string
+	for range ports.MaxAddrs {
+		addrs = append(addrs, "/dns4/"+strings.Repeat("\x01", ports.MaxAddrBytes-len("/dns4//tcp/1"))+"/tcp/1")
+	}
+	meta := map[string]string{"k": strings.Repeat("\x01", ports.MaxMetaBytes-1)}
+	e := ports.Entry{PeerID: other, Addr: addrs[0], Addrs: addrs, Meta: meta, ExpiresAt: at, Proof: &ports.Proof{
+		Record: bytes.Repeat([]byte{1}, 4000), Tick: ports.Tick{Seq: 1},
+	}}
+	l := ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute}
+	line, err := wire.AppendListed(nil, &l, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := wire.DecodeListed(bytes.TrimSuffix(line, []byte("\n")), at)
+	if err != nil || got.Addr != addrs[0] || got.Addrs != nil || got.Meta != nil || !bytes.Equal(got.Proof.Record, e.Proof.Record) || got.Left != l.Left {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	l.Proof = nil
+	if _, err := wire.AppendListed(nil, &l, at); err == nil {
+		t.Error("without a record it is no line, and there is no error")
 	}
 }
 

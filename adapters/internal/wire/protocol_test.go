@@ -132,7 +132,7 @@ func TestTheNumbersOfTheProtocolsPage(t *testing.T) {
 	for name, value := range map[string]any{
 		"MaxFrameBytes": ports.MaxFrameBytes, "MaxLineBytes": MaxLineBytes, "MaxBatchBytes": ports.MaxBatchBytes,
 		"MaxAddrs": ports.MaxAddrs, "MaxAddrBytes": ports.MaxAddrBytes, "MaxMetaBytes": ports.MaxMetaBytes,
-		"MaxNesting": ports.MaxNesting, "MaxCursorBytes": ports.MaxCursorBytes,
+		"MaxMetaNames": ports.MaxMetaNames, "MaxNesting": ports.MaxNesting, "MaxCursorBytes": ports.MaxCursorBytes,
 		"DefaultPage": ports.DefaultPage, "MaxPage": ports.MaxPage, "ExchangeTimeout": ports.ExchangeTimeout,
 		"WatchIdle": ports.WatchIdle, "WatchTimeout": ports.WatchTimeout, "ClockAllowance": ports.ClockAllowance,
 		"RecordLife": ports.RecordLife, "MaxSteps": ports.MaxSteps, "MaxInterval": ports.MaxInterval,

@@ -38,7 +38,7 @@ func DecodeRegistration(frame []byte, sender ports.PeerID) (ports.Registration, 
 // EncodeRegistration returns r as a frame with its newline. The error is a
 // *ports.Refusal: what no native could accept is refused before it is sent.
 func EncodeRegistration(r ports.Registration) ([]byte, error) {
-	if err := checkMeta(r.Meta); err != nil {
+	if err := ports.CheckMeta(r.Meta); err != nil {
 		return nil, err
 	}
 	if r.Proof != nil {
@@ -50,7 +50,7 @@ func EncodeRegistration(r ports.Registration) ([]byte, error) {
 // registration checks what every native would and returns the port's noun. known is
 // a PeerID that is canonical for sure, or "".
 func (a *about) registration(known ports.PeerID) (ports.Registration, error) {
-	if err := checkMeta(a.Meta); err != nil {
+	if err := ports.CheckMeta(a.Meta); err != nil {
 		return ports.Registration{}, err
 	}
 	id := known
@@ -69,16 +69,4 @@ func (a *about) registration(known ports.PeerID) (ports.Registration, error) {
 		r.Meta = a.Meta
 	}
 	return r, nil
-}
-
-func checkMeta(meta map[string]string) error {
-	size := 0
-	for name, value := range meta {
-		size += len(name) + len(value)
-	}
-	if size > ports.MaxMetaBytes {
-		return ports.Refuse(ports.CodeTooLarge,
-			"Meta has %d bytes of names and values, allowed are %d", size, ports.MaxMetaBytes)
-	}
-	return nil
 }
