@@ -70,7 +70,8 @@ func (a *asked) find(ctx context.Context, asker, id ports.PeerID) (err error) {
 	}()
 	s := r.table.shard(id)
 	s.mu.Lock()
-	left := s.left(id, began) != nil
+	leave := s.left(id, began)
+	left := leave != nil && leave.signed() == nil // one that is signed lasts for an hour: it may be back
 	s.mu.Unlock()
 	if left || a.absent.has(id, began) || !r.cfg.Indexers.in(id) {
 		return ports.ErrNotFound

@@ -22,7 +22,9 @@ const (
 	// something has come meanwhile that was not held up.
 	heardFor = 2 * ports.WatchIdle
 	// maxHeldUp is how late a message may be: a watch on which nothing comes for so long ends.
-	maxHeldUp = ports.WatchTimeout
+	// Only a process that stood still finds older ones, all at once: in less than confirmAfter.
+	maxHeldUp    = ports.WatchTimeout
+	confirmAfter = time.Second
 )
 
 // Clock is the time of day that a node goes by. Its own clock may be wrong, and may jump: so
@@ -47,22 +49,28 @@ type Clock struct {
 
 // voice is what is heard of another clock. A message takes its time, and after an outage
 // many seconds, so a clock shows what the message says or more: the most in a while is next
-// to the truth. One that is set back is believed within two of these, and at once if it is
-// by more than a message may be late.
+// to the truth. One that is set back is believed within two of these, and by more than a
+// message may be late as soon as a second message says so.
 type voice struct {
 	ahead time.Duration // how far it is ahead of what this one would show if it only went on
 	since time.Duration // when the while began, by elapsed
 	next  time.Duration // the most since then
+	back  time.Duration // when it was first said to be set back by more than maxHeldUp; 0 if not
 }
 
 func (v *voice) hear(ahead, now time.Duration) {
+	setBack := ahead < v.ahead && uint64(v.ahead)-uint64(ahead) > uint64(maxHeldUp)
 	switch {
-	case ahead >= v.ahead, ahead < v.ahead-maxHeldUp:
-		*v = voice{ahead, now, ahead}
+	case ahead >= v.ahead, setBack && v.back != 0 && now-v.back >= confirmAfter:
+		*v = voice{ahead: ahead, since: now, next: ahead}
+	case setBack:
+		if v.back == 0 {
+			v.back = now
+		}
 	case now-v.since >= heardFor:
-		*v = voice{max(v.next, ahead), now, ahead}
+		*v = voice{ahead: max(v.next, ahead), since: now, next: ahead}
 	default:
-		v.next = max(v.next, ahead)
+		v.next, v.back = max(v.next, ahead), 0
 	}
 }
 
@@ -164,7 +172,8 @@ func (k *Clock) look() time.Duration {
 		}
 		slices.Sort(votes)
 		low, high := votes[(len(votes)-1)/2], votes[len(votes)/2]
-		if high-low > clockWrong {
+		// The difference of two that are centuries apart is more than a Duration can be.
+		if uint64(high)-uint64(low) > uint64(clockWrong) {
 			shift = min(max(shift, low), high)
 		} else {
 			shift = low + (high-low)/2

@@ -1,10 +1,15 @@
 package domain
 
 import (
+	"context"
+	"fmt"
+	"iter"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -103,11 +108,108 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 			if _, off := tells(2*heardFor + every); off.Abs() > usual {
 				t.Errorf("%v after they were set back it is off by %v", 2*heardFor, off)
 			}
+			for late := time.Hour; late >= 0; late -= time.Minute { // a process that stood still
+				tell(late)
+				if off := time.Until(k.Now()) - ahead; off.Abs() > usual {
+					t.Fatalf("by messages of an hour ago it is off by %v", off)
+				}
+			}
 			ahead -= time.Hour
-			tell(0)
+			for range 2 {
+				tell(0)
+				time.Sleep(confirmAfter)
+			}
 			if off := time.Until(k.Now()) - ahead; off != 0 {
 				t.Errorf("after they were set back by an hour it is off by %v", off)
 			}
 		})
 	}
+}
+
+func TestAnAbsurdClockSetsNothing(t *testing.T) {
+	for _, lie := range []time.Time{
+		time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
+		time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		for _, own := range []time.Duration{0, -5 * time.Millisecond} {
+			t.Run(fmt.Sprint(own, lie.Year()), func(t *testing.T) {
+				porttest.FakeTime(t, func(t *testing.T) {
+					ahead := time.Duration(0)
+					k := NewClock(func() time.Time { return time.Now().Add(ahead) })
+					ahead = own
+					k.hear("liar", lie)
+					if off := time.Until(k.Now()); off.Abs() > time.Second {
+						t.Errorf("own clock %v, one other says %v: the time of day is %v ahead", own, lie, off)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		var highest int64
+		at := func(now func() time.Time) ports.Native {
+			return porttest.Native{
+				OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					if r.Proof != nil {
+						highest = max(highest, r.Proof.Tick.Seq)
+					}
+					lease := DefaultTTLPolicy().Grant(now())
+					return lease, nil
+				},
+				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+			}
+		}
+		clock := NewClock(nil)
+		clock.Abstain()
+		x, err := NewIndexer(Config{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
+			"honest": at(time.Now),
+			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),
+		}), func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = x.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		cancel()
+		<-done
+		if ahead := time.Until(time.UnixMilli(highest)); ahead > maxLead {
+			t.Errorf("its records are numbered %v ahead of now (the year %d)", ahead, time.UnixMilli(highest).Year())
+		}
+	})
+}
+
+func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		clock := NewClock(nil)
+		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Clock: clock, CheckAddr: func(ports.PeerID, string) error { return nil }},
+			emptyStore{}, nil, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := NewFollower(r, nil, false)
+		for _, id := range []ports.PeerID{"a", "b", "c"} {
+			ctx, cancel := context.WithCancel(t.Context())
+			n := &followed{id: id, native: porttest.Native{OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+				return func(yield func(ports.Batch, error) bool) {
+					yield(ports.Batch{Reset: ports.ResetNew, Now: time.Now().Add(20 * time.Hour)}, nil)
+				}
+			}}}
+			done := make(chan struct{})
+			go func() { defer close(done); f.follow(ctx, n) }()
+			synctest.Wait()
+			cancel()
+			<-done
+		}
+		time.Sleep(time.Hour)
+		clock.look()
+		if clock.heard() != 0 || time.Until(clock.Now()).Abs() > time.Second {
+			t.Errorf("three that were never followed and are gone for an hour: %d votes, and the time of day is %v ahead", clock.heard(), time.Until(clock.Now()))
+		}
+	})
 }

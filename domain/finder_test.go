@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -331,6 +333,23 @@ func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 		time.Sleep(findAgain)
 		if _, err := f.LookUp(t.Context(), "x"); err != nil {
 			t.Errorf("with a native to be found instead of those that are down: %v", err)
+		}
+	})
+}
+
+func TestAFinderThatRefusesTakesNoAttestedAnswer(t *testing.T) {
+	notary, victim := prooftest.NewSigner(t), prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		rules := rulesOfTests
+		rules.Proofs = proof.NewVerifier()
+		rules.Plain = func() Plain { return PlainRefuse }
+		forged := notary.Attests(t, time.Now(), victim.PeerID, "here").Entry(0)
+		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Left: time.Minute}}, nil
+		}}
+		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newShelf(), &porttest.Recorder{})
+		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {
+			t.Errorf("with trust.plain refuse it believes %s, attested by %s", a.Addr, a.Native)
 		}
 	})
 }

@@ -264,10 +264,10 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		following, err := f.watch(ctx, n)
+		f.registry.cfg.Clock.forget(n.id) // what its snapshot said too, if that broke off
 		if following {
 			f.mu.Lock()
 			n.following = false
-			f.registry.cfg.Clock.forget(n.id)
 			f.say()
 			f.mu.Unlock()
 			if ctx.Err() != nil {

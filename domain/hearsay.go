@@ -204,7 +204,7 @@ func (r *Registry) hearsay(e Entry, c clock) lease {
 
 // takeLease takes in a lease that others granted. The caller has locked the shard.
 func (r *Registry) takeLease(s *shard, id ports.PeerID, l lease, now time.Duration) (became, error) {
-	if !r.cfg.Indexers.in(id) {
+	if !r.cfg.Indexers.in(id) || !r.cfg.stands(&l) {
 		return became{}, errUntrusted
 	}
 	if err := l.against(s.records[id]); err != nil {
@@ -277,6 +277,9 @@ func (r *Registry) takeLeave(s *shard, id ports.PeerID, l lease, now time.Durati
 	case rec == nil && r.full():
 		return became{}, errFull
 	case rec != nil && rec.since(&l):
+		return became{}, nil
+	case rec != nil && rec.heir != nil && now < rec.heir.deadline:
+		s.hold(rec, *rec.heir, now) // which was granted after it
 		return became{}, nil
 	}
 	held := s.insert(id, l.deadline)

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -164,6 +166,133 @@ func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 		}
 		if renewals <= maxChanges {
 			t.Errorf("%d heartbeats are all remembered: this shows nothing", renewals)
+		}
+	})
+}
+
+func TestWhoComesBackIsCounted(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
+			emptyStore{}, nil, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		register := func(reg ports.Registration) {
+			t.Helper()
+			if _, err := r.Register(t.Context(), reg.PeerID, reg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect := func(what string, want int64) {
+			t.Helper()
+			if got := r.table.owned.Load(); got != want {
+				t.Errorf("%s it says that it granted %d, want %d", what, got, want)
+			}
+		}
+		register(ports.Registration{PeerID: "x", Addr: "a"})
+		expect("registered,", 1)
+		if err := r.Leave(t.Context(), "x", nil); err != nil {
+			t.Fatal(err)
+		}
+		expect("left,", 0)
+		register(ports.Registration{PeerID: "x", Addr: "a"})
+		expect("back,", 1)
+		time.Sleep(70 * time.Second)
+		r.sweep()
+		expect("expired,", 0)
+
+		for range 3 { // one that signs and is remembered
+			register(key.Says(t, time.Now(), 1, "a").Registration(0))
+			expect("signed, registered,", 1)
+			time.Sleep(70 * time.Second)
+			r.sweep()
+			expect("signed, expired,", 0)
+		}
+	})
+}
+
+func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		h, stop := hearing(t)
+		defer stop()
+		granted := time.Now() // by n1
+		time.Sleep(10 * time.Second)
+		left := time.Now() // n1
+		time.Sleep(time.Second)
+		// It registers with n2, which puts it; this native hears of that and finds it.
+		e := Entry{PeerID: "x", Addr: "a", Native: "n2", ExpiresAt: time.Now().Add(66 * time.Second)}
+		if _, err := h.merge("x", e); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if _, ok := h.Get("x"); !ok {
+			t.Fatal("not found in the store")
+		}
+		// n1 is reached again.
+		change := func(kind ports.ChangeKind, at time.Time) ports.Change {
+			ends := at.Add(66 * time.Second)
+			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Left: kind == ports.ChangeLeft}, Left: time.Until(ends)}}
+		}
+		h.take("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
+		if _, ok := h.Get("x"); !ok {
+			t.Errorf("the leave at n1 has ended the lease that n2 granted after it")
+		}
+		h.pass(100)
+		if _, ok := h.Get("x"); ok || h.table.len() != 0 {
+			t.Errorf("x is still there")
+		}
+		t.Log(h.heard)
+	})
+}
+
+func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
+			emptyStore{}, nil, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := key.Says(t, time.Now(), 1, "a").Entry(50) // the indexer has given all its links away
+		e.Native = "n1"
+		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 40 * time.Minute}}})
+		time.Sleep(67 * time.Second)
+		if got, ok := r.Get(key.PeerID); ok {
+			t.Errorf("67 s after it was told it is listed for another %v", got.Left)
+		}
+	})
+}
+
+func TestAnAttestedLeaveIsNewerThanTheLeaseItEnds(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, err := NewRegistry(Config{Self: key.PeerID, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), Signer: key, Plain: func() Plain { return PlainAttest },
+			CheckAddr: func(ports.PeerID, string) error { return nil }}, emptyStore{}, nil, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := key.PeerID[:len(key.PeerID)-1] + "x" // any other
+		put := func() Entry {
+			rec := r.table.shard(x).records[x]
+			e := rec.entry(x)
+			e.Left = rec.state == leaving
+			r.attest(&e)
+			return e
+		}
+		if _, err := r.Register(t.Context(), x, ports.Registration{PeerID: x, Addr: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		lease := put()
+		for _, n := range []ports.PeerID{"n1", "n2"} {
+			r.cfg.Clock.hear(n, time.Now().Add(-10*time.Second))
+		}
+		time.Sleep(5 * time.Second)
+		if err := r.Leave(t.Context(), x, nil); err != nil {
+			t.Fatal(err)
+		}
+		if leave := put(); lease.Version().Rank != ports.RankAttested || !leave.NewerThan(lease.Version()) {
+			t.Errorf("the leave is put as %+v, the lease was as %+v", leave.Version(), lease.Version())
 		}
 	})
 }

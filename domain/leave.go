@@ -30,7 +30,7 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 		s.mu.Unlock()
 		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: sender})
 		return r.closedTo(sender)
-	case was != nil && was.rank == granted && (proof == nil || was.proof != nil):
+	case was != nil && was.rank == granted && r.saidAlready(&was.lease, proof, c):
 		s.mu.Unlock()
 		return nil // said already
 	case rec == nil && was == nil && r.full():
@@ -42,7 +42,8 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	if rec != nil {
 		l.addr, l.more = rec.addr, rec.more
 		if rec.rank == granted {
-			l.expiresAt = max(l.expiresAt, rec.expiresAt) // the time of day may have been set back
+			// The time of day may have been set back; and what is attested is told apart by milliseconds.
+			l.expiresAt = max(l.expiresAt, rec.expiresAt+int64(time.Millisecond))
 		}
 	}
 	if proof != nil {
@@ -57,6 +58,18 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	r.known.remove(sender)
 	r.observer.Observe(ports.Event{Kind: ports.EventLeft, PeerID: sender, Joined: rec != nil})
 	return nil
+}
+
+// saidAlready tells whether a leave that is proven by proof, or bare, says no more than was: it
+// ends nothing that was granted since.
+func (r *Registry) saidAlready(was *lease, proof *ports.Proof, c clock) bool {
+	switch {
+	case proof != nil:
+		return was.proof != nil && was.proof.Claim.Seq >= proof.Claim.Seq
+	case was.proof != nil:
+		return true
+	}
+	return c.time.UnixNano()-was.seenAt < int64(r.cfg.Policy.putInterval()) // it asks again
 }
 
 // proveLeave checks the record of a leave, nil if there is none.

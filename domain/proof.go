@@ -350,6 +350,9 @@ func (c Config) checkAnswer(a *ports.Answer) error {
 	if err := c.Acceptable(&e); err != nil {
 		return err
 	}
+	if rank := e.Version().Rank; rank != ports.RankSigned && c.plain() == PlainRefuse {
+		return ports.Faulty(ports.FaultUntrusted, "entry of %s is %s", e.PeerID, rank)
+	}
 	a.Entry = e
 	if left := e.ExpiresAt.Sub(c.now()); left < a.Left {
 		a.Left = left

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -271,4 +272,80 @@ func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
 			t.Errorf("it is told %+v, want one change with the record", told)
 		}
 	})
+}
+
+func TestWhoLeftAndIsBackIsFoundInTheStore(t *testing.T) {
+	signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
+		a := w.notary()
+		w.topic = memory.NewTopic() // no gossip between them
+		b := w.notary()
+		defer a.stop()
+		defer b.stop()
+		x := newIdentity(t)
+		x.issue(t, addr)
+		a.answer(t, x.heartbeat(0, true))
+		x.issue(t)
+		if err := a.Leave(t.Context(), x.id, x.record); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		x.issue(t, addr)
+		b.answer(t, x.heartbeat(0, true))
+		time.Sleep(10 * time.Second)
+		if _, err := a.LookUp(context.Background(), "asker", x.id); err != nil {
+			t.Errorf("it has been back for 10 s and stands in the store: %v", err)
+		}
+	})
+}
+
+func TestASecondLeaveCounts(t *testing.T) {
+	for _, signs := range []bool{true, false} {
+		t.Run(fmt.Sprint("signs ", signs), func(t *testing.T) {
+			signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
+				a := w.notary()
+				w.topic = memory.NewTopic() // a hears nothing of b
+				b := w.notary()
+				defer a.stop()
+				defer b.stop()
+				x := newIdentity(t)
+				leave := func(n *native) {
+					t.Helper()
+					var record []byte
+					if signs {
+						x.issue(t)
+						record = x.record
+					}
+					if err := n.Leave(t.Context(), x.id, record); err != nil {
+						t.Fatal(err)
+					}
+				}
+				register := func(n *native) {
+					if signs {
+						x.issue(t, addr)
+						n.answer(t, x.heartbeat(0, true))
+					} else {
+						n.register(t, x.id, addr)
+					}
+				}
+				register(a)
+				leave(a)
+				time.Sleep(20 * time.Second)
+				register(b)
+				time.Sleep(time.Second)
+				b.stop() // and it dies
+				time.Sleep(time.Second)
+				leave(a) // x tells a, which may hold a lease of it, that it is gone
+				synctest.Wait()
+				time.Sleep(2 * time.Second)
+				a.Hear(ports.Announcement{PeerID: x.id, From: "somebody"})
+				time.Sleep(time.Second)
+				if a.lists(x.id) {
+					t.Errorf("signs %t: a lists who told it that it left, after it was granted a lease elsewhere", signs)
+				}
+				if e, err := w.space.Join().Local(x.id, ports.Version{}); err != nil || !e.Left {
+					t.Errorf("signs %t: the store has %+v, %v, want the leave", signs, e, err)
+				}
+			})
+		})
+	}
 }

@@ -134,7 +134,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 		}
 		needRecord = need
 	case r.cfg.plain() == PlainRefuse:
-		return grant, 0, ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
+		return grant, 0, refusePlain()
 	}
 	more := detailsOf(reg.Addrs, reg.Meta)
 	s := r.table.shard(sender)
@@ -158,6 +158,9 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 	case !r.cfg.Indexers.in(sender):
 		s.mu.Unlock()
 		return grant, 0, r.closedTo(sender)
+	case reg.Proof == nil && !needRecord && r.cfg.plain() == PlainRefuse: // since the first look
+		s.mu.Unlock()
+		return grant, 0, refusePlain()
 	case joined && r.full():
 		s.mu.Unlock()
 		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.cfg.Bounds.entries())
@@ -166,7 +169,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 	l := lease{
 		addr: reg.Addr, more: more, native: r.self, rank: granted,
 		deadline: c.now + grant.TTL, expiresAt: grant.ExpiresAt.UnixNano(), seenAt: c.time.UnixNano(),
-		proof: reg.Proof,
+		proof: reg.Proof, unproven: needRecord,
 	}
 	if l.proof != nil {
 		l.expiresAt = l.proof.Claim.ExpiresAt(l.proof.Tick.Step).UnixNano()
@@ -205,6 +208,10 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: sender})
 	}
 	return grant, left, nil
+}
+
+func refusePlain() *ports.Refusal {
+	return ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
 }
 
 // check holds what a registration brings against the bounds of the contract.

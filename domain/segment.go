@@ -52,8 +52,8 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 	if until > 0 || head == next {
 		return nil, max(until, next)
 	}
-	if n := len(s.last); n > 0 && now.Sub(s.last[n-1].made) < interval {
-		return nil, next
+	if n := len(s.last); n > 0 && now.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
+		return nil, next // one that is full had more behind it
 	}
 	seg := &segment{from: next, until: min(head, next+maxBatch), made: now}
 	w := watcher{Registry: r, WatchRequest: ports.WatchRequest{Renewed: true}, next: next}

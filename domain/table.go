@@ -94,6 +94,7 @@ type lease struct {
 	seenAt    int64 // 0 if the entry does not say
 	rank      rank
 	fresh     bool         // whoever is told of it needs its record
+	unproven  bool         // granted to who signs, whose record does not count by this clock
 	proof     *ports.Proof // with its Claim; nil if there is none
 }
 
@@ -225,6 +226,7 @@ func (s *shard) file(r *record, at time.Duration) {
 // hold lists r, which the caller has found or inserted, with the lease l and without an
 // heir, and tells what that changes.
 func (s *shard) hold(r *record, l lease, now time.Duration) {
+	s.own(r, l.rank == granted) // before it is listed, or who left would be counted already
 	kind := ports.ChangeRenewed
 	switch {
 	case r.state == listed && now >= r.deadline && (r.heir == nil || now >= r.heir.deadline): // and the sweep has not come around
@@ -240,7 +242,6 @@ func (s *shard) hold(r *record, l lease, now time.Duration) {
 	// record from whoever granted it before.
 	own := l.rank == granted && r.rank != granted
 	l.fresh = l.proof != nil && (own || r.proof == nil || r.proof.Claim != l.proof.Claim)
-	s.own(r, l.rank == granted)
 	r.lease, r.heir, r.checked, r.echoed, r.lent = l, nil, false, false, false
 	r.late = s.policy.late(l.deadline - now)
 	if due := s.policy.due(l.deadline); due+s.policy.tick() < r.filed {

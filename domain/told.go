@@ -69,7 +69,7 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 		return became{}, errNoChange
 	case !own && c.Kind != ports.ChangeLeft:
 		return became{}, errNotIts
-	case c.Left > r.cfg.Policy.TTL && c.Proof == nil:
+	case c.Left > r.cfg.Policy.TTL && (c.Proof == nil || c.Kind != ports.ChangeLeft):
 		return became{}, errNoTime
 	case c.Left <= 0:
 		return became{}, ErrExpired

@@ -50,7 +50,7 @@ func (r *Registry) trusts(rec *record) bool {
 // what this one granted, as long as plain registrations are taken at all.
 func (c Config) stands(l *lease) bool {
 	if l.rank != heard {
-		return c.plain() != PlainRefuse || l.signed() != nil
+		return c.plain() != PlainRefuse || l.signed() != nil || l.unproven
 	}
 	return c.counts(c.plain(), l.version(false).Rank, l.native.Value())
 }
@@ -72,9 +72,14 @@ func (r *Registry) evict(s *shard) {
 	for batch := range slices.Chunk(strangers, sweepBatch) {
 		var gone []ports.PeerID
 		s.mu.Lock()
+		now := r.clock().now
 		for _, id := range batch {
 			rec := s.records[id]
 			if rec == nil || r.trusts(rec) {
+				continue
+			}
+			if h := rec.heir; h != nil && rec.state == listed && r.cfg.Indexers.in(id) && now < h.deadline {
+				s.hold(rec, *h, now) // which stands, or it would be gone
 				continue
 			}
 			if rec.state == listed {

@@ -3,12 +3,14 @@ package domain_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -258,4 +260,80 @@ func eventually(limit time.Duration, ok func() bool) bool {
 		}
 	}
 	return ok()
+}
+
+func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
+	believing := domain.PlainAccept
+	proven(t, func(t *testing.T, m *mesh) {
+		m.rules.Plain = func() domain.Plain { return believing }
+		all := m.natives(2, member{})
+		defer m.stop(all...)
+		time.Sleep(time.Second)
+		x := newIdentity(t)
+		all[0].register(t, x.id, addr)
+		time.Sleep(10 * time.Second)
+		x.issue(t, addr)
+		all[1].answer(t, x.heartbeat(0, true))
+		time.Sleep(5 * time.Second)
+		believing = domain.PlainRefuse
+		all[0].Revise()
+		if !all[0].lists(x.id) {
+			t.Error("what it signed, and the other native told, is gone with the plain lease")
+		}
+	})
+}
+
+func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
+	signing(t, domain.PlainRefuse, nil, func(t *testing.T, w *world) {
+		w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) })
+		a := w.notary()
+		defer a.stop()
+		x := newIdentity(t)
+		x.issue(t, addr)
+		a.answer(t, x.heartbeat(0, true))
+		if !a.lists(x.id) {
+			t.Fatal("not listed")
+		}
+		a.Revise() // and nothing has changed
+		if !a.lists(x.id) {
+			t.Error("gone")
+		}
+	})
+}
+
+func TestNothingComesInBehindTheRevision(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		t.Run(fmt.Sprint("told ", told), func(t *testing.T) {
+			believing := domain.PlainAccept
+			proven(t, func(t *testing.T, m *mesh) {
+				var n *follower
+				armed := false
+				check := m.rules.CheckAddr
+				m.rules.Plain = func() domain.Plain { return believing }
+				m.rules.CheckAddr = func(id ports.PeerID, a string) error {
+					if armed { // it is being parsed when the operator closes
+						armed, believing = false, domain.PlainRefuse
+						n.Revise()
+					}
+					return check(id, a)
+				}
+				ids := peerIDs(3)
+				n = m.native(ids[0], member{})
+				defer n.stop()
+				l := m.teller(ids[1], nil)
+				defer l.stop()
+				time.Sleep(time.Second)
+				armed = true
+				if told {
+					l.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Left: time.Minute}})
+					synctest.Wait()
+				} else {
+					_, _ = n.Register(t.Context(), ids[2], ports.Registration{PeerID: ids[2], Addr: addr})
+				}
+				if n.lists(ids[2]) {
+					t.Errorf("told %t: a plain lease has come in behind the revision", told)
+				}
+			})
+		})
+	}
 }

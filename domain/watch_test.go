@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,6 +381,38 @@ func TestAnOwnWatchTellsWhatTheNativeGranted(t *testing.T) {
 		}
 		if len(left) != 1 || left[0].PeerID != id[4] || left[0].Native != id[0] || left[0].Left != 65*time.Second || left[0].ExpiresAt.IsZero() {
 			t.Errorf("told the leaves %+v, want one with its times", left)
+		}
+	})
+}
+
+func TestManyWatchersOfALargeNativeKeepUp(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		id := peerIDs(20)
+		a := w.native(id[0], nil)
+		defer a.stop()
+		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		var dropped atomic.Int32
+		defer watching.Wait()
+		defer cancel()
+		for i := range 1024 {
+			watching.Go(func() {
+				for _, err := range a.Watch(ctx, ports.WatchRequest{Renewed: i == 0}) {
+					if err != nil && ctx.Err() == nil {
+						dropped.Add(1)
+					}
+				}
+			})
+		}
+		synctest.Wait()
+		for began := time.Now(); time.Since(began) < 40*time.Second; time.Sleep(10 * time.Millisecond) {
+			for i := range 167 {
+				a.register(t, id[1+i%19], addr)
+			}
+		}
+		synctest.Wait()
+		if n := dropped.Load(); n > 0 {
+			t.Errorf("%d of 1024 were dropped as too slow, though they read at once", n)
 		}
 	})
 }
