@@ -69,10 +69,10 @@ func (p *program) live(ctx context.Context, node *modules.Node, flags *pflag.Fla
 	if failure != nil {
 		node.Log().Error("a module failed, so the node stops", "error", failure)
 	}
-	tell(daemon.SdNotifyStopping)
 	end()
 	watching.Wait()
-	rereading.Wait()
+	rereading.Wait() // which says that it is ready, once it is done
+	tell(daemon.SdNotifyStopping)
 	unclean := node.Stop()
 	if unclean != nil {
 		node.Log().Error("the node did not stop cleanly", "error", unclean)
