@@ -42,10 +42,11 @@ func (n *network) Dial(ctx context.Context, id ports.PeerID, addr string) error 
 	n.dialled = append(n.dialled, addr)
 	n.running++
 	n.most = max(n.most, n.running)
+	takes := n.takes
 	n.mu.Unlock()
 	defer func() { n.mu.Lock(); n.running--; n.mu.Unlock() }()
 	select {
-	case <-time.After(n.takes):
+	case <-time.After(takes):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
