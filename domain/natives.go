@@ -16,9 +16,12 @@ const (
 	// maxCandidates bounds the natives that are remembered of those found: many times
 	// what an indexer takes, and little to be lied to about.
 	maxCandidates = 64
-	// lookTimeout bounds one look around, all discoveries side by side: a search in the
-	// DHT and the answers of a local network.
+	// lookTimeout bounds one look around, all who are asked side by side: a search in the
+	// DHT, the answers of a local network and those of natives.
 	lookTimeout = 5 * time.Second
+	// maxNativesAsked bounds the natives that are asked for others at a time: what one of them hides
+	// another may tell.
+	maxNativesAsked = 3
 	// retryNative and retryNativeMax bound the pause before a found native that failed is
 	// tried again, which doubles from one to the other: half of the seed's heartbeat, so
 	// that a network that comes back has everyone within a heartbeat.
@@ -74,7 +77,8 @@ func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
 }
 
 // FindNatives returns natives that are yet to be found: those that transport is connected
-// to, and what the discoveries find, as far as they are trusted. self is never one of them.
+// to, those that these know, and what the discoveries find, as far as they are trusted. self
+// is never one of them.
 func FindNatives(self ports.PeerID, trusts Trust, transport ports.Transport, discoveries ...ports.Discovery) *Natives {
 	return &Natives{
 		self: self, trusts: trusts, transport: transport, discoveries: discoveries,
@@ -105,9 +109,9 @@ func (n *Natives) meet() (changed, added <-chan struct{}) {
 	return changed, n.added
 }
 
-// look takes in what the discoveries find, and returns when all have been asked, ctx has
-// ended, or at once if they were less than again ago. Those who look at the same time
-// share it.
+// look takes in what the discoveries find and what natives that answer know, and returns
+// when all have been asked, ctx has ended, or at once if they were less than again ago.
+// Those who look at the same time share it.
 func (n *Natives) look(ctx context.Context, again time.Duration) {
 	n.mu.Lock()
 	if ended := n.looking; ended != nil {
@@ -129,14 +133,28 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
+	found := func(f ports.Found) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.add(f.PeerID, f.Addrs, false)
+	}
+	// Who could not be asked has found nothing, and is asked again.
 	for _, d := range n.discoveries {
+		asking.Go(func() { _ = d.Find(ctx, found) })
+	}
+	asked := 0
+	for _, c := range n.best() {
+		if c.standing > watchable || asked == maxNativesAsked {
+			break
+		}
+		asked++
 		asking.Go(func() {
-			// What could not be asked has found nothing, and is asked again.
-			_ = d.Find(ctx, func(f ports.Found) {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				n.add(f.PeerID, f.Addrs, false)
-			})
+			known, _ := c.native.Natives(ctx)
+			for _, s := range known[:min(len(known), maxCandidates)] {
+				if len(s.Addrs) > 0 {
+					found(ports.Found{PeerID: s.PeerID, Addrs: s.Addrs})
+				}
+			}
 		})
 	}
 	asking.Wait()

@@ -289,6 +289,42 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 	}
 }
 
+// TestNativesThatAnswerAreAskedForOthers has one that knows as many as a native tells of.
+func TestNativesThatAnswerAreAskedForOthers(t *testing.T) {
+	w := newTown()
+	n := FindNatives("me", func(id ports.PeerID) bool { return id != "stranger" }, w)
+	asked := 0
+	tells := func(known ...ports.PeerID) *candidate {
+		id := ports.PeerID(fmt.Sprint("native", len(n.candidates)))
+		c := &candidate{id: id, standing: answers, native: porttest.Native{OnNatives: func(context.Context) ([]ports.NativeStatus, error) {
+			asked++
+			statuses := []ports.NativeStatus{{PeerID: "nowhere"}}
+			for _, k := range known {
+				statuses = append(statuses, ports.NativeStatus{PeerID: k, Addrs: []string{"there"}})
+			}
+			return statuses, nil
+		}}}
+		n.candidates[id] = c
+		return c
+	}
+	tells("a", "me", "stranger", "b").standing = fails
+	n.look(t.Context(), time.Second)
+	if asked != 0 || len(n.candidates) != 1 {
+		t.Errorf("one that fails was asked %d times; %d candidates", asked, len(n.candidates))
+	}
+	first := tells("a", "me", "stranger", "b")
+	n.looked = time.Time{}
+	n.look(t.Context(), time.Second)
+	for id, want := range map[ports.PeerID]bool{"a": true, "b": true, "me": false, "stranger": false, "nowhere": false} {
+		if n.candidates[id] != nil != want {
+			t.Errorf("%s is a candidate: %t, want %t", id, !want, want)
+		}
+	}
+	if asked != 1 || n.candidates[first.id].standing != answers || n.candidates["a"].standing != untried {
+		t.Errorf("asked %d times; it stands at %d, who it knows at %d", asked, n.candidates[first.id].standing, n.candidates["a"].standing)
+	}
+}
+
 func TestACandidateThatFailsIsPutOffLongerAndLonger(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		w := newTown()
