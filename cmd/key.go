@@ -41,6 +41,9 @@ Copy it to each node. Who has the key is let in, and nobody else is.`,
 				}{key}, key)
 			}
 			file := args[0]
+			if file == "" {
+				return usageError{errors.New("the name of the file is empty; name one, such as network.psk, or none to print the key")}
+			}
 			switch err := modules.CreatePSK(file); {
 			case errors.Is(err, fs.ErrExist):
 				return fmt.Errorf("%s is there already and stays as it is; name another file", file)

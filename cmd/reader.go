@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/modules"
@@ -132,7 +133,9 @@ func (r *overLibp2p) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[
 				// What comes with a tick alone changes no address.
 				if c := &b.Changes[i]; err == nil && c.Proof != nil && c.Proof.Record != nil {
 					c.Entry.Left = c.Kind == ports.ChangeLeft
-					err = r.check(&c.Entry)
+					if err = r.check(&c.Entry); c.Entry.Left {
+						c.ExpiresAt = time.Now().Add(c.Listed.Left).Round(time.Millisecond) // as over HTTP
+					}
 				}
 			}
 			if err != nil {

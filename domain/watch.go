@@ -218,10 +218,15 @@ func (w *watcher) change(c *change, now time.Duration) ports.Change {
 	case c.kind == ports.ChangeExpired:
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.native.Value()}}}
 	}
-	return ports.Change{Kind: c.kind, Listed: ports.Listed{
+	left := ports.Listed{
 		Entry: Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Left: true, Proof: w.proof(c)},
 		Left:  max(c.deadline-now, 0),
-	}}
+	}
+	if c.proof != nil && left.Proof == nil {
+		// It is remembered for as long as its record counts, which is longer than what that says.
+		left.ExpiresAt = w.cfg.now().Add(left.Left).Round(time.Millisecond).UTC()
+	}
+	return ports.Change{Kind: c.kind, Listed: left}
 }
 
 // proof is as much of what proves c as the watcher needs.

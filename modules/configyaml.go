@@ -61,7 +61,7 @@ var comments = map[string]string{
 
 	"trust": "Whom this node trusts: with a list, the network is closed to all others. An item is a PeerID, as `ocnode id` " +
 		"prints it, or file:<path> with one a line, where # begins a comment. The node itself need not be named. " +
-		"Both lists, and the files, are read again while the node runs: kill -HUP.",
+		"Both lists, with their files, and plain are read again while the node runs: kill -HUP.",
 	"trust.indexers": "The indexers whose registrations a native takes and lists, e.g. [file:/etc/ocnode/indexers]. With " +
 		"none, everybody's. Looking up and watching is for everyone, on the list or not.",
 	"trust.natives": "The natives of the network, and nodes that only hold its DHT; the same on every node. They alone " +

@@ -32,9 +32,12 @@ func newRegistry(rules domain.Config, store ports.Store, announcer ports.Announc
 }
 
 // newFollower has the registry follow the natives that this one is connected to. Nobody
-// comes to a node that knows of no other and that nobody can know of.
-func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, first firstStart, env Environment, h *health) *domain.Follower {
-	expected := !env.FollowNobody && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
+// comes to a node that knows of no other and that nobody can know of, nor to one whose list
+// names no other.
+func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, self ports.PeerID, first firstStart, env Environment, h *health) *domain.Follower {
+	natives := p.roster("trust.natives")
+	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])
+	expected := !env.FollowNobody && !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
 	f := domain.NewFollower(r, transport, expected)
 	h.warming("native", func() bool { return r.Condition() == ports.ConditionWarming })
 	return f

@@ -26,6 +26,8 @@ const (
 	listFile = "file:"
 	// maxListBytes bounds such a file: some 19,000 PeerIDs, each on a line of its own.
 	maxListBytes = 1 << 20
+	// maxToldOfLine bounds, in bytes, what is told of a wrong line.
+	maxToldOfLine = 16
 	// maxWrongLines is how many wrong lines of one file are told: enough to see what it is.
 	maxWrongLines = 10
 )
@@ -178,7 +180,10 @@ func (r roster) readFile(path string) error {
 		case len(wrong) == maxWrongLines:
 			return errors.Join(append(wrong, fmt.Errorf("%s:%d: and more from here on; mend these first", path, number))...)
 		default:
-			wrong = append(wrong, fmt.Errorf("%s:%d: %w; each line has one PeerID, and what follows a # is a comment", path, number, err))
+			if len(line) > maxToldOfLine { // it may be the wrong file, and a key
+				line = line[:maxToldOfLine/2] + "…"
+			}
+			wrong = append(wrong, fmt.Errorf("%s:%d: %q is not a PeerID, such as 12D3KooW…; each line has one, and what follows a # is a comment", path, number, line))
 		}
 	}
 	if named == 0 {

@@ -2,6 +2,8 @@ package modules_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -355,4 +357,19 @@ func TestSimANativeTakenOffTheListIsAnOutsiderWithinSeconds(t *testing.T) {
 		}
 		stopAll([]*member{late}, indexers, natives)
 	})
+}
+
+// A list that is the wrong file may be a key, which ends up in a log.
+func TestWhatStandsInAListIsNotToldWhole(t *testing.T) {
+	const key = "d8d5dd95c1f0a1c2d8d5dd95c1f0a1c2d8d5dd95c1f0a1c2d8d5dd95c1f085be"
+	file := filepath.Join(t.TempDir(), "network.psk")
+	if err := os.WriteFile(file, []byte("/key/swarm/psk/1.0.0/\n/base16/\n"+key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settings := leastSettings(t)
+	settings["trust.natives"] = "file:" + file
+	_, err := planOf(t, settings)
+	if err == nil || strings.Contains(err.Error(), key[8:]) || !strings.Contains(err.Error(), file+`:3: "d8d5dd95…" is not a PeerID`) {
+		t.Errorf("it says %v", err)
+	}
 }

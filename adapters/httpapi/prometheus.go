@@ -98,8 +98,9 @@ func targetOf(l ports.Listed) (targetGroup, bool) {
 			break
 		}
 	}
+	says := false
 	if said, ok := l.Meta[scrapeKey]; ok {
-		host, port = scraped(said, host, port)
+		host, port, says = scraped(said, host, port)
 	}
 	if host == "" {
 		return targetGroup{}, false
@@ -112,6 +113,9 @@ func targetOf(l ports.Listed) (targetGroup, bool) {
 		labelPrefix + "addr":    l.Addr,
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Meta)) {
+		if name == scrapeKey && !says {
+			continue // nor is it kept by a rule that asks whether it is said
+		}
 		safe := sanitized(name)
 		label := labelPrefix + "meta_" + safe
 		if _, taken := labels[label]; !taken || safe == name {
@@ -148,18 +152,18 @@ func dialable(addr string) (host, port string) {
 
 // scraped returns what an indexer says of where it is to be scraped: host:port, or a
 // port of host. Nonsense counts as not said.
-func scraped(said, host, port string) (string, string) {
+func scraped(said, host, port string) (_, _ string, says bool) {
 	own, ownPort, err := net.SplitHostPort(said)
 	if err != nil {
 		own, ownPort = "", said
 	}
 	if ip, err := netip.ParseAddr(own); own != "" && !isName(own) && (err != nil || ip.Zone() != "") || !isPort(ownPort) {
-		return host, port
+		return host, port, false
 	}
 	if own == "" {
 		own = host
 	}
-	return own, ownPort
+	return own, ownPort, true
 }
 
 func isName(s string) bool {

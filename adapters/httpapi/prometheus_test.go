@@ -63,6 +63,10 @@ func TestWhatIsATarget(t *testing.T) {
 			if ok != (tc.want != "") || ok && !slices.Equal(group.Targets, []string{tc.want}) {
 				t.Errorf("%v %t, want %q", group.Targets, ok, tc.want)
 			}
+			_, labelled := group.Labels["__meta_ocnode_meta_prometheus"]
+			if want := ok && tc.said != "-" && tc.want != "10.0.0.1:4001"; labelled != want { // not where libp2p listens
+				t.Errorf("it is labelled to say so: %t, want %t", labelled, want)
+			}
 			if l.Addrs = nil; len(tc.addrs) == 1 {
 				if group, ok := targetOf(l); ok != (tc.want != "") {
 					t.Errorf("of addr alone %v %t, want %q", group.Targets, ok, tc.want)

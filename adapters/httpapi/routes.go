@@ -43,10 +43,10 @@ func routes(n Node, closing <-chan struct{}) http.Handler {
 	mux.Handle(healthPath, get(ok))
 	mux.Handle(readyPath, get(n.readyz))
 	mux.Handle("/metrics", get(n.Metrics.ServeHTTP))
-	mux.Handle(statusPath, get(n.status))
+	mux.Handle(statusPath, get(bare(n.status)))
 	mux.Handle(indexersPath, get(n.native(n.indexers)))
-	mux.Handle(indexersPath+"/{peerID}", get(n.indexer))
-	mux.Handle(nativesPath, get(n.native(n.natives)))
+	mux.Handle(indexersPath+"/{peerID}", get(bare(n.indexer)))
+	mux.Handle(nativesPath, get(bare(n.native(n.natives))))
 	mux.Handle(watchPath, get(n.native(n.watch(closing))))
 	mux.Handle(prometheusPath, get(n.native(n.prometheus)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -71,6 +71,17 @@ func get(h http.HandlerFunc) http.HandlerFunc {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, CodeMethodNotAllowed, "method %q: only GET and HEAD are allowed", r.Method)
+			return
+		}
+		h(w, r)
+	}
+}
+
+// bare lets pass what has no parameters.
+func bare(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, err := parameters(r.URL.RawQuery, ""); err != nil {
+			fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 			return
 		}
 		h(w, r)
@@ -175,6 +186,9 @@ func parameters(raw, prefix string, names ...string) (url.Values, error) {
 		case !slices.Contains(names, key):
 			if prefix != "" {
 				names = append(names, prefix+"<name>")
+			}
+			if len(names) == 0 {
+				names = []string{"none"}
 			}
 			return nil, fmt.Errorf("unknown parameter %q; there are %s", key, strings.Join(names, ", "))
 		case len(values[key]) > 1:
