@@ -85,6 +85,10 @@ func NewIndexer(rules Config, signer ports.Signer, natives *Natives, describe fu
 	return x, nil
 }
 
+// Superseded reports whether another process with the same key has registered since this one
+// started. This one registers no more then.
+func (x *Indexer) Superseded() bool { return x.superseded.Load() }
+
 // Abandon has the end of Run leave nobody, as if the process had been killed.
 func (x *Indexer) Abandon() { x.abandoned.Store(true) }
 

@@ -40,7 +40,15 @@ var indexerModule = Module{
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[indexerSection](p, "indexer")),
 			fx.Provide(newIndexer),
-			fx.Invoke(func(x *domain.Indexer, t *Tasks) { t.Run("indexer", nil, x.Run) }),
+			fx.Invoke(func(x *domain.Indexer, t *Tasks, h *health) {
+				h.doubt("indexer", func() string {
+					if x.Superseded() {
+						return "superseded: another process with this key has registered since this one started"
+					}
+					return ""
+				})
+				t.Run("indexer", nil, x.Run)
+			}),
 		)
 	},
 }

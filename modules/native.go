@@ -39,7 +39,12 @@ func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, self po
 	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])
 	expected := !env.FollowNobody && !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
 	f := domain.NewFollower(r, transport, expected)
-	h.warming("native", func() bool { return r.Condition() == ports.ConditionWarming })
+	h.doubt("native", func() string {
+		if c := r.Condition(); c == ports.ConditionWarming {
+			return string(c)
+		}
+		return ""
+	})
 	return f
 }
 

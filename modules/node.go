@@ -236,12 +236,12 @@ type health struct {
 	names   []string // the modules that are on
 	mu      sync.Mutex
 	waiting map[string]string
-	cold    map[string]func() bool // modules that serve and cannot be relied on yet
+	doubts  map[string]func() string // why modules that serve cannot be relied on, "" if they can
 	stopped bool
 }
 
 func newHealth(names []string) *health {
-	h := &health{names: names, waiting: make(map[string]string), cold: make(map[string]func() bool)}
+	h := &health{names: names, waiting: make(map[string]string), doubts: make(map[string]func() string)}
 	for _, name := range names {
 		h.waiting[name] = "starting"
 	}
@@ -256,11 +256,11 @@ func (h *health) ready(module string) {
 	}
 }
 
-// warming has a module that is ready be "warming" while is says so.
-func (h *health) warming(module string, is func() bool) {
+// doubt has a module that is ready be unready for as long as why returns a reason.
+func (h *health) doubt(module string, why func() string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cold[module] = is
+	h.doubts[module] = why
 }
 
 // stop makes every module unready for good.
@@ -278,9 +278,9 @@ func (h *health) reasons() map[string]string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	reasons := make(map[string]string, len(h.waiting))
-	for name, is := range h.cold {
-		if is() {
-			reasons[name] = string(ports.ConditionWarming)
+	for name, why := range h.doubts {
+		if reason := why(); reason != "" {
+			reasons[name] = reason
 		}
 	}
 	for name, why := range h.waiting {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,6 +35,10 @@ func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 		t.Fatalf("%s and %s have one key", older.PeerID, newer.PeerID)
 	}
 	older.logs("another process with this node's key started after it; this one registers no more")
+	if status, err := older.get("/readyz", nil); status != http.StatusServiceUnavailable || err != nil {
+		t.Errorf("the older one's /readyz answers %d, %v", status, err)
+	}
+	newer.expectReady()
 	newer.logs("another process has this node's key, and started before it; stop that one")
 	native.logs("two processes have one key; the older is refused")
 	if x := native.lists(newer.PeerID); x.Meta["start"] != "second" {
