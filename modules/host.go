@@ -15,6 +15,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/kaddht"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/adapters/stream"
+	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
@@ -83,10 +84,15 @@ type builtinListen bool
 // announced are the addresses that the operator wants told.
 type announced []string
 
-func newHost(s hostSection, key crypto.PrivKey, limits libp2phost.Limits, metrics *prometheus.Registry, env Environment, log *slog.Logger, closers *Closers) (host.Host, error) {
+func newHost(p *Plan, s hostSection, self ports.PeerID, key crypto.PrivKey, limits libp2phost.Limits, metrics *prometheus.Registry, env Environment, log *slog.Logger, closers *Closers) (host.Host, error) {
 	psk, err := libp2phost.ReadPSK(s.PSK)
 	if err != nil {
 		return nil, fmt.Errorf("host.psk: %w", err)
+	}
+	// Only now is it known who this node is.
+	p.CheckItems("host.announce", s.Announce, func(addr string) error { return libp2phost.CheckAddr(self, addr) })
+	if err := config.NewError(p.mistakes); err != nil {
+		return nil, err
 	}
 	h, err := libp2phost.New(libp2phost.Config{
 		Key: key, PSK: psk, Announce: s.Announce, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,

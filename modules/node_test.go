@@ -286,3 +286,15 @@ func (m patientMain) Run() int {
 	}
 	return code
 }
+
+func TestAnAddressOfAnotherNodeIsAMistake(t *testing.T) {
+	settings := leastSettings(t)
+	settings["host.announce"] = "/ip4/192.0.2.1/tcp/4101/p2p/" + string(strangers(t, 1)[0])
+	plan, err := planOf(t, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := modules.New(plan, modules.Environment{StopTimeout: porttest.Patience}); !modules.Misconfigured(err) || !strings.Contains(err.Error(), "host.announce") || !strings.Contains(err.Error(), "is another's") {
+		t.Errorf("it says %v", err)
+	}
+}
