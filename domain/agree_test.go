@@ -121,7 +121,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 					s.left = s.said // issues another
 					beat(s, d.at)
 				case "leave":
-					if s.said && !s.left {
+					if s.said && !s.left && time.Since(s.word.Claim.Issued()) < ports.RecordLife {
 						seq := time.UnixMilli(last(s) + 1)
 						record := s.Leaves(t, seq, 1)
 						s.word.Claim.Seq++

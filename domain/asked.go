@@ -71,7 +71,9 @@ func (a *asked) find(ctx context.Context, asker, id ports.PeerID) (err error) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	leave := s.left(id, began)
-	left := leave != nil && leave.signed() == nil // one that is signed lasts for an hour: it may be back
+	// One that is signed lasts for an hour: it may be back. Of another native's word, who signs
+	// may know better.
+	left := leave != nil && leave.rank == granted && leave.signed() == nil
 	s.mu.Unlock()
 	if left || a.absent.has(id, began) || !r.cfg.Indexers.in(id) {
 		return ports.ErrNotFound

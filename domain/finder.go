@@ -42,12 +42,14 @@ type Finder struct {
 	store    ports.Store
 	observer ports.Observer
 	epoch    time.Time
-	absent   *absent
+	absent   map[ports.Condition]*absent // by what was said of it
 
 	mu       sync.Mutex
 	searches map[ports.PeerID]*search
-	doubt    ports.Condition // of the last not-found
 }
+
+// conditions are those of natives that did not find somebody, the surest first.
+var conditions = []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}
 
 // search is a PeerID that is being looked for, by the first who asked.
 type search struct {
@@ -59,10 +61,14 @@ type search struct {
 // NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
 // and what makes an entry acceptable.
 func NewFinder(rules Config, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
-	return &Finder{
+	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
-		epoch: time.Now(), absent: newAbsent(), searches: make(map[ports.PeerID]*search),
+		epoch: time.Now(), absent: make(map[ports.Condition]*absent), searches: make(map[ports.PeerID]*search),
 	}
+	for _, c := range conditions {
+		f.absent[c] = newAbsent()
+	}
+	return f
 }
 
 // LookUp returns the live entry of id: as the first native says that answers, or else as
@@ -82,10 +88,10 @@ func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 
 func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	for {
-		if f.absent.has(id, time.Since(f.epoch)) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return ports.Answer{Condition: f.doubt}, ports.ErrNotFound
+		for _, c := range conditions {
+			if f.absent[c].has(id, time.Since(f.epoch)) {
+				return ports.Answer{Condition: c}, ports.ErrNotFound
+			}
 		}
 		s, first, err := f.join(id)
 		if err != nil {
@@ -95,8 +101,11 @@ func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 			s.answer, s.err = f.search(ctx, id)
 			f.mu.Lock()
 			if errors.Is(s.err, ports.ErrNotFound) {
-				f.absent.add(id, time.Since(f.epoch))
-				f.doubt = s.answer.Condition
+				absent := f.absent[s.answer.Condition]
+				if absent == nil { // one of a later version
+					absent = f.absent[ports.ConditionWarming]
+				}
+				absent.add(id, time.Since(f.epoch))
 			}
 			delete(f.searches, id)
 			f.mu.Unlock()
@@ -183,10 +192,14 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 	doubtful, none := ports.Answer{}, ErrNoAnswer
 	for ; pending > 0; pending-- {
 		s := <-heard
-		if s.err == nil && f.rules.checkAnswer(&s.answer) != nil {
-			f.natives.note(s.native, fails)
-			next()
-			continue
+		if s.err == nil {
+			if err := f.rules.checkAnswer(&s.answer); err != nil {
+				if !isUntrusted(err) { // which is no fault of who answers
+					f.natives.note(s.native, fails)
+				}
+				next()
+				continue
+			}
 		}
 		switch {
 		case s.err == nil && s.answer.PeerID == id && s.answer.Left > 0 && !s.answer.Entry.Left,
@@ -203,6 +216,12 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		next()
 	}
 	return doubtful, none
+}
+
+// isUntrusted reports whether err is that something is sound, and does not count here.
+func isUntrusted(err error) bool {
+	fault, ok := errors.AsType[*ports.ProofError](err)
+	return errors.Is(err, errUntrusted) || ok && fault.Fault == ports.FaultUntrusted
 }
 
 // candidates returns the natives to ask, the best first. If there is none, or none that

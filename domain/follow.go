@@ -347,7 +347,8 @@ func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
 	if len(neighbours) > ports.MaxPage {
 		neighbours = neighbours[:ports.MaxPage]
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	// Others are given the answers too, so they are waited for if who asks first does not.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
 	defer cancel()
 	statuses := make([]ports.NativeStatus, len(neighbours))
 	var asking sync.WaitGroup

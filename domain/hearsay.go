@@ -218,7 +218,7 @@ func (r *Registry) takeLease(s *shard, id ports.PeerID, l lease, now time.Durati
 		l.deadline = max(l.deadline, rec.deadline) // what is proven, nobody who tells it takes back
 	}
 	switch {
-	case rec == nil && r.full():
+	case s.records[id] == nil && r.full():
 		return became{}, errFull
 	case rec == nil:
 		rec = s.insert(id, r.cfg.Policy.due(l.deadline))
@@ -229,7 +229,7 @@ func (r *Registry) takeLease(s *shard, id ports.PeerID, l lease, now time.Durati
 	case l.signed() != nil && (rec.signed() == nil && rec.rank != granted || l.supersedes(rec)):
 		s.hold(rec, l, now) // the indexer's own word, over that of a native and over its own before
 	case rec.rank > l.rank:
-		if l.deadline > rec.deadline && (rec.heir == nil || l.rank > rec.heir.rank || l.rank == rec.heir.rank && l.deadline >= rec.heir.deadline) {
+		if l.deadline > rec.deadline && (rec.heir == nil || l.inherits(rec.heir)) {
 			s.bequeath(rec, l, now)
 		}
 	case rec.rank < l.rank, l.rank == told && (rec.native == l.native || l.deadline > rec.deadline), l.rank == heard && l.expiresAt > rec.expiresAt:
@@ -244,6 +244,14 @@ func (r *Registry) takeLease(s *shard, id ports.PeerID, l lease, now time.Durati
 		}
 	}
 	return became{}, nil
+}
+
+// inherits reports whether l is to follow on a lease in the place of h.
+func (l *lease) inherits(h *lease) bool {
+	if signed := l.signed() != nil; signed != (h.signed() != nil) {
+		return signed
+	}
+	return l.rank > h.rank || l.rank == h.rank && l.deadline >= h.deadline
 }
 
 // supersedes reports whether l, which its indexer signed, is a later word than rec, and says
@@ -274,7 +282,7 @@ func (r *Registry) takeLeave(s *shard, id ports.PeerID, l lease, now time.Durati
 		rec.heir = nil
 	}
 	switch {
-	case rec == nil && r.full():
+	case s.records[id] == nil && r.full():
 		return became{}, errFull
 	case rec != nil && rec.since(&l):
 		return became{}, nil
@@ -283,7 +291,7 @@ func (r *Registry) takeLeave(s *shard, id ports.PeerID, l lease, now time.Durati
 		return became{}, nil
 	}
 	held := s.insert(id, l.deadline)
-	s.file(held, l.deadline)
+	s.refile(held, l.deadline)
 	b := became{left: rec != nil, expired: rec == nil && held.state == listed}
 	s.leave(held, l, now)
 	r.known.remove(id)

@@ -43,6 +43,7 @@ type Indexer struct {
 	observer  ports.Observer
 	prover    *prover // nil for one that does not sign
 	clock     *Clock
+	proofs    ports.Verifier // of what natives say that another process signed; nil takes their word
 
 	abandoned  atomic.Bool
 	superseded atomic.Bool // by another process with the same key
@@ -62,8 +63,8 @@ type held struct {
 // NewIndexer returns an indexer that keeps leases at natives as soon as Run runs.
 // describe returns what to register, now; it is called for every heartbeat. A
 // native that is a ports.RemoteNative is registered with again when its connection ends.
-// signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy and
-// Clock, nil for this node's own, which it sets by what natives answer.
+// signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy, Clock, nil
+// for this node's own, which it sets by what natives answer, and Proofs.
 func NewIndexer(rules Config, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
 	heartbeat := rules.Policy.Heartbeat
 	if natives.transport == nil && len(natives.pinned) == 0 {
@@ -74,7 +75,7 @@ func NewIndexer(rules Config, signer ports.Signer, natives *Natives, describe fu
 	}
 	x := &Indexer{
 		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
-		clock: rules.Clock, leases: make(map[ports.PeerID]held),
+		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held),
 	}
 	if x.clock == nil {
 		x.clock = NewClock(nil)

@@ -33,7 +33,7 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	case was != nil && was.rank == granted && r.saidAlready(&was.lease, proof, c):
 		s.mu.Unlock()
 		return nil // said already
-	case rec == nil && was == nil && r.full():
+	case s.records[sender] == nil && r.full():
 		s.mu.Unlock()
 		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.cfg.Bounds.entries())
 	}
@@ -51,7 +51,7 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	}
 	held := s.insert(sender, l.deadline)
 	s.leave(held, l, c.now)
-	s.file(held, l.deadline)
+	s.refile(held, l.deadline)
 	r.outbox.offer(held, c.now, true)
 	s.mu.Unlock()
 

@@ -125,7 +125,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 	if reg.PeerID != sender {
 		return grant, 0, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
 	}
-	needRecord := false
+	sent, needRecord := reg, false
 	switch {
 	case reg.Proof != nil:
 		need, granted, refusal := r.prove(sender, &reg)
@@ -153,6 +153,16 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 		c = r.clock()
 		rec = s.live(sender, c.now)
 	}
+	known := rec
+	if known == nil {
+		known = s.records[sender] // remembered, or who left
+	}
+	if reg.Proof != nil && known != nil {
+		if held := known.signed(); held != nil && held.Seq > reg.Proof.Claim.Seq {
+			s.mu.Unlock()
+			return r.register(sender, sent) // it came, or left, while this one was checked
+		}
+	}
 	joined := rec == nil
 	switch {
 	case !r.cfg.Indexers.in(sender):
@@ -161,7 +171,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 	case reg.Proof == nil && !needRecord && r.cfg.plain() == PlainRefuse: // since the first look
 		s.mu.Unlock()
 		return grant, 0, refusePlain()
-	case joined && r.full():
+	case known == nil && r.full():
 		s.mu.Unlock()
 		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.cfg.Bounds.entries())
 	}
@@ -344,7 +354,11 @@ func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
 // remembers has rec, which has expired, be remembered for as long as its record counts, and
 // reports whether it is.
 func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
-	claim := rec.signed()
+	last := rec.lease
+	if h := rec.heir; h != nil && h.signed() != nil && h.version(false).Compare(last.version(false)) > 0 {
+		last = *h // which has ended too
+	}
+	claim := last.signed()
 	if claim == nil || s.held.Load()-s.listed.Load() >= r.cfg.Bounds.maxRemembered() {
 		return false
 	}
@@ -352,7 +366,7 @@ func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
 	if left <= 0 {
 		return false
 	}
-	s.end(rec, c.now+left)
+	s.end(rec, last, c.now+left)
 	return true
 }
 

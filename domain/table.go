@@ -223,6 +223,14 @@ func (s *shard) file(r *record, at time.Duration) {
 	s.wheel.add(at, r)
 }
 
+// refile has the wheel come around to r by the instant at: not once more if it does already,
+// or who renews or leaves over and over would fill it.
+func (s *shard) refile(r *record, at time.Duration) {
+	if at+s.policy.tick() < r.filed {
+		s.file(r, at)
+	}
+}
+
 // hold lists r, which the caller has found or inserted, with the lease l and without an
 // heir, and tells what that changes.
 func (s *shard) hold(r *record, l lease, now time.Duration) {
@@ -244,9 +252,7 @@ func (s *shard) hold(r *record, l lease, now time.Duration) {
 	l.fresh = l.proof != nil && (own || r.proof == nil || r.proof.Claim != l.proof.Claim)
 	r.lease, r.heir, r.checked, r.echoed, r.lent = l, nil, false, false, false
 	r.late = s.policy.late(l.deadline - now)
-	if due := s.policy.due(l.deadline); due+s.policy.tick() < r.filed {
-		s.file(r, due)
-	}
+	s.refile(r, s.policy.due(l.deadline))
 	s.changes.add(kind, r.id, &r.lease)
 }
 
@@ -329,13 +335,15 @@ func (s *shard) remove(r *record) {
 	}
 }
 
-// end makes r, which was listed until then, who is remembered until its record ends.
-func (s *shard) end(r *record, until time.Duration) {
+// end makes r, which was listed until then, who is remembered by its last lease until the
+// record of that ends.
+func (s *shard) end(r *record, last lease, until time.Duration) {
 	s.own(r, false)
 	s.order.remove(r.id)
 	s.listed.Add(-1)
 	s.changes.add(ports.ChangeExpired, r.id, &r.lease)
-	r.state, r.heir, r.late, r.deadline = ended, nil, false, until
+	r.state, r.lease, r.heir, r.late = ended, last, nil, false
+	r.deadline = until
 	s.file(r, until)
 }
 

@@ -147,6 +147,8 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 			return err
 		}
 		c.Proof = advanced
+	case p.Record == nil && p.Tick.Seq < r.seq(c.PeerID):
+		return ports.Faulty(ports.FaultOlder, "a newer record is known")
 	case p.Record == nil:
 		r.lookups.ask(c.PeerID, from) // the store has its record
 		return ports.Faulty(ports.FaultIncomplete, "the record of the tick with Seq %d is not known", p.Tick.Seq)

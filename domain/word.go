@@ -51,7 +51,7 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 		lease, err = native.Register(ctx, x.self, reg)
 		if err != nil {
 			w.known = 0 // it may be another process by the next time
-			w.refused(err)
+			w.refused(ctx, native, err)
 			refusal, ok := errors.AsType[*ports.Refusal](err)
 			if ok && w.gave != nil && x.unshown.add(w.gave.Addrs, refusal.Unshown) {
 				continue
@@ -65,6 +65,9 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 			x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: x.self, Via: w.id})
 		}
 		if question != nil {
+			if lease.Unconfirmed {
+				return lease, nil // a native of the seed took it for a plain one, and says nothing
+			}
 			if x.prover.answered(lease); lease.NeedRecord {
 				given-- // it was none
 				continue
@@ -89,13 +92,28 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 }
 
 // refused ends the indexer if another process has taken its place.
-func (w *word) refused(err error) {
+func (w *word) refused(ctx context.Context, native ports.Native, err error) {
 	refusal, ok := errors.AsType[*ports.Refusal](err)
-	if !ok || refusal.Code != ports.CodeSuperseded || w.x.superseded.Swap(true) {
+	if !ok || refusal.Code != ports.CodeSuperseded || !w.rivalled(ctx, native) || w.x.superseded.Swap(true) {
 		return
 	}
 	w.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: w.x.self, Via: w.id, Code: refusal.Code, Err: refusal})
 	w.x.supersede()
+}
+
+// rivalled reports whether native has what another process with this key has signed since: its
+// word alone is not enough, or one that lies could have an indexer register nowhere.
+func (w *word) rivalled(ctx context.Context, native ports.Native) bool {
+	x := w.x
+	if x.proofs == nil || w.gave == nil {
+		return x.proofs == nil
+	}
+	a, err := native.LookUp(ctx, x.self, x.self)
+	if err != nil || a.Proof == nil || a.Proof.Record == nil {
+		return false
+	}
+	claim, err := x.proofs.Verify(a.Proof.Record, a.Proof.Tick)
+	return err == nil && claim.PeerID == x.self && claim.Native == "" && claim.Start != w.gave.Start && claim.Seq >= w.gave.Seq
 }
 
 // next returns how long after it was sent a registration is followed by the next one: with
@@ -108,8 +126,10 @@ func (w *word) next(interval time.Duration, sent time.Time, plain time.Duration)
 		w.x.prover.want(interval)
 		return plain
 	}
+	// Another native may want to hear oftener, so steps may come oftener than this one wants them.
+	steps := uint32(interval / w.gave.Interval)
 	// If the native took that long to answer, at once.
-	return time.Since(sent) + w.gave.until(w.step+1, w.x.clock.elapsed())
+	return time.Since(sent) + w.gave.until(w.step+steps, w.x.clock.elapsed())
 }
 
 // unshown are addresses that a native could not show to be this indexer's: for a while
