@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,10 +263,11 @@ func eventually(limit time.Duration, ok func() bool) bool {
 	return ok()
 }
 
+// x registers plainly, starts anew and signs, with another native; then this one closes.
 func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
-	believing := domain.PlainAccept
+	var believing creed
 	proven(t, func(t *testing.T, m *mesh) {
-		m.rules.Plain = func() domain.Plain { return believing }
+		m.rules.Plain = believing.now
 		all := m.natives(2, member{})
 		defer m.stop(all...)
 		time.Sleep(time.Second)
@@ -275,7 +277,7 @@ func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
 		x.issue(t, addr)
 		all[1].answer(t, x.heartbeat(0, true))
 		time.Sleep(5 * time.Second)
-		believing = domain.PlainRefuse
+		believing.set(domain.PlainRefuse)
 		all[0].Revise()
 		if !all[0].lists(x.id) {
 			t.Error("what it signed, and the other native told, is gone with the plain lease")
@@ -304,15 +306,16 @@ func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
 func TestNothingComesInBehindTheRevision(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		t.Run(fmt.Sprint("told ", told), func(t *testing.T) {
-			believing := domain.PlainAccept
+			var believing creed
 			proven(t, func(t *testing.T, m *mesh) {
 				var n *follower
-				armed := false
+				var armed atomic.Bool
 				check := m.rules.CheckAddr
-				m.rules.Plain = func() domain.Plain { return believing }
+				m.rules.Plain = believing.now
 				m.rules.CheckAddr = func(id ports.PeerID, a string) error {
-					if armed { // it is being parsed when the operator closes
-						armed, believing = false, domain.PlainRefuse
+					if armed.Load() { // it is being parsed when the operator closes
+						armed.Store(false)
+						believing.set(domain.PlainRefuse)
 						n.Revise()
 					}
 					return check(id, a)
@@ -323,7 +326,7 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 				l := m.teller(ids[1], nil)
 				defer l.stop()
 				time.Sleep(time.Second)
-				armed = true
+				armed.Store(true)
 				if told {
 					l.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Left: time.Minute}})
 					synctest.Wait()
@@ -336,4 +339,16 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 			})
 		})
 	}
+}
+
+// creed is what a native believes of who does not sign, which may change.
+type creed struct{ plain atomic.Pointer[domain.Plain] }
+
+func (c *creed) set(p domain.Plain) { c.plain.Store(&p) }
+
+func (c *creed) now() domain.Plain {
+	if p := c.plain.Load(); p != nil {
+		return *p
+	}
+	return domain.PlainAccept
 }

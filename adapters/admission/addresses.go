@@ -45,8 +45,9 @@ const (
 	patience = 2 * time.Second
 	// maxDials bounds the dials at once: a file and 100 KB each.
 	maxDials = 64
-	// maxDialsEach bounds those for who registers from one IPv4 address or IPv6 /56: what one
-	// registration may need, so that nobody alone keeps the others' addresses from being dialled.
+	// maxDialsEach bounds those for who registers from one IPv4 address or IPv6 /56, and twice
+	// as many those from one /24 or /48: what one registration may need, so that nobody alone
+	// keeps the others' addresses from being dialled.
 	maxDialsEach = ports.MaxAddrs
 	// dialsOfSite bounds the dials to one IPv4 /24 or IPv6 /56 in dialsEvery, whoever
 	// asks for them: what a victim is made to bear at most.
@@ -347,9 +348,13 @@ func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, r
 	defer a.mu.Unlock()
 	c, now := claim{id, addr}, time.Now()
 	e, ok := a.of[c]
-	if ok {
+	asker, free := a.dialFree(from)
+	switch {
+	case ok:
 		a.proofs.MoveToBack(e)
-	} else {
+	case !free: // what is not looked into pushes nothing out that was
+		return false, false, nil
+	default:
 		if a.proofs.Len() >= maxProofs {
 			delete(a.of, a.proofs.Remove(a.proofs.Front()).(*proof).claim)
 		}
@@ -358,21 +363,29 @@ func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, r
 	}
 	p := e.Value.(*proof)
 	shown, refuted = now.Before(p.shown), now.Before(p.refuted)
-	asker := askerOf(from)
-	if p.dial == nil && !refuted && p.shown.Sub(now) < renewAhead && a.dials < maxDials && a.dialFor[asker] < maxDialsEach && !a.closed {
+	if p.dial == nil && !refuted && p.shown.Sub(now) < renewAhead && free {
 		a.dials++
-		a.dialFor[asker]++
+		for _, of := range asker {
+			a.dialFor[of]++
+		}
 		p.dial = make(chan struct{})
 		a.dialers.Go(func() { a.look(p, from) })
 	}
 	return shown, refuted, p.dial
 }
 
-func askerOf(from netip.Addr) (site netip.Prefix) {
-	if of := sites(from); of != nil {
-		site = of[0]
+// dialFree says for whom a dial counts that who comes from there asks for, and whether one
+// more is allowed. The caller holds mu.
+func (a *Addresses) dialFree(from netip.Addr) (asker []netip.Prefix, free bool) {
+	if asker = sites(from); asker == nil {
+		asker = []netip.Prefix{{}}
 	}
-	return site
+	free, most := a.dials < maxDials && !a.closed, maxDialsEach
+	for _, of := range asker {
+		free = free && a.dialFor[of] < most
+		most *= wideSites
+	}
+	return asker, free
 }
 
 // look looks into a claim.
@@ -384,10 +397,11 @@ func (a *Addresses) look(p *proof, from netip.Addr) {
 	now := time.Now()
 	a.mu.Lock()
 	a.dials--
-	if asker := askerOf(from); a.dialFor[asker] > 1 {
-		a.dialFor[asker]--
-	} else {
-		delete(a.dialFor, asker)
+	asker, _ := a.dialFree(from)
+	for _, of := range asker {
+		if a.dialFor[of]--; a.dialFor[of] == 0 {
+			delete(a.dialFor, of)
+		}
 	}
 	switch {
 	case err == nil:

@@ -414,3 +414,18 @@ func TestARecordIsToldWhichAddressesItCanDoWithout(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoMovesDoesNotOverfillASite(t *testing.T) {
+	const here, there = "192.0.2.1", "198.51.100.1"
+	g := newGate(t, Config{Identities: 10})
+	for i := range 100 {
+		if lease(g, nth(i), here) == nil {
+			_ = lease(g, nth(i), there)
+		}
+	}
+	if seated, _ := g.Counts(); seated > 20 {
+		t.Errorf("%d identities hold a lease from two sites that may have 10 each (counted: %v)", seated, g.sites)
+	}
+}
+
+// Claims that are not even dialled push out those that were shown.

@@ -209,9 +209,10 @@ func (g *Gate) move(v *visitor, to *list.List, until time.Duration) {
 	v.in, v.at = to, to.PushBack(v)
 }
 
-// sit seats v at a site, and no longer where it sat before.
+// sit seats v at a site, and no longer where it sat before, unless there is no room at the
+// new one: it counts at the old one then, or who moves would have any number of seats.
 func (g *Gate) sit(v *visitor, from netip.Addr, now time.Duration) {
-	if v.from != from {
+	if _, _, full := g.full(from); v.from != from && !full {
 		g.count(v.from, -1)
 		g.count(from, 1)
 		v.from = from

@@ -299,3 +299,5 @@ func TestAttackLimitsAdmitFiveThousand(t *testing.T) {
 		}
 	}
 }
+
+// Who has two addresses registers at one, moves to the other, and so has any number there.

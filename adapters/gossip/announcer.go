@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -21,6 +24,10 @@ const (
 	DefaultTopic = "oc-indexer-registry"
 	// maxPeerIDBytes bounds an announcement. PeerIDs in use have 46 and 52 bytes.
 	maxPeerIDBytes = 128
+	// maxMessageBytes bounds an announcement with its author, an RSA key and its signature, and
+	// maxNumberBytes what its author numbers it with, of which 8 are in use: the library keeps
+	// that for two minutes.
+	maxMessageBytes, maxNumberBytes = 2 << 10, 64
 	// burst is how many announcements may wait at each step, to be sent to a peer, to
 	// be verified, to be heard. With the library's 32, a native that joins and puts
 	// a thousand entries again would lose most of its announcements.
@@ -98,9 +105,15 @@ func join(ctx context.Context, h host.Host, name string, opts []pubsub.Option) (
 }
 
 func options(name string, log *slog.Logger) []pubsub.Option {
+	// Whom a peer that leaves the mesh tells of is not dialled: anybody can sign for made-up
+	// peers at addresses of others. Natives find each other by the DHT.
+	params := pubsub.DefaultGossipSubParams()
+	params.PrunePeers = 0
 	return []pubsub.Option{
+		pubsub.WithGossipSubParams(params),
 		pubsub.WithLogger(log),
 		pubsub.WithRPCLogger(log),
+		pubsub.WithAppSpecificRpcInspector(slim),
 		pubsub.WithPeerOutboundQueueSize(burst),
 		pubsub.WithValidateQueueSize(burst),
 		// To every listener that is connected, not to the mesh alone: a mesh takes seconds
@@ -111,7 +124,17 @@ func options(name string, log *slog.Logger) []pubsub.Option {
 	}
 }
 
-func validate(_ context.Context, _ peer.ID, m *pubsub.Message) bool { return isPeerID(m.GetData()) }
+// slim drops messages whose number is long, before the library remembers it.
+func slim(_ peer.ID, rpc *pubsub.RPC) error {
+	rpc.Publish = slices.DeleteFunc(rpc.Publish, func(m *pb.Message) bool {
+		return len(m.GetSeqno()) > maxNumberBytes
+	})
+	return nil
+}
+
+func validate(_ context.Context, _ peer.ID, m *pubsub.Message) bool {
+	return isPeerID(m.GetData()) && proto.Size(m.Message) <= maxMessageBytes
+}
 
 // isPeerID reports whether text is a PeerID in its canonical form.
 func isPeerID(text []byte) bool {

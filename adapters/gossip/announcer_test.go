@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,9 +13,12 @@ import (
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-msgio"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
@@ -310,4 +314,57 @@ func FuzzValidate(f *testing.F) {
 			t.Errorf("accepted %q", text)
 		}
 	})
+}
+
+// A stranger's PRUNE has the native dial whatever made-up peers say their addresses are.
+
+// The number of a message is its sender's choice, and the library remembers it for minutes.
+func TestALongNumberIsNotRemembered(t *testing.T) {
+	numbered := func(size int) *pb.Message { return &pb.Message{Seqno: bytes.Repeat([]byte{1}, size)} }
+	rpc := &pubsub.RPC{RPC: pb.RPC{Publish: []*pb.Message{numbered(8), numbered(maxNumberBytes + 1), numbered(maxNumberBytes), numbered(1 << 19)}}}
+	if err := slim("evil", rpc); err != nil || len(rpc.Publish) != 2 || len(rpc.Publish[0].Seqno) != 8 || len(rpc.Publish[1].Seqno) != maxNumberBytes {
+		t.Errorf("left are %d messages, %v; want those of 8 and %d bytes", len(rpc.Publish), err, maxNumberBytes)
+	}
+	data := []byte(hosttest.PeerID(t))
+	for key, want := range map[int]bool{600: true, maxMessageBytes: false} {
+		m := &pubsub.Message{Message: &pb.Message{Data: data, Key: make([]byte, key)}}
+		if got := validate(t.Context(), "evil", m); got != want {
+			t.Errorf("with a key of %d bytes it is taken: %t, want %t", key, got, want)
+		}
+	}
+}
+
+// What is dropped is so before anybody hears it; what follows is heard.
+func TestAMessageWithALongNumberIsNotHeard(t *testing.T) {
+	h := hosttest.New(t)
+	heard := listen(t, newAnnouncer(t, h))
+	evil := hosttest.New(t)
+	hosttest.Connect(t, evil, h)
+	s, err := evil.NewStream(t.Context(), h.ID(), pubsub.GossipSubID_v11)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := evil.Peerstore().PrivKey(evil.ID())
+	topic, data := DefaultTopic, []byte(hosttest.PeerID(t))
+	for i, size := range []int{100 << 10, maxNumberBytes + 1, 8} {
+		number := bytes.Repeat([]byte{byte(i + 1)}, size)
+		m := &pb.Message{From: []byte(evil.ID()), Data: data, Topic: &topic, Seqno: number}
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Signature, err = key.Sign(append([]byte("libp2p-pubsub:"), b...)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err = proto.Marshal(&pb.RPC{Publish: []*pb.Message{m}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := msgio.NewVarintWriter(s).WriteMsg(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	porttest.Eventually(t, "the last of them is heard", func() bool { return heard.len() > 0 })
+	if n := heard.len(); n != 1 {
+		t.Errorf("%d are heard, want the last alone", n)
+	}
 }

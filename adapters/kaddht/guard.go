@@ -21,6 +21,11 @@ const (
 	recordField = 3
 )
 
+// maxAnswerBytes bounds an answer: a record, and 20 peers of many addresses each. Room for all
+// of it is made as soon as a server says how long it is, for many servers at a time. What lists
+// providers may be as long as the library takes.
+const maxAnswerBytes = 256 << 10
+
 var errNoRecord = errors.New("the answer to a put has no record")
 
 // guardedHost is the host that the library serves and dials by, as far as the gate lets it.
@@ -53,8 +58,8 @@ func (h guardedHost) NewStream(ctx context.Context, p peer.ID, protocols ...prot
 type guardedStream struct {
 	network.Stream
 	gate      *gate
-	unwritten int  // bytes of the last request that have not been written yet
-	putting   bool // it is a PUT_VALUE
+	unwritten int                    // bytes of the last request that have not been written yet
+	asking    pb.Message_MessageType // what it is
 	answers   msgio.ReadCloser
 	unread    []byte // of the last answer
 }
@@ -72,7 +77,7 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 				return 0, protowire.ParseError(n)
 			}
 			s.unwritten = n + int(length)
-			s.putting = isPut(rest[n:])
+			s.asking = kindOf(rest[n:])
 		}
 		n := min(s.unwritten, len(rest))
 		s.unwritten -= n
@@ -81,25 +86,32 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 	return s.Stream.Write(b)
 }
 
-// isPut reports whether a message that begins with b is a PUT_VALUE.
-func isPut(b []byte) bool {
+// kindOf returns of which type a message is that begins with b.
+func kindOf(b []byte) pb.Message_MessageType {
 	number, kind, n := protowire.ConsumeTag(b)
 	if n < 0 || number != typeField || kind != protowire.VarintType {
-		return true // PUT_VALUE is 0, which is left out
+		return pb.Message_PUT_VALUE // which is 0 and left out
 	}
 	value, _ := protowire.ConsumeVarint(b[n:])
-	return pb.Message_MessageType(value) == pb.Message_PUT_VALUE
+	return pb.Message_MessageType(value)
 }
 
 // Read implements network.Stream.
 func (s *guardedStream) Read(b []byte) (int, error) {
 	if len(s.unread) == 0 {
+		length, err := s.answers.NextMsgLen()
+		if err != nil {
+			return 0, err
+		}
+		if length > maxAnswerBytes && s.asking != pb.Message_GET_PROVIDERS {
+			return 0, fmt.Errorf("an answer of %d bytes, at most %d are allowed", length, maxAnswerBytes)
+		}
 		answer, err := s.answers.ReadMsg()
 		if err != nil {
 			return 0, err
 		}
 		defer s.answers.ReleaseMsg(answer)
-		if s.putting && !hasRecord(answer) {
+		if s.asking == pb.Message_PUT_VALUE && !hasRecord(answer) {
 			return 0, errNoRecord
 		}
 		s.unread = append(binary.AppendUvarint(nil, uint64(len(answer))), answer...)

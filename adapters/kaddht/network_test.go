@@ -1,9 +1,12 @@
 package kaddht
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-msgio"
 	"github.com/libp2p/go-msgio/pbio"
 	"google.golang.org/protobuf/proto"
 
@@ -423,7 +427,7 @@ func TestRecordsInAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := isPut(raw); got != test.put {
+		if got := kindOf(raw) == pb.Message_PUT_VALUE; got != test.put {
 			t.Errorf("%s: a put: %v", test.name, got)
 		}
 		if got := hasRecord(raw); got != test.has {
@@ -497,4 +501,29 @@ func TestPatientCaller(t *testing.T) {
 			t.Errorf("get took %v; at most %v are allowed", took, operationTimeout)
 		}
 	})
+}
+
+// silent is a server that has said how long its answer is, and nothing more.
+type silent struct {
+	network.Stream
+	says *bytes.Buffer
+}
+
+func (s silent) Read(b []byte) (int, error) { return s.says.Read(b) }
+
+// TestAnAnswerIsBounded has a server say that an answer is to come for which there would be
+// much room to make.
+func TestAnAnswerIsBounded(t *testing.T) {
+	for kind, long := range map[pb.Message_MessageType]bool{
+		pb.Message_GET_VALUE: false, pb.Message_FIND_NODE: false, pb.Message_PUT_VALUE: false, pb.Message_GET_PROVIDERS: true,
+	} {
+		for _, length := range []uint64{maxAnswerBytes, maxAnswerBytes + 1, network.MessageSizeMax} {
+			server := silent{says: bytes.NewBuffer(binary.AppendUvarint(nil, length))}
+			s := &guardedStream{Stream: server, asking: kind, answers: msgio.NewVarintReaderSize(server, network.MessageSizeMax)}
+			_, err := s.Read(make([]byte, 1))
+			if refused := err != nil && strings.Contains(err.Error(), "at most"); refused != (length > maxAnswerBytes && !long) {
+				t.Errorf("%s, an answer of %d bytes: %v", kind, length, err)
+			}
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/ports"
@@ -67,6 +69,13 @@ const (
 	// maxRemembered bounds the natives remembered beside the configured ones: more than
 	// a native needs to find all others again, few enough to redial together.
 	maxRemembered = 64
+	// rememberedOfSite bounds those of one IPv4 address or IPv6 /56, since anybody can make
+	// identities; those of loopback are not counted.
+	rememberedOfSite = maxRemembered / 8
+	// saidPause bounds the pause, which doubles from retryMax on, after which a native that is
+	// gone is dialled again where it only said that it is: at IP addresses that no connection
+	// with it had. Whoever it has named bears those dials.
+	saidPause = time.Minute
 	// forgetAfter is how long a remembered native may be gone. Configured ones are
 	// never forgotten.
 	forgetAfter = time.Hour
@@ -137,6 +146,10 @@ type target struct {
 	id         peer.ID
 	static     []ma.Multiaddr // as host.bootstrap has them
 	addrs      []ma.Multiaddr // of the last look-up, or as it told itself
+	shown      int            // of addrs, how many have an IP address that it was met at
+	site       netip.Prefix   // where it was met; invalid if that is not counted
+	told       time.Time      // when all of addrs were dialled last
+	pause      time.Duration  // until they are again
 	configured bool           // by an address or a name
 	warned     bool
 	// since is when it was connected or lost last.
@@ -306,6 +319,9 @@ func (j *Joiner) see(t *target, now time.Time) {
 	}
 	lasted := now.Sub(t.since)
 	t.connected, t.since, t.met = connected, now, t.met || connected
+	if connected {
+		t.pause = 0
+	}
 	switch {
 	case connected && t.warned:
 		j.log.Info("native reached", "peerID", t.id, "after", lasted.Round(time.Second))
@@ -322,7 +338,17 @@ func (j *Joiner) see(t *target, now time.Time) {
 
 // dial starts an attempt to connect t.
 func (j *Joiner) dial(ctx context.Context, t *target) {
-	info := peer.AddrInfo{ID: t.id, Addrs: slices.Concat(t.static, t.addrs)}
+	addrs := t.addrs
+	if now := time.Now(); t.configured || now.Sub(t.told) >= t.pause {
+		t.told, t.pause = now, min(max(2*t.pause, retryMax), saidPause)
+	} else if addrs = addrs[:t.shown]; len(addrs) < len(t.addrs) {
+		if len(t.static)+len(addrs) == 0 {
+			t.next = t.told.Add(t.pause)
+			return
+		}
+		j.host.Peerstore().ClearAddrs(t.id) // or those would be dialled too
+	}
+	info := peer.AddrInfo{ID: t.id, Addrs: slices.Concat(t.static, addrs)}
 	timeout := dialTimeout
 	quick := t.met && time.Since(t.since) < redialFor
 	if quick {
@@ -409,7 +435,7 @@ func (j *Joiner) named(n *name, infos []peer.AddrInfo) {
 			continue
 		}
 		t := j.target(info.ID)
-		t.configured, t.addrs = true, info.Addrs
+		t.configured, t.addrs, t.shown = true, info.Addrs, len(info.Addrs)
 		n.peers = append(n.peers, info.ID)
 	}
 }
@@ -429,20 +455,69 @@ func (j *Joiner) remember(id peer.ID) bool {
 			addrs = append(addrs, a)
 		}
 	}
+	met := make(map[netip.Addr]bool)
+	var site netip.Prefix
 	for _, conn := range j.host.Network().ConnsToPeer(id) {
+		if ip, ok := ipOf(conn.RemoteMultiaddr()); ok {
+			met[ip], site = true, siteOf(ip)
+		}
 		if conn.Stat().Direction == network.DirOutbound { // proven to work, so before all others
 			add(conn.RemoteMultiaddr())
 		}
 	}
-	for _, a := range ma.Unique(j.host.Peerstore().Addrs(id)) { // which sorts them
+	said := ma.Unique(j.host.Peerstore().Addrs(id)) // which sorts them
+	slices.SortStableFunc(said, func(a, b ma.Multiaddr) int {
+		return cmp.Compare(rankOf(met, a), rankOf(met, b))
+	})
+	for _, a := range said {
 		add(a)
 	}
 	addrs = slices.DeleteFunc(addrs, func(a ma.Multiaddr) bool { return dialable(a) != nil })
-	if len(addrs) == 0 || j.targets[id] == nil && !j.makeRoom() {
+	if len(addrs) == 0 {
 		return false
 	}
-	j.target(id).addrs = addrs[:min(len(addrs), ports.MaxAddrs)]
+	if ip, ok := ipOf(addrs[0]); ok && len(met) == 0 { // it has gone already
+		site = siteOf(ip)
+	}
+	if j.targets[id] == nil && !j.makeRoom(site) {
+		return false
+	}
+	t := j.target(id)
+	t.addrs, t.site, t.shown = addrs[:min(len(addrs), ports.MaxAddrs)], site, 0
+	for t.shown < len(t.addrs) && rankOf(met, t.addrs[t.shown]) == 0 {
+		t.shown++
+	}
 	return true
+}
+
+// rankOf puts addresses at which a peer was met before all others.
+func rankOf(met map[netip.Addr]bool, a ma.Multiaddr) int {
+	if ip, ok := ipOf(a); ok && met[ip] {
+		return 0
+	}
+	return 1
+}
+
+func ipOf(a ma.Multiaddr) (netip.Addr, bool) {
+	ip, err := manet.ToIP(a)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+// siteOf returns the site of ip, invalid for loopback, which is not counted.
+func siteOf(ip netip.Addr) (site netip.Prefix) {
+	bits := sitePrefix6
+	switch {
+	case ip.IsLoopback():
+		return site
+	case ip.Is4():
+		bits = sitePrefix4
+	}
+	site, _ = ip.Prefix(bits)
+	return site
 }
 
 func (j *Joiner) trusted(id peer.ID) bool {
@@ -455,21 +530,31 @@ func speaks(h host.Host, id peer.ID, protocols []protocol.ID) bool {
 	return err == nil && len(spoken) > 0
 }
 
-// makeRoom sees to it that one more native can be remembered: the one gone longest
-// makes way. If none is gone, who was first stays.
-func (j *Joiner) makeRoom() bool {
-	var remembered int
-	var longest *target
+// makeRoom sees to it that one more native of a site can be remembered: the one gone longest
+// makes way, of its own site if that has its share. If none is gone, who was first stays.
+func (j *Joiner) makeRoom(site netip.Prefix) bool {
+	var remembered, ofSite int
+	var longest, longestOfSite *target
 	for _, t := range j.targets {
 		if t.configured {
 			continue
 		}
 		remembered++
-		if !t.connected && (longest == nil || t.since.Before(longest.since)) {
+		gone := !t.connected
+		if gone && (longest == nil || t.since.Before(longest.since)) {
 			longest = t
 		}
+		if !site.IsValid() || t.site != site {
+			continue
+		}
+		ofSite++
+		if gone && (longestOfSite == nil || t.since.Before(longestOfSite.since)) {
+			longestOfSite = t
+		}
 	}
-	if remembered < maxRemembered {
+	if ofSite >= rememberedOfSite {
+		longest = longestOfSite
+	} else if remembered < maxRemembered {
 		return true
 	}
 	if longest != nil {

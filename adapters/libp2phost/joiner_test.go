@@ -3,6 +3,7 @@ package libp2phost
 import (
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
@@ -240,7 +242,7 @@ func TestJoinerMemoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.Peerstore().AddProtocols(id, ports.SubscribeProtocol)
-		h.Peerstore().AddAddr(id, ma.StringCast("/ip4/192.0.2.1/tcp/1"), time.Hour)
+		h.Peerstore().AddAddr(id, ma.StringCast("/ip4/127.0.0.1/tcp/1"), time.Hour)
 		j.hear(event.EvtPeerIdentificationCompleted{Peer: id})
 		return id
 	}
@@ -268,5 +270,86 @@ func TestJoinerMemoryIsBounded(t *testing.T) {
 func TestNewJoinerRefusesWrongAddresses(t *testing.T) {
 	if _, err := NewJoiner(newHost(t, newKey(t)), JoinerConfig{Bootstrap: []string{"/ip4/192.0.2.1/tcp/1"}}); err == nil {
 		t.Error("accepted an address without /p2p/")
+	}
+}
+
+// One peer opens streams and does not say what for. Nobody else's are taken then.
+
+// Who says once that it is a native, at addresses of a victim, and goes, has them dialled.
+
+func TestJoinerDoesNotHammerAVictim(t *testing.T) {
+	var dialled atomic.Int64
+	var victims []ma.Multiaddr
+	for range ports.MaxAddrs {
+		l, err := net.Listen("tcp", "127.0.0.2:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				dialled.Add(1)
+				defer c.Close()
+			}
+		}()
+		a, err := manet.FromNetAddr(l.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		victims = append(victims, a)
+	}
+	native := newHost(t, newKey(t), loopbackTCP)
+	join(t, native, JoinerConfig{Natives: nativeProtocols, Bootstrap: nil})
+	for range 8 {
+		evil := unlimited(t, victims...)
+		evil.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { _ = s.Reset() })
+		if err := evil.Connect(t.Context(), infoOf(native)); err != nil {
+			t.Fatal(err)
+		}
+		porttest.Eventually(t, "remembered", func() bool { return native.ConnManager().IsProtected(evil.ID(), protectTag) })
+		_ = evil.Close()
+	}
+	dialled.Store(0)
+	time.Sleep(10 * time.Second)
+	if n := dialled.Load(); n > 150 {
+		t.Errorf("8 connections of a stranger, which have ended: %d dials to the victim in 10 s", n)
+	}
+}
+
+// Who is met first stays, if connected: one site's identities take all places.
+
+func TestOneSiteDoesNotTakeAllPlacesOfTheJoiner(t *testing.T) {
+	h := newHost(t, newKey(t))
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := func(addr string) peer.ID {
+		id, err := peer.IDFromPrivateKey(newKey(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Peerstore().AddProtocols(id, ports.SubscribeProtocol)
+		h.Peerstore().AddAddr(id, ma.StringCast(addr), time.Hour)
+		j.hear(event.EvtPeerIdentificationCompleted{Peer: id})
+		return id
+	}
+	honest := met("/ip4/198.51.100.1/tcp/4101")
+	j.targets[honest].met = true // and cut off just now
+	for i := range maxRemembered {
+		if x := j.targets[met(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+i))]; x != nil {
+			x.connected = true
+		}
+	}
+	if j.targets[honest] == nil {
+		t.Error("a native that was cut off is forgotten, as one site made 64 identities meanwhile")
+	}
+	later := met("/ip4/198.51.100.2/tcp/4101")
+	if j.targets[later] == nil {
+		t.Error("one site's identities leave no place for other natives")
 	}
 }

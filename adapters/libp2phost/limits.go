@@ -179,6 +179,10 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 	transient := part(l, transientShare)
 	// Whoever is in its handshake is about to be identified.
 	identified := streamLimits(l.streams() / transientShare)
+	protocols := map[protocol.ID]rcmgr.ResourceLimits{identify.ID: identified, identify.IDPush: identified}
+	for proto, n := range l.ofProtocols() {
+		protocols[proto] = streamLimits(n)
+	}
 	return rcmgr.PartialLimitConfig{
 		System:    all,
 		Transient: transient,
@@ -188,16 +192,19 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 			Memory: peerStreams * streamBytes,
 		},
 		ProtocolPeerDefault: streamLimits(peerProtocolStreams),
-		Protocol: map[protocol.ID]rcmgr.ResourceLimits{
-			ports.SubscribeProtocol: streamLimits(l.streams() / 2), // registrations may use half of all
-			ports.LookupProtocol:    streamLimits(l.streams() / 4),
-			ports.LeaveProtocol:     streamLimits(l.streams() / 8),
-			ports.WatchProtocol:     streamLimits(l.streams() / 8), // which has a limit of its own, and says so
-			identify.ID:             identified,
-			identify.IDPush:         identified,
-		},
-		Service: map[string]rcmgr.ResourceLimits{identify.ServiceName: identified},
+		Protocol:            protocols,
+		Service:             map[string]rcmgr.ResourceLimits{identify.ServiceName: identified},
 	}.Build(defaults.Scale(l.Memory, l.Conns))
+}
+
+// ofProtocols returns how many streams each of this product's protocols may have.
+func (l Limits) ofProtocols() map[protocol.ID]int {
+	return map[protocol.ID]int{
+		ports.SubscribeProtocol: l.streams() / 2, // registrations may use half of all
+		ports.LookupProtocol:    l.streams() / 4,
+		ports.LeaveProtocol:     l.streams() / 8,
+		ports.WatchProtocol:     l.streams() / 8, // which has a limit of its own, and says so
+	}
 }
 
 // part is one in share of all that l allows.

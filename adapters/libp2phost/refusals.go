@@ -42,6 +42,7 @@ type limit struct {
 type refusals struct {
 	limits Limits
 	log    *slog.Logger
+	shares *shares
 
 	mu    sync.Mutex
 	flood map[string]*flood.Limit // by message, limit and direction: a few dozen
@@ -51,7 +52,7 @@ func newRefusals(l Limits, log *slog.Logger) *refusals {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &refusals{limits: l, log: log, flood: make(map[string]*flood.Limit)}
+	return &refusals{limits: l, log: log, shares: newShares(l), flood: make(map[string]*flood.Limit)}
 }
 
 // tell warns once in a while, and else leaves it to debug.
@@ -97,6 +98,16 @@ func (r *refusals) stream(err error, dir network.Direction, id peer.ID, proto pr
 		}
 		r.tell("stream refused by this node", l, dir, attrs...)
 	}
+}
+
+func (r *refusals) ofSite(most int, dir network.Direction, id peer.ID, proto protocol.ID) {
+	l := limit{"streams of one site in their handshake", int64(most), lookAtPeer}
+	attrs := who(nil, id)
+	if proto != "" {
+		l.name = "streams of one site and protocol"
+		attrs = append(attrs, slog.String("protocol", string(proto)))
+	}
+	r.tell("stream refused by this node", l, dir, attrs...)
 }
 
 func (r *refusals) trimmed(conn network.Conn) {
@@ -190,7 +201,7 @@ func (w *watchedResources) OpenConnection(dir network.Direction, usefd bool, add
 		w.refusals.conn(err, dir, addr, "")
 		return nil, err
 	}
-	return &watchedConnScope{scope, w.refusals, dir, addr}, nil
+	return &watchedConnScope{ConnManagementScope: scope, refusals: w.refusals, dir: dir, addr: addr}, nil
 }
 
 // OpenStream implements network.ResourceManager.
@@ -200,7 +211,13 @@ func (w *watchedResources) OpenStream(id peer.ID, dir network.Direction) (networ
 		w.refusals.stream(err, dir, id, "")
 		return nil, err
 	}
-	return &watchedStreamScope{scope, w.refusals, dir, id}, nil
+	held, err := w.refusals.shares.open(id, dir)
+	if err != nil {
+		scope.Done()
+		w.refusals.ofSite(w.refusals.shares.most[""], dir, id, "")
+		return nil, err
+	}
+	return &watchedStreamScope{scope, w.refusals, held, dir, id}, nil
 }
 
 type watchedConnScope struct {
@@ -208,6 +225,9 @@ type watchedConnScope struct {
 	refusals *refusals
 	dir      network.Direction
 	addr     ma.Multiaddr
+
+	mu sync.Mutex
+	of peer.ID // whom shares has been told of
 }
 
 // SetPeer implements network.ConnManagementScope.
@@ -215,13 +235,34 @@ func (s *watchedConnScope) SetPeer(id peer.ID) error {
 	err := s.ConnManagementScope.SetPeer(id)
 	if err != nil {
 		s.refusals.conn(err, s.dir, s.addr, id)
+		return err
 	}
-	return err
+	if ip, ok := ipOf(s.addr); ok && s.dir == network.DirInbound {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.of == "" {
+			s.of = id
+			s.refusals.shares.connected(id, ip)
+		}
+	}
+	return nil
+}
+
+// Done implements network.ConnManagementScope.
+func (s *watchedConnScope) Done() {
+	s.ConnManagementScope.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of != "" {
+		s.refusals.shares.disconnected(s.of)
+		s.of = ""
+	}
 }
 
 type watchedStreamScope struct {
 	network.StreamManagementScope
 	refusals *refusals
+	held     *held
 	dir      network.Direction
 	id       peer.ID
 }
@@ -231,8 +272,19 @@ func (s *watchedStreamScope) SetProtocol(proto protocol.ID) error {
 	err := s.StreamManagementScope.SetProtocol(proto)
 	if err != nil {
 		s.refusals.stream(err, s.dir, s.id, proto)
+		return err
 	}
-	return err
+	if err := s.held.says(proto); err != nil {
+		s.refusals.ofSite(s.held.shares.most[proto], s.dir, s.id, proto)
+		return err
+	}
+	return nil
+}
+
+// Done implements network.StreamManagementScope.
+func (s *watchedStreamScope) Done() {
+	s.StreamManagementScope.Done()
+	s.held.done()
 }
 
 // SetService implements network.StreamManagementScope.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -292,5 +293,64 @@ func TestWhoIsToBlame(t *testing.T) {
 				t.Error("the explained error is another")
 			}
 		})
+	}
+}
+
+func unlimited(t *testing.T, addrs ...ma.Multiaddr) host.Host {
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ResourceManager(&network.NullResourceManager{}),
+		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return addrs }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h
+}
+
+func TestOnePeerDoesNotHoldAllHandshakesOfStreams(t *testing.T) {
+	log := new(logged)
+	limits := LimitsFor(512<<20, 1024)
+	limits.CountLoopback = true
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("one of the two sites is that of IPv6: %v", err)
+	} else {
+		l.Close()
+	}
+	native := limited(t, limits, log, loopbackTCP, "/ip6/::1/tcp/0") // two sites
+	native.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) {
+		_, _ = s.Write([]byte{1})
+		_ = s.Close()
+	})
+	greedy, modest := unlimited(t), unlimited(t)
+	for i, h := range []host.Host{greedy, modest} {
+		if err := h.Connect(t.Context(), peer.AddrInfo{ID: native.ID(), Addrs: native.Addrs()[i : i+1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	register := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
+		defer cancel()
+		s, err := modest.NewStream(ctx, native.ID(), ports.SubscribeProtocol)
+		if err != nil {
+			return err
+		}
+		defer s.Reset()
+		_ = s.SetDeadline(time.Now().Add(2 * time.Second))
+		_, _ = s.Write([]byte{1})
+		_, err = io.ReadFull(s, make([]byte, 1))
+		return err
+	}
+	if err := register(); err != nil {
+		t.Fatal(err)
+	}
+	for range 160 {
+		s, err := greedy.Network().NewStream(t.Context(), native.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = s.Write([]byte{19})
+	}
+	porttest.Eventually(t, "one of its streams is refused", func() bool { return log.count("streams of one site in their handshake") > 0 })
+	if err := register(); err != nil {
+		t.Errorf("while one peer is silent on its streams, another's registration: %v", err)
 	}
 }

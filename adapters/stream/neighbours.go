@@ -34,8 +34,9 @@ type neighbours struct {
 	running sync.WaitGroup
 }
 
-// neighbour is a connected native.
-type neighbour struct{ watchable bool }
+// neighbour is a connected native, as it is told: to spell and rank anew all of thousands
+// whenever one of them comes or goes would cost a core.
+type neighbour = ports.Neighbour
 
 func (n *neighbours) init(h host.Host) {
 	n.host, n.of, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
@@ -50,8 +51,8 @@ func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan stru
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for id, is := range n.of {
-		natives = append(natives, ports.Neighbour{PeerID: ports.PeerID(id.String()), Addrs: rank(n.host.Peerstore().Addrs(id)), Watchable: is.watchable})
+	for _, is := range n.of {
+		natives = append(natives, is)
 	}
 	slices.SortFunc(natives, func(a, b ports.Neighbour) int { return cmp.Compare(a.PeerID, b.PeerID) })
 	return natives, n.changed
@@ -95,13 +96,17 @@ func (n *neighbours) begin() error {
 func (n *neighbours) look(id peer.ID) {
 	was, known := n.of[id]
 	is, native := n.is(id)
-	if native == known && is == was {
-		return
-	}
 	if native {
+		is.PeerID, is.Addrs = was.PeerID, rank(n.host.Peerstore().Addrs(id))
+		if !known {
+			is.PeerID = ports.PeerID(id.String())
+		}
 		n.of[id] = is
 	} else {
 		delete(n.of, id)
+	}
+	if native == known && is.Watchable == was.Watchable {
+		return
 	}
 	if !n.closed {
 		close(n.changed)
@@ -117,7 +122,7 @@ func (n *neighbours) is(id peer.ID) (is neighbour, native bool) {
 	if err != nil || !slices.Contains(speaks, Protocol) {
 		return neighbour{}, false
 	}
-	return neighbour{watchable: slices.Contains(speaks, ports.WatchProtocol)}, true
+	return neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol)}, true
 }
 
 func (n *neighbours) close() {

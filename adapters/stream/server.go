@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ func newServer(t *Transport, n ports.Native) *server {
 	srv := &server{
 		Transport: t, native: n, door: t.guard.Door,
 		running:  make(map[network.Stream]context.CancelFunc),
-		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int)},
+		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}
 	if srv.door == nil {
 		srv.door = open{}

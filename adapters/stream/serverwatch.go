@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	// maxWatchersOfPeer bounds those of one peer: a node that follows, its operator's
 	// terminal or two, and what they left behind after a cut.
 	maxWatchersOfPeer = 8
+	// watchersShare of all may come from one IPv4 address or IPv6 /56, one in so many, since
+	// anybody can make identities: other natives must be able to follow this one.
+	watchersShare = 2
 	// frameTime is how long a watcher may take to make room for a frame, before it counts
 	// as one that does not read. At 64 KiB a frame that is a line of 50 kbit/s.
 	frameTime = 10 * time.Second
@@ -27,25 +31,47 @@ type watchers struct {
 	max int
 	all int
 	of  map[ports.PeerID]int
+	// sites has those of each, but for loopback.
+	sites map[netip.Prefix]int
+}
+
+// siteOf returns the site of an address, invalid if it is not counted.
+func siteOf(from netip.Addr) (site netip.Prefix) {
+	bits := 56
+	switch {
+	case !from.IsValid(), from.IsLoopback():
+		return site
+	case from.Is4():
+		bits = 32
+	}
+	site, _ = from.Prefix(bits)
+	return site
 }
 
 // admit counts one more watcher, or refuses it.
-func (srv *server) admit(sender ports.PeerID) error {
+func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
+	site := siteOf(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	w := &srv.watchers
 	switch {
 	case w.of[sender] >= maxWatchersOfPeer:
 		return ports.Busy(ports.LimitPeerWatchers, "%s has %d watches here already, more are not allowed; end one", sender, maxWatchersOfPeer)
+	case site.IsValid() && w.sites[site] >= max(1, w.max/watchersShare):
+		return ports.Busy(ports.LimitWatchers, "%d watches here are from %s already, more are not allowed; end one", w.sites[site], site)
 	case w.all >= w.max:
 		return ports.Busy(ports.LimitWatchers, "this native serves %d watches already; watch another", w.max)
 	}
 	w.all++
 	w.of[sender]++
+	if site.IsValid() {
+		w.sites[site]++
+	}
 	return nil
 }
 
-func (srv *server) dismiss(sender ports.PeerID) {
+func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
+	site := siteOf(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	w := &srv.watchers
@@ -53,11 +79,14 @@ func (srv *server) dismiss(sender ports.PeerID) {
 	if w.of[sender]--; w.of[sender] == 0 {
 		delete(w.of, sender)
 	}
+	if w.sites[site]--; w.sites[site] <= 0 {
+		delete(w.sites, site)
+	}
 }
 
 // watch serves a watch.
 func (srv *server) watch(ctx context.Context, s network.Stream) error {
-	sender := srv.sender(s.Conn())
+	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
 	frame, err := srv.readFrame(ctx, s)
 	tooLarge := err == wire.ErrFrameTooLarge
 	var w ports.WatchRequest
@@ -66,11 +95,11 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 		w.Sender = sender
 	}
 	if err == nil {
-		if err = srv.admit(sender); err == nil {
+		if err = srv.admit(sender, from); err == nil {
 			srv.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
 			var dropped error
 			dropped, err = srv.tell(ctx, s, w)
-			srv.dismiss(sender)
+			srv.dismiss(sender, from)
 			srv.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
 		} else {
 			srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})

@@ -1,0 +1,128 @@
+package libp2phost
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// siteShare of the streams that may be in their handshake, and of those of each of this
+// product's protocols, one site may have, one in so many: anybody can make identities, and
+// hold with each what one peer may.
+const siteShare = 2
+
+// shares counts the streams that others have opened by their sites, which a resource manager
+// does with connections alone.
+type shares struct {
+	countLoopback bool
+	// most is how many streams one site may have of a protocol; any number of one not named.
+	most map[protocol.ID]int
+
+	mu      sync.Mutex
+	homes   map[peer.ID]home
+	streams map[share]int
+}
+
+// home is where a peer is connected from, and how many connections it has.
+type home struct {
+	site  netip.Prefix
+	conns int
+}
+
+// share is what one site has of a protocol, "" while it is not said which.
+type share struct {
+	site  netip.Prefix
+	proto protocol.ID
+}
+
+func newShares(l Limits) *shares {
+	most := map[protocol.ID]int{"": l.streams() / transientShare / siteShare}
+	for proto, n := range l.ofProtocols() {
+		most[proto] = n / siteShare
+	}
+	return &shares{countLoopback: l.CountLoopback, most: most, homes: make(map[peer.ID]home), streams: make(map[share]int)}
+}
+
+// connected counts one more connection of id, and disconnected one less.
+func (s *shares) connected(id peer.ID, ip netip.Addr) {
+	site := siteOf(ip)
+	if ip.IsLoopback() && s.countLoopback {
+		site, _ = ip.Prefix(ip.BitLen())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.homes[id] = home{site, s.homes[id].conns + 1}
+}
+
+func (s *shares) disconnected(id peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.homes[id]
+	if h.conns--; h.conns > 0 {
+		s.homes[id] = h
+	} else {
+		delete(s.homes, id)
+	}
+}
+
+// held is the place of one stream.
+type held struct {
+	shares *shares
+	// in has no site if it is not counted, or no longer.
+	in share
+}
+
+// open counts one more stream of id, or refuses it.
+func (s *shares) open(id peer.ID, dir network.Direction) (*held, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &held{shares: s}
+	site := s.homes[id].site
+	if dir != network.DirInbound || !site.IsValid() {
+		return h, nil
+	}
+	return h, h.take(share{site, ""})
+}
+
+// take counts h as one in, if there is room. The caller holds mu.
+func (h *held) take(in share) error {
+	if most, ok := h.shares.most[in.proto]; ok && h.shares.streams[in] >= most {
+		return fmt.Errorf("site %s has %d streams already: %w", in.site, most, network.ErrResourceLimitExceeded)
+	}
+	h.in = in
+	h.shares.streams[in]++
+	return nil
+}
+
+// says is told which protocol a stream is of.
+func (h *held) says(proto protocol.ID) error {
+	h.shares.mu.Lock()
+	defer h.shares.mu.Unlock()
+	site := h.in.site
+	if !site.IsValid() {
+		return nil
+	}
+	h.leave()
+	return h.take(share{site, proto})
+}
+
+func (h *held) done() {
+	h.shares.mu.Lock()
+	defer h.shares.mu.Unlock()
+	h.leave()
+}
+
+// leave counts h no longer. The caller holds mu.
+func (h *held) leave() {
+	if !h.in.site.IsValid() {
+		return
+	}
+	if h.shares.streams[h.in]--; h.shares.streams[h.in] == 0 {
+		delete(h.shares.streams, h.in)
+	}
+	h.in = share{}
+}

@@ -1,0 +1,79 @@
+package stream
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	coretest "github.com/libp2p/go-libp2p/core/test"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// 128 identities, of eight watches each, keep every other native from following this one.
+func TestOneSiteDoesNotHaveAllWatches(t *testing.T) {
+	srv := newServer(&Transport{}, nil)
+	n := 0
+	for i := range DefaultWatchers {
+		if srv.admit(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1")) == nil {
+			n++
+		}
+	}
+	if err := srv.admit("honest", netip.MustParseAddr("198.51.100.1")); err != nil {
+		t.Errorf("one site has %d watches, and another native: %v", n, err)
+	}
+	for i := range n {
+		srv.dismiss(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1"))
+	}
+	srv.dismiss("honest", netip.MustParseAddr("198.51.100.1"))
+	if w := srv.watchers; w.all != 0 || len(w.of) != 0 || len(w.sites) != 0 {
+		t.Errorf("when all have gone, %+v are counted", w)
+	}
+}
+
+type crowded struct{ host.Host }
+
+func (c crowded) Network() network.Network { return crowdedNetwork{c.Host.Network()} }
+
+type crowdedNetwork struct{ network.Network }
+
+func (crowdedNetwork) Connectedness(peer.ID) network.Connectedness { return network.Connected }
+
+// Neighbours is asked whenever who is a neighbour changes: one site may have 5,500 connections.
+
+func TestNeighboursOfManyAreCheap(t *testing.T) {
+	h := hosttest.New(t)
+	tr, err := New(h, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	tr.Neighbours()
+	tr.neighbours.host = crowded{h}
+	const peers, each = 500, 32
+	for i := range peers {
+		id, err := coretest.RandPeerID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var addrs []ma.Multiaddr
+		for j := range each {
+			addrs = append(addrs, ma.StringCast(fmt.Sprintf("/ip4/%d.%d.%d.%d/udp/%d/quic-v1", 20+i%200, i/200, j/250, j%251, 1000+j)))
+		}
+		h.Peerstore().AddAddrs(id, addrs, time.Hour)
+		_ = h.Peerstore().AddProtocols(id, Protocol)
+		tr.neighbours.mu.Lock()
+		tr.neighbours.look(id)
+		tr.neighbours.mu.Unlock()
+	}
+	var all []ports.Neighbour
+	if n := testing.AllocsPerRun(10, func() { all, _ = tr.Neighbours() }); len(all) != peers || n > peers/10 {
+		t.Errorf("%d neighbours take %v allocations, each time that one comes or goes", len(all), n)
+	}
+}
