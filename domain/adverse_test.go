@@ -4,12 +4,17 @@ package domain
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	mrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
@@ -504,4 +509,131 @@ func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
 			t.Errorf("listed %v at %q", ok, l.Addr)
 		}
 	})
+}
+
+func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
+	for seed := range uint64(40) {
+		porttest.FakeTime(t, func(t *testing.T) {
+			rnd := mrand.New(mrand.NewPCG(seed, 1))
+			pk, _, _ := crypto.GenerateEd25519Key(rand.Reader)
+			pid, _ := peer.IDFromPrivateKey(pk)
+			signer, err := proof.NewSigner(pk, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			self := ports.PeerID(pid.String())
+			clock := NewClock(nil)
+			clock.Abstain()
+			given := map[ports.PeerID]ports.Native{}
+			verifier := proof.NewVerifier()
+			worst := time.Duration(1 << 60)
+			for i := range 1 + rnd.IntN(3) {
+				var record []byte
+				var ends, proven time.Time
+				name := ports.PeerID(fmt.Sprint("n", i))
+				hb := time.Duration(1+rnd.IntN(60)) * time.Second
+				ttl := hb + max(hb/10, 300*time.Millisecond)
+				last := time.Now()
+				sent := 0
+				given[name] = porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
+						return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
+					}
+					now := time.Now()
+					if r.Proof.Record != nil {
+						record = r.Proof.Record
+					}
+					claim, err := verifier.Verify(record, r.Proof.Tick)
+					if err != nil {
+						t.Error(err)
+					}
+					if sent > 0 {
+						worst = min(worst, ends.Sub(now), proven.Sub(now))
+						if !now.Before(ends) || !now.Before(proven) {
+							t.Errorf("seed %d: %s at heartbeat %v: came %v after the last, the lease %v and the proof %v before its end", seed, name, hb, now.Sub(last), ends.Sub(now), proven.Sub(now))
+						}
+					}
+					sent++
+					if sent%50 == 0 {
+						hb = time.Duration(1+rnd.IntN(60)) * time.Second
+						ttl = hb + max(hb/10, 300*time.Millisecond)
+					}
+					last, ends, proven = now, now.Add(ttl), claim.ExpiresAt(r.Proof.Tick.Step)
+					return ports.Lease{TTL: ttl, Heartbeat: hb, Now: now}, nil
+				}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
+			}
+			var events porttest.Recorder
+			x, err := NewIndexer(Config{Self: self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(given),
+				func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); _ = x.Run(ctx) }()
+			time.Sleep(3 * time.Hour)
+			cancel()
+			<-done
+			if seed < 5 {
+				t.Logf("seed %d: %d natives, nearest %v", seed, len(given), worst)
+			}
+		})
+	}
+}
+
+func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
+	for name, lookUp := range map[string]func(context.Context) (ports.Answer, error){
+		"not found":   func(context.Context) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotFound },
+		"not offered": func(context.Context) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotOffered },
+		"hangs": func(ctx context.Context) (ports.Answer, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(ports.ExchangeTimeout):
+			}
+			return ports.Answer{}, errDown
+		},
+	} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			pk, _, _ := crypto.GenerateEd25519Key(rand.Reader)
+			pid, _ := peer.IDFromPrivateKey(pk)
+			signer, err := proof.NewSigner(pk, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			self := ports.PeerID(pid.String())
+			var registered, asked atomic.Int64
+			native := porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+				if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
+					return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
+				}
+				registered.Add(1)
+				return ports.Lease{}, ports.Refuse(ports.CodeSuperseded, "another one")
+			}, OnLookUp: func(ctx context.Context, _, _ ports.PeerID) (ports.Answer, error) {
+				asked.Add(1)
+				return lookUp(ctx)
+			}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
+			clock := NewClock(nil)
+			clock.Abstain()
+			var events porttest.Recorder
+			x, err := NewIndexer(Config{Self: self, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,
+				PinNatives(map[ports.PeerID]ports.Native{"n": native}), func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); _ = x.Run(ctx) }()
+			time.Sleep(time.Hour)
+			t.Logf("%s: registered %d times, asked %d times, superseded %v", name, registered.Load(), asked.Load(), x.Superseded())
+			if x.Superseded() || registered.Load() < 55 || registered.Load() > 70 {
+				t.Errorf("%s: registered %d times in an hour, superseded %v", name, registered.Load(), x.Superseded())
+			}
+			began := time.Now()
+			cancel()
+			<-done
+			if took := time.Since(began); took > leaveTimeout {
+				t.Errorf("%s: it stopped after %v", name, took)
+			}
+		})
+	}
 }

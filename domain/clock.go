@@ -49,8 +49,8 @@ type Clock struct {
 
 // voice is what is heard of another clock. A message takes its time, and after an outage
 // many seconds, so a clock shows what the message says or more: the most in a while is next
-// to the truth. One that is set back is believed within two of these, and by more than a
-// message may be late as soon as a second message says so.
+// to the truth. One that is set back is believed after two or three of these, and by more
+// than a message may be late as soon as a second message says so.
 type voice struct {
 	ahead time.Duration // how far it is ahead of what this one would show if it only went on
 	since time.Duration // when the while began, by elapsed

@@ -7,11 +7,13 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -771,3 +773,78 @@ func TestAWatcherIsToldTheCondition(t *testing.T) {
 		}
 	})
 }
+
+// Operators change the TTL of one native after the other.
+
+func TestWhatANativeOfALongerTTLGrantsToWhoSignsIsListedByTheOthers(t *testing.T) {
+	first := prooftest.NewSigner(t)
+	proven(t, func(t *testing.T, m *mesh) {
+		id := peerIDs(2)
+		a := m.native(id[0], member{})
+		defer a.stop()
+		rules := m.rules
+		m.rules.Policy.TTL += 6 * time.Second
+		b := m.native(id[1], member{})
+		m.rules = rules
+		defer b.stop()
+		time.Sleep(time.Second)
+		x := m.indexer(first, how{addr: addr}, id[1])
+		defer x.kill()
+		time.Sleep(2 * time.Second)
+		missing := 0
+		for range 600 {
+			if !b.lists(x.id) {
+				t.Fatal("not even the one that granted it lists it")
+			}
+			if !a.lists(x.id) {
+				missing++
+			}
+			time.Sleep(time.Second)
+		}
+		if missing > 0 {
+			t.Errorf("the other did not list it in %d of 600 samples; told %+v", missing, a.Of(ports.EventTold)[len(a.Of(ports.EventTold))-1])
+		}
+	})
+}
+
+// All natives are set back at once, as on one host whose clock was wrong.
+
+func TestNativesThatAreSetBackTogetherGoOnListingWhoSigns(t *testing.T) {
+	for _, back := range []time.Duration{20 * time.Second, 60 * time.Second, 80 * time.Second, 5 * time.Minute} {
+		t.Run(back.String(), func(t *testing.T) {
+			first := prooftest.NewSigner(t)
+			proven(t, func(t *testing.T, m *mesh) {
+				m.rules.Plain = refusing
+				var ahead atomic.Int64
+				ahead.Store(int64(back))
+				clock := func() time.Duration { return time.Duration(ahead.Load()) }
+				id := peerIDs(2)
+				a := m.native(id[0], member{clock: clock, store: m.space.Join(), topic: m.topic})
+				defer a.stop()
+				b := m.native(id[1], member{clock: clock, store: m.space.Join(), topic: m.topic})
+				defer b.stop()
+				time.Sleep(time.Second)
+				x := m.indexer(first, how{addr: addr}, id[0])
+				defer x.kill()
+				time.Sleep(10 * time.Minute)
+				ahead.Store(0)
+				ma, mb := 0, 0
+				for range 900 {
+					if !a.lists(x.id) {
+						ma++
+					}
+					if !b.lists(x.id) {
+						mb++
+					}
+					time.Sleep(time.Second)
+				}
+				t.Logf("set back by %v: missing at its native %d s, at the other %d s", back, ma, mb)
+				if ma+mb > 0 {
+					t.Errorf("missing")
+				}
+			})
+		})
+	}
+}
+
+func refusing() domain.Plain { return domain.PlainRefuse }

@@ -22,6 +22,12 @@ const (
 	// maxNativesAsked bounds the natives that are asked for others at a time: what one of them hides
 	// another may tell.
 	maxNativesAsked = 3
+	// maxToldBy bounds the candidates that one native has told of and that do not answer yet, or
+	// one that makes them up would keep out whoever else finds.
+	maxToldBy = maxCandidates / 8
+	// askNativeAgain is the pause before a native is asked for others again: where there are few,
+	// all indexers look for more, for ever.
+	askNativeAgain = 30 * time.Second
 	// retryNative and retryNativeMax bound the pause before a found native that failed is
 	// tried again, which doubles from one to the other: half of the seed's heartbeat, so
 	// that a network that comes back has everyone within a heartbeat.
@@ -58,6 +64,8 @@ type candidate struct {
 	next     time.Time // when it may be tried again
 	// connected is whether it was when somebody last looked.
 	connected bool
+	teller    ports.PeerID // who told of it; "" if it was met, or found otherwise
+	asked     time.Time    // for others
 }
 
 // standing is how well a native answers, the best first.
@@ -147,12 +155,19 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 		if c.standing > watchable || asked == maxNativesAsked {
 			break
 		}
+		if !n.mayAsk(c.id) {
+			continue
+		}
 		asked++
 		asking.Go(func() {
 			known, _ := c.native.Natives(ctx)
+			// Those who ask are not to turn to the same few.
+			rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
+			n.mu.Lock()
+			defer n.mu.Unlock()
 			for _, s := range known[:min(len(known), maxCandidates)] {
 				if len(s.Addrs) > 0 {
-					found(ports.Found{PeerID: s.PeerID, Addrs: s.Addrs})
+					n.addToldBy(c.id, s.PeerID, s.Addrs)
 				}
 			}
 		})
@@ -190,6 +205,45 @@ func (n *Natives) add(id ports.PeerID, addrs []string, connected bool) *candidat
 	close(n.added)
 	n.added = make(chan struct{})
 	return c
+}
+
+// mayAsk reports whether a native may be asked for others now, and notes that it is.
+func (n *Natives) mayAsk(id ports.PeerID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.candidates[id]
+	if c == nil || !c.asked.IsZero() && time.Since(c.asked) < askNativeAgain {
+		return false
+	}
+	c.asked = time.Now()
+	return true
+}
+
+// addToldBy is add for whom the native by told of. Of those that it told of and that are not
+// connected and do not answer, one that fails makes way for one more.
+func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
+	told := 0
+	var worst *candidate
+	for _, c := range n.candidates {
+		if c.teller != by || c.connected || c.standing < untried {
+			continue
+		}
+		told++
+		if c.standing == fails && (worst == nil || c.failures > worst.failures) {
+			worst = c
+		}
+	}
+	known := n.candidates[id] != nil
+	switch {
+	case known || told < maxToldBy:
+	case worst == nil || id == n.self || !n.trusts.in(id):
+		return
+	default:
+		delete(n.candidates, worst.id)
+	}
+	if c := n.add(id, addrs, false); c != nil && !known {
+		c.teller = by
+	}
 }
 
 // Revise lets go of the natives that are trusted no more, and has those looked for that are

@@ -387,3 +387,132 @@ func (s slowly) Find(ctx context.Context, found func(ports.Found)) error {
 	<-ctx.Done()
 	return err
 }
+
+// lyingTown has its first native tell of natives that it makes up, new ones whenever it is asked.
+
+type lyingTown struct {
+	*town
+	liar ports.PeerID
+	told int
+}
+
+func (w *lyingTown) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := w.town.Native(id, addrs)
+	if err != nil || id != w.liar {
+		return n, err
+	}
+	return lying{n.(resident), w}, nil
+}
+
+type lying struct {
+	resident
+	t *lyingTown
+}
+
+func (n lying) Natives(context.Context) (all []ports.NativeStatus, _ error) {
+	w := n.t
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for range maxCandidates {
+		w.told++
+		id := ports.PeerID(fmt.Sprintf("made-up-%d", w.told))
+		w.does[id] = hangs
+		all = append(all, ports.NativeStatus{PeerID: id, Addrs: []string{"a"}})
+	}
+	return all, nil
+}
+
+// later is a search in the DHT, which takes its time.
+
+type later struct {
+	*lyingTown
+}
+
+func (l later) Find(ctx context.Context, found func(ports.Found)) error {
+	time.Sleep(500 * time.Millisecond)
+	return l.town.Find(ctx, found)
+}
+
+func TestANativeThatMakesUpOthersDoesNotKeepOutThoseThatAreFound(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w := &lyingTown{town: newTown()}
+		w.liar = w.natives(1, grants)[0]
+		honest := w.natives(3, grants)
+		w.connect(w.liar)
+		w.find(honest...)
+		var events porttest.Recorder
+		x, err := NewIndexer(Config{Self: "me", Policy: DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
+			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = x.Run(ctx) }()
+		began := time.Now()
+		for range 3600 {
+			time.Sleep(time.Second)
+			if len(w.holding()) >= 3 {
+				break
+			}
+		}
+		t.Logf("after %v held by %v", time.Since(began), w.holding())
+		if took := time.Since(began); took > 2*time.Minute {
+			t.Errorf("held by %v only after %v", w.holding(), took)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// Natives that want to hear of an indexer at different paces, and change their minds.
+
+// askedTown counts how often its natives are asked for others.
+
+type askedTown struct {
+	*town
+	times int
+}
+
+func (w *askedTown) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := w.town.Native(id, addrs)
+	if err != nil {
+		return n, err
+	}
+	return counted{n.(resident), w}, nil
+}
+
+type counted struct {
+	resident
+	t *askedTown
+}
+
+func (n counted) Natives(context.Context) ([]ports.NativeStatus, error) {
+	n.t.mu.Lock()
+	defer n.t.mu.Unlock()
+	n.t.times++
+	return nil, nil
+}
+
+// With fewer than three natives in the network, all indexers look for more for ever.
+
+func TestALoneNativeIsAskedForOthersNoMoreOftenThanRegisteredWith(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		w := &askedTown{town: newTown()}
+		one := w.natives(1, grants)[0]
+		w.connect(one)
+		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		for _, after := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour} {
+			time.Sleep(after)
+			w.mu.Lock()
+			t.Logf("after %v more: asked %d times, registered with %d times", after, w.times, w.registered[one])
+			if w.times > w.registered[one]+1 {
+				t.Errorf("asked %d times, registered with %d times", w.times, w.registered[one])
+			}
+			w.mu.Unlock()
+		}
+		stop()
+	})
+}
+
+// Every native says superseded, and has nothing to show for it, or hangs when it is asked.

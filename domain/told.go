@@ -69,7 +69,7 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 		return became{}, errNoChange
 	case !own && c.Kind != ports.ChangeLeft:
 		return became{}, errNotIts
-	case c.Left > r.cfg.Policy.TTL && (c.Proof == nil || c.Kind != ports.ChangeLeft):
+	case c.Left > r.cfg.Policy.TTL && c.Proof == nil:
 		return became{}, errNoTime
 	case c.Left <= 0:
 		return became{}, ErrExpired
@@ -101,6 +101,9 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 	l := lease{
 		addr: c.Addr, more: more, native: unique.Make(c.Native), rank: told,
 		deadline: now.now + c.Left, expiresAt: c.ExpiresAt.UnixNano(), proof: c.Proof,
+	}
+	if c.Kind != ports.ChangeLeft { // what is proven may be told by one that grants longer leases
+		l.deadline = min(l.deadline, now.now+r.cfg.Policy.TTL)
 	}
 	if l.proof != nil {
 		r.limit(&l, now)
