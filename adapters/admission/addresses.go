@@ -192,7 +192,7 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 			shown, refuted, dial := a.ask(sender, from, addr)
 			switch {
 			case shown:
-			case refuted:
+			case refuted, dial == nil && !a.full():
 				unshown = append(unshown, addr)
 			case dial == nil:
 				untried = append(untried, addr)
@@ -215,10 +215,10 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 		}
 		switch shown, refuted := a.known(sender, dialled[i]); {
 		case shown:
-		case refuted, late:
-			unshown = append(unshown, dialled[i])
-		default:
+		case a.life.Err() != nil && !refuted && !late:
 			untried = append(untried, dialled[i])
+		default: // or where it leads to has been dialled too often: better listed without it than not
+			unshown = append(unshown, dialled[i])
 		}
 	}
 	switch {
@@ -386,6 +386,14 @@ func (a *Addresses) dialFree(from netip.Addr) (asker []netip.Prefix, free bool) 
 		most *= wideSites
 	}
 	return asker, free
+}
+
+// full reports whether no dial is left for anybody. Whose site has its own share under way is
+// listed without the address instead: 8 dials of 5 s would take an hour for a thousand indexers.
+func (a *Addresses) full() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.dials >= maxDials || a.closed
 }
 
 // look looks into a claim.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,9 +312,9 @@ func TestWhoAsksForAllDialsGetsAShare(t *testing.T) {
 				t.Fatal(err)
 			}
 			if i == 9 {
-				// What was not tried is not what nobody answers at.
+				// Better listed without them than not at all.
 				err := a.VetSigned(t.Context(), id, netip.MustParseAddr(me), addrs)
-				expectLimit(t, "a record, when its share is used up", err, ports.CodeBusy, ports.LimitDialBacks)
+				expectLimit(t, "a record, when its share is used up", err, ports.CodeAddrInvalid, ports.LimitAddress)
 			}
 		}
 		time.Sleep(time.Nanosecond) // all are under way
@@ -429,3 +430,81 @@ func TestWhoMovesDoesNotOverfillASite(t *testing.T) {
 }
 
 // Claims that are not even dialled push out those that were shown.
+
+// Indexers of one company come from one IPv4 address and have IPv6 ones that a firewall shields.
+
+func TestDualStackIndexersBehindOneAddressAreListedSoon(t *testing.T) {
+	const indexers = 1000
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{takes: time.Hour}
+		a := newAddresses(t, PolicyAuto, n)
+		var listed atomic.Int32
+		var running sync.WaitGroup
+		began := time.Now()
+		for i := range indexers {
+			running.Go(func() {
+				id, addrs := nth(i), []string{own, fmt.Sprintf("/ip6/2a00:1450:1:%x::1/tcp/4101", i)}
+				for pause := time.Second; time.Since(began) < 10*time.Minute; pause = min(2*pause, 4*time.Second) {
+					err := a.VetSigned(t.Context(), id, netip.MustParseAddr(me), addrs)
+					refusal, _ := errors.AsType[*ports.Refusal](err)
+					if err == nil {
+						listed.Add(1)
+						return
+					}
+					if len(refusal.Unshown) > 0 {
+						addrs = addrs[:1]
+						continue
+					}
+					time.Sleep(pause)
+				}
+			})
+		}
+		for _, m := range []int{1, 2, 5} {
+			time.Sleep(time.Until(began.Add(time.Duration(m) * time.Minute)))
+			t.Logf("after %d min %d of %d are listed", m, listed.Load(), indexers)
+		}
+		if listed.Load() < indexers {
+			t.Errorf("after 5 minutes %d of %d are listed", listed.Load(), indexers)
+		}
+		running.Wait()
+		t.Logf("after 10 min %d", listed.Load())
+	})
+}
+
+// Somebody claims addresses in the /56 of another; the other has its first address proven.
+
+func TestAStrangerDoesNotKeepOthersOut(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		n := &network{takes: 50 * time.Millisecond}
+		a := newAddresses(t, PolicyAuto, n)
+		stop := make(chan struct{})
+		var running sync.WaitGroup
+		running.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
+				_ = a.VetSigned(t.Context(), nth(i), netip.MustParseAddr("5.5.5.5"), []string{"/ip4/5.5.5.5/tcp/1", fmt.Sprintf("/ip6/2a00:1450:0:1::%x/tcp/1", i+10)})
+			}
+		})
+		time.Sleep(10 * time.Second)
+		began, refused := time.Now(), 0
+		var err error
+		for time.Since(began) < 10*time.Minute {
+			err = a.VetSigned(t.Context(), "honest", netip.MustParseAddr(me), []string{own, "/ip6/2a00:1450:0:2::1/tcp/1"})
+			if r, _ := errors.AsType[*ports.Refusal](err); err == nil || len(r.Unshown) > 0 {
+				break
+			}
+			time.Sleep([]time.Duration{1, 2, 4, 53}[refused%4] * time.Second) // as an indexer does
+			refused++
+		}
+		close(stop)
+		running.Wait()
+		t.Logf("%d times busy, for %v, then %v", refused, time.Since(began), err)
+		if time.Since(began) > time.Minute {
+			t.Error("kept out for longer than a lease")
+		}
+	})
+}

@@ -24,10 +24,10 @@ const (
 	DefaultTopic = "oc-indexer-registry"
 	// maxPeerIDBytes bounds an announcement. PeerIDs in use have 46 and 52 bytes.
 	maxPeerIDBytes = 128
-	// maxMessageBytes bounds an announcement with its author, an RSA key and its signature, and
-	// maxNumberBytes what its author numbers it with, of which 8 are in use: the library keeps
-	// that for two minutes.
-	maxMessageBytes, maxNumberBytes = 2 << 10, 64
+	// maxMessageBytes bounds an announcement with its author, an RSA key and its signature: with
+	// 8,192 bits, libp2p's longest, 2,200 bytes. maxNumberBytes bounds what its author numbers
+	// it with, of which 8 are in use: the library keeps that for two minutes.
+	maxMessageBytes, maxNumberBytes = 3 << 10, 64
 	// burst is how many announcements may wait at each step, to be sent to a peer, to
 	// be verified, to be heard. With the library's 32, a native that joins and puts
 	// a thousand entries again would lose most of its announcements.

@@ -368,3 +368,16 @@ func TestAMessageWithALongNumberIsNotHeard(t *testing.T) {
 		t.Errorf("%d are heard, want the last alone", n)
 	}
 }
+
+// The largest RSA key that libp2p takes has 8,192 bits: 1,058 bytes as libp2p marshals it.
+
+func TestAnAuthorWithALargeRSAKeyIsHeard(t *testing.T) {
+	const id = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"
+	topic := DefaultTopic
+	m := &pubsub.Message{Message: &pb.Message{
+		From: make([]byte, 34), Data: []byte(id), Seqno: make([]byte, 8), Topic: &topic, Key: make([]byte, 1058), Signature: make([]byte, 1024),
+	}}
+	if !validate(t.Context(), "", m) {
+		t.Error("an announcement of an author with an RSA key of 8,192 bits is dropped")
+	}
+}

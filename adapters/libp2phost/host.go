@@ -87,7 +87,7 @@ func Options(cfg Config) ([]libp2p.Option, error) {
 		libp2p.DisableRelay(),
 		libp2p.ForceReachabilityPublic(),
 		libp2p.DisableIdentifyAddressDiscovery(),
-		cfg.Limits.apply(newRefusals(cfg.Limits, cfg.Log), m),
+		cfg.Limits.apply(newRefusals(cfg.Limits, cfg.Log, m), m),
 	}
 	if cfg.PSK == nil {
 		opts = append(opts, libp2p.Transport(quic.NewTransport))

@@ -457,7 +457,11 @@ func (j *Joiner) remember(id peer.ID) bool {
 	}
 	met := make(map[netip.Addr]bool)
 	var site netip.Prefix
-	for _, conn := range j.host.Network().ConnsToPeer(id) {
+	conns := j.host.Network().ConnsToPeer(id)
+	if t := j.targets[id]; t != nil && len(t.addrs) > 0 && len(conns) == 0 {
+		return true // an event from before it went: where it was met is known already
+	}
+	for _, conn := range conns {
 		if ip, ok := ipOf(conn.RemoteMultiaddr()); ok {
 			met[ip], site = true, siteOf(ip)
 		}

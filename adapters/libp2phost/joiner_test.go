@@ -353,3 +353,32 @@ func TestOneSiteDoesNotTakeAllPlacesOfTheJoiner(t *testing.T) {
 		t.Error("one site's identities leave no place for other natives")
 	}
 }
+
+// A native is reached, identified again after it has gone: what worked must not be forgotten.
+
+func TestWhatWorkedIsKeptWhenItHasGone(t *testing.T) {
+	native, h := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t))
+	if err := h.Connect(t.Context(), infoOf(native)); err != nil {
+		t.Fatal(err)
+	}
+	h.Peerstore().AddProtocols(native.ID(), ports.SubscribeProtocol)
+	h.Peerstore().AddAddr(native.ID(), ma.StringCast("/ip4/10.0.0.1/tcp/4101"), time.Hour)
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.hear(event.EvtPeerIdentificationCompleted{Peer: native.ID()})
+	tgt := j.targets[native.ID()]
+	before := tgt.shown
+	if before == 0 {
+		t.Fatal("nothing is shown")
+	}
+	if err := h.Network().ClosePeer(native.ID()); err != nil {
+		t.Fatal(err)
+	}
+	// Events queue: this one was sent before it went, and is heard after.
+	j.hear(event.EvtPeerProtocolsUpdated{Peer: native.ID()})
+	if tgt.shown < before {
+		t.Errorf("of %v, %d are where it was met; before it went, %d were: they are dialled every 5 s, others up to a minute apart", tgt.addrs, tgt.shown, before)
+	}
+}

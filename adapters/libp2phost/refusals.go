@@ -43,16 +43,22 @@ type refusals struct {
 	limits Limits
 	log    *slog.Logger
 	shares *shares
+	// counted is told of each stream that shares refuses, which the manager does not know of.
+	counted func()
 
 	mu    sync.Mutex
 	flood map[string]*flood.Limit // by message, limit and direction: a few dozen
 }
 
-func newRefusals(l Limits, log *slog.Logger) *refusals {
+func newRefusals(l Limits, log *slog.Logger, m *metrics) *refusals {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &refusals{limits: l, log: log, shares: newShares(l), flood: make(map[string]*flood.Limit)}
+	r := &refusals{limits: l, log: log, shares: newShares(l), counted: func() {}, flood: make(map[string]*flood.Limit)}
+	if m != nil {
+		r.counted = m.siteStreams.Inc
+	}
+	return r
 }
 
 // tell warns once in a while, and else leaves it to debug.
@@ -101,6 +107,7 @@ func (r *refusals) stream(err error, dir network.Direction, id peer.ID, proto pr
 }
 
 func (r *refusals) ofSite(most int, dir network.Direction, id peer.ID, proto protocol.ID) {
+	r.counted()
 	l := limit{"streams of one site in their handshake", int64(most), lookAtPeer}
 	attrs := who(nil, id)
 	if proto != "" {
@@ -254,7 +261,8 @@ func (s *watchedConnScope) Done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of != "" {
-		s.refusals.shares.disconnected(s.of)
+		ip, _ := ipOf(s.addr)
+		s.refusals.shares.disconnected(s.of, ip)
 		s.of = ""
 	}
 }

@@ -139,7 +139,7 @@ func TestAConnectionClosedToMakeRoomIsToldOnBothSides(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) { // connGrace is long
 		log := new(logged)
 		limits := Limits{Conns: 8, Memory: MinMemory}
-		told := newRefusals(limits, log.logger())
+		told := newRefusals(limits, log.logger(), nil)
 		manager, err := limits.connManager()
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +206,7 @@ func TestWhichLimitRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		watched := &watchedResources{manager, newRefusals(l, log.logger())}
+		watched := &watchedResources{manager, newRefusals(l, log.logger(), nil)}
 		t.Cleanup(func() { watched.Close() })
 		for range n {
 			scope, openErr := watched.OpenConnection(dir, true, ma.StringCast(from))
@@ -246,7 +246,7 @@ func TestWhichLimitRefused(t *testing.T) {
 func TestAFloodOfRefusalsIsALineAMinute(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		log := new(logged)
-		told := newRefusals(tiny, log.logger())
+		told := newRefusals(tiny, log.logger(), nil)
 		err := errors.New("connections per ip limit exceeded for /ip4/192.0.2.1/tcp/1")
 		flood := func() {
 			for range 1000 {

@@ -3,6 +3,7 @@ package libp2phost
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -23,14 +24,8 @@ type shares struct {
 	most map[protocol.ID]int
 
 	mu      sync.Mutex
-	homes   map[peer.ID]home
+	homes   map[peer.ID][]netip.Prefix // where each is connected from, the last connection last
 	streams map[share]int
-}
-
-// home is where a peer is connected from, and how many connections it has.
-type home struct {
-	site  netip.Prefix
-	conns int
 }
 
 // share is what one site has of a protocol, "" while it is not said which.
@@ -44,25 +39,33 @@ func newShares(l Limits) *shares {
 	for proto, n := range l.ofProtocols() {
 		most[proto] = n / siteShare
 	}
-	return &shares{countLoopback: l.CountLoopback, most: most, homes: make(map[peer.ID]home), streams: make(map[share]int)}
+	return &shares{countLoopback: l.CountLoopback, most: most, homes: make(map[peer.ID][]netip.Prefix), streams: make(map[share]int)}
+}
+
+// site returns where ip counts.
+func (s *shares) site(ip netip.Addr) netip.Prefix {
+	if ip.IsLoopback() && s.countLoopback {
+		site, _ := ip.Prefix(ip.BitLen())
+		return site
+	}
+	return siteOf(ip)
 }
 
 // connected counts one more connection of id, and disconnected one less.
 func (s *shares) connected(id peer.ID, ip netip.Addr) {
-	site := siteOf(ip)
-	if ip.IsLoopback() && s.countLoopback {
-		site, _ = ip.Prefix(ip.BitLen())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.homes[id] = home{site, s.homes[id].conns + 1}
+	s.homes[id] = append(s.homes[id], s.site(ip))
 }
 
-func (s *shares) disconnected(id peer.ID) {
+func (s *shares) disconnected(id peer.ID, ip netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.homes[id]
-	if h.conns--; h.conns > 0 {
+	if i := slices.Index(h, s.site(ip)); i >= 0 {
+		h = slices.Delete(h, i, i+1)
+	}
+	if len(h) > 0 {
 		s.homes[id] = h
 	} else {
 		delete(s.homes, id)
@@ -81,10 +84,11 @@ func (s *shares) open(id peer.ID, dir network.Direction) (*held, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := &held{shares: s}
-	site := s.homes[id].site
-	if dir != network.DirInbound || !site.IsValid() {
+	homes := s.homes[id]
+	if dir != network.DirInbound || len(homes) == 0 || !homes[len(homes)-1].IsValid() {
 		return h, nil
 	}
+	site := homes[len(homes)-1]
 	return h, h.take(share{site, ""})
 }
 
