@@ -88,7 +88,11 @@ func (t *table) row(what, measured, beside string) {
 // atMost adds a figure that must not exceed its bound.
 func (t *table) atMost(what string, value, bound float64, show func(float64) string) {
 	verdict := "within"
-	if value > bound {
+	switch {
+	case value < 0: // a difference of two figures that is smaller than what they vary by
+		t.last().rows = append(t.last().rows, tableRow{what, show(value), "≤ " + show(bound), "lost in the noise"})
+		return
+	case value > bound:
 		verdict = "OVER"
 	}
 	t.bounded(what, show(value), "≤ "+show(bound), value/bound, verdict)
