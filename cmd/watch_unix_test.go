@@ -49,9 +49,9 @@ func TestATerminalGetsAWatchShortAndColored(t *testing.T) {
 	}
 }
 
-// TestAWatchEndsWithItsReader has one like ocnode watch | head -1, of a native where nothing
+// TestAWatchEndsWhenItsPipeIsClosed has one like ocnode watch | head -1, of a native where nothing
 // happens.
-func TestAWatchEndsWithItsReader(t *testing.T) {
+func TestAWatchEndsWhenItsPipeIsClosed(t *testing.T) {
 	for name, pipe := range map[string]func() (r, w *os.File, err error){
 		"pipe": os.Pipe,
 		"socket": func() (r, w *os.File, err error) {

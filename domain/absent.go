@@ -53,10 +53,3 @@ func (a *absent) has(id ports.PeerID, now time.Duration) bool {
 	until, ok := a.until[id]
 	return ok && now < until
 }
-
-// forget is for an id that has turned up.
-func (a *absent) forget(id ports.PeerID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.until, id)
-}

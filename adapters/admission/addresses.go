@@ -14,6 +14,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -377,7 +378,7 @@ func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, r
 // dialFree says for whom a dial counts that who comes from there asks for, and whether one
 // more is allowed. The caller holds mu.
 func (a *Addresses) dialFree(from netip.Addr) (asker []netip.Prefix, free bool) {
-	if asker = sites(from); asker == nil {
+	if asker = sites.Around(from); asker == nil {
 		asker = []netip.Prefix{{}}
 	}
 	free, most := a.dials < maxDials && !a.closed, maxDialsEach
@@ -460,9 +461,9 @@ func (a *Addresses) reach(ctx context.Context, id ports.PeerID, from netip.Addr,
 
 // mayDial counts one more dial to the site of ip, if it may be dialled.
 func (a *Addresses) mayDial(ip netip.Addr) bool {
-	bits := widePrefix4
+	bits := sites.Wide4
 	if ip.Is6() {
-		bits = sitePrefix6
+		bits = sites.Prefix6
 	}
 	site, _ := ip.Prefix(bits)
 	a.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -17,10 +18,8 @@ const (
 	DefaultRegistrations = 100
 	// DefaultIdentities has room for a company's 5,000 behind one address, twice.
 	DefaultIdentities = 10_000
-	// sitePrefix4, sitePrefix6 are what counts as one site, as for connections, and
-	// widePrefix4, widePrefix6 what as a block of wideSites.
-	sitePrefix4, sitePrefix6, widePrefix4, widePrefix6 = 32, 56, 24, 48
-	wideSites                                          = 2
+	// wideSites is how many times what a site may have the block around it may.
+	wideSites = 2
 	// maxStrangers bounds those without a lease that are remembered; the one not heard for
 	// longest is forgotten, and may begin anew. 16 MB.
 	maxStrangers = 1 << 16
@@ -269,7 +268,7 @@ func (g *Gate) full(from netip.Addr) (site netip.Prefix, most int, full bool) {
 		return site, 0, false
 	}
 	most = g.cfg.Identities
-	for _, site := range sites(from) {
+	for _, site := range sites.Around(from) {
 		if g.sites[site] >= most {
 			return site, most, true
 		}
@@ -279,24 +278,9 @@ func (g *Gate) full(from netip.Addr) (site netip.Prefix, most int, full bool) {
 }
 
 func (g *Gate) count(from netip.Addr, n int) {
-	for _, site := range sites(from) {
+	for _, site := range sites.Around(from) {
 		if g.sites[site] += n; g.sites[site] == 0 {
 			delete(g.sites, site)
 		}
 	}
-}
-
-// sites returns the site of an address, and the block that this is in; none of an invalid
-// one.
-func sites(from netip.Addr) []netip.Prefix {
-	bits := [...]int{sitePrefix6, widePrefix6}
-	switch {
-	case !from.IsValid():
-		return nil
-	case from.Is4():
-		bits = [...]int{sitePrefix4, widePrefix4}
-	}
-	site, _ := from.Prefix(bits[0])
-	wide, _ := from.Prefix(bits[1])
-	return []netip.Prefix{site, wide}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -260,7 +261,7 @@ func TestAGateIsForMany(t *testing.T) {
 	}
 	running.Wait()
 	for e := g.seated.Front(); e != nil; e = e.Next() {
-		for _, site := range sites(e.Value.(*visitor).from) {
+		for _, site := range sites.Around(e.Value.(*visitor).from) {
 			want[site]++
 		}
 	}

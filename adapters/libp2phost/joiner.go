@@ -23,6 +23,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -463,7 +464,7 @@ func (j *Joiner) remember(id peer.ID) bool {
 	}
 	for _, conn := range conns {
 		if ip, ok := ipOf(conn.RemoteMultiaddr()); ok {
-			met[ip], site = true, siteOf(ip)
+			met[ip], site = true, sites.Counted(ip)
 		}
 		if conn.Stat().Direction == network.DirOutbound { // proven to work, so before all others
 			add(conn.RemoteMultiaddr())
@@ -481,7 +482,7 @@ func (j *Joiner) remember(id peer.ID) bool {
 		return false
 	}
 	if ip, ok := ipOf(addrs[0]); ok && len(met) == 0 { // it has gone already
-		site = siteOf(ip)
+		site = sites.Counted(ip)
 	}
 	if j.targets[id] == nil && !j.makeRoom(site) {
 		return false
@@ -509,19 +510,6 @@ func ipOf(a ma.Multiaddr) (netip.Addr, bool) {
 	}
 	addr, ok := netip.AddrFromSlice(ip)
 	return addr.Unmap(), ok
-}
-
-// siteOf returns the site of ip, invalid for loopback, which is not counted.
-func siteOf(ip netip.Addr) (site netip.Prefix) {
-	bits := sitePrefix6
-	switch {
-	case ip.IsLoopback():
-		return site
-	case ip.Is4():
-		bits = sitePrefix4
-	}
-	site, _ = ip.Prefix(bits)
-	return site
 }
 
 func (j *Joiner) trusted(id peer.ID) bool {

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/x/rate"
 	"github.com/pbnjay/memory"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -62,9 +63,6 @@ const (
 	// goes, one in so many: the 5,000 indexers of a company behind one address, and a
 	// tenth more for those that dial again before the last connection has ended.
 	siteConns, smallShare = 5500, 2
-	// sitePrefix4, sitePrefix6 are what counts as one site, and widePrefix4, widePrefix6
-	// what as a block that may hold two of them.
-	sitePrefix4, sitePrefix6, widePrefix4, widePrefix6 = 32, 56, 24, 48
 	// redialPeriod is in what time a whole site may dial again in steady state: a
 	// heartbeat. (libp2p's default is one connection in five seconds.)
 	redialPeriod = time.Minute
@@ -149,8 +147,8 @@ func (l Limits) streams() int   { return int(l.Memory / streamBytes) }
 func (l Limits) resourceManager(m *metrics) (network.ResourceManager, error) {
 	opts := []rcmgr.Option{
 		rcmgr.WithLimitPerSubnet(
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix4, ConnCount: l.perSite()}, {PrefixLength: widePrefix4, ConnCount: 2 * l.perSite()}},
-			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sitePrefix6, ConnCount: l.perSite()}, {PrefixLength: widePrefix6, ConnCount: 2 * l.perSite()}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sites.Prefix4, ConnCount: l.perSite()}, {PrefixLength: sites.Wide4, ConnCount: 2 * l.perSite()}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: sites.Prefix6, ConnCount: l.perSite()}, {PrefixLength: sites.Wide6, ConnCount: 2 * l.perSite()}},
 		),
 		rcmgr.WithConnRateLimiters(l.connRate()),
 		rcmgr.WithMetricsDisabled(),
@@ -240,8 +238,8 @@ func (l Limits) connRate() *rate.Limiter {
 	return &rate.Limiter{
 		NetworkPrefixLimits: free,
 		SubnetRateLimiter: rate.SubnetLimiter{
-			IPv4SubnetLimits: []rate.SubnetLimit{limit(sitePrefix4, l.perSite()), limit(widePrefix4, 2*l.perSite())},
-			IPv6SubnetLimits: []rate.SubnetLimit{limit(sitePrefix6, l.perSite()), limit(widePrefix6, 2*l.perSite())},
+			IPv4SubnetLimits: []rate.SubnetLimit{limit(sites.Prefix4, l.perSite()), limit(sites.Wide4, 2*l.perSite())},
+			IPv6SubnetLimits: []rate.SubnetLimit{limit(sites.Prefix6, l.perSite()), limit(sites.Wide6, 2*l.perSite())},
 			GracePeriod:      redialPeriod,
 		},
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 )
 
 // siteShare of the streams that may be in their handshake, and of those of each of this
@@ -48,7 +50,7 @@ func (s *shares) site(ip netip.Addr) netip.Prefix {
 		site, _ := ip.Prefix(ip.BitLen())
 		return site
 	}
-	return siteOf(ip)
+	return sites.Counted(ip)
 }
 
 // connected counts one more connection of id, and disconnected one less.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -35,22 +36,9 @@ type watchers struct {
 	sites map[netip.Prefix]int
 }
 
-// siteOf returns the site of an address, invalid if it is not counted.
-func siteOf(from netip.Addr) (site netip.Prefix) {
-	bits := 56
-	switch {
-	case !from.IsValid(), from.IsLoopback():
-		return site
-	case from.Is4():
-		bits = 32
-	}
-	site, _ = from.Prefix(bits)
-	return site
-}
-
 // admit counts one more watcher, or refuses it.
 func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
-	site := siteOf(from)
+	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	w := &srv.watchers
@@ -71,7 +59,7 @@ func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
 }
 
 func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
-	site := siteOf(from)
+	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	w := &srv.watchers
