@@ -118,7 +118,7 @@ func (p *program) getCommand() *cobra.Command {
 		Long: `Print one live entry, with all addresses and its metadata. The PeerID may be shortened by
 … or ... where ls shortens it, or anywhere else, as long as one live indexer alone is meant.
 A whole one that the native does not hold is looked up in the DHT. PROOF is whose word
-it is: signed by the indexer itself, attested by a native, or bare. Over --native that is
+it is: signed by the indexer itself, or bare. Over --native that is
 checked here, and an answer that its proof does not prove is an error.`,
 		Example: `  ocnode get 12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF
   ocnode get 12D3Koo…TjYWaF -o json

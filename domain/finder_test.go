@@ -337,19 +337,19 @@ func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 	})
 }
 
-func TestAFinderThatRefusesTakesNoAttestedAnswer(t *testing.T) {
-	notary, victim := prooftest.NewSigner(t), prooftest.NewSigner(t)
+func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
+	victim := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		rules := rulesOfTests
 		rules.Proofs = proof.NewVerifier()
 		rules.Plain = func() Plain { return PlainRefuse }
-		forged := notary.Attests(t, time.Now(), victim.PeerID, "here").Entry(0)
+		forged := Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
 		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Left: time.Minute}}, nil
 		}}
 		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newShelf(), &porttest.Recorder{})
 		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {
-			t.Errorf("with trust.plain refuse it believes %s, attested by %s", a.Addr, a.Native)
+			t.Errorf("with trust.plain refuse it believes %s, as %s says", a.Addr, a.Native)
 		}
 	})
 }

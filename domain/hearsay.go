@@ -115,9 +115,9 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 	s.mu.Lock()
 	c := r.clock()
 	if rec := s.live(id, c.now); rec != nil {
-		have = r.cfg.stored(&rec.lease, false)
+		have = rec.version(false)
 	} else if rec := s.records[id]; rec != nil && rec.state != listed && c.now < rec.deadline {
-		have = r.cfg.stored(&rec.lease, rec.state == leaving)
+		have = rec.version(rec.state == leaving)
 	}
 	s.mu.Unlock()
 
@@ -133,16 +133,6 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 	r.tell(id, entry.Native, became)
 	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: became.joined, Took: r.clock().now - c.now})
 	return nil
-}
-
-// stored is the version that a lease has in the store, where those that this network's
-// natives grant are attested if it has them so.
-func (c Config) stored(l *lease, left bool) ports.Version {
-	v := l.version(left)
-	if c.plain() == PlainAttest && l.proof == nil && l.rank != heard {
-		v.Rank, v.Seq = ports.RankAttested, time.Unix(0, l.expiresAt).Add(-c.Policy.TTL).UnixMilli()
-	}
-	return v
 }
 
 // became is what others' word made of a record.
@@ -196,7 +186,7 @@ func (r *Registry) hearsay(e Entry, c clock) lease {
 	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
 		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
 	}
-	if e.Left && e.Proof != nil && e.Proof.Claim.Native == "" {
+	if e.Left && e.Proof != nil {
 		r.signLeave(&l, e.Proof, 0, c)
 	}
 	return l

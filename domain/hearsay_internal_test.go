@@ -263,36 +263,3 @@ func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 		}
 	})
 }
-
-func TestAnAttestedLeaveIsNewerThanTheLeaseItEnds(t *testing.T) {
-	key := prooftest.NewSigner(t)
-	porttest.FakeTime(t, func(t *testing.T) {
-		r, err := NewRegistry(Config{Self: key.PeerID, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), Signer: key, Plain: func() Plain { return PlainAttest },
-			CheckAddr: func(ports.PeerID, string) error { return nil }}, emptyStore{}, nil, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		x := key.PeerID[:len(key.PeerID)-1] + "x" // any other
-		put := func() Entry {
-			rec := r.table.shard(x).records[x]
-			e := rec.entry(x)
-			e.Left = rec.state == leaving
-			r.attest(&e)
-			return e
-		}
-		if _, err := r.Register(t.Context(), x, ports.Registration{PeerID: x, Addr: "a"}); err != nil {
-			t.Fatal(err)
-		}
-		lease := put()
-		for _, n := range []ports.PeerID{"n1", "n2"} {
-			r.cfg.Clock.hear(n, time.Now().Add(-10*time.Second))
-		}
-		time.Sleep(5 * time.Second)
-		if err := r.Leave(t.Context(), x, nil); err != nil {
-			t.Fatal(err)
-		}
-		if leave := put(); lease.Version().Rank != ports.RankAttested || !leave.NewerThan(lease.Version()) {
-			t.Errorf("the leave is put as %+v, the lease was as %+v", leave.Version(), lease.Version())
-		}
-	})
-}

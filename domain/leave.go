@@ -42,7 +42,7 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	if rec != nil {
 		l.addr, l.more = rec.addr, rec.more
 		if rec.rank == granted {
-			// The time of day may have been set back; and what is attested is told apart by milliseconds.
+			// The time of day may have been set back.
 			l.expiresAt = max(l.expiresAt, rec.expiresAt+int64(time.Millisecond))
 		}
 	}
@@ -81,7 +81,7 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	err := r.cfg.verify(p)
 	switch {
 	case err != nil:
-	case p.Claim.PeerID != sender || p.Claim.Native != "":
+	case p.Claim.PeerID != sender:
 		err = ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender)
 	case !p.Claim.Left():
 		err = ports.Faulty(ports.FaultFields, "the record has addresses, so it is no leave")

@@ -185,7 +185,6 @@ func (o *outbox) fly(rec *record) {
 	entry := rec.entry(rec.id)
 	entry.Left = rec.state == leaving
 	s.mu.Unlock()
-	r.attest(&entry)
 
 	replicas, err := o.put(entry)
 

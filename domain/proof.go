@@ -3,7 +3,6 @@ package domain
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,9 +16,6 @@ type Plain string
 const (
 	// PlainAccept takes plain registrations, and believes whatever anybody says of others.
 	PlainAccept Plain = "accept"
-	// PlainAttest takes them and signs for them, and believes of others' what a native that
-	// this one knows has attested.
-	PlainAttest Plain = "attest"
 	// PlainRefuse takes and believes only what the indexer has signed.
 	PlainRefuse Plain = "refuse"
 )
@@ -121,14 +117,10 @@ func proves(e *Entry) error {
 		return ports.Faulty(ports.FaultFields, "entry of %s has the record of %s", e.PeerID, p.PeerID)
 	case e.Addr != p.Addr || e.Left != p.Left || !e.ExpiresAt.Equal(p.ExpiresAt),
 		len(e.Addrs) > 0 && !slices.Equal(e.Addrs, p.Addrs),
-		len(e.Meta) > 0 && !maps.Equal(e.Meta, p.Meta),
-		e.Native != "" && p.Native != "" && e.Native != p.Native:
+		len(e.Meta) > 0 && !maps.Equal(e.Meta, p.Meta):
 		return ports.Faulty(ports.FaultFields, "entry of %s says something else than its record", e.PeerID)
 	}
 	e.Addrs, e.Meta = p.Addrs, p.Meta
-	if p.Native != "" {
-		e.Native = p.Native
-	}
 	return nil
 }
 
@@ -150,29 +142,17 @@ func (c Config) plain() Plain {
 	return c.Plain()
 }
 
-// believes tells whether what e proves, or does not, is anybody's word that counts here.
+// believes tells whether e counts here: a plain entry does unless plain ones are refused.
 func (c Config) believes(e *Entry) error {
-	rank, plain := e.Version().Rank, c.plain()
-	if !c.counts(plain, rank, e.Native) {
-		return ports.Faulty(ports.FaultUntrusted, "entry of %s is %s, which does not count with trust.plain: %s", e.PeerID, rank, plain)
+	if e.Proof == nil && c.plain() == PlainRefuse {
+		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself, and trust.plain is %s here", e.PeerID, PlainRefuse)
 	}
 	return nil
 }
 
-// counts tells whether anybody's word of this rank counts; native is who attests it.
-func (c Config) counts(plain Plain, rank ports.Rank, native ports.PeerID) bool {
-	switch {
-	case rank == ports.RankSigned, plain == PlainAccept:
-		return true
-	case plain == PlainAttest && rank == ports.RankAttested:
-		return native == c.Self || c.Known != nil && c.Known(native)
-	}
-	return false
-}
-
 // signed returns what the indexer itself signed of l, nil if nothing.
 func (l *lease) signed() *ports.Claim {
-	if l.proof == nil || l.proof.Claim.Native != "" {
+	if l.proof == nil {
 		return nil
 	}
 	return l.proof.Claim
@@ -182,7 +162,7 @@ func (l *lease) signed() *ports.Claim {
 func (l *lease) version(left bool) ports.Version {
 	v := ports.Version{ExpiresAt: time.Unix(0, l.expiresAt), Left: left}
 	if l.proof != nil {
-		v.Rank, v.Seq, v.Step = l.proof.Claim.Rank(), l.proof.Claim.Seq, l.proof.Tick.Step
+		v.Seq, v.Step = l.proof.Claim.Seq, l.proof.Tick.Step
 	}
 	return v
 }
@@ -255,7 +235,7 @@ func (r *Registry) prove(sender ports.PeerID, reg *ports.Registration) (need, gr
 	}
 	claim := reg.Proof.Claim
 	switch {
-	case claim.PeerID != sender || claim.Native != "":
+	case claim.PeerID != sender:
 		return false, false, r.unproven(sender, ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender))
 	case claim.Left():
 		return false, false, r.unproven(sender, ports.Faulty(ports.FaultFields, "the record has no address, which is a leave"))
@@ -314,27 +294,6 @@ func (c Config) Watched(observer ports.Observer) func(*Entry) error {
 	}
 }
 
-// attest has this native sign for an entry that its indexer did not sign, for as long as
-// the entry lives. One that cannot be sure of its clock attests nothing.
-func (r *Registry) attest(e *Entry) {
-	c := r.cfg
-	if e.Proof != nil || c.Signer == nil || c.plain() != PlainAttest || c.Clock.Wrong() {
-		return
-	}
-	claim := &ports.Claim{PeerID: e.PeerID, Native: c.Self, Seq: e.ExpiresAt.Add(-c.Policy.TTL).UnixMilli(), TTL: c.Policy.TTL.Truncate(time.Millisecond)}
-	if !e.Left {
-		claim.Addrs, claim.Meta = e.Addrs, e.Meta
-	}
-	record, err := c.Signer.Sign(*claim)
-	if err != nil {
-		r.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: e.PeerID, Err: fmt.Errorf("attest %s: %w", e.PeerID, err)})
-		return
-	}
-	seen := e.SeenAt
-	*e = (&ports.Proof{Record: record, Claim: claim, Tick: ports.Tick{Seq: claim.Seq}}).Entry()
-	e.SeenAt = seen
-}
-
 // checkAnswer tells whether what a native answers about an indexer can be believed of it.
 func (c Config) checkAnswer(a *ports.Answer) error {
 	if a.Proof == nil {
@@ -349,9 +308,6 @@ func (c Config) checkAnswer(a *ports.Answer) error {
 	}
 	if err := c.Acceptable(&e); err != nil {
 		return err
-	}
-	if rank := e.Version().Rank; rank != ports.RankSigned && c.plain() == PlainRefuse {
-		return ports.Faulty(ports.FaultUntrusted, "entry of %s is %s", e.PeerID, rank)
 	}
 	a.Entry = e
 	if left := e.ExpiresAt.Sub(c.now()); left < a.Left {

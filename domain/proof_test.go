@@ -71,27 +71,20 @@ func (x *identity) heartbeat(step uint32, record bool) ports.Registration {
 	return ports.Registration{PeerID: x.id, Addr: x.claim.Addrs[0], Proof: p}
 }
 
-// signing is a network whose natives check and sign; believing has it believe of plain
-// indexers what that says, and known natives.
-func signing(t *testing.T, believing domain.Plain, known func(ports.PeerID) bool, f func(t *testing.T, w *world)) {
+// signing is a network whose natives check what indexers sign, and believe of plain indexers
+// what believing says.
+func signing(t *testing.T, believing domain.Plain, f func(t *testing.T, w *world)) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.rules.Clock = domain.NewClock(nil)
-		w.rules.Proofs, w.rules.Known = proof.NewVerifier(), known
+		w.rules.Proofs = proof.NewVerifier()
 		w.rules.Plain = func() domain.Plain { return believing }
 		w.space = memory.NewSpace(w.rules.Acceptable)
 		f(t, w)
 	})
 }
 
-// notary is a native with a key of its own.
-func (w *world) notary() *native { return w.attesting(newIdentity(w.t)) }
-
-func (w *world) attesting(x *identity) *native {
-	w.rules.Signer = x.signer
-	n := w.native(x.id, nil)
-	w.rules.Signer = nil
-	return n
-}
+// keyed is a native with a key of its own.
+func (w *world) keyed() *native { return w.native(newIdentity(w.t).id, nil) }
 
 func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
 	t.Helper()
@@ -103,30 +96,21 @@ func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
 }
 
 func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
-	everybody := func(ports.PeerID) bool { return true }
-	nobody := func(ports.PeerID) bool { return false }
 	for _, c := range []struct {
-		name     string
-		plain    domain.Plain
-		known    func(ports.PeerID) bool
-		taken    bool       // a plain registration
-		attested bool       // believed of another native
-		bare     bool       // believed of the store
-		rank     ports.Rank // in the store
+		plain domain.Plain
+		is    bool // believed, here and of others
 	}{
-		{"accept", domain.PlainAccept, nobody, true, true, true, ports.RankBare},
-		{"attest, by a native that is known", domain.PlainAttest, everybody, true, true, false, ports.RankAttested},
-		{"attest, by a stranger", domain.PlainAttest, nobody, true, false, false, ports.RankAttested},
-		{"refuse", domain.PlainRefuse, everybody, false, false, false, 0},
+		{domain.PlainAccept, true},
+		{domain.PlainRefuse, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			signing(t, c.plain, c.known, func(t *testing.T, w *world) {
-				a, b := w.notary(), w.notary()
+		t.Run(string(c.plain), func(t *testing.T) {
+			signing(t, c.plain, func(t *testing.T, w *world) {
+				a, b := w.keyed(), w.keyed()
 				defer a.stop()
 				defer b.stop()
 				plain, put, signs := newIdentity(t), newIdentity(t), newIdentity(t)
 				_, err := a.Register(t.Context(), plain.id, ports.Registration{PeerID: plain.id, Addr: addr})
-				if taken := err == nil; taken != c.taken || a.lists(plain.id) != c.taken {
+				if taken := err == nil; taken != c.is || a.lists(plain.id) != c.is {
 					t.Errorf("a plain registration: %v", err)
 				}
 				signs.issue(t, addr)
@@ -137,51 +121,45 @@ func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 				b.Hear(ports.Announcement{PeerID: put.id, From: "somebody"})
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if b.lists(plain.id) != c.attested || b.lists(put.id) != c.bare || !b.lists(signs.id) {
+				if b.lists(plain.id) != c.is || b.lists(put.id) != c.is || !b.lists(signs.id) {
 					t.Errorf("another native lists plain: %t, bare: %t, signed: %t", b.lists(plain.id), b.lists(put.id), b.lists(signs.id))
 				}
-				if e, err := w.space.Join().Local(plain.id, ports.Version{}); c.taken && (err != nil || e.Version().Rank != c.rank) {
-					t.Errorf("the store has a plain one as %v, %v", e.Version().Rank, err)
+				if e, err := w.space.Join().Local(plain.id, ports.Version{}); c.is && (err != nil || e.Version().Signed()) {
+					t.Errorf("the store has a plain one as %+v, %v", e.Version(), err)
 				}
 			})
 		})
 	}
 }
 
-// TestWhatIsBelievedNoMoreIsGoneAtOnce closes an open native step by step.
+// TestWhatIsBelievedNoMoreIsGoneAtOnce has a native refuse plain indexers, and accept them again.
 func TestWhatIsBelievedNoMoreIsGoneAtOnce(t *testing.T) {
-	believing, friends := domain.PlainAccept, &roll{}
-	signing(t, "", friends.trusts, func(t *testing.T, w *world) {
-		w.rules.Plain = func() domain.Plain { return domain.PlainAttest }
-		known := newIdentity(t)
-		friends.set(known.id)
-		friend, stranger := w.attesting(known), w.notary()
+	believing := domain.PlainAccept
+	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
+		other := w.keyed()
 		w.rules.Plain = func() domain.Plain { return believing }
-		n := w.notary()
-		defer friend.stop()
-		defer stranger.stop()
+		n := w.keyed()
+		defer other.stop()
 		defer n.stop()
-		own, attested, strange, bare, signs := newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t)
+		own, heard, bare, signs := newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t)
 		n.register(t, own.id, addr)
-		friend.register(t, attested.id, addr)
-		stranger.register(t, strange.id, addr)
+		other.register(t, heard.id, addr)
 		signs.issue(t, addr)
-		stranger.answer(t, signs.heartbeat(0, true))
+		other.answer(t, signs.heartbeat(0, true))
 		if _, err := w.space.Join().Put(t.Context(), ports.Entry{PeerID: bare.id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
 			t.Fatal(err)
 		}
-		for _, x := range []*identity{attested, strange, bare, signs} {
+		for _, x := range []*identity{heard, bare, signs} {
 			n.Hear(ports.Announcement{PeerID: x.id, From: "somebody"})
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		all := []*identity{own, attested, strange, bare, signs}
+		all := []*identity{own, heard, bare, signs}
 		for _, step := range []struct {
 			plain  domain.Plain
 			remain []*identity
 		}{
 			{domain.PlainAccept, all},
-			{domain.PlainAttest, []*identity{own, attested, signs}},
 			{domain.PlainRefuse, []*identity{signs}},
 			{domain.PlainAccept, []*identity{signs}}, // what is gone has to be heard of again
 		} {
@@ -200,8 +178,8 @@ func TestWhatIsBelievedNoMoreIsGoneAtOnce(t *testing.T) {
 }
 
 func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
-	signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
-		a := w.notary()
+	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
+		a := w.keyed()
 		defer a.stop()
 		x := newIdentity(t)
 		x.issue(t, addr)
@@ -227,9 +205,9 @@ func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
 // One that signs lives on where it is heard, whatever its clock and the native's say.
 func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
-		signing(t, domain.PlainRefuse, nil, func(t *testing.T, w *world) {
+		signing(t, domain.PlainRefuse, func(t *testing.T, w *world) {
 			w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) })
-			a := w.notary()
+			a := w.keyed()
 			defer a.stop()
 			x := newIdentity(t)
 			x.issue(t, addr)
@@ -275,10 +253,10 @@ func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
 }
 
 func TestWhoLeftAndIsBackIsFoundInTheStore(t *testing.T) {
-	signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
-		a := w.notary()
+	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
+		a := w.keyed()
 		w.topic = memory.NewTopic() // no gossip between them
-		b := w.notary()
+		b := w.keyed()
 		defer a.stop()
 		defer b.stop()
 		x := newIdentity(t)
@@ -301,10 +279,10 @@ func TestWhoLeftAndIsBackIsFoundInTheStore(t *testing.T) {
 func TestASecondLeaveCounts(t *testing.T) {
 	for _, signs := range []bool{true, false} {
 		t.Run(fmt.Sprint("signs ", signs), func(t *testing.T) {
-			signing(t, domain.PlainAccept, nil, func(t *testing.T, w *world) {
-				a := w.notary()
+			signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
+				a := w.keyed()
 				w.topic = memory.NewTopic() // a hears nothing of b
-				b := w.notary()
+				b := w.keyed()
 				defer a.stop()
 				defer b.stop()
 				x := newIdentity(t)

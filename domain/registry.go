@@ -24,14 +24,9 @@ type Config struct {
 	Clock *Clock
 	// Proofs checks what indexers sign; nil checks, and believes, nothing of it.
 	Proofs ports.Verifier
-	// Signer signs for indexers that do not, with PlainAttest; nil signs for none.
-	Signer ports.Signer
 	// Plain says what is believed of indexers that do not sign. It is asked each time anew,
 	// under locks, and must not block; nil is PlainAccept.
 	Plain func() Plain
-	// Known tells which natives' word is believed with PlainAttest, besides those that a
-	// Registry follows; nil believes no others.
-	Known func(native ports.PeerID) bool
 	// Indexers are those whose entries this node takes and lists, Natives those that it
 	// takes the word of. Whoever changes them calls Registry.Revise.
 	Indexers, Natives Trust
@@ -91,7 +86,6 @@ func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, obser
 		store: store, hears: announcer, observer: observer,
 		table: newTable(cfg.Policy), known: newKnownSet(),
 	}
-	r.cfg.Known = func(native ports.PeerID) bool { return cfg.Known != nil && cfg.Known(native) || r.follows(native) }
 	r.outbox = newOutbox(r, store, announcer)
 	r.lookups = newLookups(r.search)
 	r.asked = newAsked(r)

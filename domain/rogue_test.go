@@ -279,8 +279,6 @@ func (r *rogue) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.
 	all = append(all,
 		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
 		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
-		r.Attests(t, time.Now(), x, addr).Entry(0),
-		r.Attests(t, time.Now().Add(29*time.Second), x, addr).Entry(0),
 	)
 	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
 		p := r.heard.proofs[i]

@@ -286,9 +286,9 @@ func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
 }
 
 func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
-	signing(t, domain.PlainRefuse, nil, func(t *testing.T, w *world) {
+	signing(t, domain.PlainRefuse, func(t *testing.T, w *world) {
 		w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) })
-		a := w.notary()
+		a := w.keyed()
 		defer a.stop()
 		x := newIdentity(t)
 		x.issue(t, addr)

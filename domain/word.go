@@ -113,7 +113,7 @@ func (w *word) rivalled(ctx context.Context, native ports.Native) bool {
 		return false
 	}
 	claim, err := x.proofs.Verify(a.Proof.Record, a.Proof.Tick)
-	return err == nil && claim.PeerID == x.self && claim.Native == "" && claim.Start != w.gave.Start && claim.Seq >= w.gave.Seq
+	return err == nil && claim.PeerID == x.self && claim.Start != w.gave.Start && claim.Seq >= w.gave.Seq
 }
 
 // next returns how long after it was sent a registration is followed by the next one: with

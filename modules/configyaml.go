@@ -66,10 +66,9 @@ var comments = map[string]string{
 		"none, everybody's. Looking up and watching is for everyone, on the list or not.",
 	"trust.natives": "The natives of the network, and nodes that only hold its DHT; the same on every node. They alone " +
 		"may store and announce, follow each other, and be registered with. With none, everybody.",
-	"trust.plain": "What is believed of indexers that do not sign. accept: whatever anybody says, for networks with natives " +
-		"that know only plain registrations. attest: this native takes them and signs for them, and believes of others' " +
-		"what a native that it knows has signed. refuse: it takes and believes only what the indexer itself has signed. " +
-		"Left out, it is accept, and attest once natives is set.",
+	"trust.plain": "What is believed of indexers that do not sign. accept: what natives and the DHT say of them, which in a network " +
+		"with trust.natives are the natives on that list, and else anybody. refuse: this native takes and believes only what the " +
+		"indexer itself has signed. Set it once every indexer signs, as ocnode does.",
 
 	"http.listen": "host:port of HTTP (health, metrics, who is alive), or \"\" for none. It has no TLS: leave it on " +
 		"loopback, or put a proxy before it; beyond loopback it must have a token. Left out, as here, a native takes " +

@@ -46,11 +46,11 @@ var registryModule = Module{
 	},
 }
 
-func newRules(p *Plan, s registrySection, self ports.PeerID, t *trusted, signer ports.Signer, clock *domain.Clock, env Environment) domain.Config {
+func newRules(p *Plan, s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock, env Environment) domain.Config {
 	limits := Settings[limitsSection](p, "limits")
 	return domain.Config{
 		Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr, TickOnly: env.TickOnly,
-		Clock: clock, Proofs: proof.NewVerifier(), Signer: signer, Plain: t.plain, Known: t.knows, Indexers: t.indexer, Natives: t.native,
+		Clock: clock, Proofs: proof.NewVerifier(), Plain: t.plain, Indexers: t.indexer, Natives: t.native,
 		Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound},
 	}
 }

@@ -36,20 +36,20 @@ type trustSection struct {
 	Indexers  []string `koanf:"indexers" live:"true" help:"the indexers that a native takes: PeerIDs, or file:<path> with one a line; with none, everybody"`
 	Natives   []string `koanf:"natives" live:"true" help:"the natives of the network: PeerIDs, or file:<path> with one a line; with none, everybody"`
 	Addresses string   `koanf:"addresses" help:"which addresses an indexer must be shown to have: auto, lan, internet or any"`
-	Plain     string   `koanf:"plain" live:"true" help:"what is believed of indexers that do not sign: accept, attest or refuse"`
+	Plain     string   `koanf:"plain" live:"true" help:"what is believed of indexers that do not sign: accept or refuse"`
 }
 
 var trustModule = Module{
 	Name:    "trust",
 	Summary: "whom this node trusts, in a closed network",
 	Always:  true,
-	Section: trustSection{Indexers: []string{}, Natives: []string{}, Addresses: string(admission.PolicyAuto)},
+	Section: trustSection{Indexers: []string{}, Natives: []string{}, Addresses: string(admission.PolicyAuto), Plain: string(domain.PlainAccept)},
 	Check: func(p *Plan) {
 		s := Settings[trustSection](p, "trust")
 		switch domain.Plain(s.Plain) {
-		case "", domain.PlainAccept, domain.PlainAttest, domain.PlainRefuse:
+		case domain.PlainAccept, domain.PlainRefuse:
 		default:
-			p.Mistake("trust.plain", "%q is none of accept, attest and refuse; left out, it is accept, and attest once trust.natives is set", s.Plain)
+			p.Mistake("trust.plain", "%q is neither accept nor refuse", s.Plain)
 		}
 		if !slices.Contains(admission.Policies, admission.Policy(s.Addresses)) {
 			p.Mistake("trust.addresses", "%q is none of auto, lan, internet and any; auto asks indexers from the internet alone to show theirs", s.Addresses)
@@ -73,18 +73,6 @@ var trustModule = Module{
 	},
 }
 
-// plainOf returns what is believed of indexers that do not sign.
-func plainOf(p *Plan) domain.Plain {
-	s := Settings[trustSection](p, "trust")
-	switch {
-	case s.Plain != "":
-		return domain.Plain(s.Plain)
-	case len(s.Natives) > 0:
-		return domain.PlainAttest
-	}
-	return domain.PlainAccept
-}
-
 // sayOpen says what an open network means, at the start and whenever it is opened.
 func sayOpen(p *Plan, t *trusted, log *slog.Logger, tasks *Tasks) {
 	if !p.On("native") {
@@ -96,12 +84,12 @@ func sayOpen(p *Plan, t *trusted, log *slog.Logger, tasks *Tasks) {
 			"hint", "to close it, name the natives in trust.natives")
 	}
 	t.revise(func(was *trust) {
-		if t.plain() == domain.PlainAccept && was.plain != domain.PlainAccept {
+		if t.now.Load().open() && !was.open() {
 			say()
 		}
 	})
 	tasks.Run("trust", func() error {
-		if t.plain() == domain.PlainAccept {
+		if t.now.Load().open() {
 			say()
 		}
 		return nil
@@ -224,8 +212,12 @@ type trust struct {
 }
 
 func (p *Plan) trust() *trust {
-	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plainOf(p)}
+	plain := domain.Plain(Settings[trustSection](p, "trust").Plain)
+	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plain}
 }
+
+// open reports whether a word of anybody's counts that no indexer has signed.
+func (t *trust) open() bool { return t.plain == domain.PlainAccept && t.natives == nil }
 
 // trusted is whom this node trusts now: itself, and whom the lists name.
 type trusted struct {
@@ -249,9 +241,6 @@ func (t *trusted) indexer(id ports.PeerID) bool { return t.in(id, t.now.Load().i
 
 // native reports whether id is a native of this network.
 func (t *trusted) native(id ports.PeerID) bool { return t.in(id, t.now.Load().natives) }
-
-// knows reports whether a list names id as a native of this network.
-func (t *trusted) knows(id ports.PeerID) bool { return t.now.Load().natives[id] }
 
 func (t *trusted) in(id ports.PeerID, r roster) bool { return r.names(id) || id == t.self }
 

@@ -19,33 +19,17 @@ const (
 	MaxInterval = RecordLife
 )
 
-// Rank says whose word an entry is. A lower one never takes the place of a higher.
-type Rank uint8
-
-const (
-	// RankBare is the word of whoever hands the entry over.
-	RankBare Rank = iota
-	// RankAttested is a native's, which signed what an indexer told it.
-	RankAttested
-	// RankSigned is the indexer's own.
-	RankSigned
-)
-
-func (r Rank) String() string { return [...]string{"bare", "attested", "signed"}[r] }
-
 // Link is a value of a hash chain.
 type Link [32]byte
 
-// Claim is what a record says, and whoever signed it says so.
+// Claim is what a record says. The indexer itself has signed it.
 type Claim struct {
 	PeerID PeerID
-	// Native is the native that attests what it was told; "" if the indexer says it itself.
-	Native PeerID
 	// Addrs are the indexer's addresses, best first. A record without any is a leave.
 	Addrs []string
 	Meta  map[string]string
-	// Seq is when the record was issued, in Unix milliseconds: of one signer's records for
-	// one PeerID, the one with the highest counts.
+	// Seq is when the record was issued, in Unix milliseconds, 1 to 2^48. The record with
+	// the highest counts.
 	Seq int64
 	// Start is a random number that stays for one start of the indexer.
 	Start uint64
@@ -59,22 +43,13 @@ type Claim struct {
 // Left reports whether the record is a leave.
 func (c *Claim) Left() bool { return len(c.Addrs) == 0 }
 
-// Rank is that of what c says.
-func (c *Claim) Rank() Rank {
-	if c.Native != "" {
-		return RankAttested
-	}
-	return RankSigned
-}
-
 // Issued is when the record was, as it says.
 func (c *Claim) Issued() time.Time { return time.UnixMilli(c.Seq).UTC() }
 
-// Ends is when the record counts no more: RecordLife after it was issued. One without a
-// chain, which cannot be renewed, lasts as long as it says that the entry does, so that
-// what a native attested gives way to what a native of the seed puts after it.
+// Ends is when the record counts no more: RecordLife after it was issued. A record without a
+// chain cannot be renewed. It ends with its entry, unless it is a leave.
 func (c *Claim) Ends() time.Time {
-	if c.Interval == 0 && !(c.Left() && c.Native == "") {
+	if c.Interval == 0 && !c.Left() {
 		return c.Issued().Add(min(c.TTL, RecordLife))
 	}
 	return c.Issued().Add(RecordLife)
@@ -110,7 +85,7 @@ type Proof struct {
 func (p *Proof) Entry() Entry {
 	c := p.Claim
 	e := Entry{
-		PeerID: c.PeerID, Addrs: c.Addrs, Meta: c.Meta, Native: c.Native,
+		PeerID: c.PeerID, Addrs: c.Addrs, Meta: c.Meta,
 		ExpiresAt: c.ExpiresAt(p.Tick.Step), Left: c.Left(), Proof: p,
 	}
 	if len(c.Addrs) > 0 {
@@ -122,19 +97,22 @@ func (p *Proof) Entry() Entry {
 // Version tells which of two entries of one PeerID is the newer. No clock is asked, so
 // that everybody tells alike.
 type Version struct {
-	Rank Rank
 	// Seq and Step are the record's and the tick's, 0 of a bare entry.
 	Seq  int64
 	Step uint32
-	// ExpiresAt and Left are looked at only if both are bare.
+	// ExpiresAt and Left are compared only if both are bare.
 	ExpiresAt time.Time
 	Left      bool
 }
 
-// Compare returns -1 if v is older than w, 1 if it is newer, else 0.
+// Signed reports whether the indexer has signed the entry. No record has a Seq of 0.
+func (v Version) Signed() bool { return v.Seq != 0 }
+
+// Compare returns -1 if v is older than w, 1 if it is newer, else 0. A signed entry is newer
+// than a bare one.
 func (v Version) Compare(w Version) int {
-	if c := cmp.Compare(v.Rank, w.Rank); c != 0 || v.Rank != RankBare {
-		return cmp.Or(c, cmp.Compare(v.Seq, w.Seq), cmp.Compare(v.Step, w.Step))
+	if v.Signed() || w.Signed() {
+		return cmp.Or(cmp.Compare(v.Seq, w.Seq), cmp.Compare(v.Step, w.Step))
 	}
 	switch {
 	case !v.ExpiresAt.Equal(w.ExpiresAt):
@@ -151,7 +129,7 @@ func (v Version) Compare(w Version) int {
 func (e Entry) Version() Version {
 	v := Version{ExpiresAt: e.ExpiresAt, Left: e.Left}
 	if e.Proof != nil && e.Proof.Claim != nil {
-		v.Rank, v.Seq, v.Step = e.Proof.Claim.Rank(), e.Proof.Claim.Seq, e.Proof.Tick.Step
+		v.Seq, v.Step = e.Proof.Claim.Seq, e.Proof.Tick.Step
 	}
 	return v
 }
@@ -172,7 +150,7 @@ const (
 	FaultFuture     Fault = "future"     // issued later than now
 	FaultEnded      Fault = "ended"      // the record has ended
 	FaultOlder      Fault = "older"      // a newer record or tick is known
-	FaultRank       Fault = "rank"       // better signed word of the indexer is known
+	FaultRank       Fault = "rank"       // not signed, and a record of the indexer is known
 	FaultUntrusted  Fault = "untrusted"  // sound, but nobody's word that counts here
 	FaultIncomplete Fault = "incomplete" // a tick whose record is not known, or a record without a tick
 )

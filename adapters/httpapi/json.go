@@ -29,7 +29,7 @@ type Indexers struct {
 // Answer is what a native says of one indexer.
 type Answer struct {
 	Indexer
-	// Proof is whose word this is: signed by the indexer, attested by a native, or bare.
+	// Proof is whose word this is: signed by the indexer, or bare.
 	Proof     string          `json:"proof"`
 	Condition ports.Condition `json:"condition,omitempty"`
 }
@@ -55,7 +55,15 @@ type Indexer struct {
 
 // NewAnswer makes the JSON form of a, whose slices and maps it shares.
 func NewAnswer(a ports.Answer) Answer {
-	return Answer{NewIndexer(a.Listed), a.Version().Rank.String(), a.Condition}
+	return Answer{NewIndexer(a.Listed), proofOf(a.Entry), a.Condition}
+}
+
+// proofOf says by what e can be checked: "signed" by its indexer, or "bare".
+func proofOf(e ports.Entry) string {
+	if e.Version().Signed() {
+		return "signed"
+	}
+	return "bare"
 }
 
 // Natives is the answer of /api/v1/natives.

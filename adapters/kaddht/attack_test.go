@@ -140,9 +140,6 @@ func spoken(t *testing.T) (key string, values [][]byte) {
 			seen.SeenAt, seen.Native = now, natives[0].PeerID
 			add(seen) // the same, in other bytes
 		}
-		for _, n := range natives {
-			add(n.Attests(t, at, x.PeerID, "/ip4/192.0.2.2/tcp/4001").Entry(0))
-		}
 		bare := ports.Entry{PeerID: x.PeerID, Addr: "/ip4/192.0.2.3/tcp/4001", ExpiresAt: at.Add(prooftest.TTL)}
 		add(bare)
 		add(leaveOf(bare))

@@ -57,14 +57,14 @@
 // record has ended, although it is listed no longer than its ExpiresAt. A bare one must not
 // have expired, nor expire later than now + TTL + 30 s: all nodes of one network have
 // the same TTL, and 30 s allow for their clocks. A server checks when it stores and
-// not when it answers, so a reader checks again. Whether who vouches for a value is
-// believed is the reader's affair alone.
+// not when it answers, so a reader checks again. Whether a bare value is believed is the
+// reader's affair alone.
 //
 // # Selection
 //
-// Of two values that with the higher rank wins: signed by the indexer, attested by a
-// native, bare. Of two with a Record it is the higher Seq, then the higher Step; of two
-// bare ones the later ExpiresAt, then a leave; and if that is all the same, the larger bytes.
+// Of two values the signed one wins over the bare one. Of two with a Record it is the higher
+// Seq, then the higher Step; of two bare ones the later ExpiresAt, then a leave; and if that
+// is all the same, the larger bytes.
 // No clock takes part, and no signature, so all nodes choose alike in any order. A
 // value that does not decode, or whose record cannot be read, loses to any that does; a
 // stored value that is no longer valid loses to any that is.

@@ -8,7 +8,6 @@
 // the order of their numbers, none that is empty or 0, metadata sorted by name.
 //
 //	1  bytes   PeerID of the indexer, binary
-//	2  bytes   PeerID of the native that attests; not there if the indexer itself signs
 //	3  string  address, best first; repeated, none for a leave
 //	4  message of metadata: 1 string name, 2 string value; repeated
 //	5  varint  Seq, Unix milliseconds

@@ -18,10 +18,9 @@ func FuzzRead(f *testing.F) {
 	good, payload := sign(f, key, c), payloadOf(f, c)
 	leave := c
 	leave.Addrs, leave.Interval, leave.Anchor = nil, 0, ports.Link{}
-	attested := leave
-	attested.PeerID, attested.Native = idOf(f, keyOf(f, 100)), c.PeerID
+	byANative := with(f, payload, 2, text(2, string(split(f, payload)[0].raw[2:])))
 	for _, b := range [][]byte{
-		good, payload, sign(f, key, leave), payloadOf(f, leave), sign(f, key, attested), payloadOf(f, attested), nil,
+		good, payload, sign(f, key, leave), payloadOf(f, leave), seal(f, key, byANative), byANative, nil,
 		good[:len(good)-1], payload[:len(payload)-1], append(bytes.Clone(good), 0), append(bytes.Clone(payload), 0),
 		with(f, payload, 4, pair(), pair()), with(f, payload, 4, pair(text(2, "1"), text(1, "a"))), with(f, payload, 3, text(3, "\xff")),
 		with(f, payload, 5, number(5, 1<<63)), with(f, payload, 3, bytes.Repeat(text(3, "a"), 9)), bytes.Repeat([]byte{0x22, 0}, ports.MaxFrameBytes/2),

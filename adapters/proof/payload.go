@@ -18,7 +18,7 @@ import (
 // The fields of a payload.
 const (
 	fieldPeerID protowire.Number = 1 + iota
-	fieldNative
+	_ // the PeerID of a native, in the first drafts: no record has it
 	fieldAddr
 	fieldMeta
 	fieldSeq
@@ -44,13 +44,6 @@ func marshal(c *ports.Claim) ([]byte, error) {
 		return nil, fmt.Errorf("PeerID %.80q: %w", c.PeerID, err)
 	}
 	b := appendBytes(nil, fieldPeerID, []byte(id))
-	if c.Native != "" {
-		native, err := peer.Decode(string(c.Native))
-		if err != nil {
-			return nil, fmt.Errorf("native %.80q: %w", c.Native, err)
-		}
-		b = appendBytes(b, fieldNative, []byte(native))
-	}
 	for _, addr := range c.Addrs {
 		b = appendBytes(b, fieldAddr, []byte(addr))
 	}
@@ -144,16 +137,12 @@ func readField(c *ports.Claim, field protowire.Number, kind protowire.Type, b []
 
 func setBytes(c *ports.Claim, field protowire.Number, value []byte) error {
 	switch field {
-	case fieldPeerID, fieldNative:
+	case fieldPeerID:
 		id, err := peer.IDFromBytes(value)
 		if err != nil {
 			return err
 		}
-		if field == fieldPeerID {
-			c.PeerID = ports.PeerID(id.String())
-		} else {
-			c.Native = ports.PeerID(id.String())
-		}
+		c.PeerID = ports.PeerID(id.String())
 	case fieldAddr:
 		switch {
 		case len(c.Addrs) == ports.MaxAddrs:

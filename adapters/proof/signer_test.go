@@ -152,10 +152,8 @@ func TestTheSameClaimMakesTheSameRecord(t *testing.T) {
 			t.Fatalf("it is %x and %x", first, again)
 		}
 	}
-	for name, wrong := range map[string]ports.Claim{"PeerID": {PeerID: "x", Seq: 1}, "Native": {PeerID: c.PeerID, Native: "x", Seq: 1}} {
-		if _, err := signer(t, key, "").Sign(wrong); err == nil {
-			t.Errorf("a %s that is none was signed", name)
-		}
+	if _, err := signer(t, key, "").Sign(ports.Claim{PeerID: "x", Seq: 1}); err == nil {
+		t.Error("a PeerID that is none was signed")
 	}
 }
 

@@ -35,7 +35,6 @@ func vectors(t *testing.T) (texts, frames map[string]string, faults map[string]p
 	tick := func(step uint32) ports.Tick { return ports.Tick{Seq: c.Seq, Step: step, Link: chain[step]} }
 
 	leave := ports.Claim{PeerID: c.PeerID, Seq: issued.Add(4 * time.Minute).UnixMilli(), Start: c.Start, TTL: c.TTL}
-	attested := ports.Claim{PeerID: idOf(t, keyOf(t, 0x96)), Native: idOf(t, native), Addrs: []string{"/ip4/203.0.113.8/tcp/4001"}, Seq: c.Seq, TTL: c.TTL}
 
 	fields := split(t, payload)
 	fields[0], fields[1] = fields[1], fields[0]
@@ -49,17 +48,19 @@ func vectors(t *testing.T) (texts, frames map[string]string, faults map[string]p
 		"indexer": string(c.PeerID), "secret": hex.EncodeToString(from(0x20)), "anchor": hex.EncodeToString(c.Anchor[:]),
 		"payload": hex.EncodeToString(payload), "record": b64(record),
 		"tick 1": jsonOf(tick(1)), "tick 2": jsonOf(tick(2)), "tick 3": jsonOf(tick(3)),
-		"leave": b64(sign(t, indexer, leave)), "attested": b64(sign(t, native, attested)),
+		"leave": b64(sign(t, indexer, leave)),
 
 		"a byte behind the envelope":   b64(append(bytes.Clone(record), 0)),
 		"fields in another order":      b64(seal(t, indexer, join(fields))),
+		"a field 2":                    b64(seal(t, indexer, with(t, payload, 2, text(2, string(split(t, payload)[0].raw[2:]))))),
 		"another payload type":         b64(sealAs(t, indexer, sealed{proof.Domain, "/ocnode/record/2", payload})),
 		"signed by another":            b64(sign(t, native, c)),
 		"signed for another domain":    b64(sealAs(t, indexer, sealed{"libp2p-peer-record", proof.PayloadType, payload})),
 		"the link of step 4 at step 3": jsonOf(wrong),
 	}
 	faults = map[string]ports.Fault{
-		"a byte behind the envelope": ports.FaultEnvelope, "fields in another order": ports.FaultPayload, "another payload type": ports.FaultType,
+		"a byte behind the envelope": ports.FaultEnvelope, "fields in another order": ports.FaultPayload,
+		"a field 2": ports.FaultPayload, "another payload type": ports.FaultType,
 		"signed by another": ports.FaultSigner, "signed for another domain": ports.FaultSignature, "the link of step 4 at step 3": ports.FaultTick,
 	}
 
@@ -86,7 +87,6 @@ func vectors(t *testing.T) (texts, frames map[string]string, faults map[string]p
 		"leave with its record":           frame(wire.EncodeLeave(c.PeerID, sign(t, indexer, leave))),
 		"value with its proof":            frame(wire.EncodeEntry(entry)),
 		"leave with its proof as a value": frame(wire.EncodeEntry(left)),
-		"attested value":                  frame(wire.EncodeEntry((&ports.Proof{Record: sign(t, native, attested), Tick: ports.Tick{Seq: attested.Seq}, Claim: &attested}).Entry())),
 		"renewal with its tick":           frame(batch, err),
 	}
 	return texts, frames, faults
@@ -170,7 +170,7 @@ func TestTheVectorsOfTheProtocolsPage(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for name, tick := range map[string]ports.Tick{"leave": {Seq: issued.Add(4 * time.Minute).UnixMilli()}, "attested": {Seq: issued.UnixMilli()}} {
+	for name, tick := range map[string]ports.Tick{"leave": {Seq: issued.Add(4 * time.Minute).UnixMilli()}} {
 		if _, err := proof.NewVerifier().Verify(bytesOf(name), tick); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

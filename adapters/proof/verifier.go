@@ -132,12 +132,8 @@ func read(sealed []byte) (*ports.Claim, error) {
 	if err != nil {
 		return nil, ports.Faulty(ports.FaultSigner, "record's signer: %v", err)
 	}
-	want := c.PeerID
-	if c.Native != "" {
-		want = c.Native
-	}
-	if id := ports.PeerID(signer.String()); id != want {
-		return nil, ports.Faulty(ports.FaultSigner, "record of %s is signed by %s", want, id)
+	if id := ports.PeerID(signer.String()); id != c.PeerID {
+		return nil, ports.Faulty(ports.FaultSigner, "record of %s is signed by %s", c.PeerID, id)
 	}
 	return c, nil
 }
@@ -147,8 +143,6 @@ func check(c *ports.Claim) error {
 	switch {
 	case c.PeerID == "" || c.Seq == 0 || c.TTL == 0:
 		return errors.New("PeerID, Seq or TTL is missing")
-	case c.Native == c.PeerID:
-		return errors.New("who attests itself signs as itself")
 	case (c.Interval == 0) != (c.Anchor == ports.Link{}):
 		return errors.New("an Interval and an Anchor go together")
 	}

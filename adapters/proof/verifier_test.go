@@ -108,29 +108,19 @@ func TestOnlyEd25519Signs(t *testing.T) {
 
 func TestWhoMaySign(t *testing.T) {
 	key, other := keyOf(t, 0), keyOf(t, 100)
-	self, native := idOf(t, key), idOf(t, other)
-	bare := ports.Claim{PeerID: self, Addrs: []string{"/ip4/203.0.113.7/tcp/4001"}, Seq: 1, TTL: time.Minute}
-	by := func(native ports.PeerID) ports.Claim {
-		c := bare
-		c.Native = native
-		return c
-	}
+	self := idOf(t, key)
+	claim := ports.Claim{PeerID: self, Addrs: []string{"/ip4/203.0.113.7/tcp/4001"}, Seq: 1, TTL: time.Minute}
 	for name, c := range map[string]struct {
-		key   crypto.PrivKey
-		claim ports.Claim
-		want  ports.Fault
-		rank  ports.Rank
+		key  crypto.PrivKey
+		want ports.Fault
 	}{
-		"the indexer":                     {key, bare, "", ports.RankSigned},
-		"another":                         {other, bare, ports.FaultSigner, 0},
-		"the native that attests":         {other, by(native), "", ports.RankAttested},
-		"the indexer, as if a native did": {key, by(native), ports.FaultSigner, 0},
-		"who attests itself":              {key, by(self), ports.FaultPayload, 0},
+		"the indexer": {key, ""},
+		"another":     {other, ports.FaultSigner},
 	} {
-		record := sign(t, c.key, c.claim)
+		record := sign(t, c.key, claim)
 		got, err := proof.NewVerifier().Verify(record, ports.Tick{Seq: 1})
-		if faultOf(t, err) != c.want || err == nil && got.Rank() != c.rank {
-			t.Errorf("%s: %v, %v, want the fault %q and the rank %s", name, got, err, c.want, c.rank)
+		if faultOf(t, err) != c.want || err == nil && got.PeerID != self {
+			t.Errorf("%s: %v, %v, want the fault %q", name, got, err, c.want)
 		}
 	}
 }

@@ -46,18 +46,15 @@ func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
 	}
 }
 
-// The connection proves who registers, so what is replayed here comes in another's name, and
-// what is rolled back is another process with the same key: neither is a fault of a proof.
-// Nobody else's word is taken, so of a wrong rank there is that of a native alone; one's own
-// without a proof takes nothing from anybody else.
+// The connection proves who registers, so what is replayed here, or is not signed at all, comes
+// in another's name, and what is rolled back is another process with the same key: none is a
+// fault of a proof.
 func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
 	switch lie.Class {
-	case prooftest.Replayed:
+	case prooftest.Replayed, prooftest.WrongRank:
 		return lie, ports.CodePeerMismatch
 	case prooftest.RolledBack:
 		return lie, ports.CodeSuperseded
-	case prooftest.WrongRank:
-		lie.Faults = []ports.Fault{ports.FaultSigner}
 	}
 	return lie, ports.CodeProofInvalid
 }
@@ -98,11 +95,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 			}
 			for i, v := range all {
 				liar := liars[(told+i)%len(liars)]
-				nth := told + i
-				if class == prooftest.WrongRank {
-					nth *= 2 // the odd ones have no proof
-				}
-				lie, want := refusedAs(v.Lie(t, class, nth, liar))
+				lie, want := refusedAs(v.Lie(t, class, told+i, liar))
 				as := v.Signer
 				if want == ports.CodePeerMismatch {
 					as = liar

@@ -168,7 +168,7 @@ func (l *Log) clock(e ports.Event) {
 	case off == 0:
 		l.registry.Info("this node's clock agrees with the other natives' again", "peerID", e.PeerID)
 	case off > ports.ClockAllowance:
-		l.registry.Warn("this node's clock is wrong, by the other natives' that it knows, and it goes by theirs", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one; until then this native attests nothing")
+		l.registry.Warn("this node's clock is wrong, by the other natives' that it knows, and it goes by theirs", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one")
 	default:
 		l.registry.Warn("this node's clock differs from the other natives'", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one")
 	}

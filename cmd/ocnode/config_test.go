@@ -531,7 +531,7 @@ var samples = map[string][3]string{
 	"dht.prefix":           {"/a", "/b", "/c"},
 	"trust.indexers":       {others[0], others[0] + "," + others[1], others[1]},
 	"trust.natives":        {stranger, stranger + "," + others[0], stranger + "," + others[1]},
-	"trust.plain":          {"refuse", "attest", "accept"},
+	"trust.plain":          {"refuse", "accept", "refuse"},
 	"trust.addresses":      {"lan", "internet", "any"},
 	"http.listen":          {"127.0.0.1:1", "", "127.0.0.1:3"},
 	"http.hosts":           {"a.example", "b.example,192.0.2.2", "c.example"},

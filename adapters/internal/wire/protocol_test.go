@@ -88,7 +88,7 @@ func TestTheFramesOfTheProtocolsPage(t *testing.T) {
 		"watch":           func(frame []byte) ([]byte, error) { w, err := DecodeWatch(frame); return encoded(w, err, EncodeWatch) },
 		"snapshot begins": batch, "snapshot is whole": batch, "changes": batch, "renewal with its tick": batch, "end of a watch": batch,
 		"value": value, "value with all it can say": value, "leave as a value": value,
-		"value with its proof": value, "attested value": value, "leave with its proof as a value": value,
+		"value with its proof": value, "leave with its proof as a value": value,
 	}
 	refused := map[string]ports.Code{"malformed registration": ports.CodeMalformed, "question out of range": ports.CodeOutOfRange}
 

@@ -29,7 +29,7 @@ const (
 	Truncated      Class = "truncated"               // cut short
 	BitFlipped     Class = "bit-flipped"
 	CrossNamespace Class = "cross-namespace" // signed by the indexer, as something else
-	WrongRank      Class = "wrong rank"      // of a native's word, or of nobody's, beside the indexer's own
+	WrongRank      Class = "wrong rank"      // nobody's word, beside the indexer's own
 )
 
 // Classes returns all there are.
@@ -149,10 +149,7 @@ func (v *Victim) Lie(t testing.TB, class Class, n int, liar *Signer) Lie {
 		p.Record = sealed(t, e)
 		return fault(f)
 	case WrongRank:
-		lie.Entry = liar.Attests(t, time.Now().Add(time.Millisecond), v.PeerID, elsewhere).Entry(0)
-		if n%2 == 1 {
-			lie.Entry.Proof = nil
-		}
+		lie.Entry = ports.Entry{PeerID: v.PeerID, Addr: elsewhere, Addrs: []string{elsewhere}, ExpiresAt: time.Now().Add(TTL).UTC()}
 		return fault(ports.FaultRank)
 	}
 	t.Fatalf("no class %q", class)

@@ -85,12 +85,6 @@ func (s *Signer) Leaves(t testing.TB, at time.Time, start uint64) []byte {
 	return s.Word(t, ports.Claim{PeerID: s.PeerID, Seq: at.UnixMilli(), Start: start, TTL: TTL}, nil).Record
 }
 
-// Attests returns s's word, as a native's, that id is reached at addr.
-func (s *Signer) Attests(t testing.TB, at time.Time, id ports.PeerID, addr string) Word {
-	t.Helper()
-	return s.Word(t, ports.Claim{PeerID: id, Native: s.PeerID, Addrs: []string{addr}, Seq: at.UnixMilli(), TTL: TTL}, nil)
-}
-
 // Word has s sign c.
 func (s *Signer) Word(t testing.TB, c ports.Claim, chain []ports.Link) Word {
 	t.Helper()
