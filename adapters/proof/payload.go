@@ -18,7 +18,7 @@ import (
 // The fields of a payload.
 const (
 	fieldPeerID protowire.Number = 1 + iota
-	_ // the PeerID of a native, in the first drafts: no record has it
+	_                            // the PeerID of a native, in the first drafts: no record has it
 	fieldAddr
 	fieldMeta
 	fieldSeq
