@@ -132,9 +132,9 @@ func (r *overLibp2p) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[
 			for i := range b.Changes {
 				// What comes with a tick alone changes no address.
 				if c := &b.Changes[i]; err == nil && c.Proof != nil && c.Proof.Record != nil {
-					c.Entry.Left = c.Kind == ports.ChangeLeft
-					if err = r.check(&c.Entry); c.Entry.Left {
-						c.ExpiresAt = time.Now().Add(c.Listed.Left).Round(time.Millisecond) // as over HTTP
+					c.Entry.Leave = c.Kind == ports.ChangeLeft
+					if err = r.check(&c.Entry); c.Entry.Leave {
+						c.ExpiresAt = time.Now().Add(c.Listed.Remaining).Round(time.Millisecond) // as over HTTP
 					}
 				}
 			}

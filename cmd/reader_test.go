@@ -124,7 +124,7 @@ func TestWhatIsNotProvenIsAnErrorOverLibp2p(t *testing.T) {
 		"moved": {moved, "what the native answered of " + string(word.Claim.PeerID) + " is not proven: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			listed := ports.Listed{Entry: tc.entry, Left: time.Minute}
+			listed := ports.Listed{Entry: tc.entry, Remaining: time.Minute}
 			r := &overLibp2p{proven: modules.EntryChecker(), native: porttest.Native{
 				OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 					return ports.Answer{Listed: listed}, nil

@@ -63,7 +63,7 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 func listed(id ports.PeerID) ports.Listed {
 	return ports.Listed{
 		Entry: ports.Entry{PeerID: id, Addr: "/ip4/10.0.0.1/tcp/1", Native: "n1", ExpiresAt: epoch.Add(time.Minute)},
-		State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute,
+		State: ports.StateLive, Source: ports.SourceOwn, Remaining: time.Minute,
 	}
 }
 

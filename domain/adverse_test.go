@@ -68,8 +68,8 @@ func TestOneNativeDoesNotHaveAllOthersBeaten(t *testing.T) {
 						worst, last = max(worst, time.Since(last)), time.Now()
 						if l, ok := r.Get(s); !ok && counts[name] > 3 {
 							t.Errorf("lost at %v", time.Now())
-						} else if ok && l.Left < 5*time.Second {
-							t.Errorf("%v left", l.Left)
+						} else if ok && l.Remaining < 5*time.Second {
+							t.Errorf("%v left", l.Remaining)
 						}
 					}
 					mu.Unlock()
@@ -228,7 +228,7 @@ func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 		tell := func(step uint32) {
 			e := x.Entry(step)
 			e.Native = "n1"
-			r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 66 * time.Second}}})
+			r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		}
 		tell(0)
 		for at := range 70 {
@@ -292,7 +292,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 			if !whole {
 				e.Proof = &ports.Proof{Tick: e.Proof.Tick}
 			}
-			r.take(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 60 * time.Second}}})
+			r.take(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 60 * time.Second}}})
 		}
 		tell("n1", before, 0, true)
 		tell("n2", before, 0, true)
@@ -422,7 +422,7 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 		go func() { defer close(done); _ = r.Run(ctx) }()
 		synctest.Wait()
 		r.take("rogue", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{
-			Entry: Entry{PeerID: key.PeerID, Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second), Left: true}, Left: 66 * time.Second}}})
+			Entry: Entry{PeerID: key.PeerID, Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second), Leave: true}, Remaining: 66 * time.Second}}})
 		if _, err := r.LookUp(t.Context(), "somebody", key.PeerID); err != nil {
 			t.Errorf("look-up: %v", err)
 		}
@@ -445,7 +445,7 @@ func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
 			OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
 			OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
 				e := key.Says(t, time.Now().Add(-time.Hour), 2, "a").Entry(0) // of before
-				return ports.Answer{Listed: ports.Listed{Entry: e, Left: time.Minute}}, nil
+				return ports.Answer{Listed: ports.Listed{Entry: e, Remaining: time.Minute}}, nil
 			},
 		}}
 		var honest []*Registry
@@ -478,7 +478,7 @@ func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
 		after := key.Says(t, time.Now(), 1, "a") // the next record, which this native was not reached with
 		e := after.Entry(0)
 		e.Native = "n1"
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 66 * time.Second}}})
+		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		time.Sleep(67 * time.Second)
 		r.sweep()
 		if got := r.seq(key.PeerID); got != after.Claim.Seq {
@@ -502,8 +502,8 @@ func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
 		e.Native = "n1"
 		time.Sleep(time.Second)
 		r.take("rogue", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
-			Entry: Entry{PeerID: x, Addr: "evil", Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second)}, State: ports.StateLive, Left: 66 * time.Second}}})
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 65 * time.Second}}})
+			Entry: Entry{PeerID: x, Addr: "evil", Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second)}, State: ports.StateLive, Remaining: 66 * time.Second}}})
+		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 65 * time.Second}}})
 		time.Sleep(57 * time.Second)
 		if l, ok := r.Get(x); !ok || l.Addr != "b" {
 			t.Errorf("listed %v at %q", ok, l.Addr)

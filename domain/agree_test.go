@@ -126,7 +126,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 						record := s.Leaves(t, seq, 1)
 						s.word.Claim.Seq++
 						s.left = true
-						s.history = append(s.history, ports.Entry{PeerID: s.PeerID, Left: true, ExpiresAt: seq.Add(prooftest.TTL).UTC(), Proof: &ports.Proof{Record: record, Tick: ports.Tick{Seq: seq.UnixMilli()}}})
+						s.history = append(s.history, ports.Entry{PeerID: s.PeerID, Leave: true, ExpiresAt: seq.Add(prooftest.TTL).UTC(), Proof: &ports.Proof{Record: record, Tick: ports.Tick{Seq: seq.UnixMilli()}}})
 						for _, n := range honest { // as indexers do
 							if err := n.Leave(t.Context(), s.PeerID, record); err != nil {
 								wrong = fmt.Sprintf("an honest leave: %v", err)
@@ -138,10 +138,10 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 						e := s.history[d.which%len(s.history)]
 						e.Native = r.PeerID
 						kind := ports.ChangeUpdated
-						if e.Left {
+						if e.Leave {
 							kind = ports.ChangeLeft
 						}
-						r.tell(ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}})
+						r.tell(ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 					}
 				case "store":
 					if len(s.history) > 0 {

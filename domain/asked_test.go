@@ -43,7 +43,7 @@ func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
 
 		for range 3 {
 			got, err := a.LookUp(t.Context(), id[5], id[2])
-			if err != nil || got.PeerID != id[2] || got.Source != ports.SourceStore || got.Left != time.Minute || got.Native != id[1] {
+			if err != nil || got.PeerID != id[2] || got.Source != ports.SourceStore || got.Remaining != time.Minute || got.Native != id[1] {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		}

@@ -54,7 +54,7 @@ var ways = []way{
 		liar := m.teller("liar", nil)
 		return func(e ports.Entry) {
 			e.Native = "liar"
-			liar.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}})
+			liar.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 		}, liar.stop
 	}},
 }

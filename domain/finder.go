@@ -202,7 +202,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 			}
 		}
 		switch {
-		case s.err == nil && s.answer.PeerID == id && s.answer.Left > 0 && !s.answer.Entry.Left,
+		case s.err == nil && s.answer.PeerID == id && s.answer.Remaining > 0 && !s.answer.Entry.Leave,
 			errors.Is(s.err, ports.ErrNotFound) && s.answer.Condition == "":
 			f.natives.note(s.native, answers)
 			return s.answer, s.err
@@ -255,10 +255,10 @@ func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, err
 		return ports.Answer{}, err
 	}
 	left := e.ExpiresAt.Sub(f.rules.now())
-	if e.PeerID != id || e.Left || left <= 0 || f.rules.Acceptable(&e) != nil || f.rules.believes(&e) != nil {
+	if e.PeerID != id || e.Leave || left <= 0 || f.rules.Acceptable(&e) != nil || f.rules.believes(&e) != nil {
 		return ports.Answer{}, ports.ErrNotFound
 	}
 	return ports.Answer{Listed: ports.Listed{
-		Entry: e, State: f.rules.Policy.state(left), Source: ports.SourceStore, Left: left,
+		Entry: e, State: f.rules.Policy.state(left), Source: ports.SourceStore, Remaining: left,
 	}}, nil
 }

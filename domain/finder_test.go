@@ -91,7 +91,7 @@ func (w *town) knows(condition ports.Condition, ids ...ports.PeerID) {
 		}
 		e := entryOf(id, time.Minute)
 		e.Native = native
-		return ports.Answer{Listed: ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute}, Condition: condition}, nil
+		return ports.Answer{Listed: ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Remaining: time.Minute}, Condition: condition}, nil
 	}
 }
 
@@ -122,7 +122,7 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
 		{name: "there is no native at all", stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
 		{name: "the store does not have it", natives: []behaviour{down}, want: ports.ErrNotFound, gets: 1},
-		{name: "the store has its leave", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Left: true}, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has its leave", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Leave: true}, want: ports.ErrNotFound, gets: 1},
 		{name: "the store has another's", natives: []behaviour{down}, stored: &Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
 		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
 		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
@@ -154,8 +154,8 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 				if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || got.Condition != c.doubt || got.Source != c.source {
 					t.Errorf("got %+v, %v; want source %q, condition %q, %v", got, err, c.source, c.doubt, c.want)
 				}
-				if c.source == ports.SourceStore && (got.Left <= 0 || got.Left > time.Minute || got.State != ports.StateLive) {
-					t.Errorf("it has %v left and is %s", got.Left, got.State)
+				if c.source == ports.SourceStore && (got.Remaining <= 0 || got.Remaining > time.Minute || got.State != ports.StateLive) {
+					t.Errorf("it has %v left and is %s", got.Remaining, got.State)
 				}
 				if took := time.Since(began); took > c.within {
 					t.Errorf("it took %v, want %v at most", took, c.within)
@@ -184,8 +184,8 @@ func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 		}{{66 * time.Second, ports.StateLive, nil}, {time.Second, ports.StateLate, nil}, {1, ports.StateLate, nil}, {0, "", ports.ErrNotFound}} {
 			time.Sleep(time.Until(e.ExpiresAt) - at.left)
 			got, err := f.LookUp(t.Context(), "x")
-			if !errors.Is(err, at.want) || got.State != at.state || got.Left != at.left {
-				t.Errorf("%v before its deadline: %v, %s with %v left", at.left, err, got.State, got.Left)
+			if !errors.Is(err, at.want) || got.State != at.state || got.Remaining != at.left {
+				t.Errorf("%v before its deadline: %v, %s with %v left", at.left, err, got.State, got.Remaining)
 			}
 		}
 	})
@@ -202,8 +202,8 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 	}{
 		{"the others have nothing newer", func(own Entry) Entry { return own }, 0, 30 * time.Second, 0},
 		{"the others have a renewal", func(own Entry) Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
-		{"the others have its leave", func(own Entry) Entry { own.Left = true; return own }, 0, 0, 0},
-		{"the others hang", func(own Entry) Entry { own.Left = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
+		{"the others have its leave", func(own Entry) Entry { own.Leave = true; return own }, 0, 0, 0},
+		{"the others hang", func(own Entry) Entry { own.Leave = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
@@ -213,8 +213,8 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 				f := NewFinder(rulesOfTests, FindNatives("me", nil, newTown()), s, &porttest.Recorder{})
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
-				if got.Left != c.want || (err != nil) != (c.want == 0) {
-					t.Errorf("it has %v left, error %v; want %v", got.Left, err, c.want)
+				if got.Remaining != c.want || (err != nil) != (c.want == 0) {
+					t.Errorf("it has %v left, error %v; want %v", got.Remaining, err, c.want)
 				}
 				if took := time.Since(began); took > c.within {
 					t.Errorf("it took %v, want %v at most", took, c.within)
@@ -345,7 +345,7 @@ func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
 		rules.Plain = func() Plain { return PlainRefuse }
 		forged := Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
 		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
-			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Left: time.Minute}}, nil
+			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Remaining: time.Minute}}, nil
 		}}
 		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newShelf(), &porttest.Recorder{})
 		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {

@@ -131,7 +131,7 @@ func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 		}
 		time.Sleep(65 * time.Second)
 		for _, n := range all {
-			if got, ok := n.Get(x); !ok || got.State != ports.StateLate || got.Left != time.Second {
+			if got, ok := n.Get(x); !ok || got.State != ports.StateLate || got.Remaining != time.Second {
 				t.Errorf("65 s after its last heartbeat it is listed %v as %+v", ok, got)
 			}
 		}
@@ -256,7 +256,7 @@ func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
 					got, ok := n.Get(x)
 					first, _ := b.Get(x)
 					same := got.Source == first.Source || got.Source != ports.SourceOwn && first.Source != ports.SourceOwn
-					if !ok || got.State != ports.StateLive || same && got.Native == first.Native && (got.Left-first.Left).Abs() > 1100*time.Millisecond {
+					if !ok || got.State != ports.StateLive || same && got.Native == first.Native && (got.Remaining-first.Remaining).Abs() > 1100*time.Millisecond {
 						t.Fatalf("after %d00 ms native %d lists %s: %v, %+v; where the clock is right, %+v", i, at, x, ok, got, first)
 					}
 				}
@@ -440,7 +440,7 @@ func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
 		stranger, voice := space.Join(), topic.Join(id[5])
 		defer voice.Close()
 		for range 200 {
-			_, _ = stranger.Put(t.Context(), ports.Entry{PeerID: x, Addr: addr, Left: true, ExpiresAt: time.Now().Add(90 * time.Second)})
+			_, _ = stranger.Put(t.Context(), ports.Entry{PeerID: x, Addr: addr, Leave: true, ExpiresAt: time.Now().Add(90 * time.Second)})
 			_ = voice.Announce(t.Context(), x)
 			time.Sleep(time.Second)
 			if !a.lists(x) || !b.lists(x) {
@@ -464,8 +464,8 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 		a.register(t, id[5], addr)
 		at := func(kind ports.ChangeKind, x, native ports.PeerID, addr string, left time.Duration) ports.Change {
 			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: ports.Entry{
-				PeerID: x, Addr: addr, Native: native, ExpiresAt: time.Now().Add(left), Left: kind == ports.ChangeLeft,
-			}, Left: left}}
+				PeerID: x, Addr: addr, Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft,
+			}, Remaining: left}}
 		}
 		const joined, left = ports.ChangeJoined, ports.ChangeLeft
 		lies := []ports.Change{

@@ -168,7 +168,7 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (became, error) {
 	if c.now >= l.deadline {
 		return became{}, ErrExpired
 	}
-	if e.Left {
+	if e.Leave {
 		return r.takeLeave(s, id, l, c.now)
 	}
 	return r.takeLease(s, id, l, c.now)
@@ -186,7 +186,7 @@ func (r *Registry) hearsay(e Entry, c clock) lease {
 	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
 		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
 	}
-	if e.Left && e.Proof != nil {
+	if e.Leave && e.Proof != nil {
 		r.signLeave(&l, e.Proof, 0, c)
 	}
 	return l

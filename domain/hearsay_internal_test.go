@@ -60,7 +60,7 @@ func hearing(t *testing.T) (_ *hearer, stop func()) {
 // tell has native say that it granted x a lease, or took its leave, with so much left.
 func (h *hearer) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
 	h.take(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
-		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Left: kind == ports.ChangeLeft}, Left: left,
+		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
 	}}})
 }
 
@@ -232,7 +232,7 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 		// n1 is reached again.
 		change := func(kind ports.ChangeKind, at time.Time) ports.Change {
 			ends := at.Add(66 * time.Second)
-			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Left: kind == ports.ChangeLeft}, Left: time.Until(ends)}}
+			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Leave: kind == ports.ChangeLeft}, Remaining: time.Until(ends)}}
 		}
 		h.take("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
 		if _, ok := h.Get("x"); !ok {
@@ -256,10 +256,10 @@ func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 		}
 		e := key.Says(t, time.Now(), 1, "a").Entry(50) // the indexer has given all its links away
 		e.Native = "n1"
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: 40 * time.Minute}}})
+		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})
 		time.Sleep(67 * time.Second)
 		if got, ok := r.Get(key.PeerID); ok {
-			t.Errorf("67 s after it was told it is listed for another %v", got.Left)
+			t.Errorf("67 s after it was told it is listed for another %v", got.Remaining)
 		}
 	})
 }

@@ -83,7 +83,7 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	case err != nil:
 	case p.Claim.PeerID != sender:
 		err = ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender)
-	case !p.Claim.Left():
+	case !p.Claim.Leave():
 		err = ports.Faulty(ports.FaultFields, "the record has addresses, so it is no leave")
 	default:
 		err = r.cfg.timely(p.Claim, r.cfg.now())

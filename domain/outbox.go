@@ -183,7 +183,7 @@ func (o *outbox) fly(rec *record) {
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
 	st.due = c.now + r.cfg.Policy.putInterval()
 	entry := rec.entry(rec.id)
-	entry.Left = rec.state == leaving
+	entry.Leave = rec.state == leaving
 	s.mu.Unlock()
 
 	replicas, err := o.put(entry)

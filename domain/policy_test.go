@@ -43,10 +43,10 @@ func TestALeaveIsAcceptableWithoutAnAddress(t *testing.T) {
 		want bool
 	}{
 		{"an entry without an address", Entry{ExpiresAt: now.Add(c.Policy.TTL)}, false},
-		{"a leave without one", Entry{ExpiresAt: now.Add(c.Policy.TTL), Left: true}, true},
-		{"a leave with a bad one", Entry{Addr: "x", Addrs: []string{"y"}, ExpiresAt: now.Add(c.Policy.TTL), Left: true}, true},
-		{"a leave that has expired", Entry{ExpiresAt: now, Left: true}, false},
-		{"a leave that ends later than a lease can", Entry{ExpiresAt: now.Add(time.Hour), Left: true}, false},
+		{"a leave without one", Entry{ExpiresAt: now.Add(c.Policy.TTL), Leave: true}, true},
+		{"a leave with a bad one", Entry{Addr: "x", Addrs: []string{"y"}, ExpiresAt: now.Add(c.Policy.TTL), Leave: true}, true},
+		{"a leave that has expired", Entry{ExpiresAt: now, Leave: true}, false},
+		{"a leave that ends later than a lease can", Entry{ExpiresAt: now.Add(time.Hour), Leave: true}, false},
 	} {
 		if err := c.Acceptable(&test.e); (err == nil) != test.want {
 			t.Errorf("%s: %v", test.name, err)

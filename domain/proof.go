@@ -61,7 +61,7 @@ func (c Config) Acceptable(e *Entry) error {
 	}
 	now := c.now()
 	if e.Proof == nil {
-		if err := c.Policy.Acceptable(e.ExpiresAt, now); err != nil || e.Left {
+		if err := c.Policy.Acceptable(e.ExpiresAt, now); err != nil || e.Leave {
 			return err
 		}
 		return c.checkAddrs(e.PeerID, e.Addr, e.Addrs)
@@ -99,7 +99,7 @@ func (c Config) sane(claim *ports.Claim) error {
 		return ports.Faulty(ports.FaultPayload, "record's TTL is %v, and this network's %v: it ends later than a lease can", claim.TTL, c.Policy.TTL)
 	}
 	reg := ports.Registration{PeerID: claim.PeerID, Addrs: claim.Addrs, Meta: claim.Meta}
-	if claim.Left() {
+	if claim.Leave() {
 		return nil
 	}
 	reg.Addr = claim.Addrs[0]
@@ -115,7 +115,7 @@ func proves(e *Entry) error {
 	switch {
 	case e.PeerID != p.PeerID:
 		return ports.Faulty(ports.FaultFields, "entry of %s has the record of %s", e.PeerID, p.PeerID)
-	case e.Addr != p.Addr || e.Left != p.Left || !e.ExpiresAt.Equal(p.ExpiresAt),
+	case e.Addr != p.Addr || e.Leave != p.Leave || !e.ExpiresAt.Equal(p.ExpiresAt),
 		len(e.Addrs) > 0 && !slices.Equal(e.Addrs, p.Addrs),
 		len(e.Meta) > 0 && !maps.Equal(e.Meta, p.Meta):
 		return ports.Faulty(ports.FaultFields, "entry of %s says something else than its record", e.PeerID)
@@ -160,7 +160,7 @@ func (l *lease) signed() *ports.Claim {
 
 // version is how new l is.
 func (l *lease) version(left bool) ports.Version {
-	v := ports.Version{ExpiresAt: time.Unix(0, l.expiresAt), Left: left}
+	v := ports.Version{ExpiresAt: time.Unix(0, l.expiresAt), Leave: left}
 	if l.proof != nil {
 		v.Seq, v.Step = l.proof.Claim.Seq, l.proof.Tick.Step
 	}
@@ -237,7 +237,7 @@ func (r *Registry) prove(sender ports.PeerID, reg *ports.Registration) (need, gr
 	switch {
 	case claim.PeerID != sender:
 		return false, false, r.unproven(sender, ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender))
-	case claim.Left():
+	case claim.Leave():
 		return false, false, r.unproven(sender, ports.Faulty(ports.FaultFields, "the record has no address, which is a leave"))
 	case reg.Addr != claim.Addrs[0], len(reg.Addrs) > 0 && !slices.Equal(reg.Addrs, claim.Addrs), len(reg.Meta) > 0 && !maps.Equal(reg.Meta, claim.Meta):
 		return false, false, r.unproven(sender, ports.Faulty(ports.FaultFields, "the registration says something else than its record"))
@@ -310,8 +310,8 @@ func (c Config) checkAnswer(a *ports.Answer) error {
 		return err
 	}
 	a.Entry = e
-	if left := e.ExpiresAt.Sub(c.now()); left < a.Left {
-		a.Left = left
+	if left := e.ExpiresAt.Sub(c.now()); left < a.Remaining {
+		a.Remaining = left
 	}
 	return nil
 }

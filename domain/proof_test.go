@@ -320,7 +320,7 @@ func TestASecondLeaveCounts(t *testing.T) {
 				if a.lists(x.id) {
 					t.Errorf("signs %t: a lists who told it that it left, after it was granted a lease elsewhere", signs)
 				}
-				if e, err := w.space.Join().Local(x.id, ports.Version{}); err != nil || !e.Left {
+				if e, err := w.space.Join().Local(x.id, ports.Version{}); err != nil || !e.Leave {
 					t.Errorf("signs %t: the store has %+v, %v, want the leave", signs, e, err)
 				}
 			})

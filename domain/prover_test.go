@@ -149,7 +149,7 @@ func TestASigningIndexerIsProvenAliveAllTheTime(t *testing.T) {
 		if records < 5 || records > 8 {
 			t.Errorf("%d records in five hours", records)
 		}
-		if leave, err := verifier.Read(s.sent()[len(s.sent())-1].Proof.Record); err != nil || !leave.Left() || leave.Seq <= claim.Seq {
+		if leave, err := verifier.Read(s.sent()[len(s.sent())-1].Proof.Record); err != nil || !leave.Leave() || leave.Seq <= claim.Seq {
 			t.Errorf("the leave is %+v, %v", leave, err)
 		}
 		t.Logf("%d heartbeats, %d records", len(s.sent())-1, records)

@@ -109,7 +109,7 @@ func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Re
 		return ports.Lease{}, err
 	}
 	if lease.TTL > 0 {
-		r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: left == 0, Left: left})
+		r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: left == 0, Remaining: left})
 	}
 	return lease, nil
 }
@@ -272,7 +272,7 @@ func (r *Registry) listed(id ports.PeerID, l *lease, now time.Duration) ports.Li
 	if l.rank != granted && l.signed() == nil {
 		e.ExpiresAt = r.wall(l.deadline)
 	}
-	return ports.Listed{Entry: e, State: r.cfg.Policy.state(left), Source: l.rank.source(), Left: left}
+	return ports.Listed{Entry: e, State: r.cfg.Policy.state(left), Source: l.rank.source(), Remaining: left}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms, if none has what is asked for.

@@ -30,8 +30,8 @@ func TestARenewalTellsWhatWasLeft(t *testing.T) {
 			time.Sleep(step.after)
 			n.register(t, ids[1], addr)
 			registered := n.Of(ports.EventRegistered)
-			if e := registered[len(registered)-1]; e.Joined != step.joined || e.Left != step.left {
-				t.Errorf("%v after the last: joined %v with %v left, want %v with %v", step.after, e.Joined, e.Left, step.joined, step.left)
+			if e := registered[len(registered)-1]; e.Joined != step.joined || e.Remaining != step.left {
+				t.Errorf("%v after the last: joined %v with %v left, want %v with %v", step.after, e.Joined, e.Remaining, step.joined, step.left)
 			}
 		}
 	})

@@ -250,7 +250,7 @@ func (r *rogue) register(_ context.Context, _ ports.PeerID, reg ports.Registrati
 func (r *rogue) release(p ports.Proof) {
 	e := r.proves(p)
 	e.Native = r.PeerID
-	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}})
+	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 }
 
 // proves returns the entry that p, which is sound, does.
@@ -313,14 +313,14 @@ func (r *rogue) strike(t *testing.T, x ports.PeerID, addr string) {
 	var changes []ports.Change
 	for _, e := range entries {
 		if r.said%5 == 0 { // undone at once
-			changes = append(changes, ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: x, Native: r.PeerID, ExpiresAt: time.Now(), Left: true}, Left: time.Millisecond}})
+			changes = append(changes, ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: x, Native: r.PeerID, ExpiresAt: time.Now(), Leave: true}, Remaining: time.Millisecond}})
 		}
 		for _, native := range []ports.PeerID{r.PeerID, r.natives[r.said%len(r.natives)]} {
 			e.Native = native
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}})
+			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 			if p := e.Proof; p != nil { // the tick alone
 				e.Proof = &ports.Proof{Tick: p.Tick}
-				changes = append(changes, ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}})
+				changes = append(changes, ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 				e.Proof = p
 			}
 		}
@@ -328,7 +328,7 @@ func (r *rogue) strike(t *testing.T, x ports.PeerID, addr string) {
 	for _, e := range entries { // and as if it were over
 		if e.Proof != nil && !r.alone {
 			e.Native = r.PeerID
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Left: time.Millisecond}})
+			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: time.Millisecond}})
 		}
 	}
 	r.tell(changes...)
@@ -558,7 +558,7 @@ func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T
 				listed := func(step uint32) ports.Listed {
 					e := x.Entry(step)
 					e.Native = "other"
-					return ports.Listed{Entry: e, State: ports.StateLive, Left: prooftest.TTL}
+					return ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}
 				}
 				tick := listed(1)
 				tick.Proof = &ports.Proof{Tick: tick.Proof.Tick}

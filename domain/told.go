@@ -40,7 +40,7 @@ func (r *Registry) take(from ports.PeerID, changes []ports.Change) (lag time.Dur
 		switch {
 		case err == nil:
 			if c.Kind != ports.ChangeSnapshot {
-				lag = max(r.cfg.Policy.TTL-c.Left, 1)
+				lag = max(r.cfg.Policy.TTL-c.Remaining, 1)
 			}
 		case errors.Is(err, errUntrusted):
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: c.PeerID, Via: from})
@@ -69,9 +69,9 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 		return became{}, errNoChange
 	case !own && c.Kind != ports.ChangeLeft:
 		return became{}, errNotIts
-	case c.Left > r.cfg.Policy.TTL && c.Proof == nil:
+	case c.Remaining > r.cfg.Policy.TTL && c.Proof == nil:
 		return became{}, errNoTime
-	case c.Left <= 0:
+	case c.Remaining <= 0:
 		return became{}, ErrExpired
 	}
 	if err := r.proveTold(from, c); err != nil {
@@ -100,7 +100,7 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 	now := r.clock()
 	l := lease{
 		addr: c.Addr, more: more, native: unique.Make(c.Native), rank: told,
-		deadline: now.now + c.Left, expiresAt: c.ExpiresAt.UnixNano(), proof: c.Proof,
+		deadline: now.now + c.Remaining, expiresAt: c.ExpiresAt.UnixNano(), proof: c.Proof,
 	}
 	if c.Kind != ports.ChangeLeft { // what is proven may be told by one that grants longer leases
 		l.deadline = min(l.deadline, now.now+r.cfg.Policy.TTL)
@@ -116,7 +116,7 @@ func (r *Registry) takeTold(from ports.PeerID, c *ports.Change) (became, error) 
 	}
 	// By any clock that is near enough to this one, it ends when it says. Else what it says
 	// could keep the store's word out for ever.
-	if ends := now.time.Add(c.Left); l.proof == nil && c.ExpiresAt.Sub(ends).Abs() > maxSkew {
+	if ends := now.time.Add(c.Remaining); l.proof == nil && c.ExpiresAt.Sub(ends).Abs() > maxSkew {
 		l.expiresAt = ends.UnixNano()
 	}
 	if c.Kind == ports.ChangeLeft {
@@ -161,7 +161,7 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 			return err
 		}
 	}
-	c.Entry.Left = c.Kind == ports.ChangeLeft
+	c.Entry.Leave = c.Kind == ports.ChangeLeft
 	if err := proves(&c.Entry); err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (r *Registry) proofOf(id ports.PeerID, seq int64) *ports.Proof {
 // record does.
 func (r *Registry) limit(l *lease, c clock) {
 	claim := l.proof.Claim
-	if claim.Left() {
+	if claim.Leave() {
 		r.signLeave(l, l.proof, l.deadline-c.now, c)
 		return
 	}

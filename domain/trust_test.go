@@ -328,7 +328,7 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 				time.Sleep(time.Second)
 				armed.Store(true)
 				if told {
-					l.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Left: time.Minute}})
+					l.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Remaining: time.Minute}})
 					synctest.Wait()
 				} else {
 					_, _ = n.Register(t.Context(), ids[2], ports.Registration{PeerID: ids[2], Addr: addr})

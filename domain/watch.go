@@ -219,12 +219,12 @@ func (w *watcher) change(c *change, now time.Duration) ports.Change {
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.native.Value()}}}
 	}
 	left := ports.Listed{
-		Entry: Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Left: true, Proof: w.proof(c)},
-		Left:  max(c.deadline-now, 0),
+		Entry: Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
+		Remaining:  max(c.deadline-now, 0),
 	}
 	if c.proof != nil && left.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.
-		left.ExpiresAt = w.cfg.now().Add(left.Left).Round(time.Millisecond).UTC()
+		left.ExpiresAt = w.cfg.now().Add(left.Remaining).Round(time.Millisecond).UTC()
 	}
 	return ports.Change{Kind: c.kind, Listed: left}
 }

@@ -379,7 +379,7 @@ func TestAnOwnWatchTellsWhatTheNativeGranted(t *testing.T) {
 		if _, ok := r.table[id[2]]; !ok || len(r.table) != 1 {
 			t.Errorf("told %v, want what it granted alone", slices.Collect(maps.Keys(r.table)))
 		}
-		if len(left) != 1 || left[0].PeerID != id[4] || left[0].Native != id[0] || left[0].Left != 65*time.Second || left[0].ExpiresAt.IsZero() {
+		if len(left) != 1 || left[0].PeerID != id[4] || left[0].Native != id[0] || left[0].Remaining != 65*time.Second || left[0].ExpiresAt.IsZero() {
 			t.Errorf("told the leaves %+v, want one with its times", left)
 		}
 	})

@@ -147,7 +147,7 @@ func TestSimAFinderResolvesWithoutNatives(t *testing.T) {
 		native.stop()
 		last := s.lastHeartbeat(x)
 		got, err := finder.LookUp(t.Context(), x.node.PeerID())
-		if err != nil || got.PeerID != x.node.PeerID() || got.Source != ports.SourceStore || got.Left <= 0 {
+		if err != nil || got.PeerID != x.node.PeerID() || got.Source != ports.SourceStore || got.Remaining <= 0 {
 			t.Errorf("with the native gone it is %+v, %v", got, err)
 		}
 		time.Sleep(time.Until(last.Add(61 * time.Second))) // natives that hang have 4 s to answer

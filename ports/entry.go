@@ -36,9 +36,9 @@ type Entry struct {
 	SeenAt time.Time
 	// ExpiresAt is the deadline: the entry is dead at this instant, not after it.
 	ExpiresAt time.Time
-	// Left marks the entry of an indexer that said that it leaves. It is never listed, and
+	// Leave marks the entry of an indexer that said that it leaves. It is never listed, and
 	// until ExpiresAt neither is one that does not end later.
-	Left bool
+	Leave bool
 	// Proof is what the entry can be checked by, nil if it is nobody's word but that of who
 	// hands it over. What else the entry says is then what the proof does.
 	Proof *Proof

@@ -35,9 +35,9 @@ type Listed struct {
 	Entry
 	State  State
 	Source Source
-	// Left is what was left of the lease when it was listed, more than 0. Unlike ExpiresAt,
+	// Remaining is what was left of the lease when it was listed, more than 0. Unlike ExpiresAt,
 	// it means the same on every clock.
-	Left time.Duration
+	Remaining time.Duration
 }
 
 // Condition says how far a native's word can be relied on; "" is all the way.

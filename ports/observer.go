@@ -111,7 +111,7 @@ type Event struct {
 	Changes  int
 	Refused  int
 	Took     time.Duration
-	Left     time.Duration
+	Remaining     time.Duration
 	Err      error
 }
 

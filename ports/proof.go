@@ -40,8 +40,8 @@ type Claim struct {
 	Anchor Link
 }
 
-// Left reports whether the record is a leave.
-func (c *Claim) Left() bool { return len(c.Addrs) == 0 }
+// Leave reports whether the record is a leave.
+func (c *Claim) Leave() bool { return len(c.Addrs) == 0 }
 
 // Issued is when the record was, as it says.
 func (c *Claim) Issued() time.Time { return time.UnixMilli(c.Seq).UTC() }
@@ -49,7 +49,7 @@ func (c *Claim) Issued() time.Time { return time.UnixMilli(c.Seq).UTC() }
 // Ends is when the record counts no more: RecordLife after it was issued. A record without a
 // chain cannot be renewed. It ends with its entry, unless it is a leave.
 func (c *Claim) Ends() time.Time {
-	if c.Interval == 0 && !c.Left() {
+	if c.Interval == 0 && !c.Leave() {
 		return c.Issued().Add(min(c.TTL, RecordLife))
 	}
 	return c.Issued().Add(RecordLife)
@@ -86,7 +86,7 @@ func (p *Proof) Entry() Entry {
 	c := p.Claim
 	e := Entry{
 		PeerID: c.PeerID, Addrs: c.Addrs, Meta: c.Meta,
-		ExpiresAt: c.ExpiresAt(p.Tick.Step), Left: c.Left(), Proof: p,
+		ExpiresAt: c.ExpiresAt(p.Tick.Step), Leave: c.Leave(), Proof: p,
 	}
 	if len(c.Addrs) > 0 {
 		e.Addr = c.Addrs[0]
@@ -102,7 +102,7 @@ type Version struct {
 	Step uint32
 	// ExpiresAt and Left are compared only if both are bare.
 	ExpiresAt time.Time
-	Left      bool
+	Leave      bool
 }
 
 // Signed reports whether the indexer has signed the entry. No record has a Seq of 0.
@@ -117,9 +117,9 @@ func (v Version) Compare(w Version) int {
 	switch {
 	case !v.ExpiresAt.Equal(w.ExpiresAt):
 		return v.ExpiresAt.Compare(w.ExpiresAt)
-	case v.Left == w.Left:
+	case v.Leave == w.Leave:
 		return 0
-	case v.Left:
+	case v.Leave:
 		return 1
 	}
 	return -1
@@ -127,7 +127,7 @@ func (v Version) Compare(w Version) int {
 
 // Version returns e's. An entry with a Proof must have its Claim.
 func (e Entry) Version() Version {
-	v := Version{ExpiresAt: e.ExpiresAt, Left: e.Left}
+	v := Version{ExpiresAt: e.ExpiresAt, Leave: e.Leave}
 	if e.Proof != nil && e.Proof.Claim != nil {
 		v.Seq, v.Step = e.Proof.Claim.Seq, e.Proof.Tick.Step
 	}

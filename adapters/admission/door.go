@@ -42,7 +42,7 @@ func (d Door) vet(ctx context.Context, sender ports.PeerID, from netip.Addr, r p
 		return r, nil
 	}
 	claim, err := d.Read(r.Proof.Record)
-	if err != nil || claim.Left() || len(claim.Addrs) > ports.MaxAddrs {
+	if err != nil || claim.Leave() || len(claim.Addrs) > ports.MaxAddrs {
 		return r, nil // which the registry refuses, and with a better reason
 	}
 	return r, d.Addresses.VetSigned(ctx, sender, from, claim.Addrs)

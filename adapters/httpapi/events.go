@@ -99,7 +99,7 @@ func dataOf(c ports.Change, cursor string) any {
 	data := gone{Kind: c.Kind, PeerID: c.PeerID, Via: c.Native, Cursor: cursor}
 	if c.Kind == ports.ChangeLeft {
 		until := c.ExpiresAt.UTC()
-		data.ExpiresAt, data.LeftSeconds = &until, left(c.Left)
+		data.ExpiresAt, data.LeftSeconds = &until, left(c.Remaining)
 	}
 	return data
 }

@@ -46,7 +46,7 @@ func FuzzEvents(f *testing.F) {
 				t.Errorf("the cursor %q", batch.Cursor)
 			}
 			for _, c := range batch.Changes {
-				if c.PeerID == "" || !known(c.Kind) || c.Left < 0 {
+				if c.PeerID == "" || !known(c.Kind) || c.Remaining < 0 {
 					t.Errorf("the change %+v", c)
 				}
 				// It is printed again, as it is or not at all.

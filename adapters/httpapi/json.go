@@ -123,7 +123,7 @@ func NewIndexer(l ports.Listed) Indexer {
 		State:       l.State,
 		Source:      l.Source,
 		ExpiresAt:   l.ExpiresAt.UTC(),
-		LeftSeconds: left(l.Left),
+		LeftSeconds: left(l.Remaining),
 		Via:         l.Native,
 	}
 	if len(x.Addrs) == 0 {
@@ -146,7 +146,7 @@ func (x Indexer) listed() ports.Listed {
 		Entry: ports.Entry{
 			PeerID: x.PeerID, Addr: x.Addr, Addrs: x.Addrs, Meta: x.Meta, Native: x.Via, ExpiresAt: x.ExpiresAt,
 		},
-		State: x.State, Source: x.Source, Left: seconds(x.LeftSeconds),
+		State: x.State, Source: x.Source, Remaining: seconds(x.LeftSeconds),
 	}
 	if x.SeenAt != nil {
 		l.SeenAt = *x.SeenAt

@@ -156,9 +156,9 @@ func threeIndexers() directory {
 	absurd := bare
 	absurd.PeerID, absurd.SeenAt = "c", time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -7200))
 	return directory{
-		{Entry: full, State: ports.StateLive, Source: ports.SourceOwn, Left: 65*time.Second + 999_600*time.Microsecond},
-		{Entry: bare, State: ports.StateLate, Source: ports.SourceStore, Left: time.Nanosecond},
-		{Entry: absurd, State: ports.StateLive, Source: ports.SourceNative, Left: 1500 * time.Millisecond},
+		{Entry: full, State: ports.StateLive, Source: ports.SourceOwn, Remaining: 65*time.Second + 999_600*time.Microsecond},
+		{Entry: bare, State: ports.StateLate, Source: ports.SourceStore, Remaining: time.Nanosecond},
+		{Entry: absurd, State: ports.StateLive, Source: ports.SourceNative, Remaining: 1500 * time.Millisecond},
 	}
 }
 

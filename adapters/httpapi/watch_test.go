@@ -100,7 +100,7 @@ func batches(last error, all ...ports.Batch) func(context.Context, ports.WatchRe
 func story() []ports.Batch {
 	l := threeIndexers()
 	gone := ports.Listed{Entry: ports.Entry{PeerID: "b", Native: "n2"}}
-	left := ports.Listed{Entry: ports.Entry{PeerID: "c", Native: "n2", ExpiresAt: time.Date(2026, 1, 2, 3, 5, 11, 0, time.UTC)}, Left: 66 * time.Second}
+	left := ports.Listed{Entry: ports.Entry{PeerID: "c", Native: "n2", ExpiresAt: time.Date(2026, 1, 2, 3, 5, 11, 0, time.UTC)}, Remaining: 66 * time.Second}
 	return []ports.Batch{
 		{Reset: ports.ResetTooOld, Changes: []ports.Change{{Kind: ports.ChangeSnapshot, Listed: l[0]}}, Condition: ports.ConditionWarming},
 		{Changes: []ports.Change{{Kind: ports.ChangeSnapshot, Listed: l[1]}}, Cursor: "c1", Live: 2, Condition: ports.ConditionWarming},

@@ -146,7 +146,7 @@ func spoken(t *testing.T) (key string, values [][]byte) {
 		bare.Meta = map[string]string{"zone": "a"}
 		add(bare)
 		left := x.Leaves(t, at.Add(time.Millisecond), 1)
-		add(ports.Entry{PeerID: x.PeerID, Left: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: left, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
+		add(ports.Entry{PeerID: x.PeerID, Leave: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: left, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
 	}
 	whole := values[0]
 	values = append(values, nil, []byte("~~~"), whole[:len(whole)/2], []byte(`{"PeerID":"12D3"}`))

@@ -465,7 +465,7 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 					}
 					start := time.Now()
 					got, err := s.Get(t.Context(), old.PeerID, ports.Version{})
-					if err != nil || got.Left != newer.Left || !got.ExpiresAt.Equal(newer.ExpiresAt) {
+					if err != nil || got.Leave != newer.Leave || !got.ExpiresAt.Equal(newer.ExpiresAt) {
 						t.Errorf("got %+v, %v; want %+v", got, err, newer)
 					}
 					if took := time.Since(start); took > 2*secondThoughts {

@@ -139,7 +139,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 	entries := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) []byte {
 		e := base
 		e.ExpiresAt = base.ExpiresAt.Add(time.Duration(rapid.IntRange(0, 2).Draw(r, "later")))
-		e.Left = rapid.Bool().Draw(r, "left")
+		e.Leave = rapid.Bool().Draw(r, "left")
 		e.Addr = rapid.SampledFrom([]string{"", base.Addr, base.Addr + "/p2p/x"}).Draw(r, "addr")
 		return valueOf(t, e)
 	}), 1, 6)
@@ -166,7 +166,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 		most, _ := wire.DecodeEntry(values[best])
 		for _, value := range values {
 			e, _ := wire.DecodeEntry(value)
-			if e.ExpiresAt.After(most.ExpiresAt) || e.ExpiresAt.Equal(most.ExpiresAt) && e.Left && !most.Left {
+			if e.ExpiresAt.After(most.ExpiresAt) || e.ExpiresAt.Equal(most.ExpiresAt) && e.Leave && !most.Leave {
 				r.Fatalf("%s was chosen over %s", values[best], value)
 			}
 		}
@@ -175,7 +175,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 
 // leaveOf returns the leave that ends when e does.
 func leaveOf(e ports.Entry) ports.Entry {
-	return ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Left: true}
+	return ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Leave: true}
 }
 
 // permutations yields values in every order.

@@ -74,7 +74,7 @@ func vectors(t *testing.T) (texts, frames map[string]string, faults map[string]p
 	entry := third.Entry()
 	entry.Native, entry.SeenAt = idOf(t, native), issued.Add(3*c.Interval+250*time.Millisecond)
 	left := (&ports.Proof{Record: sign(t, indexer, leave), Tick: ports.Tick{Seq: leave.Seq}, Claim: &leave}).Entry()
-	listed := ports.Listed{Entry: entry, State: ports.StateLive, Source: ports.SourceOwn, Left: 65750 * time.Millisecond}
+	listed := ports.Listed{Entry: entry, State: ports.StateLive, Source: ports.SourceOwn, Remaining: 65750 * time.Millisecond}
 	listed.Addrs, listed.Meta, listed.SeenAt, listed.Proof = nil, nil, time.Time{}, &ports.Proof{Tick: tick(3)}
 	var batch []byte
 	_, err := wire.WriteBatch(nil, &ports.Batch{

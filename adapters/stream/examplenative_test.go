@@ -44,7 +44,7 @@ func (e *exampleTable) register(_ context.Context, sender ports.PeerID, r ports.
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.entries[sender] = ports.Listed{
-		Entry: ports.Entry{PeerID: sender, Addr: r.Addr, Meta: r.Meta}, State: ports.StateLive, Source: ports.SourceOwn, Left: granted.TTL,
+		Entry: ports.Entry{PeerID: sender, Addr: r.Addr, Meta: r.Meta}, State: ports.StateLive, Source: ports.SourceOwn, Remaining: granted.TTL,
 	}
 	return granted, nil
 }
@@ -53,7 +53,7 @@ func (e *exampleTable) leave(_ context.Context, sender ports.PeerID, _ []byte) e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.entries, sender)
-	e.changed <- ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: sender, Left: true}}}
+	e.changed <- ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: sender, Leave: true}}}
 	return nil
 }
 

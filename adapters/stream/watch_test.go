@@ -48,7 +48,7 @@ func joined(n int) []ports.Change {
 				PeerID: anID, Addr: fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1+i), Native: anID,
 				ExpiresAt: time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC), SeenAt: time.Now(),
 			},
-			State: ports.StateLive, Source: ports.SourceOwn, Left: 66 * time.Second,
+			State: ports.StateLive, Source: ports.SourceOwn, Remaining: 66 * time.Second,
 		}})
 	}
 	return changes

@@ -312,7 +312,7 @@ func (m *Metrics) Observe(e ports.Event) {
 		if e.Joined {
 			m.registered.Inc()
 		} else {
-			m.left.Observe(e.Left.Seconds())
+			m.left.Observe(e.Remaining.Seconds())
 		}
 	case ports.EventRefused:
 		m.refused.of(e.Code).Inc()

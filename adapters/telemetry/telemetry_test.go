@@ -26,7 +26,7 @@ var errTest = errors.New("no route")
 // allEvents has every kind with every result.
 var allEvents = []ports.Event{
 	{Kind: ports.EventRegistered, PeerID: "a", Joined: true},
-	{Kind: ports.EventRegistered, PeerID: "a", Left: 6 * time.Second},
+	{Kind: ports.EventRegistered, PeerID: "a", Remaining: 6 * time.Second},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeMalformed},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodeTooLarge},
 	{Kind: ports.EventRefused, PeerID: "a", Code: ports.CodePeerMismatch},

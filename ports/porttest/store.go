@@ -366,7 +366,7 @@ func storePutAgain(t *testing.T, s *storeTest) {
 
 // leave returns the leave of e's indexer, which ends when e does and says no address.
 func (s *storeTest) leave(e ports.Entry) ports.Entry {
-	return ports.Entry{PeerID: e.PeerID, Native: e.Native, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt, Left: true}
+	return ports.Entry{PeerID: e.PeerID, Native: e.Native, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt, Leave: true}
 }
 
 func storeLeave(t *testing.T, s *storeTest) {

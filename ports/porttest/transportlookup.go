@@ -25,7 +25,7 @@ func exampleEntries(n int) []ports.Listed {
 				PeerID: peerIDs[i%len(peerIDs)], Addr: fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1+i),
 				ExpiresAt: time.Date(2026, 3, 1, 12, 0, i, 123456789, time.UTC), SeenAt: now.Add(-time.Duration(i%7) * time.Hour),
 			},
-			State: ports.StateLive, Source: ports.SourceOwn, Left: time.Duration(1+i) * 1234567 * time.Microsecond,
+			State: ports.StateLive, Source: ports.SourceOwn, Remaining: time.Duration(1+i) * 1234567 * time.Microsecond,
 		}
 		switch i % 3 {
 		case 1:

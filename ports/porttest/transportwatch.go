@@ -121,7 +121,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 				case ports.ChangeExpired:
 					c.Listed = ports.Listed{Entry: ports.Entry{PeerID: l.PeerID, Native: l.Native}}
 				case ports.ChangeLeft:
-					c.Listed = ports.Listed{Entry: ports.Entry{PeerID: l.PeerID, ExpiresAt: l.ExpiresAt, Left: true}, Left: l.Left}
+					c.Listed = ports.Listed{Entry: ports.Entry{PeerID: l.PeerID, ExpiresAt: l.ExpiresAt, Leave: true}, Remaining: l.Remaining}
 				}
 				b.Changes = append(b.Changes, c)
 			}

@@ -33,7 +33,7 @@ func DecodeEntry(value []byte) (ports.Entry, error) {
 	}
 	e := ports.Entry{
 		PeerID: r.PeerID, Addr: r.Addr, Addrs: more(r.Addr, r.Addrs), Meta: r.Meta,
-		SeenAt: normal(w.SeenAt), ExpiresAt: normal(w.ExpiresAt), Left: w.Left,
+		SeenAt: normal(w.SeenAt), ExpiresAt: normal(w.ExpiresAt), Leave: w.Left,
 		Proof: w.proof.proof(),
 	}
 	if e.ExpiresAt.IsZero() {
@@ -67,7 +67,7 @@ func EncodeEntry(e ports.Entry) ([]byte, error) {
 	e.Addrs = more(e.Addr, e.Addrs)
 	value, err := encode(&entry{
 		about:  about{string(e.PeerID), e.Addr, e.Addrs, e.Meta},
-		Native: string(e.Native), SeenAt: e.SeenAt.UTC(), ExpiresAt: e.ExpiresAt.UTC(), Left: e.Left,
+		Native: string(e.Native), SeenAt: e.SeenAt.UTC(), ExpiresAt: e.ExpiresAt.UTC(), Left: e.Leave,
 		proof: proofOf(e.Proof),
 	})
 	switch {
@@ -79,8 +79,8 @@ func EncodeEntry(e ports.Entry) ([]byte, error) {
 	case e.Native != "" || !e.SeenAt.IsZero():
 		e.Native, e.SeenAt = "", time.Time{}
 		return EncodeEntry(e)
-	case e.Left && e.Proof == nil && (e.Addr != "" || e.Addrs != nil || e.Meta != nil):
-		return EncodeEntry(ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Left: true})
+	case e.Leave && e.Proof == nil && (e.Addr != "" || e.Addrs != nil || e.Meta != nil):
+		return EncodeEntry(ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Leave: true})
 	}
 	return nil, err
 }

@@ -39,9 +39,9 @@ func (w *listed) listed(now time.Time, known ports.PeerID) (ports.Listed, error)
 	l := ports.Listed{
 		Entry: ports.Entry{
 			PeerID: r.PeerID, Addr: r.Addr, Addrs: r.Addrs, Meta: r.Meta,
-			Native: known, ExpiresAt: w.ExpiresAt.Time, Left: w.Left, Proof: w.proof.proof(),
+			Native: known, ExpiresAt: w.ExpiresAt.Time, Leave: w.Left, Proof: w.proof.proof(),
 		},
-		State: ports.State(w.State), Source: ports.Source(w.Source), Left: time.Duration(w.LeftSeconds),
+		State: ports.State(w.State), Source: ports.Source(w.Source), Remaining: time.Duration(w.LeftSeconds),
 	}
 	if w.Native != string(known) {
 		l.Native = ""
@@ -99,7 +99,7 @@ func appendListed(b []byte, l *ports.Listed, now time.Time) ([]byte, error) {
 	if at := normal(l.ExpiresAt); !at.IsZero() {
 		b = append(at.AppendFormat(append(b, `,"ExpiresAt":"`...), time.RFC3339Nano), '"')
 	}
-	if l.Entry.Left {
+	if l.Entry.Leave {
 		b = append(b, `,"Left":true`...)
 	}
 	if l.State != "" {
@@ -108,8 +108,8 @@ func appendListed(b []byte, l *ports.Listed, now time.Time) ([]byte, error) {
 	if l.Source != "" {
 		b = appendText(append(b, `,"Source":`...), string(l.Source), &err)
 	}
-	if l.Left != 0 {
-		b = appendDuration(append(b, `,"LeftSeconds":`...), l.Left)
+	if l.Remaining != 0 {
+		b = appendDuration(append(b, `,"LeftSeconds":`...), l.Remaining)
 	}
 	if !l.SeenAt.IsZero() {
 		b = appendDuration(append(b, `,"SeenSecondsAgo":`...), max(now.Sub(l.SeenAt), 0))

@@ -31,15 +31,15 @@ func someListed(t *rapid.T) ports.Listed {
 		return time.Unix(rapid.Int64Range(-1<<35, 1<<37).Draw(t, name), rapid.Int64Range(0, 1e9-1).Draw(t, name)).UTC()
 	}
 	l := ports.Listed{
-		Entry:  ports.Entry{PeerID: id.Draw(t, "PeerID"), Addr: text.Draw(t, "Addr"), ExpiresAt: instant("ExpiresAt"), Left: rapid.Bool().Draw(t, "left")},
+		Entry:  ports.Entry{PeerID: id.Draw(t, "PeerID"), Addr: text.Draw(t, "Addr"), ExpiresAt: instant("ExpiresAt"), Leave: rapid.Bool().Draw(t, "left")},
 		State:  ports.State(text.Draw(t, "State")),
 		Source: ports.Source(text.Draw(t, "Source")),
-		Left:   time.Duration(rapid.Int64().Draw(t, "Left")),
+		Remaining:   time.Duration(rapid.Int64().Draw(t, "Left")),
 	}
-	if l.Left.Abs() >= 1e9*time.Second {
-		l.Left = l.Left / 1e4 * 1e4 // a float64 is exact to that
-		l.Left = time.Duration(float64(l.Left))
-		l.Left %= 1e9 * time.Second
+	if l.Remaining.Abs() >= 1e9*time.Second {
+		l.Remaining = l.Remaining / 1e4 * 1e4 // a float64 is exact to that
+		l.Remaining = time.Duration(float64(l.Remaining))
+		l.Remaining %= 1e9 * time.Second
 	}
 	if rapid.Bool().Draw(t, "seen") {
 		l.SeenAt = now.Add(-time.Duration(rapid.Int64Range(0, 1e18-1).Draw(t, "SeenAt")))
@@ -81,7 +81,7 @@ func TestListedIsWrittenPlainly(t *testing.T) {
 			PeerID: self, Addr: "/ip4/127.0.0.1/tcp/1", Addrs: []string{"/ip4/127.0.0.1/tcp/1"}, Meta: map[string]string{"b": `"`, "a": "é"},
 			Native: other, ExpiresAt: now.Add(time.Minute).In(time.FixedZone("", 3600)), SeenAt: now.Add(-6 * time.Second),
 		},
-		State: ports.StateLive, Source: ports.SourceOwn, Left: 59999999999,
+		State: ports.StateLive, Source: ports.SourceOwn, Remaining: 59999999999,
 	}, now)
 	want := `{"PeerID":"` + string(self) + `","Addr":"/ip4/127.0.0.1/tcp/1","Addrs":["/ip4/127.0.0.1/tcp/1"],"Meta":{"a":"é","b":"\""},` +
 		`"Native":"` + string(other) + `","ExpiresAt":"2026-03-01T12:01:00.5Z","State":"live","Source":"own","LeftSeconds":59.999999999,"SeenSecondsAgo":6}` + "\n"
@@ -136,10 +136,10 @@ func TestDecodeListedOfAnotherShape(t *testing.T) {
 func TestDecodeListedIsLenientAboutNumbersAndTimes(t *testing.T) {
 	for fields, want := range map[string]ports.Listed{
 		``:                               {},
-		`,"LeftSeconds":6.6e1`:           {Left: 66 * time.Second},
-		`,"LeftSeconds":-0.000000001`:    {Left: -1},
-		`,"LeftSeconds":1e999`:           {Left: math.MaxInt64},
-		`,"LeftSeconds":-12345678901`:    {Left: math.MinInt64},
+		`,"LeftSeconds":6.6e1`:           {Remaining: 66 * time.Second},
+		`,"LeftSeconds":-0.000000001`:    {Remaining: -1},
+		`,"LeftSeconds":1e999`:           {Remaining: math.MaxInt64},
+		`,"LeftSeconds":-12345678901`:    {Remaining: math.MinInt64},
 		`,"LeftSeconds":"1"`:             {},
 		`,"LeftSeconds":null`:            {},
 		`,"SeenSecondsAgo":0`:            {Entry: ports.Entry{SeenAt: now}},

@@ -82,7 +82,7 @@ func TestProofsTravel(t *testing.T) {
 			t.Errorf("%s, a value: %v: %s", name, err, diff)
 		}
 
-		listed := ports.Listed{Entry: entry, State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute}
+		listed := ports.Listed{Entry: entry, State: ports.StateLive, Source: ports.SourceOwn, Remaining: time.Minute}
 		line, err = wire.AppendListed(nil, &listed, now)
 		if want := `{` + about + `,"ExpiresAt":"2026-03-01T10:01:06.5Z","State":"live","Source":"own","LeftSeconds":60` + c.members + "}\n"; err != nil || string(line) != want {
 			t.Errorf("%s, a line: got %s and %v, want %s", name, line, err, want)
@@ -353,7 +353,7 @@ func TestTheLargestRegistrationTravelsWithItsRecord(t *testing.T) {
 			t.Errorf("%s: stored are %d addresses and %d names", name, len(stored.Addrs), len(stored.Meta))
 		}
 
-		l := ports.Listed{Entry: e, State: ports.StateLate, Source: ports.SourceNative, Left: 123456789123456789}
+		l := ports.Listed{Entry: e, State: ports.StateLate, Source: ports.SourceNative, Remaining: 123456789123456789}
 		answer, err := wire.AppendListed(nil, &l, at)
 		if err != nil {
 			t.Errorf("%s: no line of a look-up: %v", name, err)
@@ -378,13 +378,13 @@ func TestALineTooLongLeavesOutWhatItsRecordSays(t *testing.T) {
 	e := ports.Entry{PeerID: other, Addr: addrs[0], Addrs: addrs, Meta: meta, ExpiresAt: at, Proof: &ports.Proof{
 		Record: bytes.Repeat([]byte{1}, 4000), Tick: ports.Tick{Seq: 1},
 	}}
-	l := ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Left: time.Minute}
+	l := ports.Listed{Entry: e, State: ports.StateLive, Source: ports.SourceOwn, Remaining: time.Minute}
 	line, err := wire.AppendListed(nil, &l, at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, _, err := wire.DecodeListed(bytes.TrimSuffix(line, []byte("\n")), at)
-	if err != nil || got.Addr != addrs[0] || got.Addrs != nil || got.Meta != nil || !bytes.Equal(got.Proof.Record, e.Proof.Record) || got.Left != l.Left {
+	if err != nil || got.Addr != addrs[0] || got.Addrs != nil || got.Meta != nil || !bytes.Equal(got.Proof.Record, e.Proof.Record) || got.Remaining != l.Remaining {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	l.Proof = nil
@@ -407,7 +407,7 @@ func someVersions(t *rapid.T) (versions []ports.Version, values [][]byte) {
 	for range rapid.IntRange(1, 6).Draw(t, "values") {
 		v := ports.Version{ExpiresAt: now.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "ExpiresAt")))}
 		if rapid.Bool().Draw(t, "bare") {
-			v.Left = rapid.Bool().Draw(t, "Left")
+			v.Leave = rapid.Bool().Draw(t, "Left")
 		} else {
 			v.Seq, v.Step = rapid.Int64Range(1, 3).Draw(t, "Seq"), rapid.Uint32Range(0, 2).Draw(t, "Step")
 		}

@@ -80,7 +80,7 @@ func TestBatchIsWrittenPlainly(t *testing.T) {
 		Reset: ports.ResetNew, Cursor: "7", Live: 2, Condition: ports.ConditionWarming,
 		Changes: []ports.Change{
 			{Kind: ports.ChangeExpired, Listed: ports.Listed{Entry: ports.Entry{PeerID: self, Native: other}}},
-			{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: self, ExpiresAt: now, Left: true}, Left: time.Minute}},
+			{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: self, ExpiresAt: now, Leave: true}, Remaining: time.Minute}},
 		},
 	})
 	want := `{"Reset":"new","Condition":"warming","Live":2,"Changes":[{"Kind":"expired","PeerID":"` + string(self) + `","Native":"` + string(other) + `"},` +
@@ -267,7 +267,7 @@ func usual(changes int) *ports.Batch {
 				PeerID: self, Addr: fmt.Sprintf("/ip4/192.0.2.%d/tcp/4101", i%256), Native: other,
 				ExpiresAt: now.Add(66*time.Second + 123456789), SeenAt: now.Add(-1234567),
 			},
-			State: ports.StateLive, Source: ports.SourceOwn, Left: 66*time.Second - 1234567,
+			State: ports.StateLive, Source: ports.SourceOwn, Remaining: 66*time.Second - 1234567,
 		}})
 	}
 	return b
@@ -306,7 +306,7 @@ func BenchmarkWriteBatchByReflection(b *testing.B) {
 		}{batch.Live, nil, batch.Cursor}
 		for _, c := range batch.Changes {
 			w.Changes = append(w.Changes, change{
-				string(c.Kind), string(c.PeerID), c.Addr, string(c.Native), c.ExpiresAt, string(c.State), string(c.Source), c.Left.Seconds(), now.Sub(c.SeenAt).Seconds(),
+				string(c.Kind), string(c.PeerID), c.Addr, string(c.Native), c.ExpiresAt, string(c.State), string(c.Source), c.Remaining.Seconds(), now.Sub(c.SeenAt).Seconds(),
 			})
 		}
 		if _, err := json.Marshal(w); err != nil {

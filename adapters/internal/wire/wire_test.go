@@ -343,8 +343,8 @@ func TestEntryTravels(t *testing.T) {
 			PeerID: self, Addr: "a", Addrs: []string{"a", "b"}, Meta: map[string]string{"b": "é", "a": "1", "c": ""},
 			Native: other, SeenAt: at.Add(-time.Minute), ExpiresAt: at,
 		},
-		{PeerID: self, ExpiresAt: at, Left: true},
-		{PeerID: self, Addr: "a", Meta: map[string]string{"a": "1"}, Native: other, SeenAt: at, ExpiresAt: at, Left: true},
+		{PeerID: self, ExpiresAt: at, Leave: true},
+		{PeerID: self, Addr: "a", Meta: map[string]string{"a": "1"}, Native: other, SeenAt: at, ExpiresAt: at, Leave: true},
 	} {
 		value, err := wire.EncodeEntry(want)
 		if err != nil {
@@ -425,13 +425,13 @@ func TestDecodeEntryRefuses(t *testing.T) {
 func TestALeaveFitsWhateverItsEntrySaid(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	value, err := wire.EncodeEntry(ports.Entry{
-		PeerID: self, Addr: strings.Repeat("a", ports.MaxFrameBytes), Addrs: []string{"a", "b"}, Native: other, SeenAt: at, ExpiresAt: at, Left: true,
+		PeerID: self, Addr: strings.Repeat("a", ports.MaxFrameBytes), Addrs: []string{"a", "b"}, Native: other, SeenAt: at, ExpiresAt: at, Leave: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := wire.DecodeEntry(value)
-	if diff := cmp.Diff(ports.Entry{PeerID: self, ExpiresAt: at, Left: true}, got); err != nil || diff != "" {
+	if diff := cmp.Diff(ports.Entry{PeerID: self, ExpiresAt: at, Leave: true}, got); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
 	}
 }
