@@ -24,7 +24,7 @@ import (
 func startIndexer(t *testing.T, key *prooftest.Signer, clock *Clock, natives map[ports.PeerID]ports.Native) (stop func()) {
 	t.Helper()
 	clock.Abstain()
-	x, err := NewIndexer(Config{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, key, PinNatives(natives),
+	x, err := NewIndexer(Rules{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, key, PinNatives(natives),
 		func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "a"} }, &porttest.Recorder{})
 	if err != nil {
 		t.Fatal(err)
@@ -35,14 +35,15 @@ func startIndexer(t *testing.T, key *prooftest.Signer, clock *Clock, natives map
 	return func() { cancel(); <-done }
 }
 
-func bareRegistry(t *testing.T, self ports.PeerID, change func(*Config)) (*Registry, *porttest.Recorder) {
+func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings)) (*Registry, *porttest.Recorder) {
 	t.Helper()
 	rec := &porttest.Recorder{}
-	cfg := Config{Self: self, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	settings := Settings{}
+	cfg := Rules{Self: self, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
 	if change != nil {
-		change(&cfg)
+		change(&cfg, &settings)
 	}
-	r, err := NewRegistry(cfg, emptyStore{}, nil, rec)
+	r, err := NewRegistry(cfg, settings, emptyStore{}, nil, rec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +148,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		v := &slowVerifier{Verifier: proof.NewVerifier()}
-		r, _ := bareRegistry(t, "n1", func(c *Config) { c.Proofs = v })
+		r, _ := bareRegistry(t, "n1", func(c *Rules, _ *Settings) { c.Proofs = v })
 		says := key.Says(t, time.Now(), 1, "a")
 		leave := key.Leaves(t, time.Now().Add(time.Millisecond), 1)
 		v.meanwhile = func() {
@@ -167,7 +168,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		v := &slowVerifier{Verifier: proof.NewVerifier()}
-		r, _ := bareRegistry(t, "n1", func(c *Config) { c.Proofs = v })
+		r, _ := bareRegistry(t, "n1", func(c *Rules, _ *Settings) { c.Proofs = v })
 		older := key.Says(t, time.Now(), 1, "a")
 		newer := key.Says(t, time.Now().Add(time.Millisecond), 2, "b")
 		v.meanwhile = func() {
@@ -186,7 +187,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 func TestWhoIsRememberedInAFullTableIsLetInAgain(t *testing.T) {
 	keys := prooftest.NewSigners(t, 8)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, _ := bareRegistry(t, "n1", func(c *Config) { c.Bounds.Entries = 8 })
+		r, _ := bareRegistry(t, "n1", func(_ *Rules, s *Settings) { s.Bounds.Entries = 8 })
 		x := keys[0].Says(t, time.Now(), 1, "a")
 		register := func(reg ports.Registration) error {
 			_, err := r.Register(t.Context(), reg.PeerID, reg)
@@ -223,7 +224,7 @@ func TestWhoIsRememberedInAFullTableIsLetInAgain(t *testing.T) {
 func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, _ := bareRegistry(t, "me", func(c *Config) { c.Bounds.Entries = 4 })
+		r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Bounds.Entries = 4 })
 		x := key.Says(t, time.Now(), 1, "a")
 		tell := func(step uint32) {
 			e := x.Entry(step)
@@ -409,11 +410,11 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		e := key.Says(t, time.Now(), 1, "a").Entry(0)
 		e.Native = "n9" // which this one does not follow
-		cfg := Config{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+		cfg := Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
 		if err := cfg.ReadProof(&e); err != nil { // as stores do
 			t.Fatal(err)
 		}
-		r, err := NewRegistry(cfg, oneEntry{e: e}, noAnnouncer{}, &porttest.Recorder{})
+		r, err := NewRegistry(cfg, Settings{}, oneEntry{e: e}, noAnnouncer{}, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -563,7 +564,7 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 				}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
 			}
 			var events porttest.Recorder
-			x, err := NewIndexer(Config{Self: self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(given),
+			x, err := NewIndexer(Rules{Self: self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(given),
 				func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
 			if err != nil {
 				t.Fatal(err)
@@ -615,7 +616,7 @@ func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
 			clock := NewClock(nil)
 			clock.Abstain()
 			var events porttest.Recorder
-			x, err := NewIndexer(Config{Self: self, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,
+			x, err := NewIndexer(Rules{Self: self, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,
 				PinNatives(map[ports.PeerID]ports.Native{"n": native}), func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
 			if err != nil {
 				t.Fatal(err)

@@ -141,8 +141,8 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 }
 
 func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
-	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +211,8 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 
 // How far one page looks is bounded: it may be short, and goes on from there.
 func TestAPageLooksOnlySoFar(t *testing.T) {
-	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ func TestAFullTableRenewsAndTakesNobodyElse(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		ids := peerIDs(4)
 		w := newWorld(t)
-		w.rules.Bounds.Entries = 2
+		w.settings.Bounds.Entries = 2
 		n := w.native(ids[0], nil)
 		defer n.stop()
 		register := func(id ports.PeerID) error {
@@ -48,7 +48,7 @@ func TestWhatIsNeverFoundIsBounded(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		ids := peerIDs(9)
 		w := newWorld(t)
-		w.rules.Bounds.Unfound = 3
+		w.settings.Bounds.Unfound = 3
 		n := w.native(ids[0], nil)
 		defer n.stop()
 		for i, id := range ids[1:] {

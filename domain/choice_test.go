@@ -20,7 +20,7 @@ import (
 func indexerOf(t *testing.T, natives *Natives) (*porttest.Recorder, func() time.Duration) {
 	t.Helper()
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Config{Self: "me", Policy: DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
+	x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {

@@ -165,7 +165,7 @@ func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
 		}
 		clock := NewClock(nil)
 		clock.Abstain()
-		x, err := NewIndexer(Config{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
+		x, err := NewIndexer(Rules{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
 			"honest": at(time.Now),
 			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),
 		}), func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
@@ -187,8 +187,8 @@ func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
 func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		clock := NewClock(nil)
-		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Clock: clock, CheckAddr: func(ports.PeerID, string) error { return nil }},
-			emptyStore{}, nil, &porttest.Recorder{})
+		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Clock: clock, CheckAddr: func(ports.PeerID, string) error { return nil }},
+			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,7 @@
 // (the known set and the look-ups), the indexer's side of a lease (Indexer), and
 // look-ups by who is no native (Finder); both of these turn to Natives, given or found. What
 // an entry is proven by is checked through ports.Verifier, and what is believed without a
-// proof is for the Config to say.
+// proof is for the Rules to say.
 //
 // It is pure: no socket, no logging framework, no library beyond the standard
 // one. Everything it needs of the world comes in through package ports, and

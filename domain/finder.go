@@ -37,7 +37,7 @@ var ErrNoAnswer = errors.New("no native answers, and this node has no dht to loo
 // Finder resolves PeerIDs on a node that is no native: it asks the natives, and when none
 // of them answers, the store, until the entry there expires.
 type Finder struct {
-	rules    Config
+	rules    Rules
 	natives  *Natives
 	store    ports.Store
 	observer ports.Observer
@@ -60,7 +60,7 @@ type search struct {
 
 // NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
 // and what makes an entry acceptable.
-func NewFinder(rules Config, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
+func NewFinder(rules Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
 	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
 		epoch: time.Now(), absent: make(map[ports.Condition]*absent), searches: make(map[ports.PeerID]*search),

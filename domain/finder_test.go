@@ -67,7 +67,7 @@ func (s *shelf) gets() int {
 	return s.asked
 }
 
-var rulesOfTests = Config{
+var rulesOfTests = Rules{
 	Self: "me", Policy: DefaultTTLPolicy(),
 	CheckAddr: func(_ ports.PeerID, addr string) error {
 		if addr != "here" {

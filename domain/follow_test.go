@@ -64,7 +64,7 @@ func (m *mesh) native(id ports.PeerID, how member) *follower {
 	}
 	f := &follower{transport: m.network.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: how.store, announcer: how.topic.Join(id)}}
 	var err error
-	if f.Registry, err = domain.NewRegistry(rules, how.store, f.announcer, f.Recorder); err != nil {
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{}, how.store, f.announcer, f.Recorder); err != nil {
 		m.t.Fatal(err)
 	}
 	following := domain.NewFollower(f.Registry, f.transport, !how.lone)

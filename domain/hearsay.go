@@ -36,7 +36,7 @@ func (r *Registry) heard(a ports.Announcement) {
 	}
 	// Who is followed tells by itself what it announces, and what it does not is looked up
 	// at the tick.
-	if !r.cfg.TickOnly && !r.follows(a.From) {
+	if !r.settings.TickOnly && !r.follows(a.From) {
 		r.find(a.PeerID, neighbour(a))
 	}
 }
@@ -67,7 +67,7 @@ func (r *Registry) find(id, asker ports.PeerID) {
 
 // know adds id to what is known and not alive here; lost means that it was until now.
 func (r *Registry) know(id ports.PeerID, lost bool) {
-	for _, evicted := range r.known.add(id, lost, r.table.len()+r.cfg.Bounds.unfound()) {
+	for _, evicted := range r.known.add(id, lost, r.table.len()+r.settings.Bounds.unfound()) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
 	}
 }

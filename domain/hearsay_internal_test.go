@@ -33,11 +33,11 @@ type hearer struct {
 }
 
 func hearing(t *testing.T) (_ *hearer, stop func()) {
-	r, err := NewRegistry(Config{
+	r, err := NewRegistry(Rules{
 		Self:      "me",
 		Policy:    TTLPolicy{TTL: 66 * time.Second, Heartbeat: time.Minute, Refresh: 30 * time.Second},
 		CheckAddr: func(ports.PeerID, string) error { return nil },
-	}, emptyStore{}, nil, &porttest.Recorder{})
+	}, Settings{}, emptyStore{}, nil, &porttest.Recorder{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,8 +173,8 @@ func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 func TestWhoComesBackIsCounted(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
-			emptyStore{}, nil, &porttest.Recorder{})
+		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
+			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,8 +249,8 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, err := NewRegistry(Config{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
-			emptyStore{}, nil, &porttest.Recorder{})
+		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
+			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}

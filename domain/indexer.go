@@ -65,7 +65,7 @@ type held struct {
 // native that is a ports.RemoteNative is registered with again when its connection ends.
 // signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy, Clock, nil
 // for this node's own, which it sets by what natives answer, and Proofs.
-func NewIndexer(rules Config, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
+func NewIndexer(rules Rules, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
 	heartbeat := rules.Policy.Heartbeat
 	if natives.transport == nil && len(natives.pinned) == 0 {
 		return nil, errors.New("an indexer needs a native to register with")

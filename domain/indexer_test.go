@@ -116,7 +116,7 @@ func (n *scriptedNative) times() []time.Time {
 
 func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Config{Self: "me", Policy: TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
+	x, err := NewIndexer(Rules{Self: "me", Policy: TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {

@@ -35,7 +35,7 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 		return nil // said already
 	case s.records[sender] == nil && r.full():
 		s.mu.Unlock()
-		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.cfg.Bounds.entries())
+		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
 	}
 	grant := r.cfg.Policy.Grant(c.time)
 	l := lease{native: r.self, rank: granted, deadline: c.now + grant.TTL, expiresAt: grant.ExpiresAt.UnixNano(), seenAt: c.time.UnixNano()}

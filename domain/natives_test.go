@@ -441,7 +441,7 @@ func TestANativeThatMakesUpOthersDoesNotKeepOutThoseThatAreFound(t *testing.T) {
 		w.connect(w.liar)
 		w.find(honest...)
 		var events porttest.Recorder
-		x, err := NewIndexer(Config{Self: "me", Policy: DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
+		x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
 			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &events)
 		if err != nil {
 			t.Fatal(err)

@@ -14,8 +14,8 @@ func (deaf) Observe(ports.Event) {}
 // An indexer that changes its address and changes it back, as fast as it can, must
 // not fill the wheel of what waits for its due time.
 func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
-	rules := Config{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := NewRegistry(rules, nil, nil, deaf{}) // Run does not run, so nothing is put
+	rules := Rules{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := NewRegistry(rules, Settings{}, nil, nil, deaf{}) // Run does not run, so nothing is put
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +42,8 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 // What was urgent and is nobody's business any more must not count as urgent still:
 // the next change would not be due earlier than a renewal.
 func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
-	rules := Config{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := NewRegistry(rules, nil, nil, deaf{}) // Run does not run, so nothing is put
+	rules := Rules{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := NewRegistry(rules, Settings{}, nil, nil, deaf{}) // Run does not run, so nothing is put
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestAnEntryIsDeadAtItsDeadline(t *testing.T) {
 }
 
 func TestALeaveIsAcceptableWithoutAnAddress(t *testing.T) {
-	c := Config{Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return errors.New("nobody could dial it") }}
+	c := Rules{Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return errors.New("nobody could dial it") }}
 	now := time.Now()
 	for _, test := range []struct {
 		name string

@@ -98,7 +98,7 @@ func (s *signing) run(t *testing.T) (stop func()) {
 			return nil
 		},
 	}
-	x, err := NewIndexer(Config{Self: s.self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
+	x, err := NewIndexer(Rules{Self: s.self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
 		s.describe, &s.events)
 	if err != nil {
 		t.Fatal(err)

@@ -12,43 +12,21 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Config is what a Registry needs to know.
-type Config struct {
-	// Self is this native's own PeerID, written into every entry it grants.
-	Self   ports.PeerID
-	Policy TTLPolicy
-	// CheckAddr is the rule for one address of id; its error says what is wrong with
-	// it. Addresses are the transport's affair, so the rule is handed in.
-	CheckAddr func(id ports.PeerID, addr string) error
-	// Clock is the time of day; nil is this node's own.
-	Clock *Clock
-	// Proofs checks what indexers sign; nil checks, and believes, nothing of it.
-	Proofs ports.Verifier
-	// Plain says what is believed of indexers that do not sign. It is asked each time anew,
-	// under locks, and must not block; nil is PlainAccept.
-	Plain func() Plain
-	// Indexers are those whose entries this node takes and lists, Natives those that it
-	// takes the word of. Whoever changes them calls Registry.Revise.
-	Indexers, Natives Trust
+// Settings are what a Registry needs to know beside the Rules.
+type Settings struct {
+	Bounds Bounds
 	// TickOnly is the seed's way: a PeerID that is heard waits for the next refresh
 	// tick before it is looked up, and other natives miss a live indexer for up to
 	// 38 % of the time (measured). The simulated network uses it to show that.
 	TickOnly bool
-	Bounds   Bounds
-}
-
-func (c Config) now() time.Time {
-	if c.Clock != nil {
-		return c.Clock.Now()
-	}
-	return time.Now().UTC().Round(0)
 }
 
 // Registry is a native's side of the seed: it grants leases, keeps the live table
 // and the known set, puts and announces what it granted, and looks up what others
 // announce. It implements ports.Native; all methods may be called concurrently.
 type Registry struct {
-	cfg      Config
+	cfg      Rules
+	settings Settings
 	self     unique.Handle[ports.PeerID]
 	skipped  time.Duration // of the clock, by tests
 	store    ports.Store
@@ -71,7 +49,7 @@ var _ ports.Native = (*Registry)(nil)
 
 // NewRegistry returns a registry that answers at once; what it grants goes to
 // store and announcer as soon as Run runs.
-func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
+func NewRegistry(cfg Rules, settings Settings, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
 	if err := cfg.Policy.Validate(); err != nil {
 		return nil, err
 	}
@@ -82,7 +60,7 @@ func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, obser
 		cfg.Clock = NewClock(nil)
 	}
 	r := &Registry{
-		cfg: cfg, self: unique.Make(cfg.Self),
+		cfg: cfg, settings: settings, self: unique.Make(cfg.Self),
 		store: store, hears: announcer, observer: observer,
 		table: newTable(cfg.Policy), known: newKnownSet(),
 	}
@@ -167,7 +145,7 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 		return grant, 0, refusePlain()
 	case known == nil && r.full():
 		s.mu.Unlock()
-		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.cfg.Bounds.entries())
+		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
 	}
 	grant = r.cfg.Policy.Grant(c.time)
 	l := lease{
@@ -216,39 +194,6 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant 
 
 func refusePlain() *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
-}
-
-// check holds what a registration brings against the bounds of the contract.
-func (c Config) check(reg ports.Registration) *ports.Refusal {
-	if refusal := ports.CheckMeta(reg.Meta); refusal != nil {
-		return refusal
-	}
-	if err := c.checkAddrs(reg.PeerID, reg.Addr, reg.Addrs); err != nil {
-		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)
-	}
-	return nil
-}
-
-func (c Config) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
-	switch {
-	case addr == "":
-		return errors.New("the address is missing: send the one that others reach you at as Addr")
-	case len(addrs) > 0 && addrs[0] != addr:
-		return errors.New("the first of Addrs is not Addr")
-	case len(addrs) > ports.MaxAddrs:
-		return fmt.Errorf("%d addresses, at most %d are allowed", len(addrs), ports.MaxAddrs)
-	case len(addrs) == 0:
-		addrs = []string{addr}
-	}
-	for _, a := range addrs {
-		if len(a) > ports.MaxAddrBytes {
-			return fmt.Errorf("address has %d bytes, at most %d are allowed", len(a), ports.MaxAddrBytes)
-		}
-		if err := c.CheckAddr(id, a); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Get returns the live entry of id. It waits for nobody.
@@ -353,7 +298,7 @@ func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
 		last = *h // which has ended too
 	}
 	claim := last.signed()
-	if claim == nil || s.held.Load()-s.listed.Load() >= r.cfg.Bounds.maxRemembered() {
+	if claim == nil || s.held.Load()-s.listed.Load() >= r.settings.Bounds.maxRemembered() {
 		return false
 	}
 	left := claim.Ends().Add(ports.ClockAllowance).Sub(c.time)
@@ -364,7 +309,7 @@ func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
 	return true
 }
 
-func (r *Registry) full() bool { return r.table.len() >= r.cfg.Bounds.entries() }
+func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entries() }
 
 // Counts returns how many entries are in the live table, those included that
 // expired since the last sweep, and how many PeerIDs are known, live ones included.

@@ -53,8 +53,8 @@ func scattered(i int) int { return i * 7907 % million }
 
 func newTable(b *testing.B, policy domain.TTLPolicy, store ports.Store) *domain.Registry {
 	b.Helper()
-	rules := domain.Config{Self: "self", Policy: policy, CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, store, silentAnnouncer{}, &countingObserver{})
+	rules := domain.Rules{Self: "self", Policy: policy, CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, store, silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -250,11 +250,11 @@ func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
 // record and what is remembered of it. Their chains last for a million heartbeats and more.
 func BenchmarkSigned(b *testing.B) {
 	const entries, steps = 20_000, 60
-	rules := domain.Config{
+	rules := domain.Rules{
 		Self: "self", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
 		CheckAddr: func(ports.PeerID, string) error { return nil },
 	}
-	r, err := domain.NewRegistry(rules, memory.NewStore(rules.Acceptable), silentAnnouncer{}, &countingObserver{})
+	r, err := domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		b.Fatal(err)
 	}

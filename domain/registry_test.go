@@ -47,14 +47,15 @@ var peerIDs = func() func(n int) []ports.PeerID {
 
 // world is a network of natives without a network.
 type world struct {
-	t     *testing.T
-	rules domain.Config
-	space *memory.Space
-	topic *memory.Topic
+	t        *testing.T
+	rules    domain.Rules
+	settings domain.Settings
+	space    *memory.Space
+	topic    *memory.Topic
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, topic: memory.NewTopic(), rules: domain.Config{
+	w := &world{t: t, topic: memory.NewTopic(), rules: domain.Rules{
 		Policy: domain.DefaultTTLPolicy(),
 		CheckAddr: func(_ ports.PeerID, addr string) error {
 			if !strings.HasPrefix(addr, "/") {
@@ -84,7 +85,7 @@ func (w *world) native(id ports.PeerID, store ports.Store) *native {
 	rules := w.rules
 	rules.Self = id
 	var err error
-	if n.Registry, err = domain.NewRegistry(rules, store, n.announcer, n.Recorder); err != nil {
+	if n.Registry, err = domain.NewRegistry(rules, w.settings, store, n.announcer, n.Recorder); err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -184,7 +185,7 @@ func TestWhatIsNotRenewedIsDeadAtItsDeadlineEverywhere(t *testing.T) {
 func TestHeartbeatsKeepAnEntryListedElsewhereWithoutAGapUnlessLookedUpAtTheTickAlone(t *testing.T) {
 	missing := func(tickOnly bool) (missed int) {
 		bubble(t, func(t *testing.T, w *world) {
-			w.rules.TickOnly = tickOnly
+			w.settings.TickOnly = tickOnly
 			id := peerIDs(3)
 			a, b := w.native(id[0], nil), w.native(id[1], nil)
 			defer a.stop()
@@ -807,7 +808,7 @@ func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
 		rules := w.rules
 		rules.Self = ids[0]
 		announcer := w.topic.Join(ids[0])
-		r, err := domain.NewRegistry(rules, w.space.Join(), announcer, &porttest.Recorder{})
+		r, err := domain.NewRegistry(rules, domain.Settings{}, w.space.Join(), announcer, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -843,7 +844,7 @@ func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 	rules := w.rules
 	rules.Self = ids[0]
 	store, announcer := w.space.Join(), w.topic.Join(ids[0])
-	r, err := domain.NewRegistry(rules, store, announcer, &porttest.Recorder{})
+	r, err := domain.NewRegistry(rules, domain.Settings{}, store, announcer, &porttest.Recorder{})
 	if err != nil {
 		t.Fatal(err)
 	}

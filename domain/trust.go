@@ -48,8 +48,8 @@ func (r *Registry) trusts(rec *record) bool {
 
 // stands tells whether l counts as it is held: what a native that this one follows told, and
 // what this one granted, as long as plain registrations are taken at all.
-func (c Config) stands(l *lease) bool {
-	return c.plain() != PlainRefuse || l.signed() != nil || l.unproven
+func (r Rules) stands(l *lease) bool {
+	return r.plain() != PlainRefuse || l.signed() != nil || l.unproven
 }
 
 // evict removes from s what counts no more. Whoever adds something asks under the lock of

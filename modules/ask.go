@@ -78,7 +78,7 @@ func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, s
 // EntryChecker returns what holds an entry that somebody handed over against its proof, if
 // it has one, by this machine's clock. It may be called concurrently.
 func EntryChecker() func(*ports.Entry) error {
-	rules := domain.Config{Policy: domain.TTLPolicy{TTL: ports.MaxInterval}, CheckAddr: libp2phost.CheckAddr, Proofs: proof.NewVerifier()}
+	rules := domain.Rules{Policy: domain.TTLPolicy{TTL: ports.MaxInterval}, CheckAddr: libp2phost.CheckAddr, Proofs: proof.NewVerifier()}
 	return func(e *ports.Entry) error {
 		if e.Proof == nil {
 			return nil

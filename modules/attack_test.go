@@ -456,8 +456,8 @@ func TestAttackIdentitiesOfOneAddress(t *testing.T) {
 			}
 			defer addresses.Close()
 			door := admission.Door{Gate: gate, Addresses: addresses}
-			rules := domain.Config{Self: "native", Policy: domain.DefaultTTLPolicy(), CheckAddr: libp2phost.CheckAddr}
-			registry, err := domain.NewRegistry(rules, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), nobody{})
+			rules := domain.Rules{Self: "native", Policy: domain.DefaultTTLPolicy(), CheckAddr: libp2phost.CheckAddr}
+			registry, err := domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), nobody{})
 			if err != nil {
 				t.Fatal(err)
 			}

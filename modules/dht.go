@@ -24,7 +24,7 @@ var dhtModule = Module{
 	Fills:   Store,
 	Section: dhtSection{Prefix: string(kaddht.DefaultPrefix)},
 	Check: func(p *Plan) {
-		sample := kaddht.Config{Prefix: protocol.ID(Settings[dhtSection](p, "dht").Prefix), Accept: domain.Config{}.Acceptable, Read: domain.Config{}.ReadProof, TTL: 1}
+		sample := kaddht.Config{Prefix: protocol.ID(Settings[dhtSection](p, "dht").Prefix), Accept: domain.Rules{}.Acceptable, Read: domain.Rules{}.ReadProof, TTL: 1}
 		p.Check("dht.prefix", sample.Validate())
 	},
 	Wire: func(p *Plan) fx.Option {
@@ -45,7 +45,7 @@ var dhtModule = Module{
 
 type dhtServer bool
 
-func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Config, observer ports.Observer, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (*kaddht.Store, error) {
+func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Rules, observer ports.Observer, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (*kaddht.Store, error) {
 	store, err := kaddht.New(h, kaddht.Config{
 		Prefix: protocol.ID(s.Prefix), Server: bool(serve), Accept: rules.Watched(observer), Read: rules.ReadProof, TTL: rules.Policy.TTL,
 		Natives: t.native, Readers: t.indexer, MaxBytes: Settings[limitsSection](p, "limits").DHTMemory << 20,

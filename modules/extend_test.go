@@ -111,7 +111,7 @@ func TestAModuleFromOutsideObservesAndRunsAndReloads(t *testing.T) {
 func TestGossipWithAStoreThatHasNoNetworkIsWarnedOf(t *testing.T) {
 	shelf := modules.Module{
 		Name: "shelf", Summary: "a store of the tests", Fills: modules.Store,
-		Wire: modules.Provide(func(rules domain.Config) ports.Store { return memory.NewStore(rules.Acceptable) }),
+		Wire: modules.Provide(func(rules domain.Rules) ports.Store { return memory.NewStore(rules.Acceptable) }),
 	}
 	for list, warned := range map[string]bool{"native,gossip": true, "native,gossip,shelf": true, "native,gossip,dht": false} {
 		settings := leastSettings(t)
@@ -140,7 +140,7 @@ func TestGossipWithAStoreThatHasNoNetworkIsWarnedOf(t *testing.T) {
 }
 
 func TestModulesThatDoNotFitTogetherAreToldOf(t *testing.T) {
-	newStore := func(rules domain.Config) ports.Store { return memory.NewStore(rules.Acceptable) }
+	newStore := func(rules domain.Rules) ports.Store { return memory.NewStore(rules.Acceptable) }
 	for name, c := range map[string]struct {
 		module modules.Module
 		says   []string
@@ -154,8 +154,8 @@ func TestModulesThatDoNotFitTogetherAreToldOf(t *testing.T) {
 			[]string{"in Fills", "newRegistry", "missing type: ports.Store"},
 		},
 		"what nobody provides is asked for": {
-			modules.Module{Name: "shelf", Fills: modules.Store, Wire: modules.Provide(func(*domain.Config) ports.Store { return nil })},
-			[]string{"extend_test.go", "missing type: *domain.Config"},
+			modules.Module{Name: "shelf", Fills: modules.Store, Wire: modules.Provide(func(*domain.Rules) ports.Store { return nil })},
+			[]string{"extend_test.go", "missing type: *domain.Rules"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

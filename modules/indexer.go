@@ -74,7 +74,7 @@ func groupNatives(addrs []string) (map[ports.PeerID][]string, error) {
 	return natives, errors.Join(errs...)
 }
 
-func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *domain.Natives, rules domain.Config, observer ports.Observer) (*domain.Indexer, error) {
+func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *domain.Natives, rules domain.Rules, observer ports.Observer) (*domain.Indexer, error) {
 	describe := func() ports.Registration {
 		addrs := libp2phost.Rank(h.Addrs(), announce, ports.MaxAddrs)
 		r := ports.Registration{PeerID: self, Addrs: addrs, Meta: s.Meta}

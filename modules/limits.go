@@ -81,7 +81,7 @@ func newHostLimits(p *Plan, env Environment) libp2phost.Limits {
 }
 
 // newDoor guards the native of this node, if it is one.
-func newDoor(p *Plan, h host.Host, rules domain.Config, observer ports.Observer, env Environment, closers *Closers) (stream.Door, error) {
+func newDoor(p *Plan, h host.Host, rules domain.Rules, observer ports.Observer, env Environment, closers *Closers) (stream.Door, error) {
 	limits, times := Settings[limitsSection](p, "limits"), Settings[registrySection](p, "registry")
 	gate, err := admission.NewGate(admission.Config{
 		TTL: times.TTL, Heartbeat: times.Heartbeat,

@@ -44,7 +44,7 @@ type Module struct {
 
 // Provide is the Wire of a module that needs no more than constructors. They are called
 // if something asks for what they return, and ask for what they need by its type: the
-// *Plan, for their Settings; domain.Config, the rules; ports.PeerID, this node's own;
+// *Plan, for their Settings; domain.Rules, the rules; ports.PeerID, this node's own;
 // DataDir, *Closers, *Tasks, *Reloads, *slog.Logger; and whatever else a module provides.
 func Provide(constructors ...any) func(*Plan) fx.Option {
 	return func(*Plan) fx.Option { return fx.Provide(constructors...) }
@@ -81,7 +81,7 @@ type socket struct {
 var sockets = []socket{
 	{
 		Store,
-		func(rules domain.Config) ports.Store { return memory.NewStore(rules.Acceptable) },
+		func(rules domain.Rules) ports.Store { return memory.NewStore(rules.Acceptable) },
 		func(ports.Store) {},
 	},
 	{

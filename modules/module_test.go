@@ -24,7 +24,7 @@ func storeModule(made *int) modules.Module {
 	return modules.Module{
 		Name: "shelf", Summary: "a store of the tests", Fills: modules.Store,
 		Wire: func(*modules.Plan) fx.Option {
-			return fx.Provide(func(domain.Config) ports.Store { *made++; return counted{made: made} })
+			return fx.Provide(func(domain.Rules) ports.Store { *made++; return counted{made: made} })
 		},
 	}
 }

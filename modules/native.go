@@ -21,8 +21,10 @@ var nativeModule = Module{
 	},
 }
 
-func newRegistry(rules domain.Config, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
-	r, err := domain.NewRegistry(rules, store, announcer, observer)
+func newRegistry(p *Plan, env Environment, rules domain.Rules, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
+	limits := Settings[limitsSection](p, "limits")
+	settings := domain.Settings{Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound}, TickOnly: env.TickOnly}
+	r, err := domain.NewRegistry(rules, settings, store, announcer, observer)
 	if err != nil {
 		return nil, err
 	}

@@ -46,11 +46,9 @@ var registryModule = Module{
 	},
 }
 
-func newRules(p *Plan, s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock, env Environment) domain.Config {
-	limits := Settings[limitsSection](p, "limits")
-	return domain.Config{
-		Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr, TickOnly: env.TickOnly,
+func newRules(s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock) domain.Rules {
+	return domain.Rules{
+		Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr,
 		Clock: clock, Proofs: proof.NewVerifier(), Plain: t.plain, Indexers: t.indexer, Natives: t.native,
-		Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound},
 	}
 }

@@ -25,8 +25,8 @@ import (
 var losing = map[prooftest.Class]bool{prooftest.Replayed: true, prooftest.RolledBack: true, prooftest.WrongRank: true}
 
 // provenRules are those of a node that checks proofs.
-func provenRules() domain.Config {
-	return domain.Config{
+func provenRules() domain.Rules {
+	return domain.Rules{
 		Self: "native", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
 		CheckAddr: func(ports.PeerID, string) error { return nil },
 	}

@@ -26,12 +26,12 @@ type attacked struct {
 func newAttacked(t *testing.T) *attacked {
 	t.Helper()
 	n := &attacked{Recorder: &porttest.Recorder{}}
-	rules := domain.Config{
+	rules := domain.Rules{
 		Self: "native", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
 		CheckAddr: func(ports.PeerID, string) error { return nil },
 	}
 	var err error
-	n.Registry, err = domain.NewRegistry(rules, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.Recorder)
+	n.Registry, err = domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.Recorder)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ var module = modules.Module{
 	Wire: modules.Provide(newStore),
 }
 
-func newStore(p *modules.Plan, dir modules.DataDir, rules domain.Config, closers *modules.Closers) (ports.Store, error) {
+func newStore(p *modules.Plan, dir modules.DataDir, rules domain.Rules, closers *modules.Closers) (ports.Store, error) {
 	store, err := Open(filepath.Join(string(dir), modules.Settings[section](p, "boltstore").File), rules.Acceptable)
 	if err != nil {
 		return nil, err

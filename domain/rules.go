@@ -1,0 +1,250 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Rules are what a node goes by, whatever its role: its times, its clock, which peers it trusts,
+// and what proves an entry. A copy serves as well: nothing in it changes.
+type Rules struct {
+	// Self is this node's own PeerID. A native writes it into every entry that it grants.
+	Self   ports.PeerID
+	Policy TTLPolicy
+	// CheckAddr is the rule for one address of id. Its error says what is wrong with the
+	// address. Addresses are the transport's affair, so the rule is handed in.
+	CheckAddr func(id ports.PeerID, addr string) error
+	// Clock is the time of day; nil is this node's own.
+	Clock *Clock
+	// Proofs checks what indexers sign; nil checks, and believes, nothing of it.
+	Proofs ports.Verifier
+	// Plain says what is believed of indexers that do not sign. It is asked each time anew,
+	// under locks, and must not block; nil is PlainAccept.
+	Plain func() Plain
+	// Indexers are those whose entries this node takes and lists, Natives those that it
+	// takes the word of. After a change of either, Registry.Revise is to be called.
+	Indexers, Natives Trust
+}
+
+// Plain says what is believed of indexers that do not sign.
+type Plain string
+
+const (
+	// PlainAccept takes plain registrations, and believes whatever anybody says of others.
+	PlainAccept Plain = "accept"
+	// PlainRefuse takes and believes only what the indexer has signed.
+	PlainRefuse Plain = "refuse"
+)
+
+func (r Rules) now() time.Time {
+	if r.Clock != nil {
+		return r.Clock.Now()
+	}
+	return time.Now().UTC().Round(0)
+}
+
+// ReadProof reads what e's proof claims, if it has one: enough to tell which of two entries is
+// newer, and no more. The error is a *ports.ProofError. A Store is given it as its eyes.
+func (r Rules) ReadProof(e *Entry) error {
+	p := e.Proof
+	if p == nil || p.Claim != nil {
+		return nil
+	}
+	claim, err := r.read(p)
+	if err != nil {
+		return err
+	}
+	p.Claim = claim
+	return nil
+}
+
+// read is ReadProof for a proof that nobody has read. A record without a tick is at its
+// anchor.
+func (r Rules) read(p *ports.Proof) (*ports.Claim, error) {
+	switch {
+	case r.Proofs == nil:
+		return nil, ports.Faulty(ports.FaultUntrusted, "this node checks no proofs")
+	case p.Record == nil:
+		return nil, ports.Faulty(ports.FaultIncomplete, "the tick's record is missing")
+	}
+	claim, err := r.Proofs.Read(p.Record)
+	if err == nil && p.Tick == (ports.Tick{}) {
+		p.Tick = ports.Tick{Seq: claim.Seq, Link: claim.Anchor}
+	}
+	return claim, err
+}
+
+// Acceptable tells whether e may be stored: its proof proves it, or it has none; its times
+// pass the policy, and its addresses the rule. A leave needs no address. What e leaves out
+// and its proof says is filled in. Not all that may be stored may be listed: a proof is kept
+// for as long as its record counts. A Store is given this as its rule.
+func (r Rules) Acceptable(e *Entry) error {
+	if !r.Indexers.in(e.PeerID) {
+		return errUntrusted
+	}
+	now := r.now()
+	if e.Proof == nil {
+		if err := r.Policy.Acceptable(e.ExpiresAt, now); err != nil || e.Leave {
+			return err
+		}
+		return r.checkAddrs(e.PeerID, e.Addr, e.Addrs)
+	}
+	if p := e.Proof; p.Claim == nil {
+		if err := r.verify(p); err != nil {
+			return err
+		}
+	}
+	if err := proves(e); err != nil {
+		return err
+	}
+	return r.timely(e.Proof.Claim, now)
+}
+
+// verify checks p, whose Claim it sets.
+func (r Rules) verify(p *ports.Proof) error {
+	claim, err := r.read(p)
+	if err != nil {
+		return err
+	}
+	if err := r.sane(claim); err != nil {
+		return err
+	}
+	if claim, err = r.Proofs.Verify(p.Record, p.Tick); err != nil {
+		return err
+	}
+	p.Claim = claim
+	return nil
+}
+
+// sane holds what a record claims against what a registration may.
+func (r Rules) sane(claim *ports.Claim) error {
+	if claim.TTL > r.Policy.TTL {
+		return ports.Faulty(ports.FaultPayload, "record's TTL is %v, and this network's %v: it ends later than a lease can", claim.TTL, r.Policy.TTL)
+	}
+	reg := ports.Registration{PeerID: claim.PeerID, Addrs: claim.Addrs, Meta: claim.Meta}
+	if claim.Leave() {
+		return nil
+	}
+	reg.Addr = claim.Addrs[0]
+	if refusal := r.check(reg); refusal != nil {
+		return ports.Faulty(ports.FaultAddress, "record of %s: %s", claim.PeerID, refusal.Message)
+	}
+	return nil
+}
+
+// check holds what a registration brings against the bounds of the contract.
+func (r Rules) check(reg ports.Registration) *ports.Refusal {
+	if refusal := ports.CheckMeta(reg.Meta); refusal != nil {
+		return refusal
+	}
+	if err := r.checkAddrs(reg.PeerID, reg.Addr, reg.Addrs); err != nil {
+		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)
+	}
+	return nil
+}
+
+func (r Rules) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
+	switch {
+	case addr == "":
+		return errors.New("the address is missing: send the one that others reach you at as Addr")
+	case len(addrs) > 0 && addrs[0] != addr:
+		return errors.New("the first of Addrs is not Addr")
+	case len(addrs) > ports.MaxAddrs:
+		return fmt.Errorf("%d addresses, at most %d are allowed", len(addrs), ports.MaxAddrs)
+	case len(addrs) == 0:
+		addrs = []string{addr}
+	}
+	for _, a := range addrs {
+		if len(a) > ports.MaxAddrBytes {
+			return fmt.Errorf("address has %d bytes, at most %d are allowed", len(a), ports.MaxAddrBytes)
+		}
+		if err := r.CheckAddr(id, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// proves tells whether e says what its proof does, and fills in what it leaves out.
+func proves(e *Entry) error {
+	p := e.Proof.Entry()
+	switch {
+	case e.PeerID != p.PeerID:
+		return ports.Faulty(ports.FaultFields, "entry of %s has the record of %s", e.PeerID, p.PeerID)
+	case e.Addr != p.Addr || e.Leave != p.Leave || !e.ExpiresAt.Equal(p.ExpiresAt),
+		len(e.Addrs) > 0 && !slices.Equal(e.Addrs, p.Addrs),
+		len(e.Meta) > 0 && !maps.Equal(e.Meta, p.Meta):
+		return ports.Faulty(ports.FaultFields, "entry of %s says something else than its record", e.PeerID)
+	}
+	e.Addrs, e.Meta = p.Addrs, p.Meta
+	return nil
+}
+
+// timely tells whether a record counts at now, with an allowance for other clocks.
+func (r Rules) timely(claim *ports.Claim, now time.Time) error {
+	switch {
+	case claim.Issued().After(now.Add(ports.ClockAllowance)):
+		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), now.Format(time.RFC3339))
+	case !now.Before(claim.Ends().Add(ports.ClockAllowance)):
+		return ports.Faulty(ports.FaultEnded, "record of %s has ended", claim.PeerID)
+	}
+	return nil
+}
+
+// Watched is Acceptable, which tells observer of each proof that proves nothing.
+func (r Rules) Watched(observer ports.Observer) func(*Entry) error {
+	return func(e *Entry) error {
+		err := r.Acceptable(e)
+		tellFault(observer, e.PeerID, "", err)
+		return err
+	}
+}
+
+func tellFault(observer ports.Observer, id, via ports.PeerID, err error) {
+	var fault *ports.ProofError
+	if errors.As(err, &fault) {
+		observer.Observe(ports.Event{Kind: ports.EventFaulty, PeerID: id, Via: via, Fault: fault.Fault, Err: err})
+	}
+}
+
+// checkAnswer tells whether what a native answers about an indexer can be believed of it.
+func (r Rules) checkAnswer(a *ports.Answer) error {
+	if a.Proof == nil {
+		if r.plain() == PlainRefuse {
+			return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", a.PeerID)
+		}
+		return nil
+	}
+	e := a.Entry
+	if r.Proofs == nil {
+		return nil
+	}
+	if err := r.Acceptable(&e); err != nil {
+		return err
+	}
+	a.Entry = e
+	if left := e.ExpiresAt.Sub(r.now()); left < a.Remaining {
+		a.Remaining = left
+	}
+	return nil
+}
+
+func (r Rules) plain() Plain {
+	if r.Plain == nil {
+		return PlainAccept
+	}
+	return r.Plain()
+}
+
+// believes tells whether e counts here: a plain entry does unless plain ones are refused.
+func (r Rules) believes(e *Entry) error {
+	if e.Proof == nil && r.plain() == PlainRefuse {
+		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself, and trust.plain is %s here", e.PeerID, PlainRefuse)
+	}
+	return nil
+}
