@@ -126,7 +126,7 @@ func (a *asked) join(asker, id ports.PeerID) (*flight, error) {
 }
 
 func (a *asked) search(ctx context.Context, id ports.PeerID) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, StoreTimeout)
 	defer cancel()
 	err := a.registry.lookUp(id, func(have ports.Version) (Entry, error) { return a.registry.store.Get(ctx, id, have) })
 	if err != nil {

@@ -111,7 +111,7 @@ func (c *choice) pause(looks, held int) time.Duration {
 	if held > 0 {
 		longest = lookPauses * c.x.heartbeat
 	}
-	return early(max(lookPause, min(lookPause<<min(looks, 20), longest)), rand.Float64())
+	return Early(Backoff{lookPause, max(lookPause, longest)}.Pause(looks), rand.Float64())
 }
 
 // try puts candidates on trial in place of the natives that are missing, and returns when

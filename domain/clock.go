@@ -58,17 +58,17 @@ type voice struct {
 	back  time.Duration // when it was first said to be set back by more than maxHeldUp; 0 if not
 }
 
-func (v *voice) hear(ahead, now time.Duration) {
+func (v *voice) hear(ahead, elapsed time.Duration) {
 	setBack := ahead < v.ahead && uint64(v.ahead)-uint64(ahead) > uint64(maxHeldUp)
 	switch {
-	case ahead >= v.ahead, setBack && v.back != 0 && now-v.back >= confirmAfter:
-		*v = voice{ahead: ahead, since: now, next: ahead}
+	case ahead >= v.ahead, setBack && v.back != 0 && elapsed-v.back >= confirmAfter:
+		*v = voice{ahead: ahead, since: elapsed, next: ahead}
 	case setBack:
 		if v.back == 0 {
-			v.back = now
+			v.back = elapsed
 		}
-	case now-v.since >= heardFor:
-		*v = voice{ahead: max(v.next, ahead), since: now, next: ahead}
+	case elapsed-v.since >= heardFor:
+		*v = voice{ahead: max(v.next, ahead), since: elapsed, next: ahead}
 	default:
 		v.next, v.back = max(v.next, ahead), 0
 	}
@@ -86,13 +86,15 @@ func NewClock(system func() time.Time) *Clock {
 }
 
 // Now returns the time of day, in UTC and without a monotonic reading.
-func (k *Clock) Now() time.Time { return k.at(k.elapsed()) }
+func (k *Clock) Now() time.Time { return k.At(k.Elapsed()) }
 
-// elapsed is how long the clock has been going.
-func (k *Clock) elapsed() time.Duration { return time.Since(k.started) }
+// Elapsed is how long the clock has been going. It runs on the monotonic clock, so nothing
+// sets it.
+func (k *Clock) Elapsed() time.Duration { return time.Since(k.started) }
 
-// at is the time of day when the clock has been going for that long, as far as is known.
-func (k *Clock) at(elapsed time.Duration) time.Time {
+// At is the time of day at which the clock has been going for elapsed, which may lie behind or
+// ahead of now. It is as right as what is known of the other clocks by now.
+func (k *Clock) At(elapsed time.Duration) time.Time {
 	return k.wall.Add(elapsed + time.Duration(k.shift.Load())).UTC()
 }
 
@@ -122,30 +124,31 @@ func (k *Clock) settle() {
 	k.look()
 }
 
-// hear takes note of what the clock of another native showed a moment ago.
-func (k *Clock) hear(native ports.PeerID, showed time.Time) {
+// Sample takes in what the clock of native showed a moment ago, and sets this one by it. The
+// native votes from then on, until it is dropped.
+func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	k.mu.Lock()
-	now := k.elapsed()
-	ahead := showed.Sub(k.wall.Add(now))
+	elapsed := k.Elapsed()
+	ahead := showed.Sub(k.wall.Add(elapsed))
 	v, known := k.others[native]
 	if !known {
 		v = voice{ahead: ahead}
 	}
-	v.hear(ahead, now)
+	v.hear(ahead, elapsed)
 	k.others[native] = v
 	k.mu.Unlock()
 	k.look()
 }
 
-// heard is how many others' clocks are known.
-func (k *Clock) heard() int {
+// Sources is how many natives vote.
+func (k *Clock) Sources() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.others)
 }
 
-// forget takes the vote of a native that is heard no more.
-func (k *Clock) forget(native ports.PeerID) {
+// Drop takes the vote of native, from which nothing is heard any more.
+func (k *Clock) Drop(native ports.PeerID) {
 	k.mu.Lock()
 	delete(k.others, native)
 	k.mu.Unlock()
@@ -156,7 +159,7 @@ func (k *Clock) forget(native ports.PeerID) {
 func (k *Clock) look() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	own := k.System().Sub(k.wall.Add(k.elapsed()))
+	own := k.System().Sub(k.wall.Add(k.Elapsed()))
 	shift := time.Duration(k.shift.Load())
 	if len(k.others) == 0 {
 		if set := own - k.own; set > -maxSetBack {

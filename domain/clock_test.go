@@ -44,7 +44,7 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 				}
 				ahead = c.own
 				for i, o := range c.others {
-					k.hear(ports.PeerID(rune('a'+i)), time.Now().Add(o))
+					k.Sample(ports.PeerID(rune('a'+i)), time.Now().Add(o))
 				}
 				off := k.look()
 				if got := time.Until(k.Now()); got != c.want {
@@ -56,7 +56,7 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 				if len(c.others) > 1 {
 					return // each of them that goes moves the median
 				}
-				k.forget("a")
+				k.Drop("a")
 				if got := time.Until(k.Now()); got != c.want {
 					t.Errorf("without the other it is %v ahead, want %v still", got, c.want)
 				}
@@ -75,7 +75,7 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 			ahead := time.Duration(0)
 			tell := func(late time.Duration) {
 				for _, native := range []ports.PeerID{"a", "b"} {
-					k.hear(native, time.Now().Add(ahead-late))
+					k.Sample(native, time.Now().Add(ahead-late))
 				}
 			}
 			// tells goes on for d, and returns how far the time of day was off at most and at last.
@@ -137,7 +137,7 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 					ahead := time.Duration(0)
 					k := NewClock(func() time.Time { return time.Now().Add(ahead) })
 					ahead = own
-					k.hear("liar", lie)
+					k.Sample("liar", lie)
 					if off := time.Until(k.Now()); off.Abs() > time.Second {
 						t.Errorf("own clock %v, one other says %v: the time of day is %v ahead", own, lie, off)
 					}
@@ -208,8 +208,8 @@ func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		clock.look()
-		if clock.heard() != 0 || time.Until(clock.Now()).Abs() > time.Second {
-			t.Errorf("three that were never followed and are gone for an hour: %d votes, and the time of day is %v ahead", clock.heard(), time.Until(clock.Now()))
+		if clock.Sources() != 0 || time.Until(clock.Now()).Abs() > time.Second {
+			t.Errorf("three that were never followed and are gone for an hour: %d votes, and the time of day is %v ahead", clock.Sources(), time.Until(clock.Now()))
 		}
 	})
 }

@@ -17,7 +17,7 @@ const (
 	maxAsked = 3 * askAtOnce
 	// askTimeout bounds how long they have, all together: a dial and an answer of one that
 	// is far away, and a native that has to look in its store takes up to storeTimeout.
-	askTimeout = storeTimeout + time.Second
+	askTimeout = StoreTimeout + time.Second
 	// maxSearches bounds the PeerIDs that are looked for at once, each of them with up to
 	// askAtOnce streams and a query of the DHT.
 	maxSearches = 64
@@ -61,6 +61,9 @@ type search struct {
 // NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
 // and what makes an entry acceptable.
 func NewFinder(rules Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
+	if rules.Clock == nil {
+		rules.Clock = NewClock(nil)
+	}
 	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
 		epoch: time.Now(), absent: make(map[ports.Condition]*absent), searches: make(map[ports.PeerID]*search),
@@ -193,8 +196,8 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 	for ; pending > 0; pending-- {
 		s := <-heard
 		if s.err == nil {
-			if err := f.rules.checkAnswer(&s.answer); err != nil {
-				if !isUntrusted(err) { // which is no fault of who answers
+			if err := f.rules.CheckAnswer(&s.answer); err != nil {
+				if !IsUntrusted(err) {
 					f.natives.note(s.native, fails)
 				}
 				next()
@@ -218,12 +221,6 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 	return doubtful, none
 }
 
-// isUntrusted reports whether err is that something is sound, and does not count here.
-func isUntrusted(err error) bool {
-	fault, ok := errors.AsType[*ports.ProofError](err)
-	return errors.Is(err, errUntrusted) || ok && fault.Fault == ports.FaultUntrusted
-}
-
 // candidates returns the natives to ask, the best first. If there is none, or none that
 // answers, it looks for some.
 func (f *Finder) candidates(ctx context.Context) []candidate {
@@ -240,7 +237,7 @@ func (f *Finder) candidates(ctx context.Context) []candidate {
 
 // stored returns what the store says of id.
 func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
-	timeout := storeTimeout
+	timeout := StoreTimeout
 	own, ownErr := f.store.Local(id, ports.Version{})
 	if ownErr == nil {
 		timeout = confirmTimeout
@@ -254,11 +251,11 @@ func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, err
 	if err != nil {
 		return ports.Answer{}, err
 	}
-	left := e.ExpiresAt.Sub(f.rules.now())
-	if e.PeerID != id || e.Leave || left <= 0 || f.rules.Acceptable(&e) != nil || f.rules.believes(&e) != nil {
+	left := e.ExpiresAt.Sub(f.rules.Clock.Now())
+	if e.PeerID != id || e.Leave || left <= 0 || f.rules.Acceptable(&e) != nil || f.rules.Believes(&e) != nil {
 		return ports.Answer{}, ports.ErrNotFound
 	}
 	return ports.Answer{Listed: ports.Listed{
-		Entry: e, State: f.rules.Policy.state(left), Source: ports.SourceStore, Remaining: left,
+		Entry: e, State: f.rules.Policy.State(left), Source: ports.SourceStore, Remaining: left,
 	}}, nil
 }

@@ -23,10 +23,6 @@ const (
 	// takeoverTimeout is how long it waits at most for one that was reached to hand over its
 	// table, however large that is: a million entries take some 20 s.
 	takeoverTimeout = time.Minute
-	// refollowPause is the pause after a watch that failed; it doubles up to
-	// maxRefollowPause. Two natives that were cut off are to be one again within 2 s.
-	refollowPause    = 100 * time.Millisecond
-	maxRefollowPause = 5 * time.Second
 	// offersPause is how often a native that did not offer to be watched is asked again.
 	offersPause = time.Minute
 	// statusTimeout bounds how long natives take to answer for Natives, statusAge how long
@@ -34,6 +30,10 @@ const (
 	statusTimeout = 2 * time.Second
 	statusAge     = 2 * time.Second
 )
+
+// refollow is the pause after a watch that failed. Two natives that were cut off are to be one
+// again within 2 s.
+var refollow = Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 
 // Follower hears from the natives that this one is connected to what they grant, as they
 // grant it, and takes that into a Registry. So a native that comes late, or back, is whole
@@ -264,7 +264,7 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		following, err := f.watch(ctx, n)
-		f.registry.cfg.Clock.forget(n.id) // what its snapshot said too, if that broke off
+		f.registry.cfg.Clock.Drop(n.id) // what its snapshot said too, if that broke off
 		if following {
 			f.mu.Lock()
 			n.following = false
@@ -279,11 +279,11 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 		if ctx.Err() != nil {
 			return
 		}
-		pause := min(refollowPause<<min(failures, 10), maxRefollowPause)
+		pause := refollow.Pause(failures)
 		if errors.Is(err, ports.ErrNotOffered) {
 			pause = offersPause
 		}
-		timer := time.NewTimer(early(pause, rand.Float64()) - min(time.Since(began), pause/2))
+		timer := time.NewTimer(Early(pause, rand.Float64()) - min(time.Since(began), pause/2))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -302,7 +302,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			return following, err
 		}
 		if !batch.Now.IsZero() {
-			f.registry.cfg.Clock.hear(n.id, batch.Now)
+			f.registry.cfg.Clock.Sample(n.id, batch.Now)
 		}
 		lag := f.registry.take(n.id, batch.Changes)
 		f.mu.Lock()

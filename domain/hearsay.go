@@ -160,7 +160,7 @@ func (r *Registry) merge(id ports.PeerID, e Entry) (became, error) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := r.cfg.believes(&e); err != nil { // under the lock, as Revise wants it
+	if err := r.cfg.Believes(&e); err != nil { // under the lock, as Revise wants it
 		return became{}, err
 	}
 	c := r.clock()
@@ -183,7 +183,7 @@ func (r *Registry) hearsay(e Entry, c clock) lease {
 		addr:  e.Addr, more: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
 		deadline: c.now + min(e.ExpiresAt.Sub(now), r.cfg.Policy.TTL),
 	}
-	if ago := now.Sub(e.SeenAt); ago < maxTTL { // else it does not say, or nothing sensible
+	if ago := now.Sub(e.SeenAt); ago < MaxTTL { // else it does not say, or nothing sensible
 		l.seenAt = now.Add(-max(ago, 0)).UnixNano()
 	}
 	if e.Leave && e.Proof != nil {

@@ -70,8 +70,8 @@ func NewIndexer(rules Rules, signer ports.Signer, natives *Natives, describe fun
 	if natives.transport == nil && len(natives.pinned) == 0 {
 		return nil, errors.New("an indexer needs a native to register with")
 	}
-	if heartbeat < minInterval {
-		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, minInterval)
+	if heartbeat < MinInterval {
+		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, MinInterval)
 	}
 	x := &Indexer{
 		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
@@ -154,7 +154,7 @@ func (x *Indexer) leave(ctx context.Context) {
 // remember notes what lease a native may hold after a registration that was sent then and
 // ended in lease and err: one that was broken off may have been granted unheard.
 func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time, lease ports.Lease, err error) {
-	ttl := min(lease.TTL, maxTTL)
+	ttl := min(lease.TTL, MaxTTL)
 	if ttl <= 0 {
 		ttl = 2 * x.heartbeat // it did not say; no TTL is that much longer than its heartbeat
 	}
@@ -185,7 +185,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
 	word := word{x: x, id: id}
-	defer x.clock.forget(id)
+	defer x.clock.Drop(id)
 	for {
 		sent := time.Now()
 		lease, err := word.give(ctx, native)
@@ -261,13 +261,13 @@ func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Durat
 	var refusal *ports.Refusal
 	switch {
 	case errors.As(err, &refusal) && refusal.Code != ports.CodeBusy:
-		return early(r.heartbeat, jitter) // it would say the same in a second
+		return Early(r.heartbeat, jitter) // it would say the same in a second
 	case err != nil:
 		r.failures++
-		return early(r.pause(r.failures), jitter)
+		return Early(r.pause(r.failures), jitter)
 	}
 	r.failures = 0
-	return early(r.interval(lease), jitter)
+	return Early(r.interval(lease), jitter)
 }
 
 // interval returns the heartbeat that lease asks for, clamped to what is sane and
@@ -300,17 +300,10 @@ func (r *renewal) dropped(jitter float64) time.Duration {
 	if r.drops == 1 {
 		return time.Duration(float64(min(reconnectSpread, r.heartbeat/10)) * jitter)
 	}
-	return early(r.pause(r.drops-1), jitter)
+	return Early(r.pause(r.drops-1), jitter)
 }
 
 // pause is how long to wait after n failures in a row.
 func (r *renewal) pause(n int) time.Duration {
-	first := min(retryRegistration, r.heartbeat/10)
-	return min(first<<min(n-1, 20), r.heartbeat/2)
-}
-
-// early spreads d over its last tenth, so that indexers started together do not
-// stay together and a heartbeat is rather early than late.
-func early(d time.Duration, jitter float64) time.Duration {
-	return d - time.Duration(float64(d)/10*jitter)
+	return Backoff{min(retryRegistration, r.heartbeat/10), r.heartbeat / 2}.Pause(n - 1)
 }

@@ -140,7 +140,7 @@ func (l *lookups) work() {
 			return
 		}
 		l.mu.Unlock()
-		ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
+		ctx, cancel := context.WithTimeout(l.ctx, StoreTimeout)
 		l.look(ctx, w.id, a.id)
 		cancel()
 		l.mu.Lock()

@@ -28,15 +28,14 @@ const (
 	// askNativeAgain is the pause before a native is asked for others again: where there are few,
 	// all indexers look for more, for ever.
 	askNativeAgain = 30 * time.Second
-	// retryNative and retryNativeMax bound the pause before a found native that failed is
-	// tried again, which doubles from one to the other: half of the seed's heartbeat, so
-	// that a network that comes back has everyone within a heartbeat.
-	retryNative    = time.Second
-	retryNativeMax = 30 * time.Second
 	// retrySilent is the pause before one is tried again that took a registration and said
 	// nothing: it does as it should, if it knows only the seed, and will do so again.
 	retrySilent = 10 * time.Minute
 )
+
+// retryNative is the pause before a found native that failed is tried again: up to half of the
+// seed's heartbeat, so that a network that comes back has everyone within a heartbeat.
+var retryNative = Backoff{First: time.Second, Max: 30 * time.Second}
 
 // Natives are the natives that a node turns to: those that it was given, or whichever it
 // finds. All methods may be called concurrently.
@@ -329,10 +328,10 @@ func (n *Natives) note(id ports.PeerID, s standing) {
 	c.standing = s
 	switch s {
 	case fails:
-		c.next = time.Now().Add(early(min(retryNative<<min(c.failures, 10), retryNativeMax), rand.Float64()))
+		c.next = time.Now().Add(Early(retryNative.Pause(c.failures), rand.Float64()))
 		c.failures++
 	case silent:
-		c.failures, c.next = 0, time.Now().Add(early(retrySilent, rand.Float64()))
+		c.failures, c.next = 0, time.Now().Add(Early(retrySilent, rand.Float64()))
 	default:
 		c.failures, c.next = 0, time.Time{}
 	}

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// storeTimeout is the deadline of one put and of one look-up: a peer that hangs
+	// StoreTimeout is the deadline of one put and of one look-up: a peer that hangs
 	// costs a DHT operation 10 to 30 s otherwise (measured).
-	storeTimeout = 3 * time.Second
+	StoreTimeout = 3 * time.Second
 	// announceDelay is how long a put may run before its entry is announced all the
 	// same: the local record answers already, and a put that everybody answers takes
 	// 5 to 7 ms (measured, 20 replicas on loopback).
@@ -197,7 +197,7 @@ func (o *outbox) fly(rec *record) {
 	case st.again:
 		o.offer(rec, now, st.hurry)
 	case err != nil:
-		pause := min(retryPut<<st.failures, r.cfg.Policy.Refresh)
+		pause := Backoff{retryPut, r.cfg.Policy.Refresh}.Pause(int(st.failures))
 		st.failures = min(st.failures+1, 10)
 		o.delay(rec, now+pause)
 	default:
@@ -207,7 +207,7 @@ func (o *outbox) fly(rec *record) {
 
 // put puts e, and announces it when that is done or takes its time.
 func (o *outbox) put(e Entry) (replicas int, err error) {
-	ctx, cancel := context.WithTimeout(o.ctx, storeTimeout)
+	ctx, cancel := context.WithTimeout(o.ctx, StoreTimeout)
 	defer cancel()
 	announced := make(chan struct{})
 	announce := func() {

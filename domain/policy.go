@@ -32,12 +32,12 @@ func DefaultTTLPolicy() TTLPolicy {
 }
 
 const (
-	// minInterval is the shortest time a policy may name: below it, timers and a
+	// MinInterval is the shortest time a policy may name: below it, timers and a
 	// network's round trips are no longer small against it.
-	minInterval = 10 * time.Millisecond
-	// maxTTL lets a record last for a heartbeat and the TTL after it at least, and is beyond
+	MinInterval = 10 * time.Millisecond
+	// MaxTTL is the longest TTL. It lets a record last for a heartbeat and the TTL after it at least, and is beyond
 	// what anybody would call alive.
-	maxTTL = ports.RecordLife / 2
+	MaxTTL = ports.RecordLife / 2
 )
 
 // Validate returns all that is wrong with p, joined, each naming the setting, its
@@ -49,9 +49,9 @@ func (p TTLPolicy) Validate() error {
 		name  string
 		value time.Duration
 	}{{"ttl", p.TTL}, {"heartbeat", p.Heartbeat}, {"refresh", p.Refresh}} {
-		if s.value < minInterval || s.value > maxTTL {
+		if s.value < MinInterval || s.value > MaxTTL {
 			impossible[s.name] = true
-			errs = append(errs, &PolicyError{Setting: s.name, Reason: fmt.Sprintf("%v is not between %v and %v", s.value, minInterval, maxTTL)})
+			errs = append(errs, &PolicyError{Setting: s.name, Reason: fmt.Sprintf("%v is not between %v and %v", s.value, MinInterval, MaxTTL)})
 		}
 	}
 	if !impossible["ttl"] && !impossible["heartbeat"] && p.TTL <= p.Heartbeat {
@@ -90,8 +90,9 @@ func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
 	return nil
 }
 
-// state says how fresh a live entry is that much before its deadline.
-func (p TTLPolicy) state(left time.Duration) ports.State {
+// State says how fresh a live entry is that is left so long to live: late from the moment on at
+// which its heartbeat is overdue.
+func (p TTLPolicy) State(left time.Duration) ports.State {
 	if p.late(left) {
 		return ports.StateLate
 	}
@@ -116,8 +117,8 @@ func (p TTLPolicy) settle() time.Duration { return min(time.Second, p.putInterva
 
 // lookAhead is how long before its deadline a heard entry is looked up once more:
 // 3 s, which is one look-up's deadline, and less if the TTL is scaled down.
-func (p TTLPolicy) lookAhead() time.Duration { return min(storeTimeout, p.TTL/20) }
+func (p TTLPolicy) lookAhead() time.Duration { return min(StoreTimeout, p.TTL/20) }
 
 // tick is how finely deadlines are swept. Nothing is listed past its deadline
 // however long this is; it bounds how late an expiry is told of.
-func (p TTLPolicy) tick() time.Duration { return max(minInterval, min(time.Second, p.TTL/64)) }
+func (p TTLPolicy) tick() time.Duration { return max(MinInterval, min(time.Second, p.TTL/64)) }

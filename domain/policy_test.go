@@ -60,7 +60,7 @@ func TestAnEntryIsLateOnceAHeartbeatIsOverdue(t *testing.T) {
 		since time.Duration
 		want  ports.State
 	}{{p.Heartbeat - 1, ports.StateLive}, {p.Heartbeat, ports.StateLive}, {p.Heartbeat + 1, ports.StateLate}} {
-		if got := p.state(p.TTL - c.since); got != c.want {
+		if got := p.State(p.TTL - c.since); got != c.want {
 			t.Errorf("%v after it was seen an entry is %s, want %s", c.since, got, c.want)
 		}
 	}

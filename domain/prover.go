@@ -87,11 +87,11 @@ func (p *prover) issue(reg ports.Registration) (*issued, error) {
 	if len(addrs) == 0 {
 		addrs = []string{reg.Addr}
 	}
-	if i := p.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(p.clock.elapsed()) {
+	if i := p.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(p.clock.Elapsed()) {
 		return i, nil
 	}
 	// Apart from each other, or indexers that were started together would stay together.
-	interval := early(p.wanted, rand.Float64()).Truncate(time.Millisecond)
+	interval := Early(p.wanted, rand.Float64()).Truncate(time.Millisecond)
 	i := &issued{
 		Claim: ports.Claim{
 			PeerID: p.self, Addrs: slices.Clone(addrs), Meta: maps.Clone(reg.Meta), Start: p.start,
@@ -109,7 +109,7 @@ func (p *prover) issue(reg ports.Registration) (*issued, error) {
 
 // sign gives i its number, of at least atLeast, and has it signed; the caller holds the lock.
 func (p *prover) sign(i *issued, atLeast int64) error {
-	i.at = p.clock.elapsed()
+	i.at = p.clock.Elapsed()
 	var err error
 	if i.Seq, err = p.signer.Seq(max(atLeast, p.last+1)); err != nil {
 		p.observer.Observe(ports.Event{Kind: ports.EventLeaseFailed, PeerID: p.self, Err: err})
@@ -123,7 +123,7 @@ func (p *prover) sign(i *issued, atLeast int64) error {
 // most maxLead: numbers are used up for good.
 func (p *prover) now() time.Time {
 	now := p.clock.Now()
-	if latest := p.clock.System().Add(maxLead); now.After(latest) && p.clock.heard() < 2 {
+	if latest := p.clock.System().Add(maxLead); now.After(latest) && p.clock.Sources() < 2 {
 		return latest
 	}
 	return now
@@ -151,13 +151,13 @@ func (p *prover) heard(i *issued, lease ports.Lease, whole bool) bool {
 	if p.current != i {
 		return false // there is one
 	}
-	elapsed := p.clock.elapsed()
+	elapsed := p.clock.Elapsed()
 	if whole && lease.NeedRecord {
 		p.take(lease.Seq)
 	}
 	// What a correct clock would have said when the record was issued.
-	behind := p.clock.at(i.at).Sub(i.Issued())
-	if p.last > i.Seq || behind > clockDrift || behind < -clockDrift && p.clock.at(elapsed).UnixMilli() > p.last {
+	behind := p.clock.At(i.at).Sub(i.Issued())
+	if p.last > i.Seq || behind > clockDrift || behind < -clockDrift && p.clock.At(elapsed).UnixMilli() > p.last {
 		p.current = nil
 	}
 	return p.current == nil

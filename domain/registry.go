@@ -71,12 +71,12 @@ func NewRegistry(cfg Rules, settings Settings, store ports.Store, announcer port
 }
 
 func (r *Registry) clock() clock {
-	elapsed := r.cfg.Clock.elapsed()
-	return clock{r.cfg.Clock.at(elapsed), elapsed + r.skipped}
+	elapsed := r.cfg.Clock.Elapsed()
+	return clock{r.cfg.Clock.At(elapsed), elapsed + r.skipped}
 }
 
 // wall returns the time of day at which the table's clock shows at.
-func (r *Registry) wall(at time.Duration) time.Time { return r.cfg.Clock.at(at - r.skipped) }
+func (r *Registry) wall(at time.Duration) time.Time { return r.cfg.Clock.At(at - r.skipped) }
 
 // Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
 // microsecond and waits for nobody. reg is kept and must not be changed afterwards.
@@ -217,7 +217,7 @@ func (r *Registry) listed(id ports.PeerID, l *lease, now time.Duration) ports.Li
 	if l.rank != granted && l.signed() == nil {
 		e.ExpiresAt = r.wall(l.deadline)
 	}
-	return ports.Listed{Entry: e, State: r.cfg.Policy.state(left), Source: l.rank.source(), Remaining: left}
+	return ports.Listed{Entry: e, State: r.cfg.Policy.State(left), Source: l.rank.source(), Remaining: left}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms, if none has what is asked for.

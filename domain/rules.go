@@ -212,8 +212,10 @@ func tellFault(observer ports.Observer, id, via ports.PeerID, err error) {
 	}
 }
 
-// checkAnswer tells whether what a native answers about an indexer can be believed of it.
-func (r Rules) checkAnswer(a *ports.Answer) error {
+// CheckAnswer tells why the answer of a native about an indexer does not count, nil if it
+// counts. It fills in what the proof says, and shortens Remaining to it: a native alone has no
+// lease last longer.
+func (r Rules) CheckAnswer(a *ports.Answer) error {
 	if a.Proof == nil {
 		if r.plain() == PlainRefuse {
 			return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", a.PeerID)
@@ -241,10 +243,18 @@ func (r Rules) plain() Plain {
 	return r.Plain()
 }
 
-// believes tells whether e counts here: a plain entry does unless plain ones are refused.
-func (r Rules) believes(e *Entry) error {
+// Believes tells why e does not count here, nil if it counts. A plain entry does unless plain
+// ones are refused. It does not check a proof; Acceptable does.
+func (r Rules) Believes(e *Entry) error {
 	if e.Proof == nil && r.plain() == PlainRefuse {
 		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself, and trust.plain is %s here", e.PeerID, PlainRefuse)
 	}
 	return nil
+}
+
+// IsUntrusted reports whether err says of an entry or an answer that it is sound, and does not
+// count on this node: its sender is not at fault.
+func IsUntrusted(err error) bool {
+	fault, ok := errors.AsType[*ports.ProofError](err)
+	return errors.Is(err, errUntrusted) || ok && fault.Fault == ports.FaultUntrusted
 }

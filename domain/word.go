@@ -45,7 +45,7 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 			if w.gave, err = x.prover.issue(reg); err != nil {
 				return lease, err
 			}
-			reg.Proof = w.gave.proof(x.clock.elapsed(), w.known == w.gave.Seq)
+			reg.Proof = w.gave.proof(x.clock.Elapsed(), w.known == w.gave.Seq)
 			w.step = reg.Proof.Tick.Step
 		}
 		lease, err = native.Register(ctx, x.self, reg)
@@ -59,7 +59,7 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 			return lease, err
 		}
 		if !lease.Now.IsZero() && w.id != x.self {
-			x.clock.hear(w.id, lease.Now)
+			x.clock.Sample(w.id, lease.Now)
 		}
 		if lease.Rival {
 			x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: x.self, Via: w.id})
@@ -129,7 +129,7 @@ func (w *word) next(interval time.Duration, sent time.Time, plain time.Duration)
 	// Another native may want to hear oftener, so steps may come oftener than this one wants them.
 	steps := uint32(interval / w.gave.Interval)
 	// If the native took that long to answer, at once.
-	return time.Since(sent) + w.gave.until(w.step+steps, w.x.clock.elapsed())
+	return time.Since(sent) + w.gave.until(w.step+steps, w.x.clock.Elapsed())
 }
 
 // unshown are addresses that a native could not show to be this indexer's: for a while
