@@ -126,7 +126,7 @@ func (n *network) snapshot() snapshot {
 func list(native *modules.Node) []ports.Listed {
 	var all []ports.Listed
 	for q := (ports.Query{Limit: pageSize}); len(all) < maxListed; {
-		page, err := native.Registry().List(context.Background(), q)
+		page, err := native.Registry().List(context.Background(), "", q)
 		all = append(all, page.Entries...)
 		if err != nil || page.Next == "" {
 			break

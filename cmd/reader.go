@@ -80,7 +80,7 @@ func (r *overLibp2p) Close() { r.stop() }
 // Indexers implements reader.
 func (r *overLibp2p) Indexers(ctx context.Context, q ports.Query) (httpapi.Indexers, error) {
 	q.Proofs = true
-	page, err := r.native.List(ctx, q)
+	page, err := r.native.List(ctx, r.self, q)
 	if err != nil {
 		return httpapi.Indexers{}, r.fault(ctx, err)
 	}
@@ -119,7 +119,7 @@ func (r *overLibp2p) Indexer(ctx context.Context, id string) (httpapi.Answer, er
 
 // Natives implements reader.
 func (r *overLibp2p) Natives(ctx context.Context) ([]httpapi.Native, error) {
-	natives, err := r.native.Natives(ctx)
+	natives, err := r.native.Natives(ctx, r.self)
 	return httpapi.NewNatives(natives).Natives, r.fault(ctx, err)
 }
 
@@ -127,7 +127,7 @@ func (r *overLibp2p) Natives(ctx context.Context) ([]httpapi.Native, error) {
 func (r *overLibp2p) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		w.Proofs = true
-		for b, err := range r.native.Watch(ctx, w) {
+		for b, err := range r.native.Watch(ctx, r.self, w) {
 			err = r.fault(ctx, err)
 			for i := range b.Changes {
 				// What comes with a tick alone changes no address.

@@ -83,7 +83,16 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 					}
 					return ports.Answer{Condition: ports.ConditionIsolated}, tc.err
 				},
-				OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+				OnNatives: func(_ context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+					if sender != "me" {
+						t.Errorf("%s asks for the natives", sender)
+					}
+					return nil, tc.err
+				},
+				OnWatch: func(_ context.Context, sender ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+					if sender != "me" {
+						t.Errorf("%s watches", sender)
+					}
 					return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, tc.err) }
 				},
 			}}
@@ -95,6 +104,9 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 			if errors.Is(tc.err, ports.ErrNotFound) {
 				return
 			}
+			if _, err := r.Natives(t.Context()); exitCode(err) != tc.code || !strings.Contains(err.Error(), tc.words) {
+				t.Errorf("natives ends with %v (exit code %d), want %d and %s", err, exitCode(err), tc.code, tc.words)
+			}
 			for _, err := range r.Watch(t.Context(), ports.WatchRequest{}) {
 				if exitCode(err) != tc.code || !strings.Contains(err.Error(), tc.words) {
 					t.Errorf("the watch ends with %v (exit code %d), want %d and %s", err, exitCode(err), tc.code, tc.words)
@@ -104,7 +116,9 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	r := &overLibp2p{native: porttest.Native{OnList: func(ctx context.Context, _ ports.Query) (ports.Page, error) { return ports.Page{}, ctx.Err() }}}
+	r := &overLibp2p{native: porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
+		return ports.Page{}, ctx.Err()
+	}}}
 	if _, err := r.Indexers(cancelled, ports.Query{}); !errors.Is(err, context.Canceled) || errors.Is(err, httpapi.ErrUnreachable) {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -125,17 +139,17 @@ func TestWhatIsNotProvenIsAnErrorOverLibp2p(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			listed := ports.Listed{Entry: tc.entry, Remaining: time.Minute}
-			r := &overLibp2p{proven: modules.EntryChecker(), native: porttest.Native{
+			r := &overLibp2p{self: "me", proven: modules.EntryChecker(), native: porttest.Native{
 				OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 					return ports.Answer{Listed: listed}, nil
 				},
-				OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
-					if !q.Proofs {
-						t.Error("no proofs are asked for")
+				OnList: func(_ context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
+					if sender != "me" || !q.Proofs {
+						t.Errorf("%s asks, for proofs: %t", sender, q.Proofs)
 					}
 					return ports.Page{Entries: []ports.Listed{listed}}, nil
 				},
-				OnWatch: func(_ context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+				OnWatch: func(_ context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 					return func(yield func(ports.Batch, error) bool) {
 						if !w.Proofs {
 							t.Error("no proofs are asked for")

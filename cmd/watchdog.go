@@ -23,9 +23,9 @@ func watchdog(ctx context.Context, node *modules.Node) {
 		keepTelling(ctx, within/2, func() {
 			node.Addrs() // of the libp2p host
 			if r := node.Registry(); r != nil {
-				r.Counts()                                // of the live table
-				_, _ = r.List(ctx, ports.Query{Limit: 1}) // under the order index
-				_ = r.Waiting()                           // of the outbox
+				r.Counts()                                    // of the live table
+				_, _ = r.List(ctx, "", ports.Query{Limit: 1}) // under the order index
+				_ = r.Waiting()                               // of the outbox
 			}
 		}, func() { tell(daemon.SdNotifyWatchdog) })
 	}

@@ -358,7 +358,7 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 		w := newTown()
 		f := NewFollower(r, w, false)
 		w.neighbours = []ports.Neighbour{{PeerID: "n1", Watchable: true}}
-		f.followed["n1"] = &followed{id: "n1", native: unmoved{w, porttest.Native{OnList: func(ctx context.Context, _ ports.Query) (ports.Page, error) {
+		f.followed["n1"] = &followed{id: "n1", native: unmoved{w, porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
 			select {
 			case <-ctx.Done():
 				return ports.Page{}, ctx.Err()
@@ -368,8 +368,8 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 		}}}}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, _ = r.Natives(gone)
-		got, _ := r.Natives(t.Context())
+		_, _ = r.Natives(gone, "")
+		got, _ := r.Natives(t.Context(), "")
 		if len(got) != 1 || got[0].RoundTrip == 0 {
 			t.Errorf("got %+v", got)
 		}

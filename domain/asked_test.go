@@ -171,7 +171,7 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 		slices.Sort(want)
 		list := func(q ports.Query) (all []ports.PeerID) {
 			for {
-				page, err := a.List(t.Context(), q)
+				page, err := a.List(t.Context(), "", q)
 				if err != nil || len(page.Entries) > q.Limit {
 					t.Fatalf("a page of %d, limit %d: %v", len(page.Entries), q.Limit, err)
 				}
@@ -197,13 +197,13 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 			}
 		}
 		for _, limit := range []int{-1, ports.MaxPage + 1} {
-			_, err := a.List(t.Context(), ports.Query{Limit: limit})
+			_, err := a.List(t.Context(), "", ports.Query{Limit: limit})
 			var refusal *ports.Refusal
 			if !errors.As(err, &refusal) || refusal.Code != ports.CodeOutOfRange {
 				t.Errorf("limit %d: %v", limit, err)
 			}
 		}
-		if page, err := a.List(t.Context(), ports.Query{}); err != nil || len(page.Entries) != ports.DefaultPage || page.Next == "" {
+		if page, err := a.List(t.Context(), "", ports.Query{}); err != nil || len(page.Entries) != ports.DefaultPage || page.Next == "" {
 			t.Errorf("without a limit: %d, %v", len(page.Entries), err)
 		}
 	})
@@ -228,7 +228,7 @@ func TestAPageLooksOnlySoFar(t *testing.T) {
 	}
 	pages, found := 0, 0
 	for q := (ports.Query{Limit: 10, Meta: map[string]string{"the": "one"}}); ; pages++ {
-		page, err := r.List(t.Context(), q)
+		page, err := r.List(t.Context(), "", q)
 		if err != nil {
 			t.Fatal(err)
 		}

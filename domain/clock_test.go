@@ -195,7 +195,7 @@ func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 		f := NewFollower(r, nil, false)
 		for _, id := range []ports.PeerID{"a", "b", "c"} {
 			ctx, cancel := context.WithCancel(t.Context())
-			n := &followed{id: id, native: porttest.Native{OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+			n := &followed{id: id, native: porttest.Native{OnWatch: func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 				return func(yield func(ports.Batch, error) bool) {
 					yield(ports.Batch{Reset: ports.ResetNew, Now: time.Now().Add(20 * time.Hour)}, nil)
 				}

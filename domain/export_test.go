@@ -30,7 +30,7 @@ func (r *Registry) Age(d time.Duration) { r.skipped += d }
 
 // Page is List without what only others ask for.
 func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {
-	p, _ := r.List(context.Background(), ports.Query{After: after, Limit: limit})
+	p, _ := r.List(context.Background(), "", ports.Query{After: after, Limit: limit})
 	return p.Entries, p.Next
 }
 

@@ -297,7 +297,7 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
 	began := time.Now()
 	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
-	for batch, err := range n.native.Watch(ctx, request) {
+	for batch, err := range n.native.Watch(ctx, f.registry.cfg.Self, request) {
 		if err != nil {
 			return following, err
 		}
@@ -328,7 +328,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 }
 
 // Natives implements ports.Native.
-func (r *Registry) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeStatus, error) {
 	f := r.follower.Load()
 	if f == nil {
 		return nil, nil
@@ -366,7 +366,7 @@ func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
 		}
 		asking.Go(func() {
 			began := time.Now()
-			if _, err := n.native.List(ctx, ports.Query{Limit: 1}); err == nil {
+			if _, err := n.native.List(ctx, f.registry.cfg.Self, ports.Query{Limit: 1}); err == nil {
 				s.RoundTrip = time.Since(began)
 			}
 		})

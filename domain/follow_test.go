@@ -487,7 +487,7 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 			at(joined, id[6], id[1], addr, -time.Second),
 		}
 		truth := at(joined, id[7], id[1], addr, time.Minute)
-		serve := liar{porttest.Native{OnWatch: func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		serve := liar{porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) {
 				if !yield(ports.Batch{Reset: ports.ResetNew, Changes: slices.Concat(lies, harmless, []ports.Change{truth}), Cursor: "c"}, nil) {
 					return
@@ -521,7 +521,7 @@ func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
 		}
 		// It hands over its table only after a while.
 		whole := make(chan struct{})
-		slow := porttest.Native{OnWatch: func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		slow := porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) {
 				if yield(ports.Batch{Reset: ports.ResetNew}, nil) {
 					<-whole
@@ -579,7 +579,7 @@ func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
 		}
 		all[2].cut()
 		synctest.Wait()
-		page, err := all[0].List(t.Context(), ports.Query{})
+		page, err := all[0].List(t.Context(), "", ports.Query{})
 		if c := all[0].Condition(); c != ports.ConditionIsolated || page.Condition != c || err != nil {
 			t.Errorf("with none left it is %q, and says so in a page: %q", c, page.Condition)
 		}
@@ -599,7 +599,7 @@ func TestNativesTellOfEachOther(t *testing.T) {
 		all[1].register(t, id[8], addr)
 		all[1].register(t, id[9], addr)
 		time.Sleep(time.Second)
-		got, err := all[0].Natives(t.Context())
+		got, err := all[0].Natives(t.Context(), "")
 		if err != nil || len(got) != 2 {
 			t.Fatalf("got %+v, %v", got, err)
 		}
@@ -711,7 +711,7 @@ func TestRenewalsOfALargeNativeAreToldInTime(t *testing.T) {
 		defer func() { cancel(); synctest.Wait() }()
 		var newest time.Time // heartbeat that was told
 		go func() {
-			for b, err := range a.Watch(ctx, ports.WatchRequest{Own: true, Renewed: true}) {
+			for b, err := range a.Watch(ctx, "", ports.WatchRequest{Own: true, Renewed: true}) {
 				if err != nil {
 					if ctx.Err() == nil {
 						t.Error(err)
@@ -749,7 +749,7 @@ func TestAWatcherIsToldTheCondition(t *testing.T) {
 		defer func() { cancel(); synctest.Wait() }()
 		var said []ports.Condition
 		go func() {
-			for b, err := range a.Watch(ctx, ports.WatchRequest{}) {
+			for b, err := range a.Watch(ctx, "", ports.WatchRequest{}) {
 				if err != nil {
 					return
 				}

@@ -44,7 +44,7 @@ func hearing(t *testing.T) (_ *hearer, stop func()) {
 	h := &hearer{Registry: r, began: time.Now()}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		for b, err := range r.Watch(ctx, ports.WatchRequest{}) {
+		for b, err := range r.Watch(ctx, "", ports.WatchRequest{}) {
 			if err != nil {
 				return
 			}
@@ -134,7 +134,7 @@ func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 		var done atomic.Bool
 		go func() {
 			defer done.Store(true)
-			for b, err := range h.Watch(ctx, ports.WatchRequest{Own: true, Renewed: true}) {
+			for b, err := range h.Watch(ctx, "", ports.WatchRequest{Own: true, Renewed: true}) {
 				if err != nil {
 					ended = err
 					return

@@ -159,7 +159,7 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 		}
 		asked++
 		asking.Go(func() {
-			known, _ := c.native.Natives(ctx)
+			known, _ := c.native.Natives(ctx, n.self)
 			// Those who ask are not to turn to the same few.
 			rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
 			n.mu.Lock()

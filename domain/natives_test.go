@@ -24,13 +24,13 @@ func (unable) Leave(context.Context, ports.PeerID, []byte) error { return ports.
 func (unable) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 	return ports.Answer{}, ports.ErrNotOffered
 }
-func (unable) List(context.Context, ports.Query) (ports.Page, error) {
+func (unable) List(context.Context, ports.PeerID, ports.Query) (ports.Page, error) {
 	return ports.Page{}, ports.ErrNotOffered
 }
-func (unable) Natives(context.Context) ([]ports.NativeStatus, error) {
+func (unable) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 	return nil, ports.ErrNotOffered
 }
-func (unable) Watch(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (unable) Watch(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, ports.ErrNotOffered) }
 }
 func (unable) Disconnected() <-chan struct{} { return nil }
@@ -296,7 +296,7 @@ func TestNativesThatAnswerAreAskedForOthers(t *testing.T) {
 	asked := 0
 	tells := func(known ...ports.PeerID) *candidate {
 		id := ports.PeerID(fmt.Sprint("native", len(n.candidates)))
-		c := &candidate{id: id, standing: answers, native: porttest.Native{OnNatives: func(context.Context) ([]ports.NativeStatus, error) {
+		c := &candidate{id: id, standing: answers, native: porttest.Native{OnNatives: func(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 			asked++
 			statuses := []ports.NativeStatus{{PeerID: "nowhere"}}
 			for _, k := range known {
@@ -409,7 +409,7 @@ type lying struct {
 	t *lyingTown
 }
 
-func (n lying) Natives(context.Context) (all []ports.NativeStatus, _ error) {
+func (n lying) Natives(context.Context, ports.PeerID) (all []ports.NativeStatus, _ error) {
 	w := n.t
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -487,7 +487,7 @@ type counted struct {
 	t *askedTown
 }
 
-func (n counted) Natives(context.Context) ([]ports.NativeStatus, error) {
+func (n counted) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
 	n.t.times++

@@ -231,7 +231,7 @@ func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var watching sync.WaitGroup
 		watching.Go(func() {
-			for batch, err := range all[1].Watch(ctx, ports.WatchRequest{Own: true, Sender: "follower"}) {
+			for batch, err := range all[1].Watch(ctx, "follower", ports.WatchRequest{Own: true}) {
 				if err != nil {
 					return
 				}

@@ -224,7 +224,7 @@ func (r *Registry) listed(id ports.PeerID, l *lease, now time.Duration) ports.Li
 const maxScan = 10 * ports.MaxPage
 
 // List implements ports.Native. It waits for nobody.
-func (r *Registry) List(_ context.Context, q ports.Query) (ports.Page, error) {
+func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports.Page, error) {
 	if q.Limit == 0 {
 		q.Limit = ports.DefaultPage
 	}

@@ -72,7 +72,7 @@ func (l *teller) again(last int) {
 	l.ended = make(chan struct{})
 }
 
-func (l *teller) watch(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (l *teller) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		l.mu.Lock()
 		ended := l.ended

@@ -216,7 +216,7 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 			t.Errorf("its indexer is listed by its friend: %t, by the outsider: %t; %d watches were refused",
 				friend.lists(ids[3]), outsider.lists(ids[3]), untrusted(n, ports.UntrustedWatch))
 		}
-		if natives, err := n.Natives(t.Context()); err != nil || len(natives) != 1 || natives[0].PeerID != ids[1] {
+		if natives, err := n.Natives(t.Context(), ""); err != nil || len(natives) != 1 || natives[0].PeerID != ids[1] {
 			t.Errorf("it tells of %+v, %v", natives, err)
 		}
 		// Whoever watches as a reader may.
@@ -224,7 +224,7 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for batch, err := range remote.Watch(t.Context(), ports.WatchRequest{}) {
+		for batch, err := range remote.Watch(t.Context(), ids[2], ports.WatchRequest{}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -232,7 +232,7 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 				break
 			}
 		}
-		for _, err := range remote.Watch(t.Context(), ports.WatchRequest{Own: true, Sender: ids[1]}) {
+		for _, err := range remote.Watch(t.Context(), ids[2], ports.WatchRequest{Own: true}) {
 			expectClosed(t, err, ids[0], ids[2])
 		}
 

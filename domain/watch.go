@@ -29,9 +29,9 @@ const (
 func (p TTLPolicy) renewalInterval() time.Duration { return min(time.Second, (p.TTL-p.Heartbeat)/6) }
 
 // Watch implements ports.Native.
-func (r *Registry) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (r *Registry) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
-		watcher := watcher{Registry: r, WatchRequest: w, yield: yield}
+		watcher := watcher{Registry: r, WatchRequest: w, sender: sender, yield: yield}
 		if err := watcher.run(ctx); err != nil && err != errUnwatched {
 			yield(ports.Batch{}, err)
 		}
@@ -42,7 +42,8 @@ func (r *Registry) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[po
 type watcher struct {
 	*Registry
 	ports.WatchRequest
-	yield func(ports.Batch, error) bool
+	sender ports.PeerID // "" is this very process
+	yield  func(ports.Batch, error) bool
 
 	next      uint64          // the number of the change to read next
 	told      uint64          // the cursor of the last batch
@@ -109,11 +110,11 @@ func (w *watcher) run(ctx context.Context) error {
 // trusted refuses a watch that natives alone may have, if it is none of those that this
 // native trusts.
 func (w *watcher) trusted() error {
-	if !w.Own || w.Sender == "" || w.cfg.Natives.in(w.Sender) {
+	if !w.Own || w.sender == "" || w.cfg.Natives.in(w.sender) {
 		return nil
 	}
-	w.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: w.Sender})
-	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.Sender, w.cfg.Self)
+	w.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: w.sender})
+	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.sender, w.cfg.Self)
 }
 
 // take returns the next changes, and whether there may be more to take now.
@@ -219,8 +220,8 @@ func (w *watcher) change(c *change, now time.Duration) ports.Change {
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.native.Value()}}}
 	}
 	left := ports.Listed{
-		Entry: Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
-		Remaining:  max(c.deadline-now, 0),
+		Entry:     Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
+		Remaining: max(c.deadline-now, 0),
 	}
 	if c.proof != nil && left.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.

@@ -81,7 +81,7 @@ func watching(t *testing.T, n ports.Native, r *replica, w ports.WatchRequest) (s
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for b, err := range n.Watch(ctx, w) {
+		for b, err := range n.Watch(ctx, "", w) {
 			if err != nil {
 				if ctx.Err() == nil {
 					t.Errorf("the watch ended: %v", err)
@@ -219,7 +219,7 @@ func TestACursorThatIsOfNoUseGetsASnapshot(t *testing.T) {
 			{"negative", strings.Replace(at.cursor, ".", ".-", 1), ports.ResetUnknown},
 			{"its own", at.cursor, ""},
 		} {
-			for batch, err := range a.Watch(t.Context(), ports.WatchRequest{Cursor: c.cursor}) {
+			for batch, err := range a.Watch(t.Context(), "", ports.WatchRequest{Cursor: c.cursor}) {
 				if err != nil || batch.Reset != c.want || (len(batch.Changes) == 1) != (c.want != "") {
 					t.Errorf("%s: %+v, %v, want %q and a snapshot", c.name, batch, err, c.want)
 				}
@@ -227,7 +227,7 @@ func TestACursorThatIsOfNoUseGetsASnapshot(t *testing.T) {
 			}
 		}
 		// Renewals were not remembered before somebody asked for them.
-		for batch := range a.Watch(t.Context(), ports.WatchRequest{Cursor: at.cursor, Renewed: true}) {
+		for batch := range a.Watch(t.Context(), "", ports.WatchRequest{Cursor: at.cursor, Renewed: true}) {
 			if batch.Reset != "" {
 				t.Errorf("nothing was missed, and it is reset: %s", batch.Reset)
 			}
@@ -247,7 +247,7 @@ func TestRenewalsThatWereNotRememberedAreAReasonToBeginAnew(t *testing.T) {
 		stop()
 		a.register(t, id[2], addr)
 		a.register(t, id[2], addr)
-		for batch := range a.Watch(t.Context(), ports.WatchRequest{Cursor: r.cursor, Renewed: true}) {
+		for batch := range a.Watch(t.Context(), "", ports.WatchRequest{Cursor: r.cursor, Renewed: true}) {
 			if batch.Reset != ports.ResetTooOld {
 				t.Errorf("got %q, want %q", batch.Reset, ports.ResetTooOld)
 			}
@@ -264,7 +264,7 @@ func TestAReaderThatFallsBehindIsDroppedAndNobodyElseIs(t *testing.T) {
 		defer a.stop()
 		var reads replica
 		defer watching(t, a, &reads, ports.WatchRequest{Renewed: true})()
-		next, stop := iter.Pull2(a.Watch(t.Context(), ports.WatchRequest{Renewed: true}))
+		next, stop := iter.Pull2(a.Watch(t.Context(), "", ports.WatchRequest{Renewed: true}))
 		defer stop()
 		if b, err, ok := next(); !ok || err != nil || b.Reset != ports.ResetNew {
 			t.Fatalf("the first batch is %+v, %v", b, err)
@@ -309,7 +309,7 @@ func TestChangesTravelInBatches(t *testing.T) {
 		defer cancel()
 		var last time.Time
 		watcher.Go(func() {
-			for b, err := range a.Watch(ctx, ports.WatchRequest{Renewed: true}) {
+			for b, err := range a.Watch(ctx, "", ports.WatchRequest{Renewed: true}) {
 				if err != nil {
 					return
 				}
@@ -359,7 +359,7 @@ func TestAnOwnWatchTellsWhatTheNativeGranted(t *testing.T) {
 		var left []ports.Change
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		for batch, err := range a.Watch(ctx, ports.WatchRequest{Own: true}) {
+		for batch, err := range a.Watch(ctx, "", ports.WatchRequest{Own: true}) {
 			if err != nil {
 				break
 			}
@@ -397,7 +397,7 @@ func TestManyWatchersOfALargeNativeKeepUp(t *testing.T) {
 		defer cancel()
 		for i := range 1024 {
 			watching.Go(func() {
-				for _, err := range a.Watch(ctx, ports.WatchRequest{Renewed: i == 0}) {
+				for _, err := range a.Watch(ctx, "", ports.WatchRequest{Renewed: i == 0}) {
 					if err != nil && ctx.Err() == nil {
 						dropped.Add(1)
 					}

@@ -135,7 +135,8 @@ func benchLookUp(b *testing.B, t *table, scale float64) {
 func benchSeenElsewhere(b *testing.B, t *table, scale float64) {
 	first := benchNode(b, "native,dht,gossip", "")
 	second := benchNode(b, "native,dht,gossip", first.Addrs()[0])
-	watched := asking(b, benchClient(b), second)
+	client := benchClient(b)
+	watched := asking(b, client, second)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	seen := make(chan ports.PeerID, 1)
@@ -143,7 +144,7 @@ func benchSeenElsewhere(b *testing.B, t *table, scale float64) {
 	defer watching.Wait()
 	defer cancel()
 	watching.Go(func() {
-		for batch, err := range watched.Watch(ctx, ports.WatchRequest{}) {
+		for batch, err := range watched.Watch(ctx, ports.PeerID(client.ID().String()), ports.WatchRequest{}) {
 			if err != nil {
 				return
 			}
@@ -155,7 +156,7 @@ func benchSeenElsewhere(b *testing.B, t *table, scale float64) {
 		}
 	})
 	benchUntil(b, "the natives follow each other", func() bool {
-		statuses, err := second.Registry().Natives(b.Context())
+		statuses, err := second.Registry().Natives(b.Context(), "")
 		return err == nil && len(statuses) == 1 && statuses[0].Following
 	})
 	var took []float64
@@ -308,7 +309,7 @@ func benchWatchers(b *testing.B, t *table, scale float64) {
 	told := make([]atomic.Int64, inProcess+remote)
 	var whole atomic.Int64
 	watch := func(i int, native ports.Native) {
-		for batch, err := range native.Watch(ctx, ports.WatchRequest{}) {
+		for batch, err := range native.Watch(ctx, "", ports.WatchRequest{}) {
 			if err != nil {
 				if ctx.Err() == nil {
 					b.Errorf("watcher %d: %v", i, err)

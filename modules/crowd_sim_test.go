@@ -53,7 +53,7 @@ func TestSimACrowdOfNatives(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		follows := 0
 		for _, m := range natives {
-			statuses, err := m.node.Registry().Natives(t.Context())
+			statuses, err := m.node.Registry().Natives(t.Context(), "")
 			if err != nil {
 				t.Fatal(err)
 			}

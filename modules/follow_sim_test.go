@@ -233,7 +233,7 @@ func TestSimAChangeIsSeenByAWatcherOfAnotherNative(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			for b, err := range natives[1].node.Registry().Watch(ctx, ports.WatchRequest{}) {
+			for b, err := range natives[1].node.Registry().Watch(ctx, "", ports.WatchRequest{}) {
 				if err != nil {
 					return
 				}

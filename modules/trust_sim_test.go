@@ -197,7 +197,7 @@ func outsidersOfAClosedNetwork(t *testing.T, listed bool) {
 			t.Error("the open native does not list its own indexer: it shows nothing that the others do not")
 		}
 		// Reading is for everyone.
-		remote, err := outsider.node.Registry().Natives(t.Context())
+		remote, err := outsider.node.Registry().Natives(t.Context(), "")
 		if err != nil || len(remote) != len(natives) {
 			t.Errorf("the outsider is connected to %d natives, %v", len(remote), err)
 		}

@@ -18,9 +18,9 @@ const (
 // Transport serves it to others and hands out the same for a remote native, so
 // that a test, an indexer, a reader and another native all use one noun.
 //
-// sender is the authenticated identity of whoever asks: in process the caller vouches
-// for it; a remote Native takes only the local node's own identity, since nothing else
-// could be proven.
+// sender is the caller's authenticated identity. In process, the caller vouches for it,
+// and "" is this very process. A remote Native takes the local node's own identity alone,
+// since a connection proves no other. Any other sender is an error, and not a *Refusal.
 //
 // All methods may be called concurrently. A native's "no" is a *Refusal.
 type Native interface {
@@ -41,19 +41,19 @@ type Native interface {
 	LookUp(ctx context.Context, sender, id PeerID) (Answer, error)
 
 	// List returns a page of the live table. It waits for nobody.
-	List(ctx context.Context, q Query) (Page, error)
+	List(ctx context.Context, sender PeerID, q Query) (Page, error)
 
 	// Natives returns what this native knows of the other natives that it is connected
 	// to, sorted by PeerID. It may take as long as the slowest of them to answer, 2 s at
 	// most.
-	Natives(ctx context.Context) ([]NativeStatus, error)
+	Natives(ctx context.Context, sender PeerID) ([]NativeStatus, error)
 
 	// Watch tells of changes until ctx ends, the caller stops, or it fails: the last pair
 	// then has the error. The first batch comes at once. An error that is no *Refusal
 	// means that going on from the last Cursor may help; CodeTooSlow means that this
 	// reader was dropped, since it did not keep up. Others may be given the same Changes:
 	// they may be kept, and must not be modified.
-	Watch(ctx context.Context, w WatchRequest) iter.Seq2[Batch, error]
+	Watch(ctx context.Context, sender PeerID, w WatchRequest) iter.Seq2[Batch, error]
 }
 
 // RemoteNative is a Native that is reached over a Transport.

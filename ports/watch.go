@@ -14,9 +14,6 @@ type WatchRequest struct {
 	Own bool
 	// Proofs asks for what the entries can be checked by. With Own it is always given.
 	Proofs bool
-	// Sender is who watches, as the connection proves: the transport that serves the watch
-	// fills it in, and it does not travel. "" is this very process.
-	Sender PeerID
 }
 
 // ChangeKind says what became of an entry.

@@ -43,7 +43,7 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
-	page, err := n.Directory.List(r.Context(), q)
+	page, err := n.Directory.List(r.Context(), n.PeerID, q)
 	switch {
 	case err != nil:
 		failWith(w, err)
@@ -77,7 +77,7 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		q.After = page.Next
 		// Half a list would have Prometheus forget the other half: it is cut, and Prometheus
 		// keeps what it had. Each page has the time that any other answer has.
-		if page, err = n.Directory.List(r.Context(), q); err != nil || r.Context().Err() != nil {
+		if page, err = n.Directory.List(r.Context(), n.PeerID, q); err != nil || r.Context().Err() != nil {
 			panic(http.ErrAbortHandler)
 		}
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, Flush tells

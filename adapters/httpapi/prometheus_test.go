@@ -109,7 +109,7 @@ type manyTargets struct {
 	fails int // the page that cannot be had, 0 for none
 }
 
-func (m manyTargets) List(_ context.Context, q ports.Query) (page ports.Page, _ error) {
+func (m manyTargets) List(_ context.Context, _ ports.PeerID, q ports.Query) (page ports.Page, _ error) {
 	var begin int
 	_, _ = fmt.Sscanf(string(q.After), "p%d", &begin)
 	i := begin / q.Limit

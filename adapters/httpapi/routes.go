@@ -130,7 +130,7 @@ func (n Node) status(w http.ResponseWriter, r *http.Request) {
 	}
 	if n.Directory != nil {
 		s.Live, s.Known = n.Directory.Counts()
-		if page, err := n.Directory.List(r.Context(), ports.Query{Limit: 1}); err == nil {
+		if page, err := n.Directory.List(r.Context(), n.PeerID, ports.Query{Limit: 1}); err == nil {
 			s.Condition = page.Condition
 		}
 	}
@@ -143,7 +143,7 @@ func (n Node) indexers(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
-	page, err := n.Directory.List(r.Context(), q)
+	page, err := n.Directory.List(r.Context(), n.PeerID, q)
 	if err != nil {
 		failWith(w, err)
 		return
@@ -266,7 +266,7 @@ func (n Node) indexer(w http.ResponseWriter, r *http.Request) {
 func (n Node) natives(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), nativesTimeout)
 	defer cancel()
-	natives, err := n.Directory.Natives(ctx)
+	natives, err := n.Directory.Natives(ctx, n.PeerID)
 	if err != nil {
 		failWith(w, err)
 		return

@@ -109,12 +109,12 @@ type Node struct {
 }
 
 // Directory is the part of a ports.Native that only reads, and how much there is of it.
-// Who asks over HTTP asks in the node's own name.
+// A caller over HTTP asks in the node's own name.
 type Directory interface {
 	LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error)
-	List(ctx context.Context, q ports.Query) (ports.Page, error)
-	Natives(ctx context.Context) ([]ports.NativeStatus, error)
-	Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
+	List(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error)
+	Natives(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error)
+	Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
 	// Counts returns the sizes of the live table and the known set. It does not block.
 	Counts() (live, known int)
 }

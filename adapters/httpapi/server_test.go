@@ -30,8 +30,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type directory []ports.Listed
 
 func (d directory) LookUp(_ context.Context, sender, id ports.PeerID) (ports.Answer, error) {
-	if sender != "native" {
-		return ports.Answer{}, ports.Refuse(ports.CodePeerMismatch, "%s asks", sender)
+	if err := asTheNode(sender); err != nil {
+		return ports.Answer{}, err
 	}
 	for _, l := range d {
 		if l.PeerID == id {
@@ -41,7 +41,10 @@ func (d directory) LookUp(_ context.Context, sender, id ports.PeerID) (ports.Ans
 	return ports.Answer{}, ports.ErrNotFound
 }
 
-func (d directory) List(_ context.Context, q ports.Query) (page ports.Page, _ error) {
+func (d directory) List(_ context.Context, sender ports.PeerID, q ports.Query) (page ports.Page, _ error) {
+	if err := asTheNode(sender); err != nil {
+		return page, err
+	}
 	for _, l := range d {
 		if l.PeerID <= q.After {
 			continue
@@ -62,10 +65,16 @@ func (d directory) List(_ context.Context, q ports.Query) (page ports.Page, _ er
 	return page, nil
 }
 
-func (d directory) Natives(context.Context) ([]ports.NativeStatus, error) { return nil, nil }
+func (d directory) Natives(_ context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+	return nil, asTheNode(sender)
+}
 
-func (d directory) Watch(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (d directory) Watch(ctx context.Context, sender ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
+		if err := asTheNode(sender); err != nil {
+			yield(ports.Batch{}, err)
+			return
+		}
 		b := ports.Batch{Reset: ports.ResetNew, Cursor: "1", Live: len(d)}
 		for _, l := range d {
 			b.Changes = append(b.Changes, ports.Change{Kind: ports.ChangeSnapshot, Listed: l})
@@ -77,6 +86,14 @@ func (d directory) Watch(ctx context.Context, _ ports.WatchRequest) iter.Seq2[po
 }
 
 func (d directory) Counts() (live, known int) { return len(d), len(d) + 1 }
+
+// asTheNode refuses a sender that is not the node of the tests.
+func asTheNode(sender ports.PeerID) error {
+	if sender != "native" {
+		return ports.Refuse(ports.CodePeerMismatch, "%q asks", sender)
+	}
+	return nil
+}
 
 // native is a directory of which a test sets what else it says.
 type native struct {
@@ -96,20 +113,22 @@ func (n native) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answ
 	return answer, err
 }
 
-func (n native) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+func (n native) List(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
 	if n.err != nil {
 		return ports.Page{}, n.err
 	}
-	page, err := n.directory.List(ctx, q)
+	page, err := n.directory.List(ctx, sender, q)
 	page.Condition = n.condition
 	return page, err
 }
 
-func (n native) Natives(context.Context) ([]ports.NativeStatus, error) { return n.natives, n.err }
+func (n native) Natives(_ context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+	return n.natives, errors.Join(n.err, asTheNode(sender))
+}
 
-func (n native) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-	if n.watch == nil {
-		return n.directory.Watch(ctx, w)
+func (n native) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	if n.watch == nil || asTheNode(sender) != nil {
+		return n.directory.Watch(ctx, sender, w)
 	}
 	return n.watch(ctx, w)
 }

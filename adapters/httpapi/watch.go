@@ -94,7 +94,7 @@ func (n Node) tell(w http.ResponseWriter, r *http.Request, request ports.WatchRe
 	defer cancel()
 	watching.Go(func() {
 		defer close(heard)
-		for b, err := range n.Directory.Watch(ctx, request) {
+		for b, err := range n.Directory.Watch(ctx, n.PeerID, request) {
 			select {
 			case heard <- news{b, err}:
 			case <-ctx.Done():

@@ -183,22 +183,29 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 }
 
 // List implements ports.Native.
-func (n *remote) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+func (n *remote) List(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
+	if err := n.mayAskAs(sender, "list"); err != nil {
+		return ports.Page{}, err
+	}
 	if _, err := wire.EncodeQuestion(wire.Question{Query: q}); err != nil {
 		return ports.Page{}, err
 	}
 	return ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Page, error) {
-		return native.List(ctx, q)
+		return native.List(ctx, sender, q)
 	})
 }
 
 // Natives implements ports.Native.
-func (n *remote) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+	if err := n.mayAskAs(sender, "ask for natives"); err != nil {
+		return nil, err
+	}
 	return ask(ctx, n, func(ctx context.Context, native ports.Native) ([]ports.NativeStatus, error) {
-		return native.Natives(ctx)
+		return native.Natives(ctx, sender)
 	})
 }
 
+// mayAskAs refuses to ask in another's name.
 func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 	if sender == n.t.id {
 		return nil
@@ -271,8 +278,12 @@ type told struct {
 
 // Watch implements ports.Native. The native tells on a goroutine of its own, and waits
 // while the last batch is not taken.
-func (n *remote) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
+		if err := n.mayAskAs(sender, "watch"); err != nil {
+			yield(ports.Batch{}, err)
+			return
+		}
 		if _, err := wire.EncodeWatch(w); err != nil {
 			yield(ports.Batch{}, err)
 			return
@@ -292,8 +303,7 @@ func (n *remote) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[port
 		go func() {
 			defer srv.exchanges.Done()
 			defer close(batches)
-			w.Sender = n.t.id
-			srv.tell(served, w, batches)
+			srv.tell(served, sender, w, batches)
 		}()
 
 		idle := time.NewTimer(ports.WatchIdle)
@@ -336,8 +346,8 @@ func (srv *server) ended() error {
 	}
 }
 
-// tell sends what the native tells until ctx or srv ends.
-func (srv *server) tell(ctx context.Context, w ports.WatchRequest, batches chan<- told) {
+// tell sends what the native tells sender until ctx or srv ends.
+func (srv *server) tell(ctx context.Context, sender ports.PeerID, w ports.WatchRequest, batches chan<- told) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := make(chan struct{})
@@ -349,7 +359,7 @@ func (srv *server) tell(ctx context.Context, w ports.WatchRequest, batches chan<
 		case <-stopped:
 		}
 	}()
-	for batch, err := range srv.native.Watch(ctx, w) {
+	for batch, err := range srv.native.Watch(ctx, sender, w) {
 		batch.Changes = slices.Clone(batch.Changes) // the native may go on with its own
 		select {
 		case batches <- told{batch, refusal(err)}:

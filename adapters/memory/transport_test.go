@@ -85,14 +85,14 @@ func TestSilenceIsAnErrorForWhateverElseIsAsked(t *testing.T) {
 
 func TestAWatchWithoutChangesSaysThatItLives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		native := pair(t, porttest.Native{OnWatch: func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		native := pair(t, porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) {
 				yield(ports.Batch{Reset: ports.ResetNew, Cursor: "1", Live: 7}, nil)
 				<-ctx.Done()
 			}
 		}})
 		began, batches := time.Now(), 0
-		for b, err := range native.Watch(t.Context(), ports.WatchRequest{}) {
+		for b, err := range native.Watch(t.Context(), "indexer", ports.WatchRequest{}) {
 			if err != nil || b.Cursor != "1" || b.Live != 7 || (b.Reset == "") != (batches > 0) || time.Since(began) != time.Duration(batches)*ports.WatchIdle {
 				t.Fatalf("batch %d: got %+v and %v after %s", batches, b, err, time.Since(began))
 			}
@@ -105,7 +105,7 @@ func TestAWatchWithoutChangesSaysThatItLives(t *testing.T) {
 
 func TestStopDoesNotWaitForAReader(t *testing.T) {
 	network := memory.NewNetwork()
-	stop, err := network.Join("native").Serve(porttest.Native{OnWatch: func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	stop, err := network.Join("native").Serve(porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
 			for yield(ports.Batch{Cursor: "1"}, nil) && ctx.Err() == nil {
 			}
@@ -119,7 +119,7 @@ func TestStopDoesNotWaitForAReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last error
-	for _, last = range native.Watch(t.Context(), ports.WatchRequest{}) {
+	for _, last = range native.Watch(t.Context(), "indexer", ports.WatchRequest{}) {
 		stop() // while this batch is being read
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](last); !ok || refusal.Code != ports.CodeBusy {

@@ -33,7 +33,7 @@ func Example() {
 	found, err := native.LookUp(ctx, me, me)
 	check(err)
 	fmt.Println("found", found.State, "in zone", found.Meta["zone"])
-	for batch, err := range native.Watch(ctx, ports.WatchRequest{}) {
+	for batch, err := range native.Watch(ctx, me, ports.WatchRequest{}) {
 		check(err) // unless it is a *ports.Refusal, watch again from the last Cursor
 		for _, change := range batch.Changes {
 			fmt.Println(change.Kind, "me:", change.PeerID == me)

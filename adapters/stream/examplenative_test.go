@@ -67,7 +67,7 @@ func (e *exampleTable) lookUp(_ context.Context, _, id ports.PeerID) (ports.Answ
 	return ports.Answer{Listed: l}, nil
 }
 
-func (e *exampleTable) watch(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (e *exampleTable) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		b := ports.Batch{Reset: ports.ResetNew, Cursor: "0"}
 		e.mu.Lock()

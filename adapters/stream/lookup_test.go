@@ -74,8 +74,8 @@ func TestFramesOfTheOtherProtocols(t *testing.T) {
 			OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
 				return ports.Answer{Listed: ports.Listed{Entry: ports.Entry{PeerID: id}}}, nil
 			},
-			OnList:    func(context.Context, ports.Query) (ports.Page, error) { return ports.Page{}, nil },
-			OnNatives: func(context.Context) ([]ports.NativeStatus, error) { return nil, nil },
+			OnList:    func(context.Context, ports.PeerID, ports.Query) (ports.Page, error) { return ports.Page{}, nil },
+			OnNatives: func(context.Context, ports.PeerID) ([]ports.NativeStatus, error) { return nil, nil },
 		})
 		for _, c := range []struct {
 			protocol protocol.ID
@@ -198,7 +198,7 @@ func TestAPageToWhoeverDoesNotReadEnds(t *testing.T) {
 			inFakeTime(t, func(t *testing.T, native, client host.Host) {
 				tr := newTransport(t, native)
 				page := manyLarge()
-				serve(t, tr, porttest.Native{OnList: func(context.Context, ports.Query) (ports.Page, error) { return page, nil }})
+				serve(t, tr, porttest.Native{OnList: func(context.Context, ports.PeerID, ports.Query) (ports.Page, error) { return page, nil }})
 				s := openFor(t, client, native, ports.LookupProtocol)
 				_ = s.SetDeadline(time.Time{})
 				send(t, s, `{"Limit":1000}`+"\n")
@@ -223,8 +223,8 @@ func TestThePageOfLargestEntriesArrives(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, client := newHost(), newHost()
 		page := manyLarge()
-		serve(t, newTransport(t, native), porttest.Native{OnList: func(context.Context, ports.Query) (ports.Page, error) { return page, nil }})
-		got, err := remote(t, newTransport(t, client), native).List(t.Context(), ports.Query{Limit: ports.MaxPage})
+		serve(t, newTransport(t, native), porttest.Native{OnList: func(context.Context, ports.PeerID, ports.Query) (ports.Page, error) { return page, nil }})
+		got, err := remote(t, newTransport(t, client), native).List(t.Context(), idOf(client), ports.Query{Limit: ports.MaxPage})
 		if err != nil || len(got.Entries) != ports.MaxPage {
 			t.Errorf("got %d entries and %v", len(got.Entries), err)
 		}
@@ -274,9 +274,9 @@ func TestLookingUpAtNativesOfAnotherMake(t *testing.T) {
 				}
 				_, err := n.LookUp(t.Context(), idOf(client), anID)
 				expect("look-up", c.lookUp, err)
-				_, err = n.List(t.Context(), ports.Query{Limit: 1})
+				_, err = n.List(t.Context(), idOf(client), ports.Query{Limit: 1})
 				expect("list", c.list, err)
-				_, err = n.Natives(t.Context())
+				_, err = n.Natives(t.Context(), idOf(client))
 				expect("natives", c.natives, err)
 			})
 		})
@@ -293,10 +293,10 @@ func TestANativeOfTheSeedOffersNothingElse(t *testing.T) {
 			t.Fatalf("got %+v and %v", lease, err)
 		}
 		_, lookUp := n.LookUp(t.Context(), idOf(client), anID)
-		_, list := n.List(t.Context(), ports.Query{})
-		_, natives := n.Natives(t.Context())
+		_, list := n.List(t.Context(), idOf(client), ports.Query{})
+		_, natives := n.Natives(t.Context(), idOf(client))
 		var watch error
-		for _, watch = range n.Watch(t.Context(), ports.WatchRequest{}) {
+		for _, watch = range n.Watch(t.Context(), idOf(client), ports.WatchRequest{}) {
 		}
 		for what, err := range map[string]error{"leave": n.Leave(t.Context(), idOf(client), nil), "look-up": lookUp, "list": list, "natives": natives, "watch": watch} {
 			if _, refused := errors.AsType[*ports.Refusal](err); !errors.Is(err, ports.ErrNotOffered) || refused {
@@ -322,7 +322,7 @@ func TestANativeThatNoLongerOffersWhatItDid(t *testing.T) {
 		_ = client.Peerstore().AddProtocols(native.ID(), ports.LookupProtocol)
 		_ = openRaw(t, client, native).Reset()
 		_ = client.Peerstore().AddProtocols(native.ID(), ports.LookupProtocol)
-		if _, err := n.List(t.Context(), ports.Query{}); !errors.Is(err, ports.ErrNotOffered) {
+		if _, err := n.List(t.Context(), idOf(client), ports.Query{}); !errors.Is(err, ports.ErrNotOffered) {
 			t.Errorf("got %v, want %v", err, ports.ErrNotOffered)
 		}
 	})

@@ -47,7 +47,10 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 }
 
 // List implements ports.Native.
-func (n *remote) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+func (n *remote) List(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
+	if err := n.mayAskAs(sender, "list"); err != nil {
+		return ports.Page{}, err
+	}
 	var page ports.Page
 	most := q.Limit
 	if most == 0 {
@@ -68,7 +71,10 @@ func (n *remote) List(ctx context.Context, q ports.Query) (ports.Page, error) {
 }
 
 // Natives implements ports.Native.
-func (n *remote) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+	if err := n.mayAskAs(sender, "ask for natives"); err != nil {
+		return nil, err
+	}
 	var natives []ports.NativeStatus
 	_, err := n.look(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
 		s, end, err := wire.DecodeNative(frame)

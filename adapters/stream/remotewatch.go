@@ -16,8 +16,12 @@ import (
 // Watch implements ports.Native. A batch may be a part of what the native told at once: it
 // then has the Cursor of the one before, since going on from there repeats it and misses
 // nothing.
-func (n *remote) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
+		if err := n.mayAskAs(sender, "watch"); err != nil {
+			yield(ports.Batch{}, err)
+			return
+		}
 		frame, err := wire.EncodeWatch(w)
 		if err == nil {
 			err = n.fault(ctx, "watch", n.watch(ctx, frame, w.Cursor, func(b ports.Batch) bool { return yield(b, nil) }))

@@ -64,9 +64,10 @@ func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
 	asking, cancel := context.WithTimeout(ctx, srv.timeout-srv.lastShare())
 	defer cancel()
+	sender := srv.sender(s.Conn())
 	switch {
 	case q.PeerID != "":
-		a, err := srv.native.LookUp(asking, srv.sender(s.Conn()), q.PeerID)
+		a, err := srv.native.LookUp(asking, sender, q.PeerID)
 		end := wire.End{Condition: a.Condition}
 		if errors.Is(err, ports.ErrNotFound) {
 			return end, ports.Refuse(ports.CodeNotFound, "%s is not alive, as far as this native can tell", q.PeerID)
@@ -76,7 +77,7 @@ func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, 
 		}
 		return end, p.listed(&a.Listed)
 	case q.Natives:
-		natives, err := srv.native.Natives(asking)
+		natives, err := srv.native.Natives(asking, sender)
 		if err != nil {
 			return wire.End{}, srv.refusal(s, err)
 		}
@@ -87,7 +88,7 @@ func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, 
 		}
 		return wire.End{}, nil
 	default:
-		page, err := srv.native.List(asking, q.Query)
+		page, err := srv.native.List(asking, sender, q.Query)
 		if err != nil {
 			return wire.End{}, srv.refusal(s, err)
 		}

@@ -80,13 +80,12 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 	var w ports.WatchRequest
 	if err == nil {
 		w, err = wire.DecodeWatch(frame)
-		w.Sender = sender
 	}
 	if err == nil {
 		if err = srv.admit(sender, from); err == nil {
 			srv.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
 			var dropped error
-			dropped, err = srv.tell(ctx, s, w)
+			dropped, err = srv.tell(ctx, s, sender, w)
 			srv.dismiss(sender, from)
 			srv.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
 		} else {
@@ -114,10 +113,10 @@ type told struct {
 	err   error
 }
 
-// tell writes what the native tells until either side ends it. dropped is why if it was
+// tell writes what the native tells sender until either side ends it. dropped is why if it was
 // not the watcher's wish, nor that this native stops. err is the last thing to say if it is
 // a *ports.Refusal; any other means that there is nobody to say it to.
-func (srv *server) tell(ctx context.Context, s network.Stream, w ports.WatchRequest) (dropped, err error) {
+func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
 	watching, gone := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer func() {
@@ -136,7 +135,7 @@ func (srv *server) tell(ctx context.Context, s network.Stream, w ports.WatchRequ
 	batches := make(chan told)
 	running.Go(func() {
 		defer close(batches)
-		for batch, err := range srv.native.Watch(watching, w) {
+		for batch, err := range srv.native.Watch(watching, sender, w) {
 			select {
 			case batches <- told{batch, err}:
 			case <-watching.Done():

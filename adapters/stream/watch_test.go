@@ -25,7 +25,7 @@ import (
 // telling is a native that tells one batch of so many changes after the other, as fast as
 // they are taken, or with none one batch and then nothing.
 func telling(changes int) porttest.Native {
-	return porttest.Native{OnWatch: func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
 			for i := 0; ctx.Err() == nil; i++ {
 				if !yield(ports.Batch{Cursor: fmt.Sprint(i), Live: changes, Condition: ports.ConditionIsolated, Changes: joined(changes)}, nil) {
@@ -105,7 +105,7 @@ func TestAWatchWithoutChangesSaysThatItLives(t *testing.T) {
 		serve(t, newTransport(t, native), telling(0))
 		var at []time.Duration
 		began := time.Now()
-		for b, err := range remote(t, newTransport(t, watcher), native).Watch(t.Context(), ports.WatchRequest{}) {
+		for b, err := range remote(t, newTransport(t, watcher), native).Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 			if err != nil || b.Cursor != "0" || b.Condition != ports.ConditionIsolated || len(b.Changes) != 0 {
 				t.Fatalf("got %+v and %v", b, err)
 			}
@@ -135,7 +135,7 @@ func TestAWatchThatFallsSilentIsGivenUp(t *testing.T) {
 				_ = openFor(t, watcher, native, ports.WatchProtocol).Reset()
 				began := time.Now()
 				var last error
-				for _, last = range n.Watch(t.Context(), ports.WatchRequest{}) {
+				for _, last = range n.Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 				}
 				if _, refused := errors.AsType[*ports.Refusal](last); last == nil || refused {
 					t.Errorf("got %v, want an error that is no refusal", last)
@@ -176,7 +176,7 @@ func TestWatchingNativesOfAnotherMake(t *testing.T) {
 				native.SetStreamHandler(ports.WatchProtocol, c.handler)
 				batches := 0
 				var last error
-				for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), ports.WatchRequest{}) {
+				for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 					if last == nil {
 						batches++
 					}
@@ -201,7 +201,7 @@ func TestAPartOfABatchHasTheCursorOfTheOneBefore(t *testing.T) {
 		native.SetStreamHandler(ports.WatchProtocol, saying(
 			`{}`+"\n"+`{"Cursor":"1"}`+"\n"+`{}`+"\n"+`{"Cursor":"2"}`+"\n"+`{"Reset":"cursor_too_old"}`+"\n"+`{}`+"\n"+`{"Cursor":"3"}`+"\n"))
 		var cursors []string
-		for b, err := range remote(t, newTransport(t, watcher), native).Watch(t.Context(), ports.WatchRequest{Cursor: "0"}) {
+		for b, err := range remote(t, newTransport(t, watcher), native).Watch(t.Context(), idOf(watcher), ports.WatchRequest{Cursor: "0"}) {
 			if err == nil {
 				cursors = append(cursors, b.Cursor)
 			}
@@ -309,7 +309,7 @@ func TestAllWatchesAreBounded(t *testing.T) {
 		serve(t, tr, telling(0))
 		n := remote(t, newTransport(t, watcher), native)
 		watch := func() (err error) {
-			for _, err = range n.Watch(t.Context(), ports.WatchRequest{}) {
+			for _, err = range n.Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 				break
 			}
 			return err
@@ -336,13 +336,13 @@ func TestANativeThatEndsAWatchWithoutAWordIsBusy(t *testing.T) {
 		native, watcher := newHost(), newHost()
 		tr, seen := observed(t, native)
 		batches := make(chan ports.Batch, 1)
-		serve(t, tr, porttest.Native{OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		serve(t, tr, porttest.Native{OnWatch: func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) { yield(<-batches, nil) }
 		}})
 		for _, batch := range []ports.Batch{{}, {Cursor: strings.Repeat("x", ports.MaxCursorBytes+1)}, {Cursor: "\xff"}} {
 			batches <- batch
 			var last error
-			for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), ports.WatchRequest{}) {
+			for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 			}
 			expectRefusal(t, last, ports.CodeBusy)
 		}
@@ -361,7 +361,7 @@ func TestCloseEndsWatches(t *testing.T) {
 		tr := newTransport(t, native)
 		serve(t, tr, telling(0))
 		var last error
-		for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), ports.WatchRequest{}) {
+		for _, last = range remote(t, newTransport(t, watcher), native).Watch(t.Context(), idOf(watcher), ports.WatchRequest{}) {
 			if last == nil {
 				tr.Close()
 			}
@@ -380,7 +380,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer server.Close()
-	stop, err := server.Serve(porttest.Native{OnWatch: func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	stop, err := server.Serve(porttest.Native{OnWatch: func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
 			for range entries / each {
 				if !yield(batch, nil) {
@@ -406,7 +406,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		got := 0
-		for batch, err := range n.Watch(b.Context(), ports.WatchRequest{}) {
+		for batch, err := range n.Watch(b.Context(), idOf(watcher), ports.WatchRequest{}) {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -12,9 +12,9 @@ type Native struct {
 	OnRegister func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error)
 	OnLeave    func(ctx context.Context, sender ports.PeerID, record []byte) error
 	OnLookUp   func(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error)
-	OnList     func(ctx context.Context, q ports.Query) (ports.Page, error)
-	OnNatives  func(ctx context.Context) ([]ports.NativeStatus, error)
-	OnWatch    func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
+	OnList     func(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error)
+	OnNatives  func(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error)
+	OnWatch    func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
 }
 
 var _ ports.Native = Native{}
@@ -44,27 +44,27 @@ func (n Native) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answ
 }
 
 // List implements ports.Native.
-func (n Native) List(ctx context.Context, q ports.Query) (ports.Page, error) {
+func (n Native) List(ctx context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
 	if n.OnList == nil {
 		return ports.Page{}, notMade("list")
 	}
-	return n.OnList(ctx, q)
+	return n.OnList(ctx, sender, q)
 }
 
 // Natives implements ports.Native.
-func (n Native) Natives(ctx context.Context) ([]ports.NativeStatus, error) {
+func (n Native) Natives(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
 	if n.OnNatives == nil {
 		return nil, notMade("ask for natives")
 	}
-	return n.OnNatives(ctx)
+	return n.OnNatives(ctx, sender)
 }
 
 // Watch implements ports.Native.
-func (n Native) Watch(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (n Native) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	if n.OnWatch == nil {
 		return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, notMade("watch")) }
 	}
-	return n.OnWatch(ctx, w)
+	return n.OnWatch(ctx, sender, w)
 }
 
 func notMade(what string) error {

@@ -33,7 +33,6 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"a lease arrives with all its fields", transportLease},
 		{"a refusal arrives with its code and message", transportRefusal},
 		{"an error that is no refusal arrives as busy", transportBusy},
-		{"a node registers in no name but its own", transportOwnName},
 		{"what no frame can carry is refused before it is sent", transportLimits},
 		{"Register returns when its context ends", transportContext},
 		{"the context of an exchange ends with it", transportExchangeEnds},
@@ -47,7 +46,7 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"Disconnected is nil before the first lease", transportDisconnected},
 		{"many registrations at once each get their own lease", transportConcurrency},
 		{"a leave arrives with the sender that the connection proves", transportLeave},
-		{"a node leaves and looks up in no name but its own", transportAsksInOwnName},
+		{"whatever a node asks, it asks in no name but its own, and the native is told that", transportAsksInOwnName},
 		{"an entry that was looked up arrives whole, with the native's condition", transportLookUp},
 		{"who is not found is ErrNotFound, with the native's condition", transportNotFound},
 		{"a query arrives as it was asked, and its page as it was answered", transportList},
@@ -214,18 +213,6 @@ func none(t *testing.T) registerFunc {
 	return func(_ context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
 		t.Errorf("%+v of %s arrived", r, sender)
 		return ports.Lease{}, nil
-	}
-}
-
-func transportOwnName(t *testing.T, tt *transportTest) {
-	tt.serve(t, none(t))
-	n := tt.remote(t)
-	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
-		r := tt.registration()
-		r.PeerID = sender
-		if l, err := n.Register(t.Context(), sender, r); err == nil {
-			t.Errorf("registered as %q: %+v", sender, l)
-		}
 	}
 }
 

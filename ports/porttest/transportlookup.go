@@ -82,23 +82,33 @@ func transportLeave(t *testing.T, tt *transportTest) {
 }
 
 func transportAsksInOwnName(t *testing.T, tt *transportTest) {
-	tt.serveAll(t, Native{
-		OnLeave: func(_ context.Context, sender ports.PeerID, _ []byte) error {
-			t.Errorf("%s left", sender)
-			return nil
-		},
-		OnLookUp: func(_ context.Context, sender, id ports.PeerID) (ports.Answer, error) {
-			t.Errorf("%s looked up %s", sender, id)
-			return ports.Answer{}, nil
-		},
-	})
+	tt.serveAll(t, saying(func(_ context.Context, sender ports.PeerID) error {
+		return ports.Refuse(ports.CodeRefused, "the sender is %s", sender)
+	}))
 	n := tt.remote(t)
-	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
-		if err := n.Leave(t.Context(), sender, nil); err == nil {
-			t.Errorf("left as %q", sender)
+	asks := func(sender ports.PeerID) map[string]func(context.Context, ports.Native) error {
+		all := tt.asks(sender)
+		all["register"] = func(ctx context.Context, n ports.Native) error {
+			r := tt.registration()
+			r.PeerID = sender
+			_, err := n.Register(ctx, sender, r)
+			return err
 		}
-		if a, err := n.LookUp(t.Context(), sender, peerIDs[0]); err == nil {
-			t.Errorf("looked up as %q: %+v", sender, a)
+		return all
+	}
+	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
+		for what, ask := range asks(sender) {
+			err := ask(t.Context(), n)
+			if _, refused := errors.AsType[*ports.Refusal](err); err == nil || refused || !strings.Contains(err.Error(), "this node can prove no identity but its own") {
+				t.Errorf("%s as %q: got %v, want an error before it is sent", what, sender, err)
+			}
+		}
+	}
+	want := ports.Refuse(ports.CodeRefused, "the sender is %s", tt.indexer.ID)
+	for what, ask := range asks(tt.indexer.ID) {
+		err := ask(t.Context(), n)
+		if got, ok := errors.AsType[*ports.Refusal](err); !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %v, want %v", what, err, want)
 		}
 	}
 }
@@ -140,9 +150,9 @@ func transportList(t *testing.T, tt *transportTest) {
 		p ports.Page
 	}
 	var now box[exchange]
-	tt.serveAll(t, Native{OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
-		if asked := now.get().q; !reflect.DeepEqual(q, asked) {
-			t.Errorf("asked for %+v, want %+v", q, asked)
+	tt.serveAll(t, Native{OnList: func(_ context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
+		if asked := now.get().q; sender != tt.indexer.ID || !reflect.DeepEqual(q, asked) {
+			t.Errorf("%s asked for %+v, want %s to ask for %+v", sender, q, tt.indexer.ID, asked)
 		}
 		return now.get().p, nil
 	}})
@@ -155,7 +165,7 @@ func transportList(t *testing.T, tt *transportTest) {
 		{ports.Query{Limit: ports.MaxPage}, ports.Page{Next: peerIDs[2], Condition: ports.ConditionWarming}},
 	} {
 		now.set(c)
-		got, err := n.List(t.Context(), c.q)
+		got, err := n.List(t.Context(), tt.indexer.ID, c.q)
 		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition {
 			t.Errorf("%+v: got %d entries, next %q, condition %q and %v, want %d, %q and %q", c.q,
 				len(got.Entries), got.Next, got.Condition, err, len(c.p.Entries), c.p.Next, c.p.Condition)
@@ -170,25 +180,30 @@ func transportList(t *testing.T, tt *transportTest) {
 }
 
 func transportListLimits(t *testing.T, tt *transportTest) {
-	tt.serveAll(t, Native{OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+	tt.serveAll(t, Native{OnList: func(_ context.Context, _ ports.PeerID, q ports.Query) (ports.Page, error) {
 		t.Errorf("asked for %+v", q)
 		return ports.Page{}, nil
 	}})
 	n := tt.remote(t)
 	for _, limit := range []int{-1, ports.MaxPage + 1, -1 << 62, 1 << 62} {
-		_, err := n.List(t.Context(), ports.Query{Limit: limit})
+		_, err := n.List(t.Context(), tt.indexer.ID, ports.Query{Limit: limit})
 		expectCode(t, err, ports.CodeOutOfRange)
 		if err != nil && !strings.Contains(err.Error(), fmt.Sprint(ports.MaxPage)) {
 			t.Errorf("%v does not say what is allowed", err)
 		}
 	}
-	_, err := n.List(t.Context(), ports.Query{Meta: map[string]string{"a": strings.Repeat("a", ports.MaxMetaBytes)}})
+	_, err := n.List(t.Context(), tt.indexer.ID, ports.Query{Meta: map[string]string{"a": strings.Repeat("a", ports.MaxMetaBytes)}})
 	expectCode(t, err, ports.CodeTooLarge)
 }
 
 func transportNatives(t *testing.T, tt *transportTest) {
 	var natives box[[]ports.NativeStatus]
-	tt.serveAll(t, Native{OnNatives: func(context.Context) ([]ports.NativeStatus, error) { return natives.get(), nil }})
+	tt.serveAll(t, Native{OnNatives: func(_ context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+		if sender != tt.indexer.ID {
+			t.Errorf("%s asked, want %s", sender, tt.indexer.ID)
+		}
+		return natives.get(), nil
+	}})
 	n := tt.remote(t)
 	for _, want := range [][]ports.NativeStatus{nil, {
 		{PeerID: peerIDs[0]},
@@ -198,51 +213,63 @@ func transportNatives(t *testing.T, tt *transportTest) {
 		},
 	}} {
 		natives.set(want)
-		if got, err := n.Natives(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+		if got, err := n.Natives(t.Context(), tt.indexer.ID); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v and %v, want %+v", got, err, want)
 		}
 	}
 }
 
-// asks are all that a Native can be asked beside a registration.
-func (tt *transportTest) asks() map[string]func(context.Context, ports.Native) error {
+// asks are all that sender can ask a Native beside a registration.
+func (tt *transportTest) asks(sender ports.PeerID) map[string]func(context.Context, ports.Native) error {
 	return map[string]func(context.Context, ports.Native) error{
-		"leave": func(ctx context.Context, n ports.Native) error { return n.Leave(ctx, tt.indexer.ID, nil) },
+		"leave": func(ctx context.Context, n ports.Native) error { return n.Leave(ctx, sender, nil) },
 		"look up": func(ctx context.Context, n ports.Native) error {
-			_, err := n.LookUp(ctx, tt.indexer.ID, peerIDs[0])
+			_, err := n.LookUp(ctx, sender, peerIDs[0])
 			return err
 		},
-		"list":    func(ctx context.Context, n ports.Native) error { _, err := n.List(ctx, ports.Query{}); return err },
-		"natives": func(ctx context.Context, n ports.Native) error { _, err := n.Natives(ctx); return err },
+		"list": func(ctx context.Context, n ports.Native) error {
+			_, err := n.List(ctx, sender, ports.Query{})
+			return err
+		},
+		"natives": func(ctx context.Context, n ports.Native) error {
+			_, err := n.Natives(ctx, sender)
+			return err
+		},
 		"watch": func(ctx context.Context, n ports.Native) (err error) {
-			for _, err = range n.Watch(ctx, ports.WatchRequest{}) {
+			for _, err = range n.Watch(ctx, sender, ports.WatchRequest{}) {
 			}
 			return err
 		},
 	}
 }
 
-// saying is a native that does nothing but err.
-func saying(err func(context.Context) error) Native {
+// saying is a native that says nothing to sender but err.
+func saying(err func(ctx context.Context, sender ports.PeerID) error) Native {
 	return Native{
-		OnRegister: func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
-			return ports.Lease{}, err(ctx)
+		OnRegister: func(ctx context.Context, sender ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+			return ports.Lease{}, err(ctx, sender)
 		},
-		OnLeave:   func(ctx context.Context, _ ports.PeerID, _ []byte) error { return err(ctx) },
-		OnLookUp:  func(ctx context.Context, _, _ ports.PeerID) (ports.Answer, error) { return ports.Answer{}, err(ctx) },
-		OnList:    func(ctx context.Context, _ ports.Query) (ports.Page, error) { return ports.Page{}, err(ctx) },
-		OnNatives: func(ctx context.Context) ([]ports.NativeStatus, error) { return nil, err(ctx) },
-		OnWatch: func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-			return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, err(ctx)) }
+		OnLeave: func(ctx context.Context, sender ports.PeerID, _ []byte) error { return err(ctx, sender) },
+		OnLookUp: func(ctx context.Context, sender, _ ports.PeerID) (ports.Answer, error) {
+			return ports.Answer{}, err(ctx, sender)
+		},
+		OnList: func(ctx context.Context, sender ports.PeerID, _ ports.Query) (ports.Page, error) {
+			return ports.Page{}, err(ctx, sender)
+		},
+		OnNatives: func(ctx context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
+			return nil, err(ctx, sender)
+		},
+		OnWatch: func(ctx context.Context, sender ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+			return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, err(ctx, sender)) }
 		},
 	}
 }
 
 func transportAskRefused(t *testing.T, tt *transportTest) {
 	var says box[error]
-	tt.serveAll(t, saying(func(context.Context) error { return says.get() }))
+	tt.serveAll(t, saying(func(context.Context, ports.PeerID) error { return says.get() }))
 	n := tt.remote(t)
-	for what, ask := range tt.asks() {
+	for what, ask := range tt.asks(tt.indexer.ID) {
 		refusal := ports.Refuse(ports.CodeRefused, "%s is not allowed — “at all”", what)
 		says.set(fmt.Errorf("wrapped: %w", refusal))
 		got, ok := errors.AsType[*ports.Refusal](ask(t.Context(), n))
@@ -260,7 +287,7 @@ func transportAskRefused(t *testing.T, tt *transportTest) {
 
 func transportAskContext(t *testing.T, tt *transportTest) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	tt.serveAll(t, saying(func(context.Context) error {
+	tt.serveAll(t, saying(func(context.Context, ports.PeerID) error {
 		select {
 		case entered <- struct{}{}:
 		case <-release:
@@ -270,7 +297,7 @@ func transportAskContext(t *testing.T, tt *transportTest) {
 	}))
 	defer close(release)
 	n := tt.remote(t)
-	for what, ask := range tt.asks() {
+	for what, ask := range tt.asks(tt.indexer.ID) {
 		promptly(t, what+" with a context that ended meanwhile", func() error {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -296,7 +323,7 @@ func transportAskContext(t *testing.T, tt *transportTest) {
 
 func transportAskNobody(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
-	for what, ask := range tt.asks() {
+	for what, ask := range tt.asks(tt.indexer.ID) {
 		err := ask(t.Context(), n)
 		if _, refused := errors.AsType[*ports.Refusal](err); err == nil || refused {
 			t.Errorf("%s: got %v, want an error that is no refusal", what, err)
@@ -306,10 +333,10 @@ func transportAskNobody(t *testing.T, tt *transportTest) {
 
 func transportAskStop(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
-	for what, ask := range tt.asks() {
+	for what, ask := range tt.asks(tt.indexer.ID) {
 		promptly(t, what+" and stop", func() error {
 			entered := make(chan struct{})
-			stop := tt.serveAll(t, saying(func(ctx context.Context) error {
+			stop := tt.serveAll(t, saying(func(ctx context.Context, _ ports.PeerID) error {
 				close(entered)
 				<-ctx.Done()
 				return ctx.Err()
@@ -393,13 +420,13 @@ func transportAskConcurrency(t *testing.T, tt *transportTest) {
 		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
 			return ports.Answer{Listed: ports.Listed{Entry: ports.Entry{PeerID: id}}}, nil
 		},
-		OnList: func(_ context.Context, q ports.Query) (ports.Page, error) {
+		OnList: func(_ context.Context, _ ports.PeerID, q ports.Query) (ports.Page, error) {
 			return ports.Page{Entries: entries[:q.Limit]}, nil
 		},
-		OnNatives: func(context.Context) ([]ports.NativeStatus, error) {
+		OnNatives: func(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 			return []ports.NativeStatus{{PeerID: peerIDs[0]}}, nil
 		},
-		OnWatch: func(_ context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		OnWatch: func(_ context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{Cursor: w.Cursor}, nil) }
 		},
 	})
@@ -415,16 +442,16 @@ func transportAskConcurrency(t *testing.T, tt *transportTest) {
 				if a, err := n.LookUp(t.Context(), tt.indexer.ID, id); err != nil || a.PeerID != id {
 					t.Errorf("look-up: got %s and %v, want %s", a.PeerID, err, id)
 				}
-				if p, err := n.List(t.Context(), ports.Query{Limit: 1 + i}); err != nil || len(p.Entries) != 1+i {
+				if p, err := n.List(t.Context(), tt.indexer.ID, ports.Query{Limit: 1 + i}); err != nil || len(p.Entries) != 1+i {
 					t.Errorf("list: got %d and %v, want %d", len(p.Entries), err, 1+i)
 				}
-				if s, err := n.Natives(t.Context()); err != nil || len(s) != 1 {
+				if s, err := n.Natives(t.Context(), tt.indexer.ID); err != nil || len(s) != 1 {
 					t.Errorf("natives: got %v and %v", s, err)
 				}
 				// A native may take a moment to notice that a watch of before has ended.
 				cursor := fmt.Sprint(w, "/", i)
 				for began, busy := time.Now(), true; busy; {
-					for b, err := range n.Watch(t.Context(), ports.WatchRequest{Cursor: cursor}) {
+					for b, err := range n.Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{Cursor: cursor}) {
 						refusal, _ := errors.AsType[*ports.Refusal](err)
 						if busy = refusal != nil && refusal.Code == ports.CodeBusy && time.Since(began) < Patience; busy {
 							break

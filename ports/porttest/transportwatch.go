@@ -16,8 +16,8 @@ import (
 
 // telling is a native that tells batches, and then err, or without one nothing more until
 // ctx ends.
-func telling(batches []ports.Batch, err error) func(context.Context, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-	return func(ctx context.Context, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func telling(batches []ports.Batch, err error) func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
 			for _, b := range batches {
 				if !yield(b, nil) {
@@ -35,7 +35,10 @@ func telling(batches []ports.Batch, err error) func(context.Context, ports.Watch
 
 func transportWatchRequest(t *testing.T, tt *transportTest) {
 	asked := make(chan ports.WatchRequest, 1)
-	tt.serveAll(t, Native{OnWatch: func(_ context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	tt.serveAll(t, Native{OnWatch: func(_ context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		if sender != tt.indexer.ID {
+			t.Errorf("%s asked, want %s", sender, tt.indexer.ID)
+		}
 		asked <- w
 		return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{Cursor: "1"}, nil) }
 	}})
@@ -43,20 +46,18 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 	for _, want := range []ports.WatchRequest{
 		{}, {Renewed: true}, {Own: true}, {Cursor: "12D3/7", Renewed: true, Own: true},
 		{Cursor: "nonsense \x00\"\\é🗼"}, {Cursor: strings.Repeat("x", ports.MaxCursorBytes)},
-		{Own: true, Sender: tt.native.ID}, // as it claims
 	} {
-		for _, err := range n.Watch(t.Context(), want) {
+		for _, err := range n.Watch(t.Context(), tt.indexer.ID, want) {
 			if err != nil {
 				t.Errorf("%+v: %v", want, err)
 			}
 			break
 		}
-		want.Sender = tt.indexer.ID // as the connection proves
 		if got := <-asked; got != want {
 			t.Errorf("asked for %+v, want %+v", got, want)
 		}
 	}
-	for _, err := range n.Watch(t.Context(), ports.WatchRequest{Cursor: strings.Repeat("x", ports.MaxCursorBytes+1)}) {
+	for _, err := range n.Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{Cursor: strings.Repeat("x", ports.MaxCursorBytes+1)}) {
 		expectCode(t, err, ports.CodeMalformed)
 	}
 	select {
@@ -93,8 +94,8 @@ func join(t interface{ Errorf(string, ...any) }, from string, batches []ports.Ba
 func transportWatch(t *testing.T, tt *transportTest) {
 	told := make(chan []ports.Batch, 1)
 	done := ports.Refuse(ports.CodeRefused, "that is all")
-	tt.serveAll(t, Native{OnWatch: func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-		return telling(<-told, done)(ctx, w)
+	tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		return telling(<-told, done)(ctx, sender, w)
 	}})
 	n := tt.remote(t)
 	examples := exampleEntries(500)
@@ -130,7 +131,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 		told <- want
 		var got []ports.Batch
 		var end error
-		for b, err := range n.Watch(context.Background(), ports.WatchRequest{Cursor: "from"}) {
+		for b, err := range n.Watch(context.Background(), tt.indexer.ID, ports.WatchRequest{Cursor: "from"}) {
 			if end = err; err == nil {
 				got = append(got, b)
 			}
@@ -170,7 +171,7 @@ func transportWatchSnapshot(t *testing.T, tt *transportTest) {
 		{Reset: ports.ResetNew, Changes: changes[:1000]}, {Changes: changes[1000:]}, {Cursor: "whole"},
 	}, nil)})
 	got := 0
-	for b, err := range tt.remote(t).Watch(t.Context(), ports.WatchRequest{}) {
+	for b, err := range tt.remote(t).Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,9 +200,9 @@ func expectEnded(t *testing.T, ctx context.Context) {
 // watched serves a native that tells one batch, and hands out the contexts of its watches.
 func (tt *transportTest) watched(t *testing.T) (contexts <-chan context.Context, stop func()) {
 	all := make(chan context.Context, 1)
-	return all, tt.serveAll(t, Native{OnWatch: func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return all, tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		all <- ctx
-		return telling([]ports.Batch{{Reset: ports.ResetNew, Cursor: "1"}}, nil)(ctx, w)
+		return telling([]ports.Batch{{Reset: ports.ResetNew, Cursor: "1"}}, nil)(ctx, sender, w)
 	}})
 }
 
@@ -210,7 +211,7 @@ func transportWatchContext(t *testing.T, tt *transportTest) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var last error
-	for _, last = range tt.remote(t).Watch(ctx, ports.WatchRequest{}) {
+	for _, last = range tt.remote(t).Watch(ctx, tt.indexer.ID, ports.WatchRequest{}) {
 		cancel()
 	}
 	if !errors.Is(last, context.Canceled) {
@@ -221,7 +222,7 @@ func transportWatchContext(t *testing.T, tt *transportTest) {
 
 func transportWatchBreak(t *testing.T, tt *transportTest) {
 	contexts, _ := tt.watched(t)
-	for _, err := range tt.remote(t).Watch(t.Context(), ports.WatchRequest{}) {
+	for _, err := range tt.remote(t).Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{}) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -234,7 +235,7 @@ func transportWatchStop(t *testing.T, tt *transportTest) {
 	contexts, stop := tt.watched(t)
 	stopped := make(chan struct{})
 	var last error
-	for b, err := range tt.remote(t).Watch(t.Context(), ports.WatchRequest{}) {
+	for b, err := range tt.remote(t).Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{}) {
 		if last = err; err == nil && b.Cursor == "1" {
 			go func() {
 				defer close(stopped)
@@ -251,7 +252,7 @@ func transportWatchTooSlow(t *testing.T, tt *transportTest) {
 	tt.serveAll(t, Native{OnWatch: telling([]ports.Batch{{Cursor: "1"}}, ports.Refuse(ports.CodeTooSlow, "read faster"))})
 	var batches int
 	var last error
-	for _, last = range tt.remote(t).Watch(t.Context(), ports.WatchRequest{Cursor: "0"}) {
+	for _, last = range tt.remote(t).Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{Cursor: "0"}) {
 		if last == nil {
 			batches++
 		}
