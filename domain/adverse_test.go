@@ -229,7 +229,7 @@ func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 		tell := func(step uint32) {
 			e := x.Entry(step)
 			e.Native = "n1"
-			r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
+			r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		}
 		tell(0)
 		for at := range 70 {
@@ -293,7 +293,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 			if !whole {
 				e.Proof = &ports.Proof{Tick: e.Proof.Tick}
 			}
-			r.take(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 60 * time.Second}}})
+			r.hear(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 60 * time.Second}}})
 		}
 		tell("n1", before, 0, true)
 		tell("n2", before, 0, true)
@@ -304,7 +304,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 				t.Errorf("refused: %v", e.Err)
 			}
 		}
-		if n := len(r.lookups.wanted); n != 0 {
+		if n := r.lookups.Len(); n != 0 {
 			t.Errorf("%d looked up", n)
 		}
 	})
@@ -422,7 +422,7 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = r.Run(ctx) }()
 		synctest.Wait()
-		r.take("rogue", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{
+		r.hear("rogue", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{
 			Entry: Entry{PeerID: key.PeerID, Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second), Leave: true}, Remaining: 66 * time.Second}}})
 		if _, err := r.LookUp(t.Context(), "somebody", key.PeerID); err != nil {
 			t.Errorf("look-up: %v", err)
@@ -479,7 +479,7 @@ func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
 		after := key.Says(t, time.Now(), 1, "a") // the next record, which this native was not reached with
 		e := after.Entry(0)
 		e.Native = "n1"
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
+		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		time.Sleep(67 * time.Second)
 		r.sweep()
 		if got := r.seq(key.PeerID); got != after.Claim.Seq {
@@ -502,9 +502,9 @@ func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
 		e := key.Says(t, time.Now(), 1, "b").Entry(0)
 		e.Native = "n1"
 		time.Sleep(time.Second)
-		r.take("rogue", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
+		r.hear("rogue", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
 			Entry: Entry{PeerID: x, Addr: "evil", Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second)}, State: ports.StateLive, Remaining: 66 * time.Second}}})
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 65 * time.Second}}})
+		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 65 * time.Second}}})
 		time.Sleep(57 * time.Second)
 		if l, ok := r.Get(x); !ok || l.Addr != "b" {
 			t.Errorf("listed %v at %q", ok, l.Addr)

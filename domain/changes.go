@@ -24,11 +24,12 @@ const (
 // conditionChanged is no change of a record: it has watchers look at the condition.
 const conditionChanged ports.ChangeKind = "condition"
 
-// change is what became of a record, as it then was.
+// change is what became of an indexer, with the word that is shown of it, or was.
 type change struct {
-	kind ports.ChangeKind
-	id   ports.PeerID
-	lease
+	kind  ports.ChangeKind
+	id    ports.PeerID
+	word  word
+	fresh bool // a watcher needs the record of it
 }
 
 // changelog remembers the last changes of the live table, in the order in which they
@@ -67,10 +68,10 @@ func newChangelog() *changelog {
 	return l
 }
 
-// add remembers what became of id, with the lease that is shown of it. The caller holds the
-// lock of its shard, so that the changes of one record are in order.
-func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, of *lease) {
-	if kind == ports.ChangeRenewed && !l.renewals.Load() {
+// add remembers c. The caller holds the lock of its shard, so that the changes of one record
+// are in order.
+func (l *changelog) add(c change) {
+	if c.kind == ports.ChangeRenewed && !l.renewals.Load() {
 		return
 	}
 	l.mu.Lock()
@@ -84,13 +85,13 @@ func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, of *lease) {
 		l.kept.Store(more)
 		k, at = more, n-more.first
 	}
-	k.chunks[at/chunkChanges][at%chunkChanges] = change{kind, id, *of}
+	k.chunks[at/chunkChanges][at%chunkChanges] = c
 	l.next.Store(n + 1)
-	if kind != ports.ChangeRenewed {
+	if c.kind != ports.ChangeRenewed {
 		l.urgent.Store(n + 1)
 	}
 	l.mu.Unlock()
-	if l.caller.asked.Load() || kind != ports.ChangeRenewed && l.caller.askedUrgent.Load() {
+	if l.caller.asked.Load() || c.kind != ports.ChangeRenewed && l.caller.askedUrgent.Load() {
 		select {
 		case l.news <- struct{}{}:
 		default: // whoever wakes the watchers has not come around since the last

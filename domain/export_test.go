@@ -26,7 +26,7 @@ func (r *Registry) Sweep() { r.sweep() }
 func (r *Registry) Hear(a ports.Announcement) { r.heard(a) }
 
 // Age lets d pass on the registry's clock at once. Nothing may run meanwhile.
-func (r *Registry) Age(d time.Duration) { r.skipped += d }
+func (r *Registry) Age(d time.Duration) { r.rules.Clock.started = r.rules.Clock.started.Add(-d) }
 
 // Page is List without what only others ask for.
 func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {

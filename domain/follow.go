@@ -74,7 +74,7 @@ func NewFollower(r *Registry, transport ports.Transport, expected bool) *Followe
 	f := &Follower{registry: r, transport: transport, followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1)}
 	f.said = f.condition()
 	if expected {
-		r.cfg.Clock.Abstain()
+		r.rules.Clock.Abstain()
 	}
 	r.follower.Store(f)
 	return f
@@ -109,7 +109,7 @@ func (f *Follower) conditionNow() ports.Condition {
 func (f *Follower) say() {
 	if now := f.conditionNow(); now != f.said {
 		f.said = now
-		f.registry.table.changes.add(conditionChanged, "", &lease{})
+		f.registry.table.changes.add(change{kind: conditionChanged})
 	}
 }
 
@@ -176,7 +176,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			}
 			f.mu.Lock()
 			f.warm = true
-			f.registry.cfg.Clock.settle()
+			f.registry.rules.Clock.settle()
 			f.say()
 			f.mu.Unlock()
 		}
@@ -187,7 +187,7 @@ func (f *Follower) Run(ctx context.Context) error {
 func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	all, changed := f.transport.Neighbours()
 	for _, n := range all {
-		if f.registry.cfg.Natives.in(n.PeerID) {
+		if f.registry.rules.Natives.in(n.PeerID) {
 			natives = append(natives, n)
 		}
 	}
@@ -214,7 +214,7 @@ func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, runni
 		}
 	}
 	for _, neighbour := range neighbours {
-		if !neighbour.Watchable || neighbour.PeerID == f.registry.cfg.Self {
+		if !neighbour.Watchable || neighbour.PeerID == f.registry.rules.Self {
 			continue
 		}
 		n := f.followed[neighbour.PeerID]
@@ -264,7 +264,7 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		following, err := f.watch(ctx, n)
-		f.registry.cfg.Clock.Drop(n.id) // what its snapshot said too, if that broke off
+		f.registry.rules.Clock.Drop(n.id) // what its snapshot said too, if that broke off
 		if following {
 			f.mu.Lock()
 			n.following = false
@@ -297,14 +297,14 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
 	began := time.Now()
 	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
-	for batch, err := range n.native.Watch(ctx, f.registry.cfg.Self, request) {
+	for batch, err := range n.native.Watch(ctx, f.registry.rules.Self, request) {
 		if err != nil {
 			return following, err
 		}
 		if !batch.Now.IsZero() {
-			f.registry.cfg.Clock.Sample(n.id, batch.Now)
+			f.registry.rules.Clock.Sample(n.id, batch.Now)
 		}
-		lag := f.registry.take(n.id, batch.Changes)
+		lag := f.registry.hear(n.id, batch.Changes)
 		f.mu.Lock()
 		n.live = batch.Live
 		if lag > 0 {
@@ -316,7 +316,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		}
 		if now {
 			following, n.following, f.taken, f.warm = true, true, true, true
-			f.registry.cfg.Clock.settle()
+			f.registry.rules.Clock.settle()
 			f.say()
 		}
 		f.mu.Unlock()
@@ -366,7 +366,7 @@ func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
 		}
 		asking.Go(func() {
 			began := time.Now()
-			if _, err := n.native.List(ctx, f.registry.cfg.Self, ports.Query{Limit: 1}); err == nil {
+			if _, err := n.native.List(ctx, f.registry.rules.Self, ports.Query{Limit: 1}); err == nil {
 				s.RoundTrip = time.Since(began)
 			}
 		})

@@ -26,9 +26,9 @@ const (
 	// leaveTimeout bounds what a stop takes to tell all natives of it: half of what a node
 	// has to stop in, and half of the 2 s in which an indexer is to be gone everywhere.
 	leaveTimeout = time.Second
-	// maxLeases bounds the leases that are remembered to be ended: those of the natives
+	// maxHeld bounds the leases that are remembered to be ended: those of the natives
 	// held, and of those given up while theirs lasted.
-	maxLeases = 64
+	maxHeld = 64
 )
 
 // Indexer is the indexer's side of a lease: it registers with every native it was
@@ -174,7 +174,7 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 			first = other
 		}
 	}
-	if len(x.leases) > maxLeases {
+	if len(x.leases) > maxHeld {
 		delete(x.leases, first)
 	}
 }
@@ -184,11 +184,11 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
-	word := word{x: x, id: id}
+	exchange := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
 	for {
 		sent := time.Now()
-		lease, err := word.give(ctx, native)
+		lease, err := exchange.give(ctx, native)
 		if err != nil && ctx.Err() != nil {
 			err = context.Canceled
 		}
@@ -203,7 +203,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 		held = err == nil
 		after := r.after(lease, err, rand.Float64())
 		if err == nil && !lease.Unconfirmed { // who does not answer knows nothing of steps
-			after = word.next(r.interval(lease), sent, after)
+			after = exchange.next(r.interval(lease), sent, after)
 		}
 		wake := time.NewTimer(time.Until(sent.Add(after)))
 		select {

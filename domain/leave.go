@@ -2,6 +2,7 @@ package domain
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -14,71 +15,88 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	if refusal != nil {
 		return refusal
 	}
+	b, said, refusal := r.takeLeave(sender, proof)
+	switch {
+	case refusal != nil && refusal.Code == ports.CodeRefused:
+		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: sender})
+		return refusal
+	case refusal != nil:
+		return refusal
+	case said:
+		return nil
+	}
+	r.known.remove(sender)
+	r.observer.Observe(ports.Event{Kind: ports.EventLeft, PeerID: sender, Joined: b.left})
+	return nil
+}
+
+// takeLeave takes sender's leave, which proof proves if it is not nil. It reports whether that
+// had been said already.
+func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became, said bool, _ *ports.Refusal) {
 	s := r.table.shard(sender)
 	s.mu.Lock()
-	c := r.clock()
-	if known := s.records[sender]; known != nil && proof != nil {
-		if held := known.signed(); held != nil && held.Seq > proof.Claim.Seq {
-			s.mu.Unlock()
-			return ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since; what it holds here stays")
-		}
-	}
-	rec := s.live(sender, c.now)
-	was := s.left(sender, c.now)
+	defer s.mu.Unlock()
+	now := r.now()
+	held := s.holding(sender).at(now)
+	lease, leave, newest := held.lease(now.at), held.leave(now.at), held.newest()
 	switch {
-	case !r.cfg.Indexers.in(sender):
-		s.mu.Unlock()
-		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: sender})
-		return r.closedTo(sender)
-	case was != nil && was.rank == granted && r.saidAlready(&was.lease, proof, c):
-		s.mu.Unlock()
-		return nil // said already
-	case s.records[sender] == nil && r.full():
-		s.mu.Unlock()
-		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
+	case proof != nil && newest != nil && newest.Claim.Seq > proof.Claim.Seq:
+		return b, false, ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since; what it holds here stays")
+	case !r.rules.Indexers.in(sender):
+		return b, false, r.closedTo(sender)
+	case lease == nil && leave != nil && leave.source == granted && r.saidAlready(leave, proof, now):
+		return b, true, nil
 	}
-	grant := r.cfg.Policy.Grant(c.time)
-	l := lease{native: r.self, rank: granted, deadline: c.now + grant.TTL, expiresAt: grant.ExpiresAt.UnixNano(), seenAt: c.time.UnixNano()}
-	if rec != nil {
-		l.addr, l.more = rec.addr, rec.more
-		if rec.rank == granted {
-			// The time of day may have been set back.
-			l.expiresAt = max(l.expiresAt, rec.expiresAt+int64(time.Millisecond))
-		}
+	lasts := r.rules.Policy.Grant(now.wall)
+	w := word{native: r.self, source: granted, leave: true, deadline: now.at.Add(lasts.TTL), expiresAt: lasts.ExpiresAt.UnixNano(), seenAt: now.wall.UnixNano()}
+	if lease != nil {
+		w.addr, w.details = lease.addr, lease.details
 	}
 	if proof != nil {
-		r.signLeave(&l, proof, ports.RecordLife, c)
+		w.prove(proof, ports.RecordLife, now)
+	} else {
+		// It ends all that is held and the indexer did not sign: the time of day may have been
+		// set back, and other natives' clocks may be ahead.
+		held.leases(func(l *word) bool {
+			if l.proof == nil {
+				w.expiresAt = max(w.expiresAt, l.expiresAt+int64(time.Millisecond))
+			}
+			return true
+		})
 	}
-	held := s.insert(sender, l.deadline)
-	s.leave(held, l, c.now)
-	s.refile(held, l.deadline)
-	r.outbox.offer(held, c.now, true)
-	s.mu.Unlock()
-
-	r.known.remove(sender)
-	r.observer.Observe(ports.Event{Kind: ports.EventLeft, PeerID: sender, Joined: rec != nil})
-	return nil
+	known := s.records[sender]
+	next, err := r.rule().merge(held, w, known != nil || !r.full(), now)
+	switch {
+	case errors.Is(err, errFull):
+		return b, false, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
+	case err != nil:
+		return b, true, nil // a leave that counts before this one is known
+	}
+	rec := s.insert(sender)
+	b = s.apply(rec, next, now)
+	r.outbox.offer(rec, now.at, true)
+	return b, false, nil
 }
 
 // saidAlready tells whether a leave that is proven by proof, or bare, says no more than was: it
 // ends nothing that was granted since.
-func (r *Registry) saidAlready(was *lease, proof *ports.Proof, c clock) bool {
+func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	switch {
 	case proof != nil:
 		return was.proof != nil && was.proof.Claim.Seq >= proof.Claim.Seq
 	case was.proof != nil:
 		return true
 	}
-	return c.time.UnixNano()-was.seenAt < int64(r.cfg.Policy.putInterval()) // it asks again
+	return now.wall.UnixNano()-was.seenAt < int64(r.rules.Policy.putInterval()) // it asks again
 }
 
 // proveLeave checks the record of a leave, nil if there is none.
 func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof, *ports.Refusal) {
-	if record == nil || r.cfg.Proofs == nil {
+	if record == nil || r.rules.Proofs == nil {
 		return nil, nil
 	}
 	p := &ports.Proof{Record: record}
-	err := r.cfg.verify(p)
+	err := r.rules.verify(p)
 	switch {
 	case err != nil:
 	case p.Claim.PeerID != sender:
@@ -86,7 +104,7 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	case !p.Claim.Leave():
 		err = ports.Faulty(ports.FaultFields, "the record has addresses, so it is no leave")
 	default:
-		err = r.cfg.timely(p.Claim, r.cfg.now())
+		err = r.rules.timely(p.Claim, r.rules.now())
 	}
 	if err != nil {
 		return nil, r.unproven(sender, err)
@@ -94,23 +112,10 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	return p, nil
 }
 
-// signLeave has l be the leave that proof proves. It holds for as long as any record that was
-// issued before it counts, at least until its own ends.
-func (r *Registry) signLeave(l *lease, proof *ports.Proof, left time.Duration, c clock) {
-	l.addr, l.more, l.proof = "", nil, proof
-	l.expiresAt = proof.Claim.ExpiresAt(0).UnixNano()
-	l.deadline = c.now + max(min(left, ports.RecordLife), proof.Claim.Ends().Sub(c.time))
-}
-
-// seq returns the highest that is known of a record of id, 0 for none.
-func (r *Registry) seq(id ports.PeerID) int64 {
-	s := r.table.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if rec := s.records[id]; rec != nil {
-		if held := rec.signed(); held != nil {
-			return held.Seq
-		}
-	}
-	return 0
+// prove makes w the leave that proof proves, with so much left of it. It holds for as long as
+// any record that was issued before it counts, at least until its own ends.
+func (w *word) prove(proof *ports.Proof, remaining time.Duration, now moment) {
+	w.addr, w.details, w.proof = "", nil, proof
+	w.expiresAt = proof.Claim.ExpiresAt(0).UnixNano()
+	w.deadline = now.at.Add(max(min(remaining, ports.RecordLife), proof.Claim.Ends().Sub(now.wall)))
 }

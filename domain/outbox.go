@@ -17,7 +17,7 @@ const (
 	// 5 to 7 ms (measured, 20 replicas on loopback).
 	announceDelay = 250 * time.Millisecond
 	// maxPuts bounds the puts at once. A put mostly waits; with a hung peer each waits
-	// storeTimeout, and 64 of them still let 20 entries a second through, the
+	// StoreTimeout, and 64 of them still let 20 entries a second through, the
 	// heartbeats of 1,200 indexers.
 	maxPuts = 64
 	// retryPut is the pause after a put that failed, doubled up to a refresh.
@@ -49,8 +49,8 @@ type outboxState struct {
 	hurry    bool // and that was urgent
 	alone    bool // the last put found no other node
 	failures uint8
-	due      time.Duration // when it may fly next
-	filed    time.Duration // when the wheel of the delayed comes around to it; 0 if it is not there
+	due      Instant // when it may fly next
+	filed    Instant // when the wheel of the delayed comes around to it; zero if it is not there
 }
 
 type phase uint8
@@ -63,7 +63,7 @@ const (
 )
 
 func newOutbox(r *Registry, store ports.Store, announcer ports.Announcer) *outbox {
-	return &outbox{registry: r, store: store, announcer: announcer, delayed: newWheel[*record](r.cfg.Policy.tick())}
+	return &outbox{registry: r, store: store, announcer: announcer, delayed: newWheel[*record](r.rules.Policy.tick())}
 }
 
 // start lets what waits and what comes fly until ctx ends, in goroutines counted by running.
@@ -85,18 +85,18 @@ func (o *outbox) stop() {
 
 // offer asks for rec to be put and announced when its due time has come, which is
 // earlier if it is urgent, that is, new or changed. The caller holds the shard's lock.
-func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
+func (o *outbox) offer(rec *record, now Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
-		st.due -= min(st.due, o.registry.cfg.Policy.urgentLead())
+		st.due = st.due.Add(-o.registry.rules.Policy.urgentLead())
 	}
 	switch {
 	case st.phase == flying:
 		st.again, st.hurry = true, st.hurry || urgent
 	case st.phase == ready, st.phase == delayed && !urgent:
 		// It waits already, and its newest entry is read when it flies.
-	case now >= st.due:
+	case !now.Before(st.due):
 		st.phase = ready
 		o.mu.Lock()
 		o.ready = append(o.ready, rec)
@@ -109,9 +109,9 @@ func (o *outbox) offer(rec *record, now time.Duration, urgent bool) {
 
 // delay has rec wait until due. If the wheel comes around to it before that, it is
 // not put there once more.
-func (o *outbox) delay(rec *record, due time.Duration) {
+func (o *outbox) delay(rec *record, due Instant) {
 	rec.outbox.phase, rec.outbox.due = delayed, due
-	if rec.outbox.filed != 0 && rec.outbox.filed <= due {
+	if rec.outbox.filed != (Instant{}) && !due.Before(rec.outbox.filed) {
 		return
 	}
 	rec.outbox.filed = due
@@ -121,7 +121,7 @@ func (o *outbox) delay(rec *record, due time.Duration) {
 }
 
 // advance makes ready what has waited for its due time.
-func (o *outbox) advance(now time.Duration) {
+func (o *outbox) advance(now Instant) {
 	for more := true; more; {
 		var due []*record
 		o.mu.Lock()
@@ -130,8 +130,8 @@ func (o *outbox) advance(now time.Duration) {
 		for _, rec := range due {
 			s := o.registry.table.shard(rec.id)
 			s.mu.Lock()
-			if rec.outbox.filed <= now {
-				rec.outbox.filed = 0
+			if !now.Before(rec.outbox.filed) {
+				rec.outbox.filed = Instant{}
 			}
 			if rec.outbox.phase == delayed && !rec.gone {
 				rec.outbox.phase = idle
@@ -173,33 +173,33 @@ func (o *outbox) fly(rec *record) {
 	r := o.registry
 	s := r.table.shard(rec.id)
 	s.mu.Lock()
-	c := r.clock()
+	now := r.now().at
 	st := &rec.outbox
-	if s.live(rec.id, c.now) != rec && s.left(rec.id, c.now) != rec || rec.rank != granted {
+	own := rec.held.own(now)
+	if own == nil || rec.gone {
 		st.phase, st.urgent = idle, false // its lease has ended, here at least: nobody's business any more
 		s.mu.Unlock()
 		return
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
-	st.due = c.now + r.cfg.Policy.putInterval()
-	entry := rec.entry(rec.id)
-	entry.Leave = rec.state == leaving
+	st.due = now.Add(r.rules.Policy.putInterval())
+	entry := own.entry(rec.id)
 	s.mu.Unlock()
 
 	replicas, err := o.put(entry)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.clock().now
+	now = r.now().at
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	switch {
 	case rec.gone:
 	case st.again:
 		o.offer(rec, now, st.hurry)
 	case err != nil:
-		pause := Backoff{retryPut, r.cfg.Policy.Refresh}.Pause(int(st.failures))
+		pause := Backoff{retryPut, r.rules.Policy.Refresh}.Pause(int(st.failures))
 		st.failures = min(st.failures+1, 10)
-		o.delay(rec, now+pause)
+		o.delay(rec, now.Add(pause))
 	default:
 		st.failures = 0
 	}

@@ -27,7 +27,7 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 		rec := r.table.shard("x").records["x"]
 		if rec.outbox.phase == ready { // as a worker does
 			r.outbox.ready = nil
-			rec.outbox = outboxState{due: r.clock().now + rules.Policy.putInterval(), filed: rec.outbox.filed}
+			rec.outbox = outboxState{due: r.now().at.Add(rules.Policy.putInterval()), filed: rec.outbox.filed}
 		}
 	}
 	held := 0
@@ -51,7 +51,7 @@ func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := r.table.shard("x").records["x"]
-	rec.rank = told // another native's now
+	rec.held.first.source = told // another native's now
 	r.outbox.fly(rec)
 	if rec.outbox.phase != idle || rec.outbox.urgent {
 		t.Errorf("what was let go is %+v", rec.outbox)

@@ -3,12 +3,11 @@ package domain
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unique"
 
+	"github.com/opencloud/ocnode/domain/internal/lookup"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -25,10 +24,9 @@ type Settings struct {
 // and the known set, puts and announces what it granted, and looks up what others
 // announce. It implements ports.Native; all methods may be called concurrently.
 type Registry struct {
-	cfg      Rules
+	rules    Rules
 	settings Settings
 	self     unique.Handle[ports.PeerID]
-	skipped  time.Duration // of the clock, by tests
 	store    ports.Store
 	hears    ports.Announcer
 	observer ports.Observer
@@ -36,8 +34,7 @@ type Registry struct {
 	table   *table
 	known   *knownSet
 	outbox  *outbox
-	lookups *lookups
-	asked   *asked
+	lookups *lookup.Machine[lookedUp]
 	// clockOff is how wrong this node's clock was when that was told last.
 	clockOff int
 	// follower is what hears from the natives that this one is connected to; nil until
@@ -49,175 +46,184 @@ var _ ports.Native = (*Registry)(nil)
 
 // NewRegistry returns a registry that answers at once; what it grants goes to
 // store and announcer as soon as Run runs.
-func NewRegistry(cfg Rules, settings Settings, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
-	if err := cfg.Policy.Validate(); err != nil {
+func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
+	if err := rules.Policy.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Self == "" || cfg.CheckAddr == nil {
+	if rules.Self == "" || rules.CheckAddr == nil {
 		return nil, errors.New("a registry needs its own PeerID and a rule for addresses")
 	}
-	if cfg.Clock == nil {
-		cfg.Clock = NewClock(nil)
+	if rules.Clock == nil {
+		rules.Clock = NewClock(nil)
 	}
 	r := &Registry{
-		cfg: cfg, settings: settings, self: unique.Make(cfg.Self),
+		rules: rules, settings: settings, self: unique.Make(rules.Self),
 		store: store, hears: announcer, observer: observer,
-		table: newTable(cfg.Policy), known: newKnownSet(),
+		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
 	}
 	r.outbox = newOutbox(r, store, announcer)
-	r.lookups = newLookups(r.search)
-	r.asked = newAsked(r)
+	r.lookups = newLookups(r)
 	return r, nil
 }
 
-func (r *Registry) clock() clock {
-	elapsed := r.cfg.Clock.Elapsed()
-	return clock{r.cfg.Clock.At(elapsed), elapsed + r.skipped}
+// now reads both clocks.
+func (r *Registry) now() moment {
+	elapsed := r.rules.Clock.Elapsed()
+	return moment{InstantAt(elapsed), r.rules.Clock.At(elapsed)}
 }
 
-// wall returns the time of day at which the table's clock shows at.
-func (r *Registry) wall(at time.Duration) time.Time { return r.cfg.Clock.At(at - r.skipped) }
+// wall returns the time of day at an instant.
+func (r *Registry) wall(at Instant) time.Time { return r.rules.Clock.At(at.Sub(Instant{})) }
+
+// rule is what words are held against now.
+func (r *Registry) rule() rule { return rule{r.rules.Policy, r.rules.plain()} }
 
 // Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
 // microsecond and waits for nobody. reg is kept and must not be changed afterwards.
 func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-	lease, left, err := r.register(sender, reg)
-	if err != nil {
-		r.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: err.Code, Err: err})
-		return ports.Lease{}, err
+	g, refusal := r.register(sender, reg)
+	if refusal != nil {
+		r.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: refusal.Code, Err: refusal})
+		return ports.Lease{}, refusal
 	}
-	if lease.TTL > 0 {
-		r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: left == 0, Remaining: left})
-	}
-	return lease, nil
-}
-
-// register also returns what was left of sender's lease, 0 if it was not live.
-func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant ports.Lease, left time.Duration, refusal *ports.Refusal) {
-	if reg.PeerID != sender {
-		return grant, 0, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
-	}
-	sent, needRecord := reg, false
-	switch {
-	case reg.Proof != nil:
-		need, granted, refusal := r.prove(sender, &reg)
-		if refusal != nil || !granted {
-			return ports.Lease{NeedRecord: true, Now: r.cfg.now(), Seq: r.seq(sender)}, 0, refusal
-		}
-		needRecord = need
-	case r.cfg.plain() == PlainRefuse:
-		return grant, 0, refusePlain()
-	}
-	more := detailsOf(reg.Addrs, reg.Meta)
-	s := r.table.shard(sender)
-
-	s.mu.Lock()
-	c := r.clock()
-	rec := s.live(sender, c.now)
-	same := rec.says(reg, more)
-	if !same {
-		// Something is new. Addresses are parsed, which is not done under the lock.
-		s.mu.Unlock()
-		if refusal := r.cfg.check(reg); refusal != nil {
-			return grant, 0, refusal
-		}
-		s.mu.Lock()
-		c = r.clock()
-		rec = s.live(sender, c.now)
-	}
-	known := rec
-	if known == nil {
-		known = s.records[sender] // remembered, or who left
-	}
-	if reg.Proof != nil && known != nil {
-		if held := known.signed(); held != nil && held.Seq > reg.Proof.Claim.Seq {
-			s.mu.Unlock()
-			return r.register(sender, sent) // it came, or left, while this one was checked
-		}
-	}
-	joined := rec == nil
-	switch {
-	case !r.cfg.Indexers.in(sender):
-		s.mu.Unlock()
-		return grant, 0, r.closedTo(sender)
-	case reg.Proof == nil && !needRecord && r.cfg.plain() == PlainRefuse: // since the first look
-		s.mu.Unlock()
-		return grant, 0, refusePlain()
-	case known == nil && r.full():
-		s.mu.Unlock()
-		return grant, 0, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
-	}
-	grant = r.cfg.Policy.Grant(c.time)
-	l := lease{
-		addr: reg.Addr, more: more, native: r.self, rank: granted,
-		deadline: c.now + grant.TTL, expiresAt: grant.ExpiresAt.UnixNano(), seenAt: c.time.UnixNano(),
-		proof: reg.Proof, unproven: needRecord,
-	}
-	if l.proof != nil {
-		l.expiresAt = l.proof.Claim.ExpiresAt(l.proof.Tick.Step).UnixNano()
-	}
-	var expired bool // and the sweep has not come around
-	if joined {
-		if leave := s.left(sender, c.now); leave != nil && leave.rank == granted && l.proof == nil {
-			l.expiresAt = max(l.expiresAt, leave.expiresAt+int64(time.Millisecond)) // in the store too it is to win over the leave
-		}
-		rec = s.insert(sender, r.cfg.Policy.due(l.deadline))
-		expired = rec.state == listed
-	} else {
-		left = rec.deadline - c.now
-		if p := l.proof; p != nil && rec.proof != nil && rec.rank == granted && p.Tick == rec.proof.Tick {
-			l.deadline = min(l.deadline, rec.deadline) // nothing new is proven, and elsewhere it ends then too
-		}
-		if same {
-			l.addr, l.more = rec.addr, rec.more // one copy of what does not change
-		}
-	}
-	changed := joined || rec.rank != granted || !same
-	grant.NeedRecord, grant.Rival = needRecord, rec.rival
-	if rec.rival = false; l.proof != nil {
-		grant.Seq = l.proof.Claim.Seq
-	} else if held := rec.signed(); held != nil {
-		grant.Seq = held.Seq
-	}
-	s.hold(rec, l, c.now)
-	r.outbox.offer(rec, c.now, changed)
-	s.mu.Unlock()
-
-	if joined {
-		r.known.remove(sender)
-	}
-	if expired {
+	if g.became.expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: sender})
 	}
-	return grant, left, nil
+	if g.became.joined {
+		r.known.remove(sender)
+	}
+	if g.TTL > 0 {
+		r.observer.Observe(ports.Event{Kind: ports.EventRegistered, PeerID: sender, Joined: g.remaining == 0, Remaining: g.remaining})
+	}
+	return g.Lease, nil
+}
+
+// register checks reg, without a lock, and grants what it asks for.
+func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant, *ports.Refusal) {
+	if reg.PeerID != sender {
+		return grant{}, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
+	}
+	for checked := false; ; {
+		proven, claim := proven{}, reg
+		if reg.Proof != nil {
+			var refusal *ports.Refusal
+			if proven, refusal = r.prove(sender, &claim); refusal != nil {
+				return grant{}, refusal
+			}
+		} else if r.rules.plain() == PlainRefuse {
+			return grant{}, refusePlain()
+		}
+		if proven.unknown {
+			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.now(), Seq: r.seq(sender)}}, nil
+		}
+		g, refusal := r.grant(sender, claim, proven.needRecord, checked)
+		switch {
+		case refusal != nil:
+			return grant{}, refusal
+		case g.unchecked:
+			// Something is new. Addresses are parsed, which is not done under the lock.
+			if refusal := r.rules.check(claim); refusal != nil {
+				return grant{}, refusal
+			}
+			checked = true
+		case !g.stale:
+			return g, nil
+		}
+	}
+}
+
+// grant is what became of a registration.
+type grant struct {
+	ports.Lease
+	remaining time.Duration // what was left of the lease before, 0 if there was none
+	became    became
+	unchecked bool // nothing is granted: it says something new, which is to be checked first
+	stale     bool // nothing is granted: a newer record came, or a leave, while this one was checked
+}
+
+// grant grants sender the lease that reg asks for. checked says that what is new in reg passes
+// the rules, needRecord that its record does not count by this clock.
+func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord, checked bool) (g grant, _ *ports.Refusal) {
+	s := r.table.shard(sender)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := r.now()
+	held := s.holding(sender).at(now)
+	w := word{
+		addr: reg.Addr, details: detailsOf(reg.Addrs, reg.Meta), native: r.self, source: granted,
+		proof: reg.Proof, unproven: needRecord,
+	}
+	lease := held.lease(now.at)
+	same := lease != nil && lease.same(&w) && (len(reg.Addrs) == 0 || reg.Addrs[0] == reg.Addr)
+	switch {
+	case !same && !checked:
+		g.unchecked = true
+		return g, nil
+	case !r.rules.Indexers.in(sender):
+		return g, r.closedTo(sender)
+	}
+	g.Lease = r.rules.Policy.Grant(now.wall)
+	w.deadline, w.expiresAt, w.seenAt = now.at.Add(g.TTL), g.ExpiresAt.UnixNano(), now.wall.UnixNano()
+	if lease != nil {
+		g.remaining = lease.deadline.Sub(now.at)
+	}
+	switch p, leave := w.proof, held.leave(now.at); {
+	case p != nil:
+		w.expiresAt = p.Claim.ExpiresAt(p.Tick.Step).UnixNano()
+		if lease != nil && lease.proof != nil && lease.source == granted && p.Tick == lease.proof.Tick {
+			w.deadline = earliest(w.deadline, lease.deadline) // nothing new is proven, and elsewhere it ends then too
+		}
+	case lease == nil && leave != nil && leave.source == granted:
+		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // in the store too it is to win over the leave
+	}
+	known := s.records[sender]
+	next, err := r.rule().merge(held, w, known != nil || !r.full(), now)
+	switch {
+	case errors.Is(err, errFull):
+		return grant{}, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
+	case errors.Is(err, errUntrusted):
+		return grant{}, refusePlain()
+	case err != nil:
+		return grant{stale: true}, nil
+	}
+	changed := !same || lease.source != granted
+	rec := s.insert(sender)
+	g.NeedRecord, g.Rival = needRecord, rec.rival
+	rec.rival = false
+	if newest := next.newest(); newest != nil {
+		g.Seq = newest.Claim.Seq
+	}
+	g.became = s.apply(rec, next, now)
+	r.outbox.offer(rec, now.at, changed)
+	return g, nil
 }
 
 func refusePlain() *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
 }
 
-// Get returns the live entry of id. It waits for nobody.
+// Get returns the live entry of id. It waits for nobody, and changes nothing.
 func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := r.clock()
-	rec := s.live(id, c.now)
-	if rec == nil {
+	now := r.now().at
+	shown := r.rule().shown(s.holding(id), now)
+	if shown == nil {
 		return ports.Listed{}, false
 	}
-	return r.listed(id, rec.shown(r.cfg.Policy, c.now), c.now), true
+	return r.listed(id, shown, now), true
 }
 
-// listed returns what l says of id at now. Its end by other natives' clocks means nothing
-// to anybody here, so what they granted ends by this one's.
-func (r *Registry) listed(id ports.PeerID, l *lease, now time.Duration) ports.Listed {
-	left := max(l.deadline-now, 0)
-	e := l.entry(id)
-	if l.rank != granted && l.signed() == nil {
-		e.ExpiresAt = r.wall(l.deadline)
+// listed returns what the lease w says of id at now. Its end by other natives' clocks means
+// nothing to anybody here, so a lease that another native granted ends by this one's.
+func (r *Registry) listed(id ports.PeerID, w *word, now Instant) ports.Listed {
+	remaining := max(w.deadline.Sub(now), 0)
+	e := w.entry(id)
+	if w.source != granted && w.proof == nil {
+		e.ExpiresAt = r.wall(w.deadline)
 	}
-	return ports.Listed{Entry: e, State: r.cfg.Policy.State(left), Source: l.rank.source(), Remaining: left}
+	return ports.Listed{Entry: e, State: r.rules.Policy.State(remaining), Source: w.source.public(), Remaining: remaining}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms, if none has what is asked for.
@@ -272,42 +278,16 @@ func has(meta, want map[string]string) bool {
 
 // LookUp implements ports.Native.
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
-	listed, ok := r.Get(id)
-	if !ok {
-		if err := r.asked.find(ctx, sender, id); err != nil {
-			return ports.Answer{Condition: r.Condition()}, err
-		}
-		if listed, ok = r.Get(id); !ok {
-			return ports.Answer{Condition: r.Condition()}, ports.ErrNotFound
-		}
+	if listed, ok := r.Get(id); ok {
+		return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
 	}
-	return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
+	listed, err := r.searchFor(ctx, sender, id)
+	return ports.Answer{Listed: listed, Condition: r.Condition()}, err
 }
-
-var errFull = errors.New("the live table is full")
 
 // maxRemembered bounds those who have expired and are remembered: a quarter of the table, so
 // that who is gone never keeps out who is there. Over that they are forgotten at once.
 func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
-
-// remembers has rec, which has expired, be remembered for as long as its record counts, and
-// reports whether it is.
-func (r *Registry) remembers(s *shard, rec *record, c clock) bool {
-	last := rec.lease
-	if h := rec.heir; h != nil && h.signed() != nil && h.version(false).Compare(last.version(false)) > 0 {
-		last = *h // which has ended too
-	}
-	claim := last.signed()
-	if claim == nil || s.held.Load()-s.listed.Load() >= r.settings.Bounds.maxRemembered() {
-		return false
-	}
-	left := claim.Ends().Add(ports.ClockAllowance).Sub(c.time)
-	if left <= 0 {
-		return false
-	}
-	s.end(rec, last, c.now+left)
-	return true
-}
 
 func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entries() }
 
@@ -320,159 +300,3 @@ func (r *Registry) Counts() (live, known int) {
 
 // Waiting returns how many entries wait to be put and announced.
 func (r *Registry) Waiting() int { return r.outbox.waiting() }
-
-// Run listens to other natives, puts and announces, looks up and sweeps, until ctx
-// ends; it returns when all of it has stopped. It may run once.
-func (r *Registry) Run(ctx context.Context) error {
-	var running sync.WaitGroup
-	ctx, stop := context.WithCancel(ctx)
-	defer func() {
-		stop()
-		r.outbox.stop() // what is registered from here on is answered, and goes no further
-		r.lookups.stop()
-		r.asked.stop()
-		running.Wait()
-	}()
-	r.outbox.start(ctx, &running)
-	r.lookups.start(ctx, &running)
-	r.asked.start(ctx, &running)
-
-	deaf, err := r.hears.Listen(r.heard)
-	if err != nil {
-		return fmt.Errorf("listen to announcements: %w", err)
-	}
-	defer deaf()
-
-	sweep := time.NewTicker(r.cfg.Policy.tick())
-	defer sweep.Stop()
-	refresh := time.NewTicker(r.cfg.Policy.Refresh)
-	defer refresh.Stop()
-	var newcomer <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-sweep.C:
-			r.watchClock()
-			r.sweep()
-			r.outbox.advance(r.clock().now)
-		case <-refresh.C:
-			r.refresh()
-		case <-r.store.Joined():
-			if newcomer == nil {
-				newcomer = time.After(r.cfg.Policy.settle())
-			}
-		case <-newcomer:
-			newcomer = nil
-			r.welcome()
-		}
-	}
-}
-
-// watchClock sets the clock, and tells when its own is wrong, or is not any more.
-func (r *Registry) watchClock() {
-	off := r.cfg.Clock.look()
-	how := 0
-	switch {
-	case off.Abs() > clockWrong:
-		how = 2
-	case off.Abs() > clockWarning:
-		how = 1
-	}
-	if how == r.clockOff {
-		return
-	}
-	if r.clockOff = how; how == 0 {
-		off = 0
-	}
-	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.cfg.Self, Took: off})
-}
-
-// welcome sees to it that a node that has joined gets what it missed: what only
-// this native holds, at once, and what flew while it was still finding its way
-// here, at the usual pace. All else it hears with the next heartbeats.
-func (r *Registry) welcome() {
-	for ids := range r.table.everyone() {
-		now := r.clock().now
-		for _, id := range ids {
-			s := r.table.shard(id)
-			s.mu.Lock()
-			rec := s.live(id, now)
-			if rec == nil {
-				rec = s.left(id, now)
-			}
-			if rec != nil && rec.rank == granted && (rec.outbox.alone || now < rec.outbox.due) {
-				r.outbox.offer(rec, now, rec.outbox.alone)
-			}
-			s.mu.Unlock()
-		}
-	}
-}
-
-// sweep removes what has expired, and has looked up once more what soon will. It takes a
-// batch of each shard in turn: if it came back for the next one at once, a heartbeat that
-// waits for the lock would lose it to the sweep again, for up to a millisecond.
-func (r *Registry) sweep() {
-	for more := true; more; {
-		more = false
-		for i := range r.table.shards {
-			more = r.sweepShard(&r.table.shards[i]) || more
-		}
-	}
-}
-
-// sweepShard sweeps one batch and reports whether there may be more.
-func (r *Registry) sweepShard(s *shard) bool {
-	var expired, check []ports.PeerID
-	p := r.cfg.Policy
-	s.mu.Lock()
-	c := r.clock()
-	now := c.now
-	due, more := s.wheel.take(now, sweepBatch)
-	for _, rec := range due {
-		switch {
-		case rec.gone, now < rec.filed:
-			continue // it was filed again since
-		case s.live(rec.id, now) != nil:
-		case now < rec.deadline: // who left, or has ended
-			s.file(rec, rec.deadline)
-			continue
-		case rec.state == listed && r.remembers(s, rec, c):
-			expired = append(expired, rec.id)
-			continue
-		default:
-			if rec.state == listed {
-				expired = append(expired, rec.id)
-			}
-			s.remove(rec)
-			continue
-		}
-		next := rec.deadline
-		s.lend(rec, now)
-		switch overdue := rec.shown(p, now).deadline - (p.TTL - p.Heartbeat); {
-		case now < overdue:
-			next = min(next, overdue)
-		case !rec.late:
-			rec.late = true
-			s.changes.add(ports.ChangeLate, rec.id, rec.shown(p, now))
-		}
-		switch ahead := rec.deadline - p.lookAhead(); {
-		case now < ahead:
-			next = min(next, ahead)
-		case !rec.checked && (rec.rank != granted || rec.echoed):
-			rec.checked, rec.echoed = true, false
-			check = append(check, rec.id)
-		}
-		s.file(rec, next)
-	}
-	s.mu.Unlock()
-
-	for _, id := range check {
-		r.find(id, aheadOfDeadline)
-	}
-	for _, id := range expired {
-		r.know(id, true)
-		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
-	}
-	return more
-}

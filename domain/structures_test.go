@@ -13,33 +13,34 @@ import (
 func TestTheWheelHoldsEveryItemUntilItsInstantAndAtMostASlotLonger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		slot := time.Duration(rapid.IntRange(1, 50).Draw(t, "slot"))
-		w := newWheel[time.Duration](slot)
-		held, now := map[time.Duration]int{}, time.Duration(0)
+		at := func(n int) Instant { return InstantAt(time.Duration(n)) }
+		w := newWheel[Instant](slot)
+		held, now := map[Instant]int{}, at(0)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			if rapid.Bool().Draw(t, "add") {
-				at := time.Duration(rapid.IntRange(0, 2000).Draw(t, "at"))
-				due := max(at, now) // what is overdue already counts from now
-				w.add(at, due)
+				on := at(rapid.IntRange(0, 2000).Draw(t, "at"))
+				due := latest(on, now) // what is overdue already counts from now
+				w.add(on, due)
 				held[due]++
 				continue
 			}
-			now += time.Duration(rapid.IntRange(0, 300).Draw(t, "wait"))
+			now = now.Add(time.Duration(rapid.IntRange(0, 300).Draw(t, "wait")))
 			for more := true; more; {
-				var due []time.Duration
+				var due []Instant
 				due, more = w.take(now, 2)
 				if len(due) > 2 {
 					t.Fatalf("took %d items, the limit is 2", len(due))
 				}
-				for _, at := range due {
-					if at > now {
-						t.Fatalf("item of %d came at %d", at, now)
+				for _, on := range due {
+					if now.Before(on) {
+						t.Fatalf("item of %d came at %d", on, now)
 					}
-					held[at]--
+					held[on]--
 				}
 			}
-			for at, n := range held {
-				if n > 0 && at+slot <= now {
-					t.Fatalf("item of %d is still held at %d, slot %d", at, now, slot)
+			for on, n := range held {
+				if n > 0 && !now.Before(on.Add(slot)) {
+					t.Fatalf("item of %d is still held at %d, slot %d", on, now, slot)
 				}
 			}
 		}

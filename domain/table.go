@@ -3,12 +3,8 @@ package domain
 import (
 	"hash/maphash"
 	"iter"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
-	"unique"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -22,42 +18,43 @@ const shardCount = 64
 // sweep.
 const sweepBatch = 64
 
-// table is the live table: every entry that has not been swept, by PeerID, and everyone
-// whose leave is not to be undone.
+// table is the live table: what is held of each indexer, by PeerID. It carries out what the
+// rule of merge.go decides, and tells watchers what that changes.
 type table struct {
-	policy  TTLPolicy
-	seed    maphash.Seed
-	shards  [shardCount]shard
-	order   order // who is listed
-	leaves  order // who left
-	changes *changelog
-	held    atomic.Int64 // records in all shards
-	listed  atomic.Int64 // those that are entries
-	owned   atomic.Int64 // those that this native granted
+	policy        TTLPolicy
+	maxRemembered int64
+	seed          maphash.Seed
+	shards        [shardCount]shard
+	order         order // the indexers that are listed
+	leaves        order // those that have left, and are not listed
+	changes       *changelog
+	held          atomic.Int64 // records in all shards
+	listed        atomic.Int64 // those that are listed
+	owned         atomic.Int64 // those of them that this native has granted a lease
 }
 
 type shard struct {
-	*table
+	table   *table
 	mu      sync.Mutex
 	records map[ports.PeerID]*record
-	// wheel holds every record of this shard, at its next check or its deadline as they
-	// were when it was put there. A renewal moves the deadline only; the wheel finds that
-	// out when it comes around. A record that ends earlier than it did is put there again,
-	// and where it was before it is passed over.
+	// wheel holds every record of this shard, at its next check as that was when it was put
+	// there. A renewal moves the check only; the wheel finds that out when it comes around. A
+	// record whose check comes earlier than it did is put there again, and where it was before
+	// it is passed over.
 	wheel wheel[*record]
 }
 
-// record is an entry in the live table with what the registry knows about it.
-// All but id is guarded by the shard's lock.
+// record is what is held of an indexer, with what the registry knows about it. All but id is
+// guarded by the shard's lock.
 type record struct {
-	id ports.PeerID
-	lease
-	heir  *lease        // a lease held less firmly that outlives this one: what it becomes
-	filed time.Duration // where the wheel comes around to it
+	id   ports.PeerID
+	held holding
+	// told is when watchers were told last: they know what was shown of held then.
+	told  Instant
+	filed Instant // where the wheel comes around to it
 
-	state   recordState
-	late    bool // its heartbeat is overdue, as was told
-	lent    bool // its heir is shown in its place, as was told
+	place   place
+	owned   bool // this native has granted its first lease
 	echoed  bool // own, and another native announced it too since its last check
 	checked bool // looked up ahead of this deadline already
 	gone    bool // swept; whoever still holds the pointer must let go
@@ -66,109 +63,24 @@ type record struct {
 	outbox outboxState
 }
 
-type recordState uint8
+// place is which of the table's orders a record is in.
+type place uint8
 
 const (
-	unlisted recordState = iota // just made
-	listed
-	// leaving is who left: until the deadline of its lease nothing is listed of it that was
-	// granted before.
-	leaving
-	// ended is who signed for itself and has expired: until the deadline, which is the end of
-	// its record, nothing else is believed of it but what it signs after that.
-	ended
+	nowhere   place = iota // only its newest record is remembered
+	inEntries              // it is listed, or was until a sweep that is yet to come
+	inLeaves               // it has left
 )
 
-// lease is the part of a record that somebody granted, or the leave that ended it. If the
-// indexer signed it, addr, more and expiresAt are what its proof says.
-//
-// deadline decides; expiresAt and seenAt are what is told of it, in Unix
-// nanoseconds and the same whenever they are asked for: the same lease put twice
-// is the same record.
-type lease struct {
-	addr      string
-	more      *details // nil for one address and no metadata
-	native    unique.Handle[ports.PeerID]
-	deadline  time.Duration
-	expiresAt int64
-	seenAt    int64 // 0 if the entry does not say
-	rank      rank
-	fresh     bool         // whoever is told of it needs its record
-	unproven  bool         // granted to who signs, whose record does not count by this clock
-	proof     *ports.Proof // with its Claim; nil if there is none
+// became is what a word or the time made of a record.
+type became struct {
+	joined  bool // it was not listed, and is
+	expired bool // its leases ended, or count no more
+	left    bool // it was listed until its indexer left
 }
 
-// rank says how firmly a lease is held: a lower one never takes the place of a higher.
-type rank uint8
-
-const (
-	heard   rank = iota // what the store says, with the clock of whoever put it there
-	told                // by the native that granted it, as what is left of it
-	granted             // by this native
-)
-
-func (r rank) source() ports.Source {
-	return [...]ports.Source{ports.SourceStore, ports.SourceNative, ports.SourceOwn}[r]
-}
-
-// shown is the lease that is shown at now: r's own, or once a heartbeat of that is overdue
-// a later one of the same address that another native told.
-func (r *record) shown(p TTLPolicy, now time.Duration) *lease {
-	if h := r.heir; h != nil && p.late(r.deadline-now) && h.rank == told && h.deadline > r.deadline && h.addr == r.addr && h.more.equal(r.more) {
-		return h
-	}
-	return &r.lease
-}
-
-// says reports whether a live record holds just what reg brings; more is reg's.
-func (r *record) says(reg ports.Registration, more *details) bool {
-	return r != nil && r.addr == reg.Addr && r.more.equal(more) && (len(reg.Addrs) == 0 || reg.Addrs[0] == reg.Addr)
-}
-
-// details is what most entries do without.
-type details struct {
-	addrs []string
-	meta  map[string]string
-}
-
-func detailsOf(addrs []string, meta map[string]string) *details {
-	if len(addrs) <= 1 && len(meta) == 0 {
-		return nil // Addrs[0] is Addr
-	}
-	return &details{addrs, meta}
-}
-
-func (d *details) equal(e *details) bool {
-	if d == nil || e == nil {
-		return d == e
-	}
-	return slices.Equal(d.addrs, e.addrs) && maps.Equal(d.meta, e.meta)
-}
-
-// entry returns what l says of id.
-func (l *lease) entry(id ports.PeerID) Entry {
-	e := Entry{PeerID: id, Addr: l.addr, Native: l.native.Value(), ExpiresAt: time.Unix(0, l.expiresAt).UTC()}
-	if l.seenAt != 0 {
-		e.SeenAt = time.Unix(0, l.seenAt).UTC()
-	}
-	if l.more != nil {
-		e.Addrs, e.Meta = l.more.addrs, l.more.meta
-	}
-	if len(e.Addrs) == 0 && l.addr != "" {
-		e.Addrs = []string{l.addr}
-	}
-	e.Proof = l.proof
-	return e
-}
-
-// clock is one reading of the time, as people and as the table know it.
-type clock struct {
-	time time.Time
-	now  time.Duration
-}
-
-func newTable(policy TTLPolicy) *table {
-	t := &table{policy: policy, seed: maphash.MakeSeed(), changes: newChangelog()}
+func newTable(policy TTLPolicy, bounds Bounds) *table {
+	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog()}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.table, s.records, s.wheel = t, make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
@@ -180,171 +92,213 @@ func (t *table) shard(id ports.PeerID) *shard {
 	return &t.shards[maphash.String(t.seed, string(id))%shardCount]
 }
 
-// live returns the record of id, nil if there is none or its deadline has come. A
-// lease that has ended gives way to its heir here.
-func (s *shard) live(id ports.PeerID, now time.Duration) *record {
-	r := s.records[id]
-	if r == nil || r.state != listed {
-		return nil
-	}
-	if now >= r.deadline && r.heir != nil && now < r.heir.deadline {
-		s.hold(r, *r.heir, now)
-	}
-	if now >= r.deadline {
-		return nil
-	}
-	return r
-}
+func (t *table) len() int { return int(t.held.Load()) }
 
-// left returns the leave of id that is not to be undone yet, or nil.
-func (s *shard) left(id ports.PeerID, now time.Duration) *record {
-	if r := s.records[id]; r != nil && r.state == leaving && now < r.deadline {
-		return r
-	}
-	return nil
-}
-
-// insert returns the record of id, a new one if there is none, for the caller to
-// fill, who has locked the shard. A new one is looked at again at due.
-func (s *shard) insert(id ports.PeerID, due time.Duration) *record {
+// holding returns what is held of id; the caller has locked the shard. Of an indexer that the
+// table does not know, nothing is.
+func (s *shard) holding(id ports.PeerID) *holding {
 	if r := s.records[id]; r != nil {
-		return r // dead and not swept: the wheel still holds it
+		return &r.held
 	}
-	r := &record{id: id}
-	s.records[id] = r
-	s.file(r, due)
-	s.held.Add(1)
+	return &holding{}
+}
+
+// insert returns the record of id, a new one if there is none; the caller has locked the shard,
+// and applies what is held of it.
+func (s *shard) insert(id ports.PeerID) *record {
+	r := s.records[id]
+	if r == nil {
+		r = &record{id: id}
+		s.records[id] = r
+		s.table.held.Add(1)
+	}
 	return r
 }
 
-// file has the wheel come around to r at the instant at, and no more where it would have.
-func (s *shard) file(r *record, at time.Duration) {
-	r.filed = at
-	s.wheel.add(at, r)
+// view is what watchers are told of a record at an instant.
+type view struct {
+	shown *word // nil if it is not listed
+	late  bool
 }
 
-// refile has the wheel come around to r by the instant at: not once more if it does already,
-// or who renews or leaves over and over would fill it.
-func (s *shard) refile(r *record, at time.Duration) {
-	if at+s.policy.tick() < r.filed {
-		s.file(r, at)
+func (s *shard) view(h *holding, now Instant) view {
+	w := rule{policy: s.table.policy}.shown(h, now)
+	return view{w, w != nil && s.table.policy.late(w.deadline.Sub(now))}
+}
+
+// apply holds next of r from now on, and tells watchers the difference between what was shown
+// and what is. All that changes the table comes through here; the caller has locked the shard.
+func (s *shard) apply(r *record, next holding, now moment) (b became) {
+	was := s.view(&r.held, r.told)
+	if was.shown != nil && !was.shown.live(now.at) { // and the sweep has not come around
+		since := s.view(&r.held, now.at)
+		b.expired = since.shown == nil
+		s.tell(r, was, since, nil)
+		was = since
 	}
-}
-
-// hold lists r, which the caller has found or inserted, with the lease l and without an
-// heir, and tells what that changes.
-func (s *shard) hold(r *record, l lease, now time.Duration) {
-	s.own(r, l.rank == granted) // before it is listed, or who left would be counted already
-	kind := ports.ChangeRenewed
+	is, leave := s.view(&next, now.at), next.leave(now.at)
+	said := leave
+	if before := r.held.leave(now.at); before != nil && leave != nil && *before == *leave {
+		said = nil
+	}
 	switch {
-	case r.state == listed && now >= r.deadline && (r.heir == nil || now >= r.heir.deadline): // and the sweep has not come around
-		s.changes.add(ports.ChangeExpired, r.id, &r.lease)
-		kind = ports.ChangeJoined
-	case r.state != listed:
-		s.list(r)
-		kind = ports.ChangeJoined
-	case r.late, r.addr != l.addr, !r.more.equal(l.more):
-		kind = ports.ChangeUpdated
+	case was.shown == nil && is.shown != nil:
+		b.joined = true
+	case was.shown != nil && is.shown == nil && leave != nil:
+		b.left, said = true, leave
+	case was.shown != nil && is.shown == nil:
+		b.expired = true
 	}
-	// Who follows this native is told of what it granted alone, and may not have heard the
-	// record from whoever granted it before.
-	own := l.rank == granted && r.rank != granted
-	l.fresh = l.proof != nil && (own || r.proof == nil || r.proof.Claim != l.proof.Claim)
-	r.lease, r.heir, r.checked, r.echoed, r.lent = l, nil, false, false, false
-	r.late = s.policy.late(l.deadline - now)
-	s.refile(r, s.policy.due(l.deadline))
-	s.changes.add(kind, r.id, &r.lease)
+	s.tell(r, was, is, said)
+
+	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
+		r.checked, r.echoed = false, false
+	}
+	s.list(r, &next, is.shown != nil, leave != nil)
+	r.held, r.told = next, now.at
+	if _, only := next.remembered(); next.empty() || only && s.table.held.Load()-s.table.listed.Load() > s.table.maxRemembered {
+		s.drop(r)
+	} else {
+		s.file(r, s.due(r, now.at))
+	}
+	return b
 }
 
-// bequeath has l follow on r's own lease, which is held more firmly, and tells if it is
-// shown from now on.
-func (s *shard) bequeath(r *record, l lease, now time.Duration) {
-	l.fresh = l.proof != nil
-	r.heir, r.lent = &l, false
-	s.lend(r, now)
+// tell tells watchers what became of r. said is a leave that they have not been told of.
+func (s *shard) tell(r *record, was, is view, said *word) {
+	changes := s.table.changes
+	switch {
+	case is.shown == nil && said != nil && (was.shown != nil || said.source == granted):
+		changes.add(change{kind: ports.ChangeLeft, id: r.id, word: *said, fresh: said.proof != nil})
+	case is.shown == nil && was.shown != nil:
+		changes.add(change{kind: ports.ChangeExpired, id: r.id, word: *was.shown})
+	case is.shown == nil:
+	case was.shown == nil:
+		changes.add(change{kind: ports.ChangeJoined, id: r.id, word: *is.shown, fresh: is.shown.proof != nil})
+	case *was.shown == *is.shown:
+		if is.late && !was.late {
+			changes.add(change{kind: ports.ChangeLate, id: r.id, word: *is.shown})
+		}
+	default:
+		c := change{kind: ports.ChangeRenewed, id: r.id, word: *is.shown}
+		if !was.shown.same(is.shown) || was.late && !is.late {
+			c.kind = ports.ChangeUpdated
+		}
+		// A watcher of what this native granted may not have heard the record from whoever
+		// granted it before.
+		p, q := was.shown.proof, is.shown.proof
+		c.fresh = q != nil && (p == nil || p.Claim != q.Claim || is.shown.source == granted && was.shown.source != granted)
+		changes.add(c)
+	}
 }
 
-// lend tells if r's heir is shown from now on.
-func (s *shard) lend(r *record, now time.Duration) {
-	if r.lent || r.shown(s.policy, now) != r.heir {
+// list counts r, of which next is held from now on, and puts it in its place.
+func (s *shard) list(r *record, next *holding, listed, left bool) {
+	t, to := s.table, nowhere
+	switch {
+	case listed:
+		to = inEntries
+	case left:
+		to = inLeaves
+	}
+	if owned := listed && next.first.source == granted; owned != r.owned {
+		r.owned = owned
+		if owned {
+			t.owned.Add(1)
+		} else {
+			t.owned.Add(-1)
+		}
+	}
+	if to == r.place {
 		return
 	}
-	r.lent = true
-	kind := ports.ChangeRenewed
-	if r.late && !s.policy.late(r.heir.deadline-now) {
-		kind, r.late = ports.ChangeUpdated, false
+	switch r.place {
+	case inEntries:
+		t.order.remove(r.id)
+		t.listed.Add(-1)
+	case inLeaves:
+		t.leaves.remove(r.id)
 	}
-	s.changes.add(kind, r.id, r.heir)
-}
-
-// leave makes r who left, by the leave l, and tells if it was listed until then.
-func (s *shard) leave(r *record, l lease, now time.Duration) {
-	was := r.state
-	if was == listed {
-		s.order.remove(r.id)
-		s.listed.Add(-1)
-	}
-	if was != leaving {
-		s.leaves.insert(r.id)
-	}
-	s.own(r, false)
-	alive := was == listed && now < r.deadline
-	if was == listed && !alive && l.rank != granted { // and the sweep has not come around
-		s.changes.add(ports.ChangeExpired, r.id, &r.lease)
-	}
-	l.fresh = l.proof != nil
-	r.state, r.lease, r.heir, r.late = leaving, l, nil, false
-	if alive || l.rank == granted {
-		s.changes.add(ports.ChangeLeft, r.id, &r.lease)
+	switch r.place = to; to {
+	case inEntries:
+		t.order.insert(r.id)
+		t.listed.Add(1)
+	case inLeaves:
+		t.leaves.insert(r.id)
 	}
 }
 
-func (s *shard) list(r *record) {
-	if r.state == leaving {
-		s.leaves.remove(r.id)
-	}
-	r.state = listed
-	s.order.insert(r.id)
-	s.listed.Add(1)
-}
-
-// own counts r among what this native granted, or not any more.
-func (s *shard) own(r *record, is bool) {
-	switch was := r.state <= listed && r.rank == granted; {
-	case is && !was:
-		s.owned.Add(1)
-	case was && !is:
-		s.owned.Add(-1)
-	}
-}
-
-// remove takes r out of its shard, which the caller has locked, and tells if it was
-// listed until then.
-func (s *shard) remove(r *record) {
+// drop forgets r, of which nothing is shown.
+func (s *shard) drop(r *record) {
 	r.gone = true
 	delete(s.records, r.id)
-	s.held.Add(-1)
-	s.own(r, false)
-	switch r.state {
-	case leaving:
-		s.leaves.remove(r.id)
-	case listed:
-		s.order.remove(r.id)
-		s.listed.Add(-1)
-		s.changes.add(ports.ChangeExpired, r.id, &r.lease)
+	s.table.held.Add(-1)
+	s.list(r, &holding{}, false, false)
+}
+
+// due returns when r is to be looked at next: when what is shown of it becomes late or ends,
+// when it is to be looked up ahead of that, or when nothing is held of it any more.
+func (s *shard) due(r *record, now Instant) Instant {
+	p := s.table.policy
+	is := s.view(&r.held, now)
+	if is.shown == nil {
+		if leave := r.held.leave(now); leave != nil {
+			return leave.deadline
+		}
+		until, _ := r.held.remembered()
+		return until
+	}
+	first := r.held.lease(now)
+	next := earliest(first.deadline, is.shown.deadline)
+	if overdue := is.shown.deadline.Add(p.Heartbeat - p.TTL + 1); now.Before(overdue) { // the first instant at which it is late
+		next = earliest(next, overdue)
+	}
+	if ahead := first.deadline.Add(-p.lookAhead()); now.Before(ahead) {
+		next = earliest(next, ahead)
+	}
+	return next
+}
+
+// file has the wheel come around to r by the instant at: not once more if it does already, or
+// an indexer that renews or leaves over and over would fill it.
+func (s *shard) file(r *record, at Instant) {
+	if r.filed == (Instant{}) || at.Add(s.table.policy.tick()).Before(r.filed) {
+		r.filed = at
+		s.wheel.add(at, r)
 	}
 }
 
-// end makes r, which was listed until then, who is remembered by its last lease until the
-// record of that ends.
-func (s *shard) end(r *record, last lease, until time.Duration) {
-	s.own(r, false)
-	s.order.remove(r.id)
-	s.listed.Add(-1)
-	s.changes.add(ports.ChangeExpired, r.id, &r.lease)
-	r.state, r.lease, r.heir, r.late = ended, last, nil, false
-	r.deadline = until
-	s.file(r, until)
+// check reports whether r is to be looked up now, shortly before its first lease ends.
+func (s *shard) check(r *record, now Instant) bool {
+	first := r.held.lease(now)
+	if first == nil || now.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.checked || first.source == granted && !r.echoed {
+		return false
+	}
+	r.checked, r.echoed = true, false
+	return true
+}
+
+// sweep takes one batch of what the wheel has come around to, and reports whether there may be
+// more. It returns the indexers whose leases have ended, and those to be looked up before theirs do.
+func (s *shard) sweep(now func() moment) (expired, ahead []ports.PeerID, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := now()
+	due, more := s.wheel.take(m.at, sweepBatch)
+	for _, r := range due {
+		if r.gone || m.at.Before(r.filed) {
+			continue // it was filed again since
+		}
+		r.filed = Instant{}
+		b := s.apply(r, r.held.at(m), m)
+		if b.expired {
+			expired = append(expired, r.id)
+		}
+		if s.check(r, m.at) {
+			ahead = append(ahead, r.id)
+		}
+	}
+	return expired, ahead, more
 }
 
 // everyone yields, in batches, the PeerIDs of all who are listed and all who left.
@@ -359,10 +313,3 @@ func (t *table) everyone() iter.Seq[[]ports.PeerID] {
 		}
 	}
 }
-
-// due returns when a record that is held until deadline is to be looked at next.
-func (p TTLPolicy) due(deadline time.Duration) time.Duration {
-	return deadline - max(p.TTL-p.Heartbeat, p.lookAhead())
-}
-
-func (t *table) len() int { return int(t.held.Load()) }

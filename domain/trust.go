@@ -2,6 +2,7 @@ package domain
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/opencloud/ocnode/ports"
@@ -17,7 +18,7 @@ var errUntrusted = errors.New("it is none of the indexers that this node trusts"
 
 // closedTo is what a stranger is told.
 func (r *Registry) closedTo(id ports.PeerID) *ports.Refusal {
-	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its indexers: ask whoever runs the native %s to add it to trust.indexers there", id, r.cfg.Self)
+	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its indexers: ask whoever runs the native %s to add it to trust.indexers there", id, r.rules.Self)
 }
 
 // Revise has a change of whom the rules trust, or what they believe of who does not sign,
@@ -28,11 +29,11 @@ func (r *Registry) Revise() {
 		r.evict(&r.table.shards[i])
 	}
 	for _, id := range r.known.all() {
-		if !r.cfg.Indexers.in(id) {
+		if !r.rules.Indexers.in(id) {
 			r.known.remove(id)
 		}
 	}
-	r.table.changes.add(conditionChanged, "", &lease{})
+	r.table.changes.add(change{kind: conditionChanged})
 	if f := r.follower.Load(); f != nil {
 		select {
 		case f.revised <- struct{}{}:
@@ -41,53 +42,37 @@ func (r *Registry) Revise() {
 	}
 }
 
-// trusts tells whether rec may be in the table.
-func (r *Registry) trusts(rec *record) bool {
-	return r.cfg.Indexers.in(rec.id) && (rec.state != listed || r.cfg.stands(&rec.lease))
-}
-
-// stands tells whether l counts as it is held: what a native that this one follows told, and
-// what this one granted, as long as plain registrations are taken at all.
-func (r Rules) stands(l *lease) bool {
-	return r.plain() != PlainRefuse || l.signed() != nil || l.unproven
-}
-
-// evict removes from s what counts no more. Whoever adds something asks under the lock of
-// the shard, so that none of it comes after the look.
+// evict removes from s what counts no more. A word that is added is held against the rules under
+// the lock of its shard, so none of it comes after the look.
 func (r *Registry) evict(s *shard) {
-	var strangers []ports.PeerID
 	s.mu.Lock()
-	for id, rec := range s.records {
-		if rec.heir != nil && !r.cfg.stands(rec.heir) {
-			rec.heir = nil
-		}
-		if !r.trusts(rec) {
-			strangers = append(strangers, id)
-		}
-	}
+	ids := slices.Collect(maps.Keys(s.records))
 	s.mu.Unlock()
-	for batch := range slices.Chunk(strangers, sweepBatch) {
-		var gone []ports.PeerID
-		s.mu.Lock()
-		now := r.clock().now
-		for _, id := range batch {
-			rec := s.records[id]
-			if rec == nil || r.trusts(rec) {
-				continue
-			}
-			if h := rec.heir; h != nil && rec.state == listed && r.cfg.Indexers.in(id) && now < h.deadline {
-				s.hold(rec, *h, now) // which stands, or it would be gone
-				continue
-			}
-			if rec.state == listed {
-				gone = append(gone, id)
-			}
-			s.remove(rec)
-		}
-		s.mu.Unlock()
-		for _, id := range gone {
+	for batch := range slices.Chunk(ids, sweepBatch) {
+		for _, id := range r.evictBatch(s, batch) {
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedEntry, PeerID: id})
 			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 		}
 	}
+}
+
+// evictBatch has what is held of ids revised, and returns those that are listed no more.
+func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, rule := r.now(), r.rule()
+	for _, id := range ids {
+		rec := s.records[id]
+		if rec == nil {
+			continue
+		}
+		var stands holding // nothing of a stranger
+		if r.rules.Indexers.in(id) {
+			stands = rule.revise(rec.held, now)
+		}
+		if b := s.apply(rec, stands, now); b.expired || b.left {
+			gone = append(gone, id)
+		}
+	}
+	return gone
 }

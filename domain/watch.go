@@ -110,11 +110,11 @@ func (w *watcher) run(ctx context.Context) error {
 // trusted refuses a watch that natives alone may have, if it is none of those that this
 // native trusts.
 func (w *watcher) trusted() error {
-	if !w.Own || w.sender == "" || w.cfg.Natives.in(w.sender) {
+	if !w.Own || w.sender == "" || w.rules.Natives.in(w.sender) {
 		return nil
 	}
 	w.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: w.sender})
-	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.sender, w.cfg.Self)
+	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.sender, w.rules.Self)
 }
 
 // take returns the next changes, and whether there may be more to take now.
@@ -163,7 +163,7 @@ func (w *watcher) pause(ctx context.Context) error {
 	if !w.Own {
 		return nil
 	}
-	more, cancel := context.WithDeadline(ctx, w.looked.Add(w.cfg.Policy.renewalInterval()))
+	more, cancel := context.WithDeadline(ctx, w.looked.Add(w.rules.Policy.renewalInterval()))
 	defer cancel()
 	if err := w.table.changes.wait(more, w.next, true); err != nil {
 		return ctx.Err()
@@ -189,7 +189,7 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 		return ports.Batch{}, nil
 	}
 	batch := ports.Batch{Changes: make([]ports.Change, 0, wanted)}
-	now := w.clock().now
+	now := w.now().at
 	for c := range changes {
 		if w.wants(c) {
 			batch.Changes = append(batch.Changes, w.change(c, now))
@@ -202,7 +202,7 @@ func (w *watcher) wants(c *change) bool {
 	switch {
 	case c.kind == conditionChanged:
 		return false
-	case w.Own && (c.rank != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
+	case w.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
 		return false // another native ends by itself what it was told of
 	case c.kind == ports.ChangeRenewed:
 		return w.Renewed
@@ -210,29 +210,29 @@ func (w *watcher) wants(c *change) bool {
 	return true
 }
 
-func (w *watcher) change(c *change, now time.Duration) ports.Change {
+func (w *watcher) change(c *change, now Instant) ports.Change {
 	switch {
 	case !c.kind.Gone():
-		change := ports.Change{Kind: c.kind, Listed: w.listed(c.id, &c.lease, now)}
+		change := ports.Change{Kind: c.kind, Listed: w.listed(c.id, &c.word, now)}
 		change.Proof = w.proof(c)
 		return change
 	case c.kind == ports.ChangeExpired:
-		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.native.Value()}}}
+		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.word.native.Value()}}}
 	}
 	left := ports.Listed{
-		Entry:     Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
-		Remaining: max(c.deadline-now, 0),
+		Entry:     Entry{PeerID: c.id, Native: c.word.native.Value(), ExpiresAt: time.Unix(0, c.word.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
+		Remaining: max(c.word.deadline.Sub(now), 0),
 	}
-	if c.proof != nil && left.Proof == nil {
+	if c.word.proof != nil && left.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.
-		left.ExpiresAt = w.cfg.now().Add(left.Remaining).Round(time.Millisecond).UTC()
+		left.ExpiresAt = w.rules.now().Add(left.Remaining).Round(time.Millisecond).UTC()
 	}
 	return ports.Change{Kind: c.kind, Listed: left}
 }
 
 // proof is as much of what proves c as the watcher needs.
 func (w *watcher) proof(c *change) *ports.Proof {
-	switch p := c.proof; {
+	switch p := c.word.proof; {
 	case p == nil || !w.Own && !w.Proofs:
 		return nil
 	case c.kind == ports.ChangeRenewed && !c.fresh || c.kind == ports.ChangeLate:
@@ -306,21 +306,27 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	s := w.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := w.clock().now
-	if rec := s.live(id, now); rec != nil && w.Own {
-		return w.change(&change{ports.ChangeSnapshot, id, rec.lease}, now), rec.rank == granted
-	} else if rec != nil {
-		return w.change(&change{ports.ChangeSnapshot, id, *rec.shown(w.cfg.Policy, now)}, now), true
+	now := w.now().at
+	held := s.holding(id)
+	shown := w.rule().shown(held, now)
+	if w.Own && shown != nil {
+		shown = held.lease(now)
 	}
-	if rec := s.left(id, now); rec != nil {
-		return w.change(&change{ports.ChangeLeft, id, rec.lease}, now), w.Own
+	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
+	switch leave := held.leave(now); {
+	case shown != nil:
+		c.word = *shown
+		return w.change(&c, now), !w.Own || shown.source == granted
+	case leave != nil && w.Own:
+		c.kind, c.word = ports.ChangeLeft, *leave
+		return w.change(&c, now), true
 	}
 	return ports.Change{}, false
 }
 
 // send hands a batch over, and waits for as long as the reader takes.
 func (w *watcher) send(b ports.Batch) error {
-	b.Condition, b.Now = w.Condition(), w.cfg.Clock.System()
+	b.Condition, b.Now = w.Condition(), w.rules.Clock.System()
 	w.condition = b.Condition
 	live := &w.table.listed
 	if w.Own {

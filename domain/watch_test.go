@@ -271,6 +271,7 @@ func TestAReaderThatFallsBehindIsDroppedAndNobodyElseIs(t *testing.T) {
 		}
 		const more = domain.MaxChanges + 2*ports.MaxPage
 		for i := range more {
+			time.Sleep(time.Nanosecond) // at one instant, nothing is renewed
 			a.register(t, id[1+i%10], addr)
 			if i%500 == 0 {
 				time.Sleep(30 * time.Millisecond) // for the one that reads
@@ -329,9 +330,9 @@ func TestChangesTravelInBatches(t *testing.T) {
 		}
 		for range 1000 {
 			for range 10 {
+				time.Sleep(100 * time.Microsecond) // at one instant, nothing is renewed
 				a.register(t, id[1], addr)
 			}
-			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()

@@ -16,14 +16,14 @@ func newWheel[T any](slot time.Duration) wheel[T] {
 	return wheel[T]{slot: slot, slots: make(map[int64][]T)}
 }
 
-func (w *wheel[T]) add(at time.Duration, item T) {
-	s := max(int64((at+w.slot-1)/w.slot), w.next)
+func (w *wheel[T]) add(at Instant, item T) {
+	s := max(int64((at.since+w.slot-1)/w.slot), w.next)
 	w.slots[s] = append(w.slots[s], item)
 }
 
 // take removes at most limit items that are due and reports whether there may be more.
-func (w *wheel[T]) take(now time.Duration, limit int) (due []T, more bool) {
-	for ; w.next <= int64(now/w.slot); w.next++ {
+func (w *wheel[T]) take(now Instant, limit int) (due []T, more bool) {
+	for ; w.next <= int64(now.since/w.slot); w.next++ {
 		items := w.slots[w.next]
 		if len(items) > limit {
 			w.slots[w.next] = items[limit:]

@@ -11,8 +11,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// word is an indexer's word to one native.
-type word struct {
+// exchange is an indexer's exchange to one native.
+type exchange struct {
 	x     *Indexer
 	id    ports.PeerID
 	gave  *issued // what the last registration was proven with, nil if it was plain
@@ -26,7 +26,7 @@ const maxRecords = 3
 var errInsatiable = errors.New("it asks for the record again, and has been given it; is its clock right?")
 
 // give registers with native, and again with the record if it asks for that.
-func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease, err error) {
+func (w *exchange) give(ctx context.Context, native ports.Native) (lease ports.Lease, err error) {
 	x := w.x
 	for given := 0; given < maxRecords; given++ {
 		reg := x.describe()
@@ -92,7 +92,7 @@ func (w *word) give(ctx context.Context, native ports.Native) (lease ports.Lease
 }
 
 // refused ends the indexer if another process has taken its place.
-func (w *word) refused(ctx context.Context, native ports.Native, err error) {
+func (w *exchange) refused(ctx context.Context, native ports.Native, err error) {
 	refusal, ok := errors.AsType[*ports.Refusal](err)
 	if !ok || refusal.Code != ports.CodeSuperseded || !w.rivalled(ctx, native) || w.x.superseded.Swap(true) {
 		return
@@ -102,8 +102,8 @@ func (w *word) refused(ctx context.Context, native ports.Native, err error) {
 }
 
 // rivalled reports whether native has what another process with this key has signed since: its
-// word alone is not enough, or one that lies could have an indexer register nowhere.
-func (w *word) rivalled(ctx context.Context, native ports.Native) bool {
+// exchange alone is not enough, or one that lies could have an indexer register nowhere.
+func (w *exchange) rivalled(ctx context.Context, native ports.Native) bool {
 	x := w.x
 	if x.proofs == nil || w.gave == nil {
 		return x.proofs == nil
@@ -118,7 +118,7 @@ func (w *word) rivalled(ctx context.Context, native ports.Native) bool {
 
 // next returns how long after it was sent a registration is followed by the next one: with
 // the next step of its chain, unless the native wants to hear sooner than those come.
-func (w *word) next(interval time.Duration, sent time.Time, plain time.Duration) time.Duration {
+func (w *exchange) next(interval time.Duration, sent time.Time, plain time.Duration) time.Duration {
 	switch {
 	case w.gave == nil:
 		return plain

@@ -59,7 +59,7 @@ func hearing(t *testing.T) (_ *hearer, stop func()) {
 
 // tell has native say that it granted x a lease, or took its leave, with so much left.
 func (h *hearer) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
-	h.take(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
+	h.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
 		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
 	}}})
 }
@@ -222,7 +222,7 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 		time.Sleep(time.Second)
 		// It registers with n2, which puts it; this native hears of that and finds it.
 		e := Entry{PeerID: "x", Addr: "a", Native: "n2", ExpiresAt: time.Now().Add(66 * time.Second)}
-		if _, err := h.merge("x", e); err != nil {
+		if _, _, err := h.takeEntry("x", e); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -234,7 +234,7 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 			ends := at.Add(66 * time.Second)
 			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Leave: kind == ports.ChangeLeft}, Remaining: time.Until(ends)}}
 		}
-		h.take("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
+		h.hear("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
 		if _, ok := h.Get("x"); !ok {
 			t.Errorf("the leave at n1 has ended the lease that n2 granted after it")
 		}
@@ -256,7 +256,7 @@ func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 		}
 		e := key.Says(t, time.Now(), 1, "a").Entry(50) // the indexer has given all its links away
 		e.Native = "n1"
-		r.take("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})
+		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})
 		time.Sleep(67 * time.Second)
 		if got, ok := r.Get(key.PeerID); ok {
 			t.Errorf("67 s after it was told it is listed for another %v", got.Remaining)

@@ -1,0 +1,54 @@
+package domain
+
+import "time"
+
+// Instant is a point on this node's monotonic clock, which nobody sets. The zero Instant is
+// the clock's start. An Instant is a type of its own, so that a deadline plus a deadline does
+// not compile.
+type Instant struct{ since time.Duration }
+
+// InstantAt returns the point that the clock reaches when it has gone for elapsed.
+func InstantAt(elapsed time.Duration) Instant { return Instant{elapsed} }
+
+// Add returns the point that is d later.
+func (i Instant) Add(d time.Duration) Instant { return Instant{i.since + d} }
+
+// Sub returns how much later i is than j.
+func (i Instant) Sub(j Instant) time.Duration { return i.since - j.since }
+
+// Before reports whether i is earlier than j.
+func (i Instant) Before(j Instant) bool { return i.since < j.since }
+
+// Compare returns -1 if i is earlier than j, 1 if it is later, else 0.
+func (i Instant) Compare(j Instant) int {
+	switch {
+	case i.since < j.since:
+		return -1
+	case i.since > j.since:
+		return 1
+	}
+	return 0
+}
+
+// earliest returns the earlier of two points.
+func earliest(i, j Instant) Instant {
+	if j.Before(i) {
+		return j
+	}
+	return i
+}
+
+// latest returns the later of two points.
+func latest(i, j Instant) Instant {
+	if i.Before(j) {
+		return j
+	}
+	return i
+}
+
+// moment is one reading of both clocks: the monotonic one, which deadlines are on, and the
+// time of day, which entries and records name.
+type moment struct {
+	at   Instant
+	wall time.Time
+}

@@ -1,0 +1,117 @@
+package domain
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// Run listens to other natives, puts and announces, looks up and sweeps, until ctx
+// ends; it returns when all of it has stopped. It may run once.
+func (r *Registry) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		r.outbox.stop() // what is registered from here on is answered, and goes no further
+		r.lookups.Stop()
+		running.Wait()
+	}()
+	r.outbox.start(ctx, &running)
+	r.lookups.Start(ctx, &running)
+
+	deaf, err := r.hears.Listen(r.heard)
+	if err != nil {
+		return fmt.Errorf("listen to announcements: %w", err)
+	}
+	defer deaf()
+
+	sweep := time.NewTicker(r.rules.Policy.tick())
+	defer sweep.Stop()
+	refresh := time.NewTicker(r.rules.Policy.Refresh)
+	defer refresh.Stop()
+	var newcomer <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-sweep.C:
+			r.watchClock()
+			r.sweep()
+			r.outbox.advance(r.now().at)
+		case <-refresh.C:
+			r.refresh()
+		case <-r.store.Joined():
+			if newcomer == nil {
+				newcomer = time.After(r.rules.Policy.settle())
+			}
+		case <-newcomer:
+			newcomer = nil
+			r.welcome()
+		}
+	}
+}
+
+// watchClock sets the clock, and tells when its own is wrong, or is not any more.
+func (r *Registry) watchClock() {
+	off := r.rules.Clock.look()
+	how := 0
+	switch {
+	case off.Abs() > clockWrong:
+		how = 2
+	case off.Abs() > clockWarning:
+		how = 1
+	}
+	if how == r.clockOff {
+		return
+	}
+	if r.clockOff = how; how == 0 {
+		off = 0
+	}
+	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Took: off})
+}
+
+// welcome sees to it that a node that has joined gets what it missed: what only
+// this native holds, at once, and what flew while it was still finding its way
+// here, at the usual pace. All else it hears with the next heartbeats.
+func (r *Registry) welcome() {
+	for ids := range r.table.everyone() {
+		now := r.now().at
+		for _, id := range ids {
+			s := r.table.shard(id)
+			s.mu.Lock()
+			if rec := s.records[id]; rec != nil && rec.held.own(now) != nil && (rec.outbox.alone || now.Before(rec.outbox.due)) {
+				r.outbox.offer(rec, now, rec.outbox.alone)
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// sweep tells what has expired or is overdue, and has looked up once more what soon will. It
+// takes a batch of each shard in turn: if it came back for the next one at once, a heartbeat
+// that waits for the lock would lose it to the sweep again, for up to a millisecond.
+func (r *Registry) sweep() {
+	for more := true; more; {
+		more = false
+		for i := range r.table.shards {
+			more = r.sweepShard(&r.table.shards[i]) || more
+		}
+	}
+}
+
+// sweepShard sweeps one batch and reports whether there may be more.
+func (r *Registry) sweepShard(s *shard) bool {
+	expired, ahead, more := s.sweep(r.now)
+	for _, id := range ahead {
+		r.find(id, aheadOfDeadline)
+	}
+	for _, id := range expired {
+		r.know(id, true)
+		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
+	}
+	return more
+}
