@@ -356,7 +356,8 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
 		w := newTown()
-		f := NewFollower(r, w, false)
+		f := NewFollower(r.rules, w, false)
+		r.follower = f
 		w.neighbours = []ports.Neighbour{{PeerID: "n1", Watchable: true}}
 		f.followed["n1"] = &followed{id: "n1", native: unmoved{w, porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
 			select {

@@ -192,7 +192,8 @@ func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := NewFollower(r, nil, false)
+		f := NewFollower(r.rules, nil, false)
+		f.registry = r
 		for _, id := range []ports.PeerID{"a", "b", "c"} {
 			ctx, cancel := context.WithCancel(t.Context())
 			n := &followed{id: id, native: porttest.Native{OnWatch: func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {

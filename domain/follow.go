@@ -36,11 +36,16 @@ const (
 var refollow = Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 
 // Follower hears from the natives that this one is connected to what they grant, as they
-// grant it, and takes that into a Registry. So a native that comes late, or back, is whole
+// grant it, and hands that to a Registry. So a native that comes late, or back, is whole
 // as soon as it is connected. Natives that are not connected hear of each other by gossip.
 type Follower struct {
-	registry  *Registry
+	self      ports.PeerID
+	trusts    Trust
 	transport ports.Transport
+	expected  bool
+
+	// registry is what is told; nil until Run.
+	registry *Registry
 
 	mu       sync.Mutex
 	followed map[ports.PeerID]*followed
@@ -67,28 +72,20 @@ type followed struct {
 	lag       time.Duration
 }
 
-// NewFollower returns what has r follow the natives that transport is connected to, as soon
-// as Run runs. Until then r is warming, if others are expected; a native that nobody can
-// know of yet is whole from the start.
-func NewFollower(r *Registry, transport ports.Transport, expected bool) *Follower {
-	f := &Follower{registry: r, transport: transport, followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1)}
-	f.said = f.condition()
-	if expected {
-		r.rules.Clock.Abstain()
+// NewFollower returns a follower of the natives that transport is connected to, and that the
+// rules trust. It follows as soon as Run runs. Until then its native is warming, if others are
+// expected; a native that nobody can know of yet is whole from the start.
+func NewFollower(rules Rules, transport ports.Transport, expected bool) *Follower {
+	f := &Follower{
+		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
+		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
 	}
-	r.follower.Store(f)
+	f.said = f.Condition()
 	return f
 }
 
-// Condition tells how far this native's word can be relied on.
-func (r *Registry) Condition() ports.Condition {
-	if f := r.follower.Load(); f != nil {
-		return f.condition()
-	}
-	return ""
-}
-
-func (f *Follower) condition() ports.Condition {
+// Condition implements Following.
+func (f *Follower) Condition() ports.Condition {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.conditionNow()
@@ -99,7 +96,7 @@ func (f *Follower) conditionNow() ports.Condition {
 	switch {
 	case !f.warm:
 		return ports.ConditionWarming
-	case f.taken && !f.follows():
+	case f.taken && f.followingNow() == 0:
 		return ports.ConditionIsolated
 	}
 	return ""
@@ -113,36 +110,23 @@ func (f *Follower) say() {
 	}
 }
 
-// follows reports whether any native is followed; the caller holds the lock.
-func (f *Follower) follows() bool {
-	for _, n := range f.followed {
-		if n.following {
-			return true
-		}
-	}
-	return false
-}
-
-// follows reports whether id tells this native what it grants.
-func (r *Registry) follows(id ports.PeerID) bool {
-	f := r.follower.Load()
-	if f == nil {
-		return false
-	}
+// Follows implements Following.
+func (f *Follower) Follows(native ports.PeerID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.followed[id]
+	n := f.followed[native]
 	return n != nil && n.following
 }
 
-// Following returns how many natives tell this one what they grant.
-func (r *Registry) Following() (n int) {
-	f := r.follower.Load()
-	if f == nil {
-		return 0
-	}
+// Following implements Following.
+func (f *Follower) Following() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.followingNow()
+}
+
+// followingNow is Following for a caller that holds the lock.
+func (f *Follower) followingNow() (n int) {
 	for _, native := range f.followed {
 		if native.following {
 			n++
@@ -151,8 +135,34 @@ func (r *Registry) Following() (n int) {
 	return n
 }
 
-// Run follows whoever is a neighbour, until ctx ends; it returns when all of it has stopped.
-func (f *Follower) Run(ctx context.Context) error {
+// LookUp implements Following.
+func (f *Follower) LookUp(ctx context.Context, native, id ports.PeerID) (ports.Answer, error) {
+	f.mu.Lock()
+	n := f.followed[native]
+	f.mu.Unlock()
+	if n == nil {
+		return ports.Answer{}, ports.ErrNotFound
+	}
+	return n.native.LookUp(ctx, f.self, id)
+}
+
+// Revise implements Following.
+func (f *Follower) Revise() {
+	select {
+	case f.revised <- struct{}{}:
+	default:
+	}
+}
+
+// Run follows the neighbours, and has r hear what they tell, until ctx ends; it returns when all
+// of it has stopped. It may run once.
+func (f *Follower) Run(ctx context.Context, r *Registry) error {
+	f.mu.Lock()
+	f.registry = r
+	f.mu.Unlock()
+	if f.expected {
+		r.rules.Clock.Abstain()
+	}
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
 	defer running.Wait()
@@ -187,7 +197,7 @@ func (f *Follower) Run(ctx context.Context) error {
 func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	all, changed := f.transport.Neighbours()
 	for _, n := range all {
-		if f.registry.rules.Natives.in(n.PeerID) {
+		if f.trusts.in(n.PeerID) {
 			natives = append(natives, n)
 		}
 	}
@@ -214,7 +224,7 @@ func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, runni
 		}
 	}
 	for _, neighbour := range neighbours {
-		if !neighbour.Watchable || neighbour.PeerID == f.registry.rules.Self {
+		if !neighbour.Watchable || neighbour.PeerID == f.self {
 			continue
 		}
 		n := f.followed[neighbour.PeerID]
@@ -297,7 +307,7 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
 	began := time.Now()
 	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
-	for batch, err := range n.native.Watch(ctx, f.registry.rules.Self, request) {
+	for batch, err := range n.native.Watch(ctx, f.self, request) {
 		if err != nil {
 			return following, err
 		}
@@ -327,17 +337,8 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 	return following, errors.New("it ended")
 }
 
-// Natives implements ports.Native.
-func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeStatus, error) {
-	f := r.follower.Load()
-	if f == nil {
-		return nil, nil
-	}
-	return f.natives(ctx), nil
-}
-
-// natives asks every neighbour, unless somebody had them asked just now.
-func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
+// Natives implements Following. It asks every neighbour, unless a caller had them asked just now.
+func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	f.checking.Lock()
 	defer f.checking.Unlock()
 	if f.statuses != nil && time.Since(f.checked) < statusAge {
@@ -366,7 +367,7 @@ func (f *Follower) natives(ctx context.Context) []ports.NativeStatus {
 		}
 		asking.Go(func() {
 			began := time.Now()
-			if _, err := n.native.List(ctx, f.registry.rules.Self, ports.Query{Limit: 1}); err == nil {
+			if _, err := n.native.List(ctx, f.self, ports.Query{Limit: 1}); err == nil {
 				s.RoundTrip = time.Since(began)
 			}
 		})

@@ -64,13 +64,13 @@ func (m *mesh) native(id ports.PeerID, how member) *follower {
 	}
 	f := &follower{transport: m.network.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: how.store, announcer: how.topic.Join(id)}}
 	var err error
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{}, how.store, f.announcer, f.Recorder); err != nil {
+	following := domain.NewFollower(rules, f.transport, !how.lone)
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following}, how.store, f.announcer, f.Recorder); err != nil {
 		m.t.Fatal(err)
 	}
-	following := domain.NewFollower(f.Registry, f.transport, !how.lone)
 	ctx, cancel := context.WithCancel(m.t.Context())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{f.Run, following.Run} {
+	for _, run := range []func(context.Context) error{f.Run, func(ctx context.Context) error { return following.Run(ctx, f.Registry) }} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				m.t.Errorf("run: %v", err)

@@ -42,7 +42,7 @@ func (r *Registry) heard(a ports.Announcement) {
 	}
 	// A native that is followed tells by itself what it announces. What it does not tell is
 	// looked up at the tick.
-	if !r.follows(a.From) {
+	if !r.follower.Follows(a.From) {
 		r.find(a.PeerID, neighbour(a))
 	}
 }
@@ -374,17 +374,7 @@ func (r *Registry) proofOf(id ports.PeerID, seq int64) *ports.Proof {
 // askAgain asks a native that is followed, and told a tick whose record the store does not
 // have either, for all of it, and reports whether there was an answer to take in.
 func (r *Registry) askAgain(ctx context.Context, native, id ports.PeerID) bool {
-	f := r.follower.Load()
-	if f == nil {
-		return false
-	}
-	f.mu.Lock()
-	n := f.followed[native]
-	f.mu.Unlock()
-	if n == nil {
-		return false
-	}
-	a, err := n.native.LookUp(ctx, r.rules.Self, id)
+	a, err := r.follower.LookUp(ctx, native, id)
 	if err != nil || a.PeerID != id || a.Proof == nil || a.Proof.Record == nil {
 		return false
 	}

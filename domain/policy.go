@@ -101,6 +101,9 @@ func (p TTLPolicy) State(left time.Duration) ports.State {
 
 func (p TTLPolicy) late(left time.Duration) bool { return left < p.TTL-p.Heartbeat }
 
+// overdue is when the heartbeat is due of a lease that ends at deadline.
+func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL) }
+
 // putInterval is how often an unchanged entry is put and announced at most: a
 // sixth of a heartbeat, so that an indexer that renews too often costs its
 // native's peers at most six times what an honest one does.

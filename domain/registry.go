@@ -3,7 +3,6 @@ package domain
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 	"unique"
 
@@ -14,10 +13,35 @@ import (
 // Settings are what a Registry needs to know beside the Rules.
 type Settings struct {
 	Bounds Bounds
-	// TickOnly is the seed's way: a PeerID that is heard waits for the next refresh
-	// tick before it is looked up, and other natives miss a live indexer for up to
-	// 38 % of the time (measured). The simulated network uses it to show that.
-	TickOnly bool
+	// Follower follows other natives; nil follows nobody.
+	Follower Following
+}
+
+// Following is what a Registry asks of its follower. All methods may be called concurrently.
+type Following interface {
+	// Condition tells how far this native's word can be relied on.
+	Condition() ports.Condition
+	// Follows reports whether native tells this one what it grants, and Following how many do.
+	Follows(native ports.PeerID) bool
+	Following() int
+	// LookUp asks a native that is followed, or was, for all that it has of id.
+	LookUp(ctx context.Context, native, id ports.PeerID) (ports.Answer, error)
+	// Natives returns what is known of the neighbours, as ports.Native.Natives does.
+	Natives(ctx context.Context) []ports.NativeStatus
+	// Revise has a change of which natives are trusted take effect soon. It does not block.
+	Revise()
+}
+
+// nobody is a follower of nobody.
+type nobody struct{}
+
+func (nobody) Condition() ports.Condition                   { return "" }
+func (nobody) Follows(ports.PeerID) bool                    { return false }
+func (nobody) Following() int                               { return 0 }
+func (nobody) Natives(context.Context) []ports.NativeStatus { return nil }
+func (nobody) Revise()                                      {}
+func (nobody) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+	return ports.Answer{}, ports.ErrNotFound
 }
 
 // Registry is a native's side of the seed: it grants leases, keeps the live table
@@ -37,9 +61,7 @@ type Registry struct {
 	lookups *lookup.Machine[lookedUp]
 	// clockOff is how wrong this node's clock was when that was told last.
 	clockOff int
-	// follower is what hears from the natives that this one is connected to; nil until
-	// there is one.
-	follower atomic.Pointer[Follower]
+	follower Following
 }
 
 var _ ports.Native = (*Registry)(nil)
@@ -60,6 +82,9 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
 		store: store, hears: announcer, observer: observer,
 		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
+	}
+	if r.follower = settings.Follower; r.follower == nil {
+		r.follower = nobody{}
 	}
 	r.outbox = newOutbox(r, store, announcer)
 	r.lookups = newLookups(r)
@@ -296,6 +321,17 @@ func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entri
 func (r *Registry) Counts() (live, known int) {
 	live = int(r.table.listed.Load())
 	return live, live + r.known.len()
+}
+
+// Condition tells how far this native's word can be relied on.
+func (r *Registry) Condition() ports.Condition { return r.follower.Condition() }
+
+// Following returns how many natives tell this one what they grant.
+func (r *Registry) Following() int { return r.follower.Following() }
+
+// Natives implements ports.Native.
+func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeStatus, error) {
+	return r.follower.Natives(ctx), nil
 }
 
 // Waiting returns how many entries wait to be put and announced.

@@ -52,6 +52,7 @@ type world struct {
 	settings domain.Settings
 	space    *memory.Space
 	topic    *memory.Topic
+	tickOnly bool // natives look up what they hear at their ticks alone
 }
 
 func newWorld(t *testing.T) *world {
@@ -85,7 +86,11 @@ func (w *world) native(id ports.PeerID, store ports.Store) *native {
 	rules := w.rules
 	rules.Self = id
 	var err error
-	if n.Registry, err = domain.NewRegistry(rules, w.settings, store, n.announcer, n.Recorder); err != nil {
+	var announcer ports.Announcer = n.announcer
+	if w.tickOnly {
+		announcer = porttest.AtTicks(announcer, w.rules.Policy.Refresh)
+	}
+	if n.Registry, err = domain.NewRegistry(rules, w.settings, store, announcer, n.Recorder); err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -185,7 +190,7 @@ func TestWhatIsNotRenewedIsDeadAtItsDeadlineEverywhere(t *testing.T) {
 func TestHeartbeatsKeepAnEntryListedElsewhereWithoutAGapUnlessLookedUpAtTheTickAlone(t *testing.T) {
 	missing := func(tickOnly bool) (missed int) {
 		bubble(t, func(t *testing.T, w *world) {
-			w.settings.TickOnly = tickOnly
+			w.tickOnly = tickOnly
 			id := peerIDs(3)
 			a, b := w.native(id[0], nil), w.native(id[1], nil)
 			defer a.stop()

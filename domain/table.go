@@ -123,7 +123,7 @@ type view struct {
 
 func (s *shard) view(h *holding, now Instant) view {
 	w := rule{policy: s.table.policy}.shown(h, now)
-	return view{w, w != nil && s.table.policy.late(w.deadline.Sub(now))}
+	return view{w, w != nil && !now.Before(s.table.policy.overdue(w.deadline))}
 }
 
 // apply holds next of r from now on, and tells watchers the difference between what was shown
@@ -250,7 +250,7 @@ func (s *shard) due(r *record, now Instant) Instant {
 	}
 	first := r.held.lease(now)
 	next := earliest(first.deadline, is.shown.deadline)
-	if overdue := is.shown.deadline.Add(p.Heartbeat - p.TTL + 1); now.Before(overdue) { // the first instant at which it is late
+	if overdue := p.overdue(is.shown.deadline); now.Before(overdue) {
 		next = earliest(next, overdue)
 	}
 	if ahead := first.deadline.Add(-p.lookAhead()); now.Before(ahead) {

@@ -34,12 +34,7 @@ func (r *Registry) Revise() {
 		}
 	}
 	r.table.changes.add(change{kind: conditionChanged})
-	if f := r.follower.Load(); f != nil {
-		select {
-		case f.revised <- struct{}{}:
-		default:
-		}
-	}
+	r.follower.Revise()
 }
 
 // evict removes from s what counts no more. A word that is added is held against the rules under
