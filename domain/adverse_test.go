@@ -303,7 +303,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 				t.Errorf("refused: %v", e.Err)
 			}
 		}
-		if n := len(r.lookups.wanted); n != 0 {
+		if n := r.lookups.Len(); n != 0 {
 			t.Errorf("%d looked up", n)
 		}
 	})

@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"context"
 	"time"
 	"unique"
 
@@ -59,9 +58,9 @@ func (r *Registry) find(id, asker ports.PeerID) {
 		r.known.remove(id)
 		return
 	}
-	err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Local(id, have) })
+	_, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Local(id, have) })
 	if err != nil {
-		r.lookups.ask(id, asker)
+		r.lookups.Ask(id, asker)
 	}
 }
 
@@ -79,37 +78,9 @@ func (r *Registry) refresh() {
 	}
 }
 
-// Who asks for a look-up, if no announcement does.
-const (
-	onTick          ports.PeerID = "refresh tick"
-	aheadOfDeadline ports.PeerID = "deadline"
-)
-
-// search asks the whole store for what is newer than the table has of id.
-func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) {
-	if !r.cfg.Indexers.in(id) {
-		return // not any more, since it was asked for
-	}
-	began := time.Now()
-	err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
-	if err == nil || r.askAgain(ctx, asker, id) {
-		return
-	}
-	s := r.table.shard(id)
-	s.mu.Lock()
-	live := s.live(id, r.clock().now) != nil // now, since that took its time
-	if live {
-		r.known.remove(id) // under the lock: the sweep makes it known once it is not
-	}
-	s.mu.Unlock()
-	if !live && asker == onTick && r.known.missed(id) {
-		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: id})
-	}
-	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: time.Since(began), Err: err})
-}
-
-// lookUp gets what is newer than the table has of id, and takes it in.
-func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, error)) error {
+// lookUp gets what is newer than the table has of id, takes it in, and returns it. errFull is
+// one that counts here, and that the table has no room for.
+func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, error)) (Entry, error) {
 	var have ports.Version
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -123,16 +94,16 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 
 	entry, err := get(have)
 	if err != nil {
-		return err
+		return Entry{}, err
 	}
 	became, err := r.merge(id, entry)
 	if err != nil {
 		r.faulty(id, "", err)
-		return err
+		return entry, err
 	}
 	r.tell(id, entry.Native, became)
 	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Via: entry.Native, Joined: became.joined, Took: r.clock().now - c.now})
-	return nil
+	return entry, nil
 }
 
 // became is what others' word made of a record.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/opencloud/ocnode/domain/internal/lookup"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -58,8 +59,7 @@ type Registry struct {
 	table   *table
 	known   *knownSet
 	outbox  *outbox
-	lookups *lookups
-	asked   *asked
+	lookups *lookup.Machine[*ports.Listed]
 	// clockOff is how wrong this node's clock was when that was told last.
 	clockOff int
 	// follower is what hears from the natives that this one is connected to; nil until
@@ -87,8 +87,7 @@ func NewRegistry(cfg Config, store ports.Store, announcer ports.Announcer, obser
 		table: newTable(cfg.Policy), known: newKnownSet(),
 	}
 	r.outbox = newOutbox(r, store, announcer)
-	r.lookups = newLookups(r.search)
-	r.asked = newAsked(r)
+	r.lookups = newLookups(r)
 	return r, nil
 }
 
@@ -327,16 +326,11 @@ func has(meta, want map[string]string) bool {
 
 // LookUp implements ports.Native.
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
-	listed, ok := r.Get(id)
-	if !ok {
-		if err := r.asked.find(ctx, sender, id); err != nil {
-			return ports.Answer{Condition: r.Condition()}, err
-		}
-		if listed, ok = r.Get(id); !ok {
-			return ports.Answer{Condition: r.Condition()}, ports.ErrNotFound
-		}
+	if listed, ok := r.Get(id); ok {
+		return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
 	}
-	return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
+	listed, err := r.searchFor(ctx, sender, id)
+	return ports.Answer{Listed: listed, Condition: r.Condition()}, err
 }
 
 var errFull = errors.New("the live table is full")
@@ -384,13 +378,11 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer func() {
 		stop()
 		r.outbox.stop() // what is registered from here on is answered, and goes no further
-		r.lookups.stop()
-		r.asked.stop()
+		r.lookups.Stop()
 		running.Wait()
 	}()
 	r.outbox.start(ctx, &running)
-	r.lookups.start(ctx, &running)
-	r.asked.start(ctx, &running)
+	r.lookups.Start(ctx, &running)
 
 	deaf, err := r.hears.Listen(r.heard)
 	if err != nil {

@@ -153,7 +153,7 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 	case p.Record == nil && p.Tick.Seq < r.seq(c.PeerID):
 		return ports.Faulty(ports.FaultOlder, "a newer record is known")
 	case p.Record == nil:
-		r.lookups.ask(c.PeerID, from) // the store has its record
+		r.lookups.Ask(c.PeerID, from) // the store has its record
 		return ports.Faulty(ports.FaultIncomplete, "the record of the tick with Seq %d is not known", p.Tick.Seq)
 	default:
 		c.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -239,5 +243,184 @@ func TestAPageLooksOnlySoFar(t *testing.T) {
 	}
 	if found != 1 || pages != 2 {
 		t.Errorf("found %d on %d pages and a last one, want 1 on 2", found, pages)
+	}
+}
+
+// fullNative is a native whose table is full of live leases, and what its store has of x.
+type fullNative struct {
+	*native
+	x     *prooftest.Signer
+	space *memory.Store // another native's place in the same space
+	plain *creed
+	trust atomic.Bool // x is one of the indexers
+	owns  []ports.PeerID
+}
+
+// oldStore gets whatever others have stored, however old. A peer of the DHT may do so.
+type oldStore struct{ *memory.Store }
+
+func (s oldStore) Put(context.Context, ports.Entry) (int, error) { return 0, nil }
+
+func (s oldStore) Get(ctx context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+	return s.Store.Get(ctx, id, ports.Version{})
+}
+
+func (s oldStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
+	return ports.Entry{}, ports.ErrNotFound
+}
+
+// fill registers indexers until the table takes no more.
+func (n *fullNative) fill(t *testing.T) {
+	t.Helper()
+	for _, id := range n.owns {
+		if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
+			refusal, ok := errors.AsType[*ports.Refusal](err)
+			if !ok || refusal.Code != ports.CodeBusy {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("the table is not full")
+}
+
+// put has another native put e into the store.
+func (n *fullNative) put(t *testing.T, e ports.Entry) {
+	t.Helper()
+	if _, err := n.space.Put(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// says is an entry that x signs now.
+func (n *fullNative) says(t *testing.T, start uint64) ports.Entry {
+	e := n.x.Says(t, time.Now(), start, addr).Entry(0)
+	e.Native = n.owns[0]
+	return e
+}
+
+// A full table keeps nobody from being found.
+func TestAFullTableAnswersFromTheStore(t *testing.T) {
+	const ttl = 66 * time.Second
+	x := prooftest.NewSigner(t)
+	for _, c := range []struct {
+		name  string
+		have  func(t *testing.T, n *fullNative)
+		want  time.Duration // what is left; 0 is not found
+		state ports.State
+	}{
+		{"a plain entry", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			n.put(t, entryOf(n.x.PeerID, n.owns[0]))
+		}, time.Minute, ports.StateLive},
+		{"a signed entry", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			n.put(t, n.says(t, 1))
+		}, ttl, ports.StateLive},
+		{"an entry whose heartbeat is overdue", func(t *testing.T, n *fullNative) {
+			n.put(t, n.says(t, 1))
+			time.Sleep(ttl - time.Second)
+			n.fill(t)
+		}, time.Second, ports.StateLate},
+		{"nothing", func(t *testing.T, n *fullNative) { n.fill(t) }, 0, ""},
+		{"a plain leave", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			e := entryOf(n.x.PeerID, n.owns[0])
+			e.Leave = true
+			n.put(t, e)
+		}, 0, ""},
+		{"a signed leave", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			word := n.x.Word(t, ports.Claim{PeerID: n.x.PeerID, Seq: time.Now().UnixMilli(), Start: 1, TTL: ttl}, nil)
+			e := (&ports.Proof{Claim: &word.Claim}).Entry()
+			e.Proof = &ports.Proof{Record: word.Record}
+			n.put(t, e)
+		}, 0, ""},
+		{"an entry that has expired, whose record counts", func(t *testing.T, n *fullNative) {
+			n.put(t, n.says(t, 1))
+			time.Sleep(ttl)
+			n.fill(t)
+		}, 0, ""},
+		{"a plain entry, where those are refused", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			n.put(t, entryOf(n.x.PeerID, n.owns[0]))
+			n.plain.set(domain.PlainRefuse)
+		}, 0, ""},
+		{"a signed entry, where plain ones are refused", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			n.put(t, n.says(t, 1))
+			n.plain.set(domain.PlainRefuse)
+		}, ttl, ports.StateLive},
+		{"an entry of a stranger to a closed network", func(t *testing.T, n *fullNative) {
+			n.fill(t)
+			n.put(t, n.says(t, 1))
+			n.trust.Store(false)
+		}, 0, ""},
+		{"an older entry than a signed leave", func(t *testing.T, n *fullNative) {
+			n.put(t, n.says(t, 1))
+			time.Sleep(time.Second)
+			if err := n.Leave(t.Context(), n.x.PeerID, n.x.Leaves(t, time.Now(), 1)); err != nil {
+				t.Fatal(err)
+			}
+			n.fill(t)
+		}, 0, ""},
+		{"a newer entry than a signed leave", func(t *testing.T, n *fullNative) {
+			if err := n.Leave(t.Context(), n.x.PeerID, n.x.Leaves(t, time.Now(), 1)); err != nil {
+				t.Fatal(err)
+			}
+			n.fill(t)
+			time.Sleep(time.Second)
+			n.put(t, n.says(t, 2))
+		}, ttl, ports.StateLive},
+		{"an older entry than a record that is remembered", func(t *testing.T, n *fullNative) {
+			old := n.x.Says(t, time.Now(), 1, addr)
+			newer := n.x.Says(t, time.Now().Add(time.Millisecond), 2, addr)
+			if _, err := n.Register(t.Context(), n.x.PeerID, newer.Registration(0)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(ttl + 2*time.Second)
+			if n.Held() != 1 {
+				t.Fatal("it is not remembered")
+			}
+			n.fill(t)
+			n.put(t, old.Entry(1))
+		}, 0, ""},
+		{"a plain entry of an indexer that is remembered for its record", func(t *testing.T, n *fullNative) {
+			if _, err := n.Register(t.Context(), n.x.PeerID, n.x.Says(t, time.Now(), 1, addr).Registration(0)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(ttl + 2*time.Second)
+			n.fill(t)
+			n.put(t, entryOf(n.x.PeerID, n.owns[0]))
+		}, 0, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				// What is stored passes the rules of whoever stored it.
+				w.rules.Clock, w.rules.Proofs = domain.NewClock(nil), proof.NewVerifier()
+				w.space = memory.NewSpace(w.rules.Acceptable)
+				n := &fullNative{x: x, plain: &creed{}, space: w.space.Join(), owns: peerIDs(20)[1:10]}
+				n.trust.Store(true)
+				w.rules.Bounds.Entries = 4
+				w.rules.Plain = n.plain.now
+				w.rules.Indexers = func(id ports.PeerID) bool { return id != x.PeerID || n.trust.Load() }
+				n.native = w.native(peerIDs(1)[0], oldStore{w.space.Join()})
+				defer n.stop()
+				c.have(t, n)
+				for range 2 {
+					got, err := n.LookUp(t.Context(), peerIDs(20)[19], x.PeerID)
+					if c.want == 0 {
+						if !errors.Is(err, ports.ErrNotFound) {
+							t.Errorf("got %+v, %v; want %v", got, err, ports.ErrNotFound)
+						}
+						continue
+					}
+					if err != nil || got.PeerID != x.PeerID || got.Addr != addr || got.Leave || got.Source != ports.SourceStore ||
+						got.State != c.state || got.Remaining != c.want || !slices.Equal(got.Addrs, []string{addr}) {
+						t.Errorf("got %+v, %v; want it %s from the store, with %v left", got, err, c.state, c.want)
+					}
+				}
+			})
+		})
 	}
 }
