@@ -38,11 +38,18 @@ const (
 	aheadOfDeadline ports.PeerID = "deadline"
 )
 
+// lookedUp is what became of a look-up.
+type lookedUp struct {
+	listed *ports.Listed // nil if there is nothing to list
+	err    error         // why the table has nothing new
+	began  time.Duration
+}
+
 // newLookups returns what looks up in r's store: for r itself what was heard, and for others
-// what they ask for and r does not hold. A result is there if there is no error.
-func newLookups(r *Registry) *lookup.Machine[*ports.Listed] {
-	return lookup.New(lookup.Config[*ports.Listed]{
-		Find: r.fetch, Asked: r.search, Timeout: storeTimeout,
+// what they ask for and r does not hold.
+func newLookups(r *Registry) *lookup.Machine[lookedUp] {
+	return lookup.New(lookup.Config[lookedUp]{
+		Look: r.search, Asked: r.searched, Timeout: storeTimeout,
 		MaxFound: maxFlights,
 		MaxFoundEach: func(asker ports.PeerID) int {
 			if asker == "" {
@@ -81,7 +88,7 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	found, err := r.lookups.Find(ctx, id, asker)
 	switch {
 	case err == nil:
-		return *found, nil
+		return *found.listed, nil
 	case errors.Is(err, lookup.ErrStopped):
 		return listed, ports.Refuse(ports.CodeBusy, "this native does not hold it, and looks nobody up before it has started or once it stops; ask another")
 	case errors.Is(err, lookup.ErrBusy):
@@ -92,28 +99,38 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	return listed, ports.ErrNotFound
 }
 
-// fetch looks id up for callers that wait for it.
-func (r *Registry) fetch(ctx context.Context, id ports.PeerID) (*ports.Listed, error) {
-	e, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
-	return r.found(ctx, id, e, err)
-}
-
-// search looks id up, which asker has announced or this native knows.
-func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) (*ports.Listed, error) {
+// search asks the whole store for what is newer than the table has of id. Without an error
+// there is something to list.
+func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error) {
+	got := lookedUp{began: r.clock().now}
 	if !r.cfg.Indexers.in(id) {
-		return nil, ports.ErrNotFound // not any more, since it was asked for
+		return got, ports.ErrNotFound // not any more, since it was asked for
 	}
-	began := time.Now()
 	e, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
-	if err != nil && !r.askAgain(ctx, asker, id) {
-		r.missed(id, asker)
-		r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: time.Since(began), Err: err})
+	l, listed := r.Get(id)
+	if !listed && errors.Is(err, errFull) && !e.Leave && r.cfg.Acceptable(&e) == nil { // which fills in what its proof says
+		// What counts and finds no room in the table is an answer like any other.
+		c := r.clock()
+		held := r.hearsay(e, c)
+		l = r.listed(id, &held, c.now)
+		listed = l.Remaining > 0
 	}
-	return r.found(ctx, id, e, err)
+	got.err = err
+	switch {
+	case listed:
+		got.listed = &l
+		return got, nil
+	case err == nil, ctx.Err() == nil: // whatever the store has, it is none that may be listed
+		return got, ports.ErrNotFound
+	}
+	return got, err
 }
 
-// missed takes note that a look-up of id had no news.
-func (r *Registry) missed(id, asker ports.PeerID) {
+// searched takes note of a search for id, which asker announced or this native knows.
+func (r *Registry) searched(ctx context.Context, id, asker ports.PeerID, got lookedUp) {
+	if got.err == nil || r.askAgain(ctx, asker, id) {
+		return
+	}
 	s := r.table.shard(id)
 	s.mu.Lock()
 	live := s.live(id, r.clock().now) != nil // now, since that took its time
@@ -124,23 +141,5 @@ func (r *Registry) missed(id, asker ports.PeerID) {
 	if !live && asker == onTick && r.known.missed(id) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: id})
 	}
-}
-
-// found returns what is listed of id once a look-up has got e and err. What counts and finds
-// no room in the table is an answer like any other.
-func (r *Registry) found(ctx context.Context, id ports.PeerID, e Entry, err error) (*ports.Listed, error) {
-	l, listed := r.Get(id)
-	if !listed && errors.Is(err, errFull) && !e.Leave && r.cfg.Acceptable(&e) == nil { // which fills in what its proof says
-		c := r.clock()
-		held := r.hearsay(e, c)
-		l = r.listed(id, &held, c.now)
-		listed = l.Remaining > 0
-	}
-	switch {
-	case listed:
-		return &l, nil
-	case err == nil, ctx.Err() == nil: // whatever the store has, it is none that may be listed
-		return nil, ports.ErrNotFound
-	}
-	return nil, err
+	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: r.clock().now - got.began, Err: got.err})
 }

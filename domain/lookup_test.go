@@ -424,3 +424,35 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 		})
 	}
 }
+
+// What is announced after it was not found is found at once, also by a native that has no
+// room for it.
+func TestNewsEndsANotFound(t *testing.T) {
+	for _, entries := range []int{1, 4} {
+		t.Run(fmt.Sprint("room for ", entries), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				id := peerIDs(4)
+				w.rules.Bounds.Entries = entries
+				a, b := w.native(id[0], nil), w.topic.Join(id[1])
+				defer a.stop()
+				defer b.Close()
+				a.register(t, id[2], addr)
+				synctest.Wait()
+				if got, err := a.LookUp(t.Context(), "", id[3]); !errors.Is(err, ports.ErrNotFound) {
+					t.Fatalf("got %+v, %v", got, err)
+				}
+				if _, err := w.space.Join().Put(t.Context(), entryOf(id[3], id[1])); err != nil {
+					t.Fatal(err)
+				}
+				_ = b.Announce(t.Context(), id[3])
+				synctest.Wait()
+				if got, err := a.LookUp(t.Context(), "", id[3]); err != nil || got.PeerID != id[3] || got.Source != ports.SourceStore {
+					t.Errorf("got %+v, %v", got, err)
+				}
+				if held := a.lists(id[3]); held != (entries > 1) {
+					t.Errorf("the table has it: %v", held)
+				}
+			})
+		})
+	}
+}

@@ -59,7 +59,7 @@ type Registry struct {
 	table   *table
 	known   *knownSet
 	outbox  *outbox
-	lookups *lookup.Machine[*ports.Listed]
+	lookups *lookup.Machine[lookedUp]
 	// clockOff is how wrong this node's clock was when that was told last.
 	clockOff int
 	// follower is what hears from the natives that this one is connected to; nil until

@@ -26,12 +26,12 @@ var (
 
 // Config says how a Machine looks up, and its limits.
 type Config[R any] struct {
-	// Find looks id up for the callers of Machine.Find. ports.ErrNotFound is an answer: it is
-	// remembered, together with the result that comes with it. ctx ends after Timeout, or
-	// with that of Start.
-	Find func(ctx context.Context, id ports.PeerID) (R, error)
-	// Asked does so for Machine.Ask, on behalf of asker. A Machine that nobody asks needs none.
-	Asked func(ctx context.Context, id, asker ports.PeerID) (R, error)
+	// Look looks id up. ports.ErrNotFound is an answer: it is remembered for the callers of
+	// Find, with the result that comes with it. ctx ends after Timeout, or with that of Start.
+	Look func(ctx context.Context, id ports.PeerID) (R, error)
+	// Asked is called after a look-up for Ask, which keeps its place until it returns. The
+	// callers of Find that share the look-up have their answer by then. nil does nothing.
+	Asked func(ctx context.Context, id, asker ports.PeerID, result R)
 	// Timeout bounds each look-up.
 	Timeout time.Duration
 
@@ -92,15 +92,9 @@ type flight[R any] struct {
 
 type asker[R any] struct {
 	id      ports.PeerID
-	queue   []request[R]
-	queued  map[*wanted[R]]bool
+	queue   []*wanted[R]
+	queued  map[*wanted[R]]int // what is in queue, and begun when it was asked for last
 	running int
-}
-
-// request is a place in a queue.
-type request[R any] struct {
-	*wanted[R]
-	asked int // begun when it was asked for
 }
 
 // New returns a Machine that queues what it is asked for, and looks up from Start on.
@@ -174,16 +168,22 @@ func (m *Machine[R]) join(id, by ports.PeerID) (*flight[R], error) {
 	}
 	m.found++
 	m.finders[by]++
-	// It does not count as begun. What waits in the queues for id is looked up in its turn:
-	// Asked may have more to do than Find.
-	m.fly(w, func(ctx context.Context) (R, error) { return m.cfg.Find(ctx, id) }, func() {
+	f := m.begin(w)
+	// It does not count as begun: what waits in the queues for id is still looked up in its
+	// turn, and Asked called.
+	f.joined = true
+	m.running.Go(func() {
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
+		defer cancel()
+		m.look(ctx, w, f)
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.found--
 		if m.finders[by]--; m.finders[by] == 0 {
 			delete(m.finders, by)
 		}
 	})
-	w.flight.joined = true
-	return w.flight, nil
+	return f, nil
 }
 
 // Ask has id looked up soon, on behalf of by. It does not block. What is over the limits is
@@ -191,11 +191,9 @@ func (m *Machine[R]) join(id, by ports.PeerID) (*flight[R], error) {
 func (m *Machine[R]) Ask(id, by ports.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w, a := m.wanted[id], m.askers[by]
-	if w != nil && a != nil && a.queued[w] {
-		return
-	}
-	if !m.own(by) && (m.queued >= m.cfg.MaxQueued || a != nil && len(a.queue) >= m.cfg.MaxQueuedEach) {
+	a := m.askers[by]
+	full := !m.own(by) && (m.queued >= m.cfg.MaxQueued || a != nil && len(a.queue) >= m.cfg.MaxQueuedEach)
+	if full && !a.waitsFor(m.wanted[id]) {
 		return
 	}
 	m.enqueue(id, by)
@@ -214,21 +212,29 @@ func (m *Machine[R]) enqueue(id, by ports.PeerID) {
 		m.wanted[id] = w
 	}
 	if a == nil {
-		a = &asker[R]{id: by, queued: make(map[*wanted[R]]bool)}
+		a = &asker[R]{id: by, queued: make(map[*wanted[R]]int)}
 		m.askers[by] = a
 	}
-	if a.queued[w] {
+	waits := a.waitsFor(w)
+	if a.queued[w] = w.begun; waits {
 		return
 	}
 	if len(a.queue) == 0 {
 		m.turn = append(m.turn, a)
 	}
-	a.queue = append(a.queue, request[R]{w, w.begun})
-	a.queued[w] = true
+	a.queue = append(a.queue, w)
 	w.waiting++
 	if !m.own(by) {
 		m.queued++
 	}
+}
+
+func (a *asker[R]) waitsFor(w *wanted[R]) bool {
+	if a == nil {
+		return false
+	}
+	_, is := a.queued[w]
+	return is
 }
 
 // dispatch begins as many look-ups for Ask as may be under way. The caller holds the lock.
@@ -241,10 +247,20 @@ func (m *Machine[R]) dispatch() {
 		m.asked++
 		a.running++
 		w.begun++
-		m.fly(w, func(ctx context.Context) (R, error) { return m.cfg.Asked(ctx, w.id, a.id) }, func() {
+		f := m.begin(w)
+		m.running.Go(func() {
+			ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
+			defer cancel()
+			m.look(ctx, w, f)
+			if m.cfg.Asked != nil {
+				m.cfg.Asked(ctx, w.id, a.id, f.result)
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
 			m.asked--
 			a.running--
 			m.letAsker(a)
+			m.dispatch()
 		})
 	}
 }
@@ -261,7 +277,8 @@ func (m *Machine[R]) next() (*wanted[R], *asker[R]) {
 			continue
 		}
 		full = 0
-		w, asked := a.queue[0].wanted, a.queue[0].asked
+		w := a.queue[0]
+		asked := a.queued[w]
 		if a.queue = a.queue[1:]; len(a.queue) > 0 {
 			m.turn = append(m.turn, a)
 		}
@@ -283,33 +300,30 @@ func (m *Machine[R]) next() (*wanted[R], *asker[R]) {
 	return nil, nil
 }
 
-// fly begins a look-up of w; landed gives its place back. The caller holds the lock.
-func (m *Machine[R]) fly(w *wanted[R], look func(context.Context) (R, error), landed func()) {
-	f := &flight[R]{done: make(chan struct{})}
-	w.flight = f
-	all := m.ctx
-	m.running.Go(func() {
-		ctx, cancel := context.WithTimeout(all, m.cfg.Timeout)
-		defer cancel()
-		f.result, f.err = look(ctx)
+func (m *Machine[R]) begin(w *wanted[R]) *flight[R] {
+	w.flight = &flight[R]{done: make(chan struct{})}
+	return w.flight
+}
 
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		w.flight = nil
-		switch {
-		case f.err == nil:
-			m.notFound.Remove(w.id)
-		case f.joined && errors.Is(f.err, ports.ErrNotFound): // news alone may be ahead of the entry
-			m.notFound.Add(w.id, f.result, time.Since(m.epoch))
-		}
-		close(f.done)
-		if f.again {
-			m.enqueue(w.id, f.next)
-		}
-		landed()
-		m.let(w)
+// look looks w up, and answers f's callers.
+func (m *Machine[R]) look(ctx context.Context, w *wanted[R], f *flight[R]) {
+	f.result, f.err = m.cfg.Look(ctx, w.id)
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case f.err == nil:
+		m.notFound.Remove(w.id)
+	case f.joined && errors.Is(f.err, ports.ErrNotFound): // news alone may be ahead of the entry
+		m.notFound.Add(w.id, f.result, time.Since(m.epoch))
+	}
+	close(f.done)
+	w.flight = nil
+	if f.again {
+		m.enqueue(w.id, f.next)
 		m.dispatch()
-	})
+	}
+	m.let(w)
 }
 
 // let forgets w if nobody needs it any more.
