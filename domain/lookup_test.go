@@ -93,7 +93,7 @@ func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
 
 func TestLookUpsForOthersAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		many := peerIDs(60)
+		many := peerIDs(80)
 		running, most := 0, 0
 		var mu sync.Mutex
 		a := w.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
@@ -109,14 +109,14 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 		}})
 		defer a.stop()
 		var asking sync.WaitGroup
-		busy := make([]int, 3)
+		busy := make([]int, 4)
 		ask := func(asker int, id ports.PeerID) {
 			asking.Go(func() {
 				_, err := a.LookUp(t.Context(), many[1+asker], id)
 				var refusal *ports.Refusal
 				if errors.As(err, &refusal) && refusal.Code == ports.CodeBusy {
 					mu.Lock()
-					busy[asker]++
+					busy[(asker+4)%4]++
 					mu.Unlock()
 				} else if !errors.Is(err, ports.ErrNotFound) {
 					t.Errorf("%v", err)
@@ -140,6 +140,13 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 		asking.Wait()
 		if busy[2] != 15 || most > 16 {
 			t.Errorf("refused were %v and %d ran at once", busy, most)
+		}
+		for _, id := range many[60:] {
+			ask(-1, id) // this native itself, for HTTP
+		}
+		asking.Wait()
+		if busy[3] != 12 {
+			t.Errorf("of its own, refused were %d, want 12", busy[3])
 		}
 	})
 }

@@ -48,19 +48,19 @@ type rig struct {
 	under  map[ports.PeerID]int // look-ups under way
 	most   int                  // that have been at once
 	begun  []began
-	served []ports.PeerID // asker:id, when Asked is called
+	served []ports.PeerID // asker:id:result, of AfterAsk
 }
 
 func limits() Config[string] {
 	return Config[string]{
 		Timeout:  3 * time.Second,
-		MaxFound: 4, MaxFoundEach: func(asker ports.PeerID) int {
+		MaxFinds: 4, MaxFindsEach: func(asker ports.PeerID) int {
 			if asker == own {
 				return 3
 			}
 			return 2
 		},
-		MaxAsked: 4, MaxAskedEach: 2, MaxQueued: 10, MaxQueuedEach: 5,
+		MaxAsks: 4, MaxAsksEach: 2, MaxQueued: 10, MaxQueuedEach: 5,
 		Own: func(asker ports.PeerID) bool { return asker == own },
 	}
 }
@@ -68,7 +68,7 @@ func limits() Config[string] {
 // newRig returns a rig that does not run yet.
 func newRig(t testing.TB, c Config[string]) *rig {
 	r := &rig{t: t, made: time.Now(), under: map[ports.PeerID]int{}, takes: func(ports.PeerID) time.Duration { return time.Second }}
-	c.Look, c.Asked = r.look, r.then
+	c.Look, c.AfterAsk = r.look, r.then
 	r.Machine = New(c)
 	return r
 }
@@ -211,11 +211,11 @@ func TestCallersShareALookUp(t *testing.T) {
 	}
 }
 
-// Asked may ask others, who wait for the same PeerID here.
+// AfterAsk may ask another native, which waits for the same PeerID here.
 func TestCallersDoNotWaitForWhatIsDoneAfterALookUp(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r := newRig(t, limits())
-		r.cfg.Asked = func(context.Context, ports.PeerID, ports.PeerID, string) { time.Sleep(time.Minute) }
+		r.cfg.AfterAsk = func(context.Context, ports.PeerID, ports.PeerID, string) { time.Sleep(time.Minute) }
 		r.start()
 		defer r.stop()
 		r.Ask("x", "a")
@@ -386,7 +386,7 @@ func TestTurnsAreFair(t *testing.T) {
 				synctest.Wait()
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				if r.most > r.cfg.MaxAsked+r.cfg.MaxFound {
+				if r.most > r.cfg.MaxAsks+r.cfg.MaxFinds {
 					t.Errorf("%d ran at once", r.most)
 				}
 			})
@@ -503,7 +503,7 @@ func (r *rig) run(steps []step) (wrong []string) {
 			w := r.wanted[s.id]
 			_, known := r.notFound.Has(s.id, time.Since(r.epoch))
 			joins := w != nil && w.flight != nil
-			full := r.found >= r.cfg.MaxFound || r.finders[s.by] >= r.cfg.MaxFoundEach(s.by)
+			full := r.finds >= r.cfg.MaxFinds || r.finders[s.by] >= r.cfg.MaxFindsEach(s.by)
 			r.Machine.mu.Unlock()
 			callers.Go(func() {
 				got, err := r.Find(r.t.Context(), s.id, s.by)
@@ -522,15 +522,15 @@ func (r *rig) run(steps []step) (wrong []string) {
 		queued := 0
 		for by, a := range r.askers {
 			// What is looked up again comes on top of what was queued.
-			if a.running > r.cfg.MaxAskedEach || by != own && len(a.queue) > r.cfg.MaxQueuedEach+r.cfg.MaxAsked+r.cfg.MaxFound {
+			if a.running > r.cfg.MaxAsksEach || by != own && len(a.queue) > r.cfg.MaxQueuedEach+r.cfg.MaxAsks+r.cfg.MaxFinds {
 				complain("%s has %d under way and %d queued", by, a.running, len(a.queue))
 			}
 			if by != own {
 				queued += len(a.queue)
 			}
 		}
-		if r.asked > r.cfg.MaxAsked || r.found > r.cfg.MaxFound || queued != r.queued {
-			complain("%d and %d are under way, %d queued, counted %d", r.asked, r.found, queued, r.queued)
+		if r.asks > r.cfg.MaxAsks || r.finds > r.cfg.MaxFinds || queued != r.queued {
+			complain("%d and %d are under way, %d queued, counted %d", r.asks, r.finds, queued, r.queued)
 		}
 		r.Machine.mu.Unlock()
 	}
@@ -545,7 +545,7 @@ func (r *rig) run(steps []step) (wrong []string) {
 	if r.left() != "" {
 		complain("%s", r.left())
 	}
-	if r.most > r.cfg.MaxAsked+r.cfg.MaxFound {
+	if r.most > r.cfg.MaxAsks+r.cfg.MaxFinds {
 		complain("%d ran at once", r.most)
 	}
 	return wrong
@@ -555,11 +555,11 @@ func (r *rig) run(steps []step) (wrong []string) {
 func (r *rig) left() string {
 	r.Machine.mu.Lock()
 	defer r.Machine.mu.Unlock()
-	if len(r.wanted)+len(r.askers)+len(r.turn)+len(r.finders)+r.asked+r.found+r.queued == 0 {
+	if len(r.wanted)+len(r.askers)+len(r.turn)+len(r.finders)+r.asks+r.finds+r.queued == 0 {
 		return ""
 	}
 	return fmt.Sprintf("left are %d PeerIDs, %d askers, %d turns, %d callers, %d+%d look-ups, %d in queues",
-		len(r.wanted), len(r.askers), len(r.turn), len(r.finders), r.asked, r.found, r.queued)
+		len(r.wanted), len(r.askers), len(r.turn), len(r.finders), r.asks, r.finds, r.queued)
 }
 
 // In real time, on all processors.
@@ -594,10 +594,10 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	r.stop()
-	if r.most > c.MaxAsked+c.MaxFound || found.Load() == 0 {
+	if r.most > c.MaxAsks+c.MaxFinds || found.Load() == 0 {
 		t.Errorf("%d at once; %d found", r.most, found.Load())
 	}
-	if r.asked != 0 || r.found != 0 || len(r.finders) != 0 {
+	if r.asks != 0 || r.finds != 0 || len(r.finders) != 0 {
 		t.Error(r.left())
 	}
 }
