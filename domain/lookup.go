@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// maxLookups bounds the look-ups of what was heard, at once; each may hold a DHT query
+	// maxLookups bounds the look-ups at once of what was heard; each may hold a DHT query
 	// open for StoreTimeout.
 	maxLookups = 32
-	// maxLookupsEach bounds those that one asker has under way, a neighbour or a reason
-	// of this native's own: nobody alone can keep the others waiting.
+	// maxLookupsEach bounds how many of them one asker has under way, a neighbour or a reason
+	// of this native's own: none alone can keep the others waiting.
 	maxLookupsEach = 8
 	// maxWaitingEach bounds what waits for one neighbour: as many as its announcements
 	// are buffered. What is over that waits for the next refresh.
@@ -22,16 +22,18 @@ const (
 	// thousands.
 	maxWaiting = 4 * maxWaitingEach
 
-	// maxFlights bounds the look-ups that callers wait for, at once: half of maxLookups,
-	// which this native's own news needs.
+	// maxFlights bounds the look-ups at once that callers wait for: half of maxLookups, which
+	// this native's own news needs.
 	maxFlights = 16
-	// maxFlightsEach bounds those of one caller: nobody alone takes the others' places.
+	// maxFlightsEach bounds how many of them one caller has: none alone takes the others'
+	// places.
 	maxFlightsEach = 4
-	// maxFlightsHere bounds those that come in process, from the caller "": all of HTTP.
+	// maxFlightsHere bounds those that come in process, from "" or this native itself: all
+	// of HTTP.
 	maxFlightsHere = maxFlights / 2
 )
 
-// Who asks for a look-up, if no announcement does.
+// The askers of look-ups that no announcement is the reason of.
 const (
 	onTick          ports.PeerID = "refresh tick"
 	aheadOfDeadline ports.PeerID = "deadline"
@@ -44,27 +46,28 @@ type lookedUp struct {
 	began  Instant
 }
 
-// newLookups returns what looks up in r's store: for r itself what was heard, and for others
-// what they ask for and r does not hold.
+// newLookups returns the machine that looks up in r's store: what r has heard of, and what
+// others ask for and r does not hold.
 func newLookups(r *Registry) *lookup.Machine[lookedUp] {
 	return lookup.New(lookup.Config[lookedUp]{
-		Look: r.search, Asked: r.searched, Timeout: StoreTimeout,
-		MaxFound: maxFlights,
-		MaxFoundEach: func(asker ports.PeerID) int {
-			if asker == "" {
+		Look: r.search, AfterAsk: r.searched, Timeout: StoreTimeout,
+		MaxFinds: maxFlights,
+		MaxFindsEach: func(asker ports.PeerID) int {
+			if asker == "" || asker == r.rules.Self {
 				return maxFlightsHere
 			}
 			return maxFlightsEach
 		},
-		MaxAsked: maxLookups, MaxAskedEach: maxLookupsEach,
+		MaxAsks: maxLookups, MaxAsksEach: maxLookupsEach,
 		MaxQueued: maxWaiting, MaxQueuedEach: maxWaitingEach,
 		// What this native asks for by itself is bounded by the known set and the table.
 		Own: func(asker ports.PeerID) bool { return asker == onTick || asker == aheadOfDeadline },
 	})
 }
 
-// searchFor looks id, which the table does not have, up on behalf of asker. Not there is
-// ports.ErrNotFound, and too many look-ups at once are a *ports.Refusal.
+// searchFor looks up id, which the table does not have, on behalf of asker. The error is
+// ports.ErrNotFound if the store does not have it either, a *ports.Refusal if too many
+// look-ups are under way, or that of ctx.
 func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (listed ports.Listed, err error) {
 	began := r.now().at
 	defer func() {
@@ -91,8 +94,8 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	return listed, ports.ErrNotFound
 }
 
-// search asks the whole store for what is newer than the table has of id. Without an error
-// there is something to list.
+// search asks the whole store for what is newer than the table has of id, and returns what is
+// listed of it then. ports.ErrNotFound is nothing; another error leaves it open.
 func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error) {
 	got := lookedUp{began: r.now().at}
 	if !r.rules.Indexers.in(id) {
@@ -100,8 +103,8 @@ func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error
 	}
 	w, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
 	l, listed := r.Get(id)
+	// A lease that counts is an answer also if the table has no room for it.
 	if now := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(now) {
-		// A lease that counts and finds no room in the table is an answer like any other.
 		l, listed = r.listed(id, &w, now), true
 	}
 	got.err = err
@@ -109,13 +112,13 @@ func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error
 	case listed:
 		got.listed = &l
 		return got, nil
-	case err == nil, ctx.Err() == nil: // whatever the store has, it is none that may be listed
+	case err == nil, ctx.Err() == nil: // whatever the store has, it may not be listed
 		return got, ports.ErrNotFound
 	}
 	return got, err
 }
 
-// searched takes note of a search for id, which asker announced or this native knows.
+// searched takes note of a search for id that asker is the reason of.
 func (r *Registry) searched(ctx context.Context, id, asker ports.PeerID, got lookedUp) {
 	if got.err == nil || r.askAgain(ctx, asker, id) {
 		return
@@ -126,8 +129,9 @@ func (r *Registry) searched(ctx context.Context, id, asker ports.PeerID, got loo
 	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: r.now().at.Sub(got.began), Err: got.err})
 }
 
-// leftHere reports whether id has left this native, and did not sign that. After a signed leave,
-// which lasts for an hour, it may be back. Of another native's word the store may know better.
+// leftHere reports whether id has left this native, and did not sign that. A signed leave lasts
+// for an hour: the indexer may be back. What another native said of an indexer that signs, the
+// indexer may know better.
 func (r *Registry) leftHere(id ports.PeerID) bool {
 	s := r.table.shard(id)
 	s.mu.Lock()

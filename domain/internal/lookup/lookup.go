@@ -2,7 +2,7 @@
 // number at once, and fairly between the askers.
 //
 // A Machine has two ways in. Ask leaves a PeerID in the asker's queue and returns: that is
-// for what was heard. Find waits for the result, or is refused: that is for a caller who
+// for what was heard. Find waits for the result, or is refused: that is for a caller that
 // needs an answer. Each way has a share of its own of the look-ups at once. A flood of news
 // does not keep a caller waiting, and many callers do not hold up the news. A caller shares
 // the look-up of its PeerID that is under way, whichever way that came in.
@@ -29,30 +29,31 @@ type Config[R any] struct {
 	// Look looks id up. ports.ErrNotFound is an answer: it is remembered for the callers of
 	// Find, with the result that comes with it. ctx ends after Timeout, or with that of Start.
 	Look func(ctx context.Context, id ports.PeerID) (R, error)
-	// Asked is called after a look-up for Ask, which keeps its place until it returns. The
-	// callers of Find that share the look-up have their answer by then. nil does nothing.
-	Asked func(ctx context.Context, id, asker ports.PeerID, result R)
+	// AfterAsk is called after a look-up for Ask, which keeps its place until AfterAsk returns.
+	// The callers of Find that share the look-up have their answer by then: AfterAsk may ask
+	// another native, whose own look-up waits for this one's answer. nil does nothing.
+	AfterAsk func(ctx context.Context, id, asker ports.PeerID, result R)
 	// Timeout bounds each look-up.
 	Timeout time.Duration
 
-	// MaxFound bounds the look-ups at once for Find, and MaxFoundEach those that one asker
+	// MaxFinds bounds the look-ups at once for Find, and MaxFindsEach those that one asker
 	// began.
-	MaxFound     int
-	MaxFoundEach func(asker ports.PeerID) int
+	MaxFinds     int
+	MaxFindsEach func(asker ports.PeerID) int
 
-	// MaxAsked bounds the look-ups at once for Ask, and MaxAskedEach those of one asker.
-	MaxAsked, MaxAskedEach int
+	// MaxAsks bounds the look-ups at once for Ask, and MaxAsksEach those of one asker.
+	MaxAsks, MaxAsksEach int
 	// MaxQueued bounds what waits in all queues, and MaxQueuedEach what waits in one.
 	MaxQueued, MaxQueuedEach int
-	// Own tells an asker whose queue needs no bound; nil is nobody.
+	// Own tells an asker whose queue needs no bound; nil is none.
 	Own func(asker ports.PeerID) bool
 }
 
 // Machine looks PeerIDs up. All methods may be called concurrently.
 //
-// Each asker waits in a queue of its own, also for a PeerID that another one waits for
-// already, or a flood that names it would keep it from being looked up. Once it is looked
-// up, all who asked before are served.
+// Each asker has a queue of its own. A PeerID waits in the queue of each asker that asks for
+// it: in one queue alone, a flood that names it would hold it up for all. Its look-up serves
+// every asker that asked before the look-up began.
 type Machine[R any] struct {
 	cfg   Config[R]
 	epoch time.Time // what notFound counts from
@@ -63,13 +64,13 @@ type Machine[R any] struct {
 	wanted   map[ports.PeerID]*wanted[R]
 	notFound *NotFound[R]
 
-	found   int                  // look-ups under way for Find
-	finders map[ports.PeerID]int // of them, by who began them
+	finds   int                  // look-ups under way for Find
+	finders map[ports.PeerID]int // how many of them each asker began
 
-	asked  int // look-ups under way for Ask
+	asks   int // look-ups under way for Ask
 	queued int // requests in all queues but the own
 	askers map[ports.PeerID]*asker[R]
-	turn   []*asker[R] // those with something queued; the first is next
+	turn   []*asker[R] // askers with something queued; the first is next
 }
 
 // wanted is a PeerID that waits to be looked up or is being looked up.
@@ -86,18 +87,18 @@ type flight[R any] struct {
 	result R
 	err    error
 	joined bool         // a caller of Find has waited for it
-	again  bool         // it was next's turn meanwhile: what it finds may be older than the news
-	next   ports.PeerID // the asker
+	again  bool         // next's turn came meanwhile: the result may be older than its news
+	next   ports.PeerID // an asker
 }
 
 type asker[R any] struct {
 	id      ports.PeerID
 	queue   []*wanted[R]
-	queued  map[*wanted[R]]int // what is in queue, and begun when it was asked for last
+	queued  map[*wanted[R]]int // the members of queue, and begun at the last Ask for each
 	running int
 }
 
-// New returns a Machine that queues what it is asked for, and looks up from Start on.
+// New returns a Machine. It queues what is asked for, and looks up from Start on.
 func New[R any](c Config[R]) *Machine[R] {
 	return &Machine[R]{
 		cfg: c, epoch: time.Now(), notFound: NewNotFound[R](),
@@ -105,7 +106,8 @@ func New[R any](c Config[R]) *Machine[R] {
 	}
 }
 
-// Start runs what waits and what comes until ctx ends, in goroutines counted by running.
+// Start lets look-ups begin until ctx ends, in goroutines counted by running. A Machine starts
+// once.
 func (m *Machine[R]) Start(ctx context.Context, running *sync.WaitGroup) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,8 +115,8 @@ func (m *Machine[R]) Start(ctx context.Context, running *sync.WaitGroup) {
 	m.dispatch()
 }
 
-// Stop lets nothing begin any more, so that the goroutines can be waited for. What is under
-// way goes on until its ctx ends.
+// Stop lets no look-up begin any more, so that the goroutines can be waited for. A look-up
+// that is under way ends with the ctx of Start.
 func (m *Machine[R]) Stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,10 +130,10 @@ func (m *Machine[R]) Len() int {
 	return len(m.wanted)
 }
 
-// Find looks id up on behalf of asker, and waits for the result until ctx ends. The look-up
-// goes on without its callers, since others may wait for it. What was not found a moment ago
-// is ports.ErrNotFound, with the result of then. ErrBusy and ErrStopped say that no look-up
-// has begun.
+// Find looks id up on behalf of asker, and waits until ctx ends for what Look returns. The
+// look-up goes on without its callers, since more of them may come. A PeerID that Find did
+// not find less than NotFoundFor ago is ports.ErrNotFound at once, with the result of then.
+// ErrBusy and ErrStopped say that no look-up has begun.
 func (m *Machine[R]) Find(ctx context.Context, id, asker ports.PeerID) (result R, err error) {
 	m.mu.Lock()
 	if result, is := m.notFound.Has(id, time.Since(m.epoch)); is {
@@ -160,25 +162,25 @@ func (m *Machine[R]) join(id, by ports.PeerID) (*flight[R], error) {
 		return w.flight, nil
 	case !m.runs():
 		return nil, ErrStopped
-	case m.found >= m.cfg.MaxFound || m.finders[by] >= m.cfg.MaxFoundEach(by):
+	case m.finds >= m.cfg.MaxFinds || m.finders[by] >= m.cfg.MaxFindsEach(by):
 		return nil, ErrBusy
 	case w == nil:
 		w = &wanted[R]{id: id}
 		m.wanted[id] = w
 	}
-	m.found++
+	m.finds++
 	m.finders[by]++
-	f := m.begin(w)
-	// It does not count as begun: what waits in the queues for id is still looked up in its
-	// turn, and Asked called.
+	f := m.fly(w)
 	f.joined = true
+	// w.begun does not count it: the askers that wait for id keep their turn, and AfterAsk is
+	// called for them.
 	m.running.Go(func() {
 		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
 		defer cancel()
 		m.look(ctx, w, f)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.found--
+		m.finds--
 		if m.finders[by]--; m.finders[by] == 0 {
 			delete(m.finders, by)
 		}
@@ -186,8 +188,8 @@ func (m *Machine[R]) join(id, by ports.PeerID) (*flight[R], error) {
 	return f, nil
 }
 
-// Ask has id looked up soon, on behalf of by. It does not block. What is over the limits is
-// dropped.
+// Ask queues id, to be looked up on behalf of by. It does not block. Over the limits it does
+// nothing.
 func (m *Machine[R]) Ask(id, by ports.PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -229,6 +231,7 @@ func (m *Machine[R]) enqueue(id, by ports.PeerID) {
 	}
 }
 
+// waitsFor reports whether w is in a's queue; a and w may be nil.
 func (a *asker[R]) waitsFor(w *wanted[R]) bool {
 	if a == nil {
 		return false
@@ -239,25 +242,25 @@ func (a *asker[R]) waitsFor(w *wanted[R]) bool {
 
 // dispatch begins as many look-ups for Ask as may be under way. The caller holds the lock.
 func (m *Machine[R]) dispatch() {
-	for m.runs() && m.asked < m.cfg.MaxAsked {
+	for m.runs() && m.asks < m.cfg.MaxAsks {
 		w, a := m.next()
 		if w == nil {
 			return
 		}
-		m.asked++
+		m.asks++
 		a.running++
 		w.begun++
-		f := m.begin(w)
+		f := m.fly(w)
 		m.running.Go(func() {
 			ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
 			defer cancel()
 			m.look(ctx, w, f)
-			if m.cfg.Asked != nil {
-				m.cfg.Asked(ctx, w.id, a.id, f.result)
+			if m.cfg.AfterAsk != nil {
+				m.cfg.AfterAsk(ctx, w.id, a.id, f.result)
 			}
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			m.asked--
+			m.asks--
 			a.running--
 			m.letAsker(a)
 			m.dispatch()
@@ -265,13 +268,13 @@ func (m *Machine[R]) dispatch() {
 	}
 }
 
-// next takes the next PeerID, of the asker whose turn it is among those below their share;
-// nil if there is none.
+// next takes the next PeerID out of the queue of the first asker in turn that is below its
+// share; nil if there is none.
 func (m *Machine[R]) next() (*wanted[R], *asker[R]) {
 	for full := 0; full < len(m.turn); {
 		a := m.turn[0]
 		m.turn = m.turn[1:]
-		if a.running >= m.cfg.MaxAskedEach {
+		if a.running >= m.cfg.MaxAsksEach {
 			m.turn = append(m.turn, a)
 			full++
 			continue
@@ -288,7 +291,7 @@ func (m *Machine[R]) next() (*wanted[R], *asker[R]) {
 			m.queued--
 		}
 		switch {
-		case asked < w.begun: // looked up since it was asked for
+		case asked < w.begun: // looked up since
 		case w.flight != nil:
 			w.flight.again, w.flight.next = true, a.id
 		default:
@@ -300,12 +303,12 @@ func (m *Machine[R]) next() (*wanted[R], *asker[R]) {
 	return nil, nil
 }
 
-func (m *Machine[R]) begin(w *wanted[R]) *flight[R] {
+func (m *Machine[R]) fly(w *wanted[R]) *flight[R] {
 	w.flight = &flight[R]{done: make(chan struct{})}
 	return w.flight
 }
 
-// look looks w up, and answers f's callers.
+// look looks w up, and answers the callers that wait for f.
 func (m *Machine[R]) look(ctx context.Context, w *wanted[R], f *flight[R]) {
 	f.result, f.err = m.cfg.Look(ctx, w.id)
 
@@ -326,7 +329,7 @@ func (m *Machine[R]) look(ctx context.Context, w *wanted[R], f *flight[R]) {
 	m.let(w)
 }
 
-// let forgets w if nobody needs it any more.
+// let forgets w if no queue and no look-up has it.
 func (m *Machine[R]) let(w *wanted[R]) {
 	if w.waiting == 0 && w.flight == nil {
 		delete(m.wanted, w.id)
