@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -23,7 +24,7 @@ const (
 // while what was not found.
 type asked struct {
 	registry *Registry
-	absent   *absent
+	notFound *notfound.Cache
 
 	mu      sync.Mutex
 	ctx     context.Context // ends with Run
@@ -39,7 +40,7 @@ type flight struct {
 }
 
 func newAsked(r *Registry) *asked {
-	return &asked{registry: r, absent: newAbsent(), flights: make(map[ports.PeerID]*flight), each: make(map[ports.PeerID]int)}
+	return &asked{registry: r, notFound: notfound.New(), flights: make(map[ports.PeerID]*flight), each: make(map[ports.PeerID]int)}
 }
 
 // start lets look-ups begin until ctx ends, in goroutines counted by running.
@@ -75,7 +76,7 @@ func (a *asked) find(ctx context.Context, asker, id ports.PeerID) (err error) {
 	// may know better.
 	left := leave != nil && leave.rank == granted && leave.signed() == nil
 	s.mu.Unlock()
-	if left || a.absent.has(id, began) || !r.cfg.Indexers.in(id) {
+	if left || a.notFound.Has(id, began) || !r.cfg.Indexers.in(id) {
 		return ports.ErrNotFound
 	}
 	f, err := a.join(asker, id)
@@ -132,7 +133,7 @@ func (a *asked) search(ctx context.Context, id ports.PeerID) error {
 	if err != nil {
 		// Whatever the store has, it is none that may be listed.
 		if ctx.Err() == nil || errors.Is(err, ports.ErrNotFound) {
-			a.absent.add(id, a.registry.clock().now)
+			a.notFound.Add(id, a.registry.clock().now)
 		}
 		return ports.ErrNotFound
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -42,7 +43,7 @@ type Finder struct {
 	store    ports.Store
 	observer ports.Observer
 	epoch    time.Time
-	absent   map[ports.Condition]*absent // by what was said of it
+	notFound map[ports.Condition]*notfound.Cache // by what was said of it
 
 	mu       sync.Mutex
 	searches map[ports.PeerID]*search
@@ -66,10 +67,10 @@ func NewFinder(rules Rules, natives *Natives, store ports.Store, observer ports.
 	}
 	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
-		epoch: time.Now(), absent: make(map[ports.Condition]*absent), searches: make(map[ports.PeerID]*search),
+		epoch: time.Now(), notFound: make(map[ports.Condition]*notfound.Cache), searches: make(map[ports.PeerID]*search),
 	}
 	for _, c := range conditions {
-		f.absent[c] = newAbsent()
+		f.notFound[c] = notfound.New()
 	}
 	return f
 }
@@ -92,7 +93,7 @@ func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	for {
 		for _, c := range conditions {
-			if f.absent[c].has(id, time.Since(f.epoch)) {
+			if f.notFound[c].Has(id, time.Since(f.epoch)) {
 				return ports.Answer{Condition: c}, ports.ErrNotFound
 			}
 		}
@@ -104,11 +105,11 @@ func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 			s.answer, s.err = f.search(ctx, id)
 			f.mu.Lock()
 			if errors.Is(s.err, ports.ErrNotFound) {
-				absent := f.absent[s.answer.Condition]
-				if absent == nil { // one of a later version
-					absent = f.absent[ports.ConditionWarming]
+				notFound := f.notFound[s.answer.Condition]
+				if notFound == nil { // one of a later version
+					notFound = f.notFound[ports.ConditionWarming]
 				}
-				absent.add(id, time.Since(f.epoch))
+				notFound.Add(id, time.Since(f.epoch))
 			}
 			delete(f.searches, id)
 			f.mu.Unlock()

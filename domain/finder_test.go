@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -243,7 +244,7 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 			t.Errorf("the native was asked %d times", n)
 		}
 		w.knows("", "x")
-		time.Sleep(absentFor - 1)
+		time.Sleep(notfound.Kept - 1)
 		ask(ports.ErrNotFound)
 		time.Sleep(time.Nanosecond)
 		ask(nil)
