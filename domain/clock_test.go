@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -145,43 +144,6 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 			})
 		}
 	}
-}
-
-func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
-	key := prooftest.NewSigner(t)
-	porttest.FakeTime(t, func(t *testing.T) {
-		var highest int64
-		at := func(now func() time.Time) ports.Native {
-			return porttest.Native{
-				OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
-					if r.Proof != nil {
-						highest = max(highest, r.Proof.Tick.Seq)
-					}
-					lease := DefaultTTLPolicy().Grant(now())
-					return lease, nil
-				},
-				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
-			}
-		}
-		clock := NewClock(nil)
-		clock.Abstain()
-		x, err := NewIndexer(Rules{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
-			"honest": at(time.Now),
-			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),
-		}), func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); _ = x.Run(ctx) }()
-		time.Sleep(10 * time.Minute)
-		cancel()
-		<-done
-		if ahead := time.Until(time.UnixMilli(highest)); ahead > maxLead {
-			t.Errorf("its records are numbered %v ahead of now (the year %d)", ahead, time.UnixMilli(highest).Year())
-		}
-	})
 }
 
 func TestWhoIsNotFollowedHasNoVote(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
@@ -70,7 +71,7 @@ type face struct {
 	Addrs    func() []string  `name:"addrs"`
 	HTTP     func() string    `name:"http"`
 	Registry *domain.Registry `optional:"true"`
-	Indexer  *domain.Indexer  `optional:"true"`
+	Indexer  *client.Indexer  `optional:"true"`
 }
 
 // New composes the node that plan describes. Nothing listens yet. If the error is

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"maps"
@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -18,14 +19,14 @@ const clockDrift = 2 * time.Second
 // records: a clock that is more than a day behind is one that was never set.
 const maxLead = 24 * time.Hour
 
-// prover issues what an indexer proves itself by: a record at its start and once an hour,
+// records issues what an indexer proves itself by: a record at its start and once an hour,
 // or when what it says changes, and a tick for each heartbeat. All methods may be called
 // concurrently.
-type prover struct {
+type records struct {
 	self     ports.PeerID
-	policy   TTLPolicy
+	policy   domain.TTLPolicy
 	signer   ports.Signer
-	clock    *Clock
+	clock    *domain.Clock
 	observer ports.Observer
 	start    uint64
 
@@ -48,82 +49,82 @@ type issued struct {
 	at     time.Duration // on the clock
 }
 
-func newProver(self ports.PeerID, policy TTLPolicy, signer ports.Signer, clock *Clock, observer ports.Observer) *prover {
-	return &prover{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: policy.Heartbeat}
+func newRecords(self ports.PeerID, policy domain.TTLPolicy, signer ports.Signer, clock *domain.Clock, observer ports.Observer) *records {
+	return &records{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: policy.Heartbeat}
 }
 
 // question returns what to ask a native before the first record is issued, nil once one has
 // been asked.
-func (p *prover) question() *ports.Proof {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.asked {
+func (r *records) question() *ports.Proof {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked {
 		return nil
 	}
 	return &ports.Proof{Tick: ports.Tick{Seq: asks}}
 }
 
 // answered takes in the answer to that.
-func (p *prover) answered(lease ports.Lease) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.asked = true
-	p.take(lease.Seq)
+func (r *records) answered(lease ports.Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = true
+	r.take(lease.Seq)
 }
 
 // take takes in a number that a native knows of. One that no honest native can know would
 // keep this indexer from proving itself until then. The caller holds the lock.
-func (p *prover) take(seq int64) {
-	if seq <= p.clock.Now().Add(ports.ClockAllowance).UnixMilli() {
-		p.last = max(p.last, seq)
+func (r *records) take(seq int64) {
+	if seq <= r.clock.Now().Add(ports.ClockAllowance).UnixMilli() {
+		r.last = max(r.last, seq)
 	}
 }
 
 // issue returns the record that says what reg does, a new one if that is needed.
-func (p *prover) issue(reg ports.Registration) (*issued, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (r *records) issue(reg ports.Registration) (*issued, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	addrs := reg.Addrs
 	if len(addrs) == 0 {
 		addrs = []string{reg.Addr}
 	}
-	if i := p.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(p.clock.Elapsed()) {
+	if i := r.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(r.clock.Elapsed()) {
 		return i, nil
 	}
 	// Apart from each other, or indexers that were started together would stay together.
-	interval := Early(p.wanted, rand.Float64()).Truncate(time.Millisecond)
+	interval := domain.Early(r.wanted, rand.Float64()).Truncate(time.Millisecond)
 	i := &issued{
 		Claim: ports.Claim{
-			PeerID: p.self, Addrs: slices.Clone(addrs), Meta: maps.Clone(reg.Meta), Start: p.start,
-			Interval: interval, TTL: p.policy.TTL.Truncate(time.Millisecond),
+			PeerID: r.self, Addrs: slices.Clone(addrs), Meta: maps.Clone(reg.Meta), Start: r.start,
+			Interval: interval, TTL: r.policy.TTL.Truncate(time.Millisecond),
 		},
-		chain: p.signer.Chain(int(min(ports.MaxSteps, ports.RecordLife/interval))),
+		chain: r.signer.Chain(int(min(ports.MaxSteps, ports.RecordLife/interval))),
 	}
 	i.Anchor = i.chain[0]
-	if err := p.sign(i, p.now().UnixMilli()); err != nil {
+	if err := r.sign(i, r.now().UnixMilli()); err != nil {
 		return nil, err
 	}
-	p.current = i
+	r.current = i
 	return i, nil
 }
 
 // sign gives i its number, of at least atLeast, and has it signed; the caller holds the lock.
-func (p *prover) sign(i *issued, atLeast int64) error {
-	i.at = p.clock.Elapsed()
+func (r *records) sign(i *issued, atLeast int64) error {
+	i.at = r.clock.Elapsed()
 	var err error
-	if i.Seq, err = p.signer.Seq(max(atLeast, p.last+1)); err != nil {
-		p.observer.Observe(ports.Event{Kind: ports.EventLeaseFailed, PeerID: p.self, Err: err})
+	if i.Seq, err = r.signer.Seq(max(atLeast, r.last+1)); err != nil {
+		r.observer.Observe(ports.Event{Kind: ports.EventLeaseFailed, PeerID: r.self, Err: err})
 	}
-	p.last = i.Seq
-	i.record, err = p.signer.Sign(i.Claim)
+	r.last = i.Seq
+	i.record, err = r.signer.Sign(i.Claim)
 	return err
 }
 
 // now is the time of day for a record. One native alone, which may lie, has its word for at
 // most maxLead: numbers are used up for good.
-func (p *prover) now() time.Time {
-	now := p.clock.Now()
-	if latest := p.clock.System().Add(maxLead); now.After(latest) && p.clock.Sources() < 2 {
+func (r *records) now() time.Time {
+	now := r.clock.Now()
+	if latest := r.clock.System().Add(maxLead); now.After(latest) && r.clock.Sources() < 2 {
 		return latest
 	}
 	return now
@@ -132,12 +133,12 @@ func (p *prover) now() time.Time {
 // leave returns the record that says that the indexer leaves. Its number is the next one,
 // however long ago the last was: so it ends all that this process has said, and nothing that
 // another one has since, which has taken its place.
-func (p *prover) leave() ([]byte, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i := &issued{Claim: ports.Claim{PeerID: p.self, Start: p.start, TTL: p.policy.TTL.Truncate(time.Millisecond)}}
-	err := p.sign(i, p.last+1)
-	p.current = nil
+func (r *records) leave() ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := &issued{Claim: ports.Claim{PeerID: r.self, Start: r.start, TTL: r.policy.TTL.Truncate(time.Millisecond)}}
+	err := r.sign(i, r.last+1)
+	r.current = nil
 	return i.record, err
 }
 
@@ -145,30 +146,30 @@ func (p *prover) leave() ([]byte, error) {
 // whether a new record is needed now. What a native knows that is newer counts only if it
 // has seen the record and wants a newer one: else another process may have issued it, which
 // is for the native to say.
-func (p *prover) heard(i *issued, lease ports.Lease, whole bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != i {
+func (r *records) heard(i *issued, lease ports.Lease, whole bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current != i {
 		return false // there is one
 	}
-	elapsed := p.clock.Elapsed()
+	elapsed := r.clock.Elapsed()
 	if whole && lease.NeedRecord {
-		p.take(lease.Seq)
+		r.take(lease.Seq)
 	}
 	// What a correct clock would have said when the record was issued.
-	behind := p.clock.At(i.at).Sub(i.Issued())
-	if p.last > i.Seq || behind > clockDrift || behind < -clockDrift && p.clock.At(elapsed).UnixMilli() > p.last {
-		p.current = nil
+	behind := r.clock.At(i.at).Sub(i.Issued())
+	if r.last > i.Seq || behind > clockDrift || behind < -clockDrift && r.clock.At(elapsed).UnixMilli() > r.last {
+		r.current = nil
 	}
-	return p.current == nil
+	return r.current == nil
 }
 
 // want has records be renewed as often as a native asks for, if that is oftener than now.
-func (p *prover) want(heartbeat time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if heartbeat < p.wanted {
-		p.wanted, p.current = heartbeat, nil
+func (r *records) want(heartbeat time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if heartbeat < r.wanted {
+		r.wanted, r.current = heartbeat, nil
 	}
 }
 

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -116,7 +117,7 @@ func (n *scriptedNative) times() []time.Time {
 
 func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Rules{Self: "me", Policy: TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
+	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {
@@ -131,7 +132,7 @@ func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]
 func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		began := time.Now()
-		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }}
+		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return domain.DefaultTTLPolicy().Grant(time.Now()), nil }}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
 		defer stop()
 		synctest.Wait()
@@ -153,7 +154,7 @@ func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 
 func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		grant := func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }
+		grant := func(int) (ports.Lease, error) { return domain.DefaultTTLPolicy().Grant(time.Now()), nil }
 		dies, stays := &scriptedNative{answer: grant}, &scriptedNative{answer: grant}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"dies": dies, "stays": stays})
 		defer stop()
@@ -211,7 +212,7 @@ func TestANativeThatDropsEveryConnectionIsNotFlooded(t *testing.T) {
 		native := &scriptedNative{}
 		native.answer = func(int) (ports.Lease, error) {
 			close(native.lost)
-			return DefaultTTLPolicy().Grant(time.Now()), nil
+			return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 		}
 		_, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
 		time.Sleep(10 * time.Minute)

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -20,7 +21,7 @@ import (
 func indexerOf(t *testing.T, natives *Natives) (*porttest.Recorder, func() time.Duration) {
 	t.Helper()
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
+	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {
@@ -292,7 +293,7 @@ func TestALeaseThatHasLapsedIsNotLeft(t *testing.T) {
 		events, stop := indexerOf(t, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}))
 		time.Sleep(time.Second)
 		w.set(down, id)
-		time.Sleep(DefaultTTLPolicy().TTL)
+		time.Sleep(domain.DefaultTTLPolicy().TTL)
 		if took := stop(); took > 0 || events.Count(ports.EventLeaseLeft) != 0 {
 			t.Errorf("the stop took %v, and %d leaves were told of", took, events.Count(ports.EventLeaseLeft))
 		}

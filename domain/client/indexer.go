@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -9,20 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
 const (
-	// minRenewal is the shortest heartbeat that a native may ask for: what it answers
-	// is clamped to it, so that a native cannot make its indexers flood.
-	minRenewal = time.Second
-	// retryRegistration is the pause after a registration that failed; it doubles, so
-	// 1, 2, 4 s, up to half a heartbeat: after an outage of any length everyone is
-	// registered again within a heartbeat.
-	retryRegistration = time.Second
-	// reconnectSpread is over how long a native's indexers spread when it drops them
-	// all at once; well under the second in which a lost lease is to be renewed.
-	reconnectSpread = 250 * time.Millisecond
 	// leaveTimeout bounds what a stop takes to tell all natives of it: half of what a node
 	// has to stop in, and half of the 2 s in which an indexer is to be gone everywhere.
 	leaveTimeout = time.Second
@@ -41,8 +32,8 @@ type Indexer struct {
 	natives   *Natives
 	describe  func() ports.Registration
 	observer  ports.Observer
-	prover    *prover // nil for one that does not sign
-	clock     *Clock
+	records   *records // nil for one that does not sign
+	clock     *domain.Clock
 	proofs    ports.Verifier // of what natives say that another process signed; nil takes their word
 
 	abandoned  atomic.Bool
@@ -65,23 +56,23 @@ type held struct {
 // native that is a ports.RemoteNative is registered with again when its connection ends.
 // signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy, Clock, nil
 // for this node's own, which it sets by what natives answer, and Proofs.
-func NewIndexer(rules Rules, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
+func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
 	heartbeat := rules.Policy.Heartbeat
 	if natives.transport == nil && len(natives.pinned) == 0 {
 		return nil, errors.New("an indexer needs a native to register with")
 	}
-	if heartbeat < MinInterval {
-		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, MinInterval)
+	if heartbeat < domain.MinInterval {
+		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, domain.MinInterval)
 	}
 	x := &Indexer{
 		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
 		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held),
 	}
 	if x.clock == nil {
-		x.clock = NewClock(nil)
+		x.clock = domain.NewClock(nil)
 	}
 	if signer != nil {
-		x.prover = newProver(rules.Self, rules.Policy, signer, x.clock, observer)
+		x.records = newRecords(rules.Self, rules.Policy, signer, x.clock, observer)
 	}
 	return x, nil
 }
@@ -122,9 +113,9 @@ func (x *Indexer) leave(ctx context.Context) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var record []byte
-	if x.prover != nil && len(x.leases) > 0 {
+	if x.records != nil && len(x.leases) > 0 {
 		var err error
-		if record, err = x.prover.leave(); err != nil {
+		if record, err = x.records.leave(); err != nil {
 			x.observer.Observe(ports.Event{Kind: ports.EventLeaseLeft, PeerID: x.self, Err: err})
 		}
 	}
@@ -154,7 +145,7 @@ func (x *Indexer) leave(ctx context.Context) {
 // remember notes what lease a native may hold after a registration that was sent then and
 // ended in lease and err: one that was broken off may have been granted unheard.
 func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time, lease ports.Lease, err error) {
-	ttl := min(lease.TTL, MaxTTL)
+	ttl := min(lease.TTL, domain.MaxTTL)
 	if ttl <= 0 {
 		ttl = 2 * x.heartbeat // it did not say; no TTL is that much longer than its heartbeat
 	}
@@ -184,11 +175,11 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
-	word := word{x: x, id: id}
+	e := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
 	for {
 		sent := time.Now()
-		lease, err := word.give(ctx, native)
+		lease, err := e.register(ctx, native)
 		if err != nil && ctx.Err() != nil {
 			err = context.Canceled
 		}
@@ -203,7 +194,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 		held = err == nil
 		after := r.after(lease, err, rand.Float64())
 		if err == nil && !lease.Unconfirmed { // who does not answer knows nothing of steps
-			after = word.next(r.interval(lease), sent, after)
+			after = e.next(r.interval(lease), sent, after)
 		}
 		wake := time.NewTimer(time.Until(sent.Add(after)))
 		select {
@@ -246,64 +237,4 @@ func (x *Indexer) tell(id ports.PeerID, lease ports.Lease, err error, joined boo
 		e.Kind = ports.EventLeaseUnconfirmed
 	}
 	x.observer.Observe(e)
-}
-
-// renewal decides when to register next, from what became of the registrations so far.
-type renewal struct {
-	heartbeat time.Duration
-	failures  int // registrations that failed, in a row
-	drops     int // connections that ended before their lease was due, in a row
-}
-
-// after returns how long after it was sent a registration that ended in lease and
-// err is to be followed by the next. jitter is uniform in [0, 1).
-func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Duration {
-	var refusal *ports.Refusal
-	switch {
-	case errors.As(err, &refusal) && refusal.Code != ports.CodeBusy:
-		return Early(r.heartbeat, jitter) // it would say the same in a second
-	case err != nil:
-		r.failures++
-		return Early(r.pause(r.failures), jitter)
-	}
-	r.failures = 0
-	return Early(r.interval(lease), jitter)
-}
-
-// interval returns the heartbeat that lease asks for, clamped to what is sane and
-// to what its TTL needs.
-func (r *renewal) interval(lease ports.Lease) time.Duration {
-	least := min(minRenewal, r.heartbeat)
-	interval := r.heartbeat
-	if lease.Heartbeat != 0 {
-		interval = lease.Heartbeat
-	}
-	if lease.TTL > 0 && interval >= lease.TTL {
-		interval = lease.TTL / 10 * 9
-	}
-	return min(max(interval, least), r.heartbeat)
-}
-
-// due notes that the time of the next registration has come; err is what became of
-// the last one. If that was a lease, its connection has lasted.
-func (r *renewal) due(err error) {
-	if err == nil {
-		r.drops = 0
-	}
-}
-
-// dropped returns how long to wait after the connection of a held lease has ended:
-// next to nothing once, and longer from time to time with a native that keeps
-// dropping us.
-func (r *renewal) dropped(jitter float64) time.Duration {
-	r.drops++
-	if r.drops == 1 {
-		return time.Duration(float64(min(reconnectSpread, r.heartbeat/10)) * jitter)
-	}
-	return Early(r.pause(r.drops-1), jitter)
-}
-
-// pause is how long to wait after n failures in a row.
-func (r *renewal) pause(n int) time.Duration {
-	return Backoff{min(retryRegistration, r.heartbeat/10), r.heartbeat / 2}.Pause(n - 1)
 }

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -18,7 +19,7 @@ const (
 	maxAsked = 3 * askAtOnce
 	// askTimeout bounds how long they have, all together: a dial and an answer of one that
 	// is far away, and a native that has to look in its store takes up to storeTimeout.
-	askTimeout = StoreTimeout + time.Second
+	askTimeout = domain.StoreTimeout + time.Second
 	// maxSearches bounds the PeerIDs that are looked for at once, each of them with up to
 	// askAtOnce streams and a query of the DHT.
 	maxSearches = 64
@@ -38,7 +39,7 @@ var ErrNoAnswer = errors.New("no native answers, and this node has no dht to loo
 // Finder resolves PeerIDs on a node that is no native: it asks the natives, and when none
 // of them answers, the store, until the entry there expires.
 type Finder struct {
-	rules    Rules
+	rules    domain.Rules
 	natives  *Natives
 	store    ports.Store
 	observer ports.Observer
@@ -61,9 +62,9 @@ type search struct {
 
 // NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
 // and what makes an entry acceptable.
-func NewFinder(rules Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
+func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
 	if rules.Clock == nil {
-		rules.Clock = NewClock(nil)
+		rules.Clock = domain.NewClock(nil)
 	}
 	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
@@ -198,7 +199,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		s := <-heard
 		if s.err == nil {
 			if err := f.rules.CheckAnswer(&s.answer); err != nil {
-				if !IsUntrusted(err) {
+				if !domain.IsUntrusted(err) {
 					f.natives.note(s.native, fails)
 				}
 				next()
@@ -238,7 +239,7 @@ func (f *Finder) candidates(ctx context.Context) []candidate {
 
 // stored returns what the store says of id.
 func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
-	timeout := StoreTimeout
+	timeout := domain.StoreTimeout
 	own, ownErr := f.store.Local(id, ports.Version{})
 	if ownErr == nil {
 		timeout = confirmTimeout

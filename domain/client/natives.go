@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -35,7 +36,7 @@ const (
 
 // retryNative is the pause before a found native that failed is tried again: up to half of the
 // seed's heartbeat, so that a network that comes back has everyone within a heartbeat.
-var retryNative = Backoff{First: time.Second, Max: 30 * time.Second}
+var retryNative = domain.Backoff{First: time.Second, Max: 30 * time.Second}
 
 // Natives are the natives that a node turns to: those that it was given, or whichever it
 // finds. All methods may be called concurrently.
@@ -43,7 +44,7 @@ type Natives struct {
 	pinned map[ports.PeerID]ports.Native
 
 	self        ports.PeerID
-	trusts      Trust
+	trusts      domain.Trust
 	transport   ports.Transport
 	discoveries []ports.Discovery
 
@@ -86,7 +87,10 @@ func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
 // FindNatives returns natives that are yet to be found: those that transport is connected
 // to, those that these know, and what the discoveries find, as far as they are trusted. self
 // is never one of them.
-func FindNatives(self ports.PeerID, trusts Trust, transport ports.Transport, discoveries ...ports.Discovery) *Natives {
+func FindNatives(self ports.PeerID, trusts domain.Trust, transport ports.Transport, discoveries ...ports.Discovery) *Natives {
+	if trusts == nil {
+		trusts = func(ports.PeerID) bool { return true }
+	}
 	return &Natives{
 		self: self, trusts: trusts, transport: transport, discoveries: discoveries,
 		candidates: make(map[ports.PeerID]*candidate), added: make(chan struct{}),
@@ -181,7 +185,7 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 // add makes id a candidate that is reached at addrs; the caller holds the lock. It returns
 // nil if that cannot be: nobody could dial it, or there are better ones enough.
 func (n *Natives) add(id ports.PeerID, addrs []string, connected bool) *candidate {
-	if !n.trusts.in(id) {
+	if !n.trusts(id) {
 		return nil
 	}
 	c := n.candidates[id]
@@ -235,7 +239,7 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	known := n.candidates[id] != nil
 	switch {
 	case known || told < maxToldBy:
-	case worst == nil || id == n.self || !n.trusts.in(id):
+	case worst == nil || id == n.self || !n.trusts(id):
 		return
 	default:
 		delete(n.candidates, worst.id)
@@ -253,7 +257,7 @@ func (n *Natives) Revise() {
 	if n.transport == nil {
 		return
 	}
-	maps.DeleteFunc(n.candidates, func(id ports.PeerID, _ *candidate) bool { return !n.trusts.in(id) })
+	maps.DeleteFunc(n.candidates, func(id ports.PeerID, _ *candidate) bool { return !n.trusts(id) })
 	close(n.added)
 	n.added = make(chan struct{})
 }
@@ -328,10 +332,10 @@ func (n *Natives) note(id ports.PeerID, s standing) {
 	c.standing = s
 	switch s {
 	case fails:
-		c.next = time.Now().Add(Early(retryNative.Pause(c.failures), rand.Float64()))
+		c.next = time.Now().Add(domain.Early(retryNative.Pause(c.failures), rand.Float64()))
 		c.failures++
 	case silent:
-		c.failures, c.next = 0, time.Now().Add(Early(retrySilent, rand.Float64()))
+		c.failures, c.next = 0, time.Now().Add(domain.Early(retrySilent, rand.Float64()))
 	default:
 		c.failures, c.next = 0, time.Time{}
 	}

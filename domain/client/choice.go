@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -98,7 +99,7 @@ func (c *choice) revise() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, t := range c.taken {
-		if !c.x.natives.trusts.in(id) {
+		if !c.x.natives.trusts(id) {
 			t.cancel()
 			delete(c.taken, id)
 		}
@@ -111,7 +112,7 @@ func (c *choice) pause(looks, held int) time.Duration {
 	if held > 0 {
 		longest = lookPauses * c.x.heartbeat
 	}
-	return Early(Backoff{lookPause, max(lookPause, longest)}.Pause(looks), rand.Float64())
+	return domain.Early(domain.Backoff{First: lookPause, Max: max(lookPause, longest)}.Pause(looks), rand.Float64())
 }
 
 // try puts candidates on trial in place of the natives that are missing, and returns when

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"cmp"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -21,15 +22,15 @@ import (
 // shelf is a Store that says what it was given.
 type shelf struct {
 	mu     sync.Mutex
-	holds  map[ports.PeerID]Entry
-	local  map[ports.PeerID]Entry // on this very node
+	holds  map[ports.PeerID]ports.Entry
+	local  map[ports.PeerID]ports.Entry // on this very node
 	slow   time.Duration
 	joined chan struct{}
 	asked  int
 }
 
-func newShelf(entries ...Entry) *shelf {
-	s := &shelf{holds: map[ports.PeerID]Entry{}, joined: make(chan struct{})}
+func newShelf(entries ...ports.Entry) *shelf {
+	s := &shelf{holds: map[ports.PeerID]ports.Entry{}, joined: make(chan struct{})}
 	for _, e := range entries {
 		s.holds[e.PeerID] = e
 	}
@@ -46,17 +47,17 @@ func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Versio
 	select {
 	case <-time.After(slow):
 	case <-ctx.Done():
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	if !ok || !e.NewerThan(newerThan) {
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	return e, nil
 }
 func (s *shelf) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
 	e, ok := s.local[id]
 	if !ok {
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	return e, nil
 }
@@ -68,8 +69,8 @@ func (s *shelf) gets() int {
 	return s.asked
 }
 
-var rulesOfTests = Rules{
-	Self: "me", Policy: DefaultTTLPolicy(),
+var rulesOfTests = domain.Rules{
+	Self: "me", Policy: domain.DefaultTTLPolicy(),
 	CheckAddr: func(_ ports.PeerID, addr string) error {
 		if addr != "here" {
 			return errors.New("nobody could dial it")
@@ -78,8 +79,8 @@ var rulesOfTests = Rules{
 	},
 }
 
-func entryOf(id ports.PeerID, left time.Duration) Entry {
-	return Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
+func entryOf(id ports.PeerID, left time.Duration) ports.Entry {
+	return ports.Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
 }
 
 // knows makes every native say that it has an entry of those ids, and of nobody else.
@@ -102,7 +103,7 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 		natives   []behaviour
 		condition ports.Condition
 		knows     bool
-		stored    *Entry
+		stored    *ports.Entry
 		left      time.Duration // of its lease; 0 is a minute
 		local     bool          // the store has no network
 		want      error
@@ -114,19 +115,19 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 		{name: "a native knows", natives: []behaviour{grants}, knows: true, source: ports.SourceOwn},
 		{name: "the first that answers wins", natives: []behaviour{hangs, down, grants}, knows: true, source: ports.SourceOwn},
 		{name: "and is reached behind those that cannot", natives: []behaviour{down, refuses, mute, down, refuses, mute, grants}, knows: true, source: ports.SourceOwn},
-		{name: "what a native does not know is not found", natives: []behaviour{grants, down}, stored: &Entry{PeerID: "x", Addr: "here"}, want: ports.ErrNotFound},
-		{name: "a native that is warming is no last word", natives: []behaviour{grants}, condition: ports.ConditionWarming, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, doubt: ports.ConditionWarming, gets: 1},
+		{name: "what a native does not know is not found", natives: []behaviour{grants, down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, want: ports.ErrNotFound},
+		{name: "a native that is warming is no last word", natives: []behaviour{grants}, condition: ports.ConditionWarming, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, doubt: ports.ConditionWarming, gets: 1},
 		{name: "nor is one that is isolated", natives: []behaviour{grants}, condition: ports.ConditionIsolated, want: ports.ErrNotFound, doubt: ports.ConditionIsolated, gets: 1},
 		{name: "what it has is an answer", natives: []behaviour{grants}, condition: ports.ConditionIsolated, knows: true, source: ports.SourceOwn, doubt: ports.ConditionIsolated},
-		{name: "when all are down the store answers", natives: []behaviour{down, down, down}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
-		{name: "when all hang the store answers", natives: []behaviour{hangs, hangs, hangs, hangs}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, within: askTimeout, gets: 1},
-		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
-		{name: "there is no native at all", stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "when all are down the store answers", natives: []behaviour{down, down, down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "when all hang the store answers", natives: []behaviour{hangs, hangs, hangs, hangs}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, within: askTimeout, gets: 1},
+		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "there is no native at all", stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
 		{name: "the store does not have it", natives: []behaviour{down}, want: ports.ErrNotFound, gets: 1},
-		{name: "the store has its leave", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Leave: true}, want: ports.ErrNotFound, gets: 1},
-		{name: "the store has another's", natives: []behaviour{down}, stored: &Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
-		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
-		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has its leave", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Leave: true}, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has another's", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
 		{name: "nobody answers, and the store is this node's own", natives: []behaviour{down}, local: true, want: ErrNoAnswer},
 		{name: "nobody is sure, and the store is this node's own", natives: []behaviour{grants}, condition: ports.ConditionWarming, local: true, want: ports.ErrNotFound, doubt: ports.ConditionWarming},
 	} {
@@ -196,21 +197,21 @@ func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		others func(own Entry) Entry
+		others func(own ports.Entry) ports.Entry
 		slow   time.Duration
 		want   time.Duration // what is left; 0 is not found
 		within time.Duration
 	}{
-		{"the others have nothing newer", func(own Entry) Entry { return own }, 0, 30 * time.Second, 0},
-		{"the others have a renewal", func(own Entry) Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
-		{"the others have its leave", func(own Entry) Entry { own.Leave = true; return own }, 0, 0, 0},
-		{"the others hang", func(own Entry) Entry { own.Leave = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
+		{"the others have nothing newer", func(own ports.Entry) ports.Entry { return own }, 0, 30 * time.Second, 0},
+		{"the others have a renewal", func(own ports.Entry) ports.Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
+		{"the others have its leave", func(own ports.Entry) ports.Entry { own.Leave = true; return own }, 0, 0, 0},
+		{"the others hang", func(own ports.Entry) ports.Entry { own.Leave = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
 				own := entryOf("x", 30*time.Second)
 				s := newShelf(c.others(own))
-				s.local, s.slow = map[ports.PeerID]Entry{"x": own}, c.slow
+				s.local, s.slow = map[ports.PeerID]ports.Entry{"x": own}, c.slow
 				f := NewFinder(rulesOfTests, FindNatives("me", nil, newTown()), s, &porttest.Recorder{})
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
@@ -343,8 +344,8 @@ func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		rules := rulesOfTests
 		rules.Proofs = proof.NewVerifier()
-		rules.Plain = func() Plain { return PlainRefuse }
-		forged := Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
+		rules.Plain = func() domain.Plain { return domain.PlainRefuse }
+		forged := ports.Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
 		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Remaining: time.Minute}}, nil
 		}}

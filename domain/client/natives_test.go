@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -206,14 +207,14 @@ func (n resident) Register(ctx context.Context, sender ports.PeerID, _ ports.Reg
 	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	n.w.leases[n.id] = time.Now().Add(DefaultTTLPolicy().TTL)
+	n.w.leases[n.id] = time.Now().Add(domain.DefaultTTLPolicy().TTL)
 	if b == mute {
 		return ports.Lease{Unconfirmed: true}, nil
 	}
 	if n.w.lost[n.id] == nil {
 		n.w.lost[n.id] = make(chan struct{})
 	}
-	return DefaultTTLPolicy().Grant(time.Now()), nil
+	return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 }
 
 func (n resident) Disconnected() <-chan struct{} {
@@ -441,7 +442,7 @@ func TestANativeThatMakesUpOthersDoesNotKeepOutThoseThatAreFound(t *testing.T) {
 		w.connect(w.liar)
 		w.find(honest...)
 		var events porttest.Recorder
-		x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
+		x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
 			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &events)
 		if err != nil {
 			t.Fatal(err)

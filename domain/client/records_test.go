@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -84,7 +86,7 @@ func (s *signing) run(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clock := NewClock(s.clock)
+	clock := domain.NewClock(s.clock)
 	clock.Abstain()
 	native := porttest.Native{
 		OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
@@ -98,7 +100,7 @@ func (s *signing) run(t *testing.T) (stop func()) {
 			return nil
 		},
 	}
-	x, err := NewIndexer(Rules{Self: s.self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
+	x, err := NewIndexer(domain.Rules{Self: s.self, Policy: domain.DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
 		s.describe, &s.events)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +112,7 @@ func (s *signing) run(t *testing.T) (stop func()) {
 }
 
 func granting(int, ports.Registration) (ports.Lease, error) {
-	return DefaultTTLPolicy().Grant(time.Now()), nil
+	return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 }
 
 func TestASigningIndexerIsProvenAliveAllTheTime(t *testing.T) {
@@ -263,7 +265,7 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 func TestALyingNativeUsesUpNoNumbers(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		s := &signing{answer: func(int, ports.Registration) (ports.Lease, error) {
-			lease := DefaultTTLPolicy().Grant(time.Now().AddDate(1, 0, 0))
+			lease := domain.DefaultTTLPolicy().Grant(time.Now().AddDate(1, 0, 0))
 			lease.NeedRecord, lease.Seq = true, 1<<50
 			return lease, nil
 		}}
@@ -294,6 +296,43 @@ func TestAnOlderProcessWithTheSameKeyEndsItself(t *testing.T) {
 		stop()
 		if len(s.sent()) != 3 || s.events.Count(ports.EventRival) != 1 {
 			t.Errorf("it sent %d, and told of %d rivals; want 3 and no leave", len(s.sent()), s.events.Count(ports.EventRival))
+		}
+	})
+}
+
+func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		var highest int64
+		at := func(now func() time.Time) ports.Native {
+			return porttest.Native{
+				OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					if r.Proof != nil {
+						highest = max(highest, r.Proof.Tick.Seq)
+					}
+					lease := domain.DefaultTTLPolicy().Grant(now())
+					return lease, nil
+				},
+				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+			}
+		}
+		clock := domain.NewClock(nil)
+		clock.Abstain()
+		x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
+			"honest": at(time.Now),
+			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),
+		}), func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = x.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		cancel()
+		<-done
+		if ahead := time.Until(time.UnixMilli(highest)); ahead > maxLead {
+			t.Errorf("its records are numbered %v ahead of now (the year %d)", ahead, time.UnixMilli(highest).Year())
 		}
 	})
 }
