@@ -45,7 +45,7 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 				for i, o := range c.others {
 					k.Sample(ports.PeerID(rune('a'+i)), time.Now().Add(o))
 				}
-				off := k.look()
+				off := k.set()
 				if got := time.Until(k.Now()); got != c.want {
 					t.Errorf("the time of day is %v ahead, want %v", got, c.want)
 				}
@@ -87,7 +87,7 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 				return most, last
 			}
 			for range 20 {
-				if most, _ := tells(rand.N(3 * heardFor)); most > usual {
+				if most, _ := tells(rand.N(3 * sampledFor)); most > usual {
 					t.Errorf("with messages on time it is off by %v", most)
 				}
 				time.Sleep(outage)
@@ -104,8 +104,8 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 				t.Errorf("after the natives' clocks were set it is off by %v", off)
 			}
 			ahead -= 12 * time.Second
-			if _, off := tells(2*heardFor + every); off.Abs() > usual {
-				t.Errorf("%v after they were set back it is off by %v", 2*heardFor, off)
+			if _, off := tells(2*sampledFor + every); off.Abs() > usual {
+				t.Errorf("%v after they were set back it is off by %v", 2*sampledFor, off)
 			}
 			for late := time.Hour; late >= 0; late -= time.Minute { // a process that stood still
 				tell(late)
@@ -169,7 +169,7 @@ func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 			<-done
 		}
 		time.Sleep(time.Hour)
-		clock.look()
+		clock.set()
 		if clock.Sources() != 0 || time.Until(clock.Now()).Abs() > time.Second {
 			t.Errorf("three that were never followed and are gone for an hour: %d votes, and the time of day is %v ahead", clock.Sources(), time.Until(clock.Now()))
 		}

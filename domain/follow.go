@@ -176,7 +176,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			}
 			f.mu.Lock()
 			f.warm = true
-			f.registry.cfg.Clock.settle()
+			f.registry.cfg.Clock.vote()
 			f.say()
 			f.mu.Unlock()
 		}
@@ -316,7 +316,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		}
 		if now {
 			following, n.following, f.taken, f.warm = true, true, true, true
-			f.registry.cfg.Clock.settle()
+			f.registry.cfg.Clock.vote()
 			f.say()
 		}
 		f.mu.Unlock()

@@ -8,16 +8,16 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// exchange is the exchange of registrations and leases with one native.
+// exchange is an indexer's registrations with one native, and what it knows of their proofs.
 type exchange struct {
 	x     *Indexer
 	id    ports.PeerID
-	gave  *issued // what the last registration was proven with, nil if it was plain
-	step  uint32  // and at which step
+	gave  *issued // the record that proved the last registration, nil if that was plain
+	step  uint32  // of gave
 	known int64   // the Seq of the record that the native has
 }
 
-// maxRecords bounds how many records in a row a native is given that asks for one again.
+// maxRecords bounds how many records in a row a native gets that asks for its record again.
 const maxRecords = 3
 
 var errInsatiable = errors.New("it asks for the record again, and has been given it; is its clock right?")
@@ -47,7 +47,7 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (lease por
 		}
 		lease, err = native.Register(ctx, x.self, reg)
 		if err != nil {
-			e.known = 0 // it may be another process by the next time
+			e.known = 0 // the native may be another process by the next time
 			e.refused(ctx, native, err)
 			refusal, ok := errors.AsType[*ports.Refusal](err)
 			if ok && e.gave != nil && x.unshown.add(e.gave.Addrs, refusal.Unshown) {
@@ -63,10 +63,10 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (lease por
 		}
 		if question != nil {
 			if lease.Unconfirmed {
-				return lease, nil // a native of the seed took it for a plain one, and says nothing
+				return lease, nil // a native of the seed took it for a plain registration
 			}
 			if x.records.answered(lease); lease.NeedRecord {
-				given-- // it was none
+				given-- // the question brought none
 				continue
 			}
 		}
@@ -98,8 +98,8 @@ func (e *exchange) refused(ctx context.Context, native ports.Native, err error) 
 	e.x.supersede()
 }
 
-// rivalled reports whether native has what another process with this key has signed since: its
-// word alone is not enough, or one that lies could have an indexer register nowhere.
+// rivalled reports whether native has a record that another process with this key has signed
+// since. Its word alone is not enough: a native that lies could have an indexer register nowhere.
 func (e *exchange) rivalled(ctx context.Context, native ports.Native) bool {
 	x := e.x
 	if x.proofs == nil || e.gave == nil {
@@ -113,8 +113,9 @@ func (e *exchange) rivalled(ctx context.Context, native ports.Native) bool {
 	return err == nil && claim.PeerID == x.self && claim.Start != e.gave.Start && claim.Seq >= e.gave.Seq
 }
 
-// next returns how long after it was sent a registration is followed by the next one: with
-// the next step of its chain, unless the native wants to hear sooner than those come.
+// next returns how long after sent the next registration follows: with a step of the record's
+// chain. It is plain for a registration without a record, and where the native wants to hear
+// sooner than the steps come.
 func (e *exchange) next(interval time.Duration, sent time.Time, plain time.Duration) time.Duration {
 	switch {
 	case e.gave == nil:
@@ -123,8 +124,8 @@ func (e *exchange) next(interval time.Duration, sent time.Time, plain time.Durat
 		e.x.records.want(interval)
 		return plain
 	}
-	// Another native may want to hear oftener, so steps may come oftener than this one wants them.
+	// Another native may want to hear oftener, so steps may come oftener than this native wants.
 	steps := uint32(interval / e.gave.Interval)
-	// If the native took that long to answer, at once.
+	// At once, if the native took that long to answer.
 	return time.Since(sent) + e.gave.until(e.step+steps, e.x.clock.Elapsed())
 }

@@ -14,27 +14,27 @@ import (
 )
 
 const (
-	// leaveTimeout bounds what a stop takes to tell all natives of it: half of what a node
-	// has to stop in, and half of the 2 s in which an indexer is to be gone everywhere.
+	// leaveTimeout bounds how long a stop takes to tell all natives of it: half of the time
+	// that a node has to stop, and half of the 2 s in which an indexer is to be gone everywhere.
 	leaveTimeout = time.Second
-	// maxLeases bounds the leases that are remembered to be ended: those of the natives
-	// held, and of those given up while theirs lasted.
+	// maxLeases bounds the leases that are remembered to be ended: at the natives held, and
+	// at natives that were given up while their lease lasted.
 	maxLeases = 64
 )
 
-// Indexer is the indexer's side of a lease: it registers with every native it was
-// given, or with three of those that it finds, at once and then every heartbeat, each
-// independently of the others, so that the death of one leaves the leases at the others
-// untouched. When it stops, it leaves them.
+// Indexer is the indexer's side of a lease. It registers with every native that it was given, or
+// with three of those that it finds: at once, and then every heartbeat. Each lease is kept by
+// itself, so that the death of a native leaves the others untouched. When an indexer stops, it
+// leaves its natives. All methods may be called concurrently.
 type Indexer struct {
 	self      ports.PeerID
 	heartbeat time.Duration
 	natives   *Natives
 	describe  func() ports.Registration
 	observer  ports.Observer
-	records   *records // nil for one that does not sign
+	records   *records // nil if registrations are plain
 	clock     *domain.Clock
-	proofs    ports.Verifier // of what natives say that another process signed; nil takes their word
+	proofs    ports.Verifier // of records of another process with the same key; nil takes a native's word
 
 	abandoned  atomic.Bool
 	superseded atomic.Bool // by another process with the same key
@@ -52,10 +52,10 @@ type held struct {
 }
 
 // NewIndexer returns an indexer that keeps leases at natives as soon as Run runs.
-// describe returns what to register, now; it is called for every heartbeat. A
-// native that is a ports.RemoteNative is registered with again when its connection ends.
-// signer signs its registrations; nil has them be plain. Of rules it needs Self, Policy, Clock, nil
-// for this node's own, which it sets by what natives answer, and Proofs.
+// describe returns the registration of now. It is called for every heartbeat, concurrently.
+// When the connection of a ports.RemoteNative ends, the indexer registers with it again. signer
+// signs the registrations; nil leaves them plain. Of rules it needs Self, Policy, Proofs and Clock,
+// which the answers of natives set; nil is this node's own.
 func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, describe func() ports.Registration, observer ports.Observer) (*Indexer, error) {
 	heartbeat := rules.Policy.Heartbeat
 	if natives.transport == nil && len(natives.pinned) == 0 {
@@ -77,15 +77,15 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	return x, nil
 }
 
-// Superseded reports whether another process with the same key has registered since this one
-// started. This one registers no more then.
+// Superseded reports whether another process with the same key has registered since this process
+// started. This process registers no more then.
 func (x *Indexer) Superseded() bool { return x.superseded.Load() }
 
-// Abandon has the end of Run leave nobody, as if the process had been killed.
+// Abandon has the end of Run leave no native, as if the process had been killed.
 func (x *Indexer) Abandon() { x.abandoned.Store(true) }
 
-// Run keeps the leases until ctx ends, and leaves then, which takes at most a second; it
-// returns when all of it has stopped.
+// Run keeps the leases until ctx ends. Then it leaves the natives, which takes at most a second,
+// and returns when all of it has stopped. It may run once.
 func (x *Indexer) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	life, end := context.WithCancel(ctx)
@@ -101,12 +101,12 @@ func (x *Indexer) Run(ctx context.Context) error {
 	if !x.abandoned.Load() && !x.superseded.Load() {
 		x.leave(context.WithoutCancel(ctx))
 	}
-	<-ctx.Done() // what another process took over, this one leaves to it
+	<-ctx.Done() // a superseded process goes on, without a lease
 	return nil
 }
 
-// leave tells every native that may hold a lease that it has ended. What a native does
-// not hear lapses there, or is undone by those that do.
+// leave tells every native that may hold a lease that it has ended. At a native that does not hear
+// it the lease lapses, or the natives that hear it end it.
 func (x *Indexer) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
@@ -142,12 +142,12 @@ func (x *Indexer) leave(ctx context.Context) {
 	clear(x.leases)
 }
 
-// remember notes what lease a native may hold after a registration that was sent then and
-// ended in lease and err: one that was broken off may have been granted unheard.
+// remember notes the lease that a native may hold after a registration that was sent then and
+// ended in lease and err. A registration that was broken off may have been granted unheard.
 func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time, lease ports.Lease, err error) {
 	ttl := min(lease.TTL, domain.MaxTTL)
 	if ttl <= 0 {
-		ttl = 2 * x.heartbeat // it did not say; no TTL is that much longer than its heartbeat
+		ttl = 2 * x.heartbeat // the native did not say; no TTL is that much longer than its heartbeat
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return
@@ -170,8 +170,8 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 	}
 }
 
-// keep holds the lease at one native until ctx ends, or stays, which is told what became
-// of each registration, says no.
+// keep holds the lease at a native until ctx ends, or stays says no. It tells stays the outcome of
+// each registration.
 func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
@@ -193,7 +193,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 		}
 		held = err == nil
 		after := r.after(lease, err, rand.Float64())
-		if err == nil && !lease.Unconfirmed { // who does not answer knows nothing of steps
+		if err == nil && !lease.Unconfirmed { // a native that does not answer knows nothing of steps
 			after = e.next(r.interval(lease), sent, after)
 		}
 		wake := time.NewTimer(time.Until(sent.Add(after)))

@@ -11,17 +11,16 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// clockDrift is how far a record's Seq may be from what the natives' clocks say of when it
-// was issued, before another one takes its place: a third of what a lease has to spare.
+// clockDrift is how far a record's Seq may be from the time at which it was issued by the natives'
+// clocks, before another record takes its place: a third of a lease's slack.
 const clockDrift = 2 * time.Second
 
-// maxLead is how far ahead of this node's own clock one native alone can have it issue
-// records: a clock that is more than a day behind is one that was never set.
+// maxLead is how far ahead of its own clock a single native can have this node issue records: a
+// clock that is more than a day behind was never set.
 const maxLead = 24 * time.Hour
 
-// records issues what an indexer proves itself by: a record at its start and once an hour,
-// or when what it says changes, and a tick for each heartbeat. All methods may be called
-// concurrently.
+// records are the proofs of an indexer: a record at its start, once an hour and when its addresses
+// or metadata change, and a tick for each heartbeat. All methods may be called concurrently.
 type records struct {
 	self     ports.PeerID
 	policy   domain.TTLPolicy
@@ -34,11 +33,12 @@ type records struct {
 	wanted  time.Duration // the shortest heartbeat that a native asks for
 	last    int64         // the highest Seq that is known of this indexer
 	current *issued
-	asked   bool // what time it is
+	asked   bool // whether a native has been asked for the time
 }
 
-// asks is the Seq of a tick of no record, which has a native say what time it is and which
-// numbers it knows. A record of an hour from now would have no other follow it before that.
+// asks is the Seq of a tick of no record: a native answers such a tick with the time and the
+// highest Seq that it knows. An indexer asks before it signs: a record that is issued an hour
+// ahead of time lets no other follow before that hour has passed.
 const asks = 1
 
 // issued is a record and the chain behind it. It does not change.
@@ -46,15 +46,15 @@ type issued struct {
 	ports.Claim
 	record []byte
 	chain  []ports.Link
-	at     time.Duration // on the clock
+	at     time.Duration // by the clock's Elapsed
 }
 
 func newRecords(self ports.PeerID, policy domain.TTLPolicy, signer ports.Signer, clock *domain.Clock, observer ports.Observer) *records {
 	return &records{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: policy.Heartbeat}
 }
 
-// question returns what to ask a native before the first record is issued, nil once one has
-// been asked.
+// question returns the tick to ask a native with before the first record is issued, nil once a
+// native has answered.
 func (r *records) question() *ports.Proof {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +64,7 @@ func (r *records) question() *ports.Proof {
 	return &ports.Proof{Tick: ports.Tick{Seq: asks}}
 }
 
-// answered takes in the answer to that.
+// answered takes in the answer to a question.
 func (r *records) answered(lease ports.Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,15 +72,15 @@ func (r *records) answered(lease ports.Lease) {
 	r.take(lease.Seq)
 }
 
-// take takes in a number that a native knows of. One that no honest native can know would
-// keep this indexer from proving itself until then. The caller holds the lock.
+// take takes in a Seq that a native knows of, unless no honest native can know it: it would keep
+// this indexer from proving itself until its time has come. The caller holds the lock.
 func (r *records) take(seq int64) {
 	if seq <= r.clock.Now().Add(ports.ClockAllowance).UnixMilli() {
 		r.last = max(r.last, seq)
 	}
 }
 
-// issue returns the record that says what reg does, a new one if that is needed.
+// issue returns a record of reg: the current record if it still serves, else a new record.
 func (r *records) issue(reg ports.Registration) (*issued, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,7 +91,7 @@ func (r *records) issue(reg ports.Registration) (*issued, error) {
 	if i := r.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(r.clock.Elapsed()) {
 		return i, nil
 	}
-	// Apart from each other, or indexers that were started together would stay together.
+	// Indexers that were started together are not to stay together.
 	interval := domain.Early(r.wanted, rand.Float64()).Truncate(time.Millisecond)
 	i := &issued{
 		Claim: ports.Claim{
@@ -108,7 +108,7 @@ func (r *records) issue(reg ports.Registration) (*issued, error) {
 	return i, nil
 }
 
-// sign gives i its number, of at least atLeast, and has it signed; the caller holds the lock.
+// sign gives i a Seq of at least atLeast, and has it signed. The caller holds the lock.
 func (r *records) sign(i *issued, atLeast int64) error {
 	i.at = r.clock.Elapsed()
 	var err error
@@ -120,8 +120,8 @@ func (r *records) sign(i *issued, atLeast int64) error {
 	return err
 }
 
-// now is the time of day for a record. One native alone, which may lie, has its word for at
-// most maxLead: numbers are used up for good.
+// now is the time of day for a record. A single native, which may lie, moves it by maxLead at
+// most: a Seq is used up for good.
 func (r *records) now() time.Time {
 	now := r.clock.Now()
 	if latest := r.clock.System().Add(maxLead); now.After(latest) && r.clock.Sources() < 2 {
@@ -130,9 +130,9 @@ func (r *records) now() time.Time {
 	return now
 }
 
-// leave returns the record that says that the indexer leaves. Its number is the next one,
-// however long ago the last was: so it ends all that this process has said, and nothing that
-// another one has since, which has taken its place.
+// leave returns the record of a leave. Its Seq is the next, however long ago the last record was
+// issued. So it ends the records of this process, and none of another process that has taken its
+// place since.
 func (r *records) leave() ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -142,21 +142,21 @@ func (r *records) leave() ([]byte, error) {
 	return i.record, err
 }
 
-// heard takes in what a native answered to a tick, or to the whole record, and reports
-// whether a new record is needed now. What a native knows that is newer counts only if it
-// has seen the record and wants a newer one: else another process may have issued it, which
-// is for the native to say.
+// heard takes in the answer of a native to a tick of i, or to the whole record, and reports
+// whether a new record is needed now. A newer Seq counts only from a native that has seen the
+// whole record and wants a newer record. Else another process may have issued it, and the native
+// refuses this process by itself.
 func (r *records) heard(i *issued, lease ports.Lease, whole bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != i {
-		return false // there is one
+		return false // there is a new record already
 	}
 	elapsed := r.clock.Elapsed()
 	if whole && lease.NeedRecord {
 		r.take(lease.Seq)
 	}
-	// What a correct clock would have said when the record was issued.
+	// How far a correct clock was ahead of the record's Seq when it was issued.
 	behind := r.clock.At(i.at).Sub(i.Issued())
 	if r.last > i.Seq || behind > clockDrift || behind < -clockDrift && r.clock.At(elapsed).UnixMilli() > r.last {
 		r.current = nil
@@ -164,7 +164,8 @@ func (r *records) heard(i *issued, lease ports.Lease, whole bool) bool {
 	return r.current == nil
 }
 
-// want has records be renewed as often as a native asks for, if that is oftener than now.
+// want has the next record be issued at once, with ticks as often as heartbeat, if those of the
+// current record come less often.
 func (r *records) want(heartbeat time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,7 +174,7 @@ func (r *records) want(heartbeat time.Duration) {
 	}
 }
 
-// over reports whether the record and its chain end too soon for one more heartbeat.
+// over reports whether the record or its chain ends too soon for another heartbeat.
 func (i *issued) over(elapsed time.Duration) bool {
 	next := i.step(elapsed) + 1
 	return int(next) >= len(i.chain) || time.Duration(next)*i.Interval+i.TTL > ports.RecordLife
@@ -184,7 +185,7 @@ func (i *issued) step(elapsed time.Duration) uint32 {
 	return uint32(min(int((elapsed-i.at)/i.Interval), len(i.chain)-1))
 }
 
-// proof returns what to prove a heartbeat with, to who has the record or not.
+// proof returns the proof of a heartbeat, without the record for a native that has it (known).
 func (i *issued) proof(elapsed time.Duration, known bool) *ports.Proof {
 	step := i.step(elapsed)
 	p := &ports.Proof{Tick: ports.Tick{Seq: i.Seq, Step: step, Link: i.chain[step]}}
@@ -194,7 +195,7 @@ func (i *issued) proof(elapsed time.Duration, known bool) *ports.Proof {
 	return p
 }
 
-// until is how long it is to a step.
+// until is how long after elapsed a step comes.
 func (i *issued) until(step uint32, elapsed time.Duration) time.Duration {
 	return i.at + time.Duration(step)*i.Interval - elapsed
 }

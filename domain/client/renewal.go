@@ -9,32 +9,33 @@ import (
 )
 
 const (
-	// minRenewal is the shortest heartbeat that a native may ask for: what it answers
-	// is clamped to it, so that a native cannot make its indexers flood.
+	// minRenewal is the shortest heartbeat that a native may ask for. A shorter one is raised
+	// to it, so that a native cannot make its indexers flood.
 	minRenewal = time.Second
-	// retryRegistration is the pause after a registration that failed; it doubles, so
-	// 1, 2, 4 s, up to half a heartbeat: after an outage of any length everyone is
+	// retryRegistration is the pause after a registration that failed. It doubles, 1, 2,
+	// 4 s, up to half a heartbeat: after an outage of any length every indexer is
 	// registered again within a heartbeat.
 	retryRegistration = time.Second
 	// reconnectSpread is over how long a native's indexers spread when it drops them
-	// all at once; well under the second in which a lost lease is to be renewed.
+	// all at once. It is well under the second in which a lost lease is to be renewed.
 	reconnectSpread = 250 * time.Millisecond
 )
 
-// renewal decides when to register next, from what became of the registrations so far.
+// renewal decides when to register with a native next, from the outcomes of the registrations so
+// far.
 type renewal struct {
 	heartbeat time.Duration
 	failures  int // registrations that failed, in a row
 	drops     int // connections that ended before their lease was due, in a row
 }
 
-// after returns how long after it was sent a registration that ended in lease and
-// err is to be followed by the next. jitter is uniform in [0, 1).
+// after returns how long after a registration was sent, and ended in lease and err, the next
+// follows. jitter is uniform in [0, 1).
 func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Duration {
 	var refusal *ports.Refusal
 	switch {
 	case errors.As(err, &refusal) && refusal.Code != ports.CodeBusy:
-		return domain.Early(r.heartbeat, jitter) // it would say the same in a second
+		return domain.Early(r.heartbeat, jitter) // the native would say the same in a second
 	case err != nil:
 		r.failures++
 		return domain.Early(r.pause(r.failures), jitter)
@@ -43,8 +44,8 @@ func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Durat
 	return domain.Early(r.interval(lease), jitter)
 }
 
-// interval returns the heartbeat that lease asks for, clamped to what is sane and
-// to what its TTL needs.
+// interval returns the heartbeat that lease asks for, between minRenewal and this indexer's own,
+// and shorter than the lease's TTL.
 func (r *renewal) interval(lease ports.Lease) time.Duration {
 	least := min(minRenewal, r.heartbeat)
 	interval := r.heartbeat
@@ -57,17 +58,16 @@ func (r *renewal) interval(lease ports.Lease) time.Duration {
 	return min(max(interval, least), r.heartbeat)
 }
 
-// due notes that the time of the next registration has come; err is what became of
-// the last one. If that was a lease, its connection has lasted.
+// due notes that the time of the next registration has come. If the last brought a lease, err is
+// nil, and its connection has lasted.
 func (r *renewal) due(err error) {
 	if err == nil {
 		r.drops = 0
 	}
 }
 
-// dropped returns how long to wait after the connection of a held lease has ended:
-// next to nothing once, and longer from time to time with a native that keeps
-// dropping us.
+// dropped returns how long to wait after the connection of a held lease has ended: next to nothing
+// the first time, and longer each time in a row that a native drops the connection.
 func (r *renewal) dropped(jitter float64) time.Duration {
 	r.drops++
 	if r.drops == 1 {

@@ -9,15 +9,15 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// unshown are addresses that a native could not show to be this indexer's: for a while
-// records do without them. The first address is never one, so no native can take all.
+// unshown are addresses that a native could not show to be this indexer's. For a while records
+// do without them. The first address is always kept, so no native can take all.
 type unshown struct {
 	mu    sync.Mutex
 	until map[string]time.Time
 }
 
-// add has records of so many addresses do without those that are named, and reports whether
-// that changes anything.
+// add has records of the addresses of do without those that are named, and reports whether that
+// changes anything.
 func (u *unshown) add(of, named []string) (changed bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
