@@ -23,6 +23,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
+// startIndexer runs an indexer that signs, on a clock that its natives set, until stop is called.
 func startIndexer(t *testing.T, key *prooftest.Signer, clock *domain.Clock, natives map[ports.PeerID]ports.Native) (stop func()) {
 	t.Helper()
 	clock.Abstain()
@@ -31,14 +32,11 @@ func startIndexer(t *testing.T, key *prooftest.Signer, clock *domain.Clock, nati
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = x.Run(ctx) }()
-	return func() { cancel(); <-done }
+	return running(t, x)
 }
 
-// unheard is a native that grants, and passes nothing on.
-func unheard(t *testing.T, self ports.PeerID) *domain.Registry {
+// bareRegistry is a native that grants, and passes nothing on.
+func bareRegistry(t *testing.T, self ports.PeerID) *domain.Registry {
 	t.Helper()
 	rules := domain.Rules{Self: self, Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
 	r, err := domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), nil, &porttest.Recorder{})
@@ -52,8 +50,8 @@ func unheard(t *testing.T, self ports.PeerID) *domain.Registry {
 func TestOneNativeDoesNotHaveAllOthersBeaten(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		honest := unheard(t, "n1")
-		eager := unheard(t, "n2")
+		honest := bareRegistry(t, "n1")
+		eager := bareRegistry(t, "n2")
 		var mu sync.Mutex
 		counts := map[string]int{}
 		var worst time.Duration
@@ -98,7 +96,7 @@ func TestOneNativeDoesNotHaveAllOthersBeaten(t *testing.T) {
 func TestSilenceDoesNotSayWhatTimeItIs(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r := unheard(t, "n1")
+		r := bareRegistry(t, "n1")
 		seed := porttest.Native{
 			OnRegister: func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
 				return ports.Lease{Unconfirmed: true}, nil
@@ -126,14 +124,14 @@ func TestSilenceDoesNotSayWhatTimeItIs(t *testing.T) {
 	})
 }
 
-// Between two look-ups of one, another is surely not found.
+// Between two look-ups of a PeerID, another PeerID is surely not found.
 func TestNotFoundKeepsItsOwnDoubt(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		ids := w.natives(1, grants)
-		w.find(ids...)
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), newShelf(), &porttest.Recorder{})
-		w.say = func(_, id ports.PeerID) (ports.Answer, error) {
+		net := newNetwork()
+		ids := net.natives(1, grants)
+		net.find(ids...)
+		f := NewFinder(testRules, FindNatives("me", nil, net, net), newStore(), &porttest.Recorder{})
+		net.say = func(_, id ports.PeerID) (ports.Answer, error) {
 			if id == "x" {
 				return ports.Answer{Condition: ports.ConditionWarming}, ports.ErrNotFound
 			}
@@ -148,17 +146,17 @@ func TestNotFoundKeepsItsOwnDoubt(t *testing.T) {
 	})
 }
 
-// The finder refuses who does not sign, and the native tells of one.
+// The finder refuses indexers that do not sign, and the native tells of such an indexer.
 func TestAnAnswerThatDoesNotCountHereIsNoFailure(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		ids := w.natives(1, grants)
-		w.find(ids...)
-		rules := rulesOfTests
+		net := newNetwork()
+		ids := net.natives(1, grants)
+		net.find(ids...)
+		rules := testRules
 		rules.Plain = func() domain.Plain { return domain.PlainRefuse }
-		n := FindNatives("me", nil, w, w)
-		f := NewFinder(rules, n, newShelf(), &porttest.Recorder{})
-		w.knows("", "x")
+		n := FindNatives("me", nil, net, net)
+		f := NewFinder(rules, n, newStore(), &porttest.Recorder{})
+		net.knows("", "x")
 		_, _ = f.LookUp(t.Context(), "x")
 		if s := n.best()[0].standing; s == fails {
 			t.Errorf("it answered, and is held to fail")
@@ -167,7 +165,7 @@ func TestAnAnswerThatDoesNotCountHereIsNoFailure(t *testing.T) {
 	})
 }
 
-// One of four natives says that another process has taken the place of this one.
+// One of four natives says that another process has taken the place of this process.
 func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -186,7 +184,7 @@ func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
 		}}
 		var honest []*domain.Registry
 		for _, id := range []ports.PeerID{"n1", "n2", "n3"} {
-			r := unheard(t, id)
+			r := bareRegistry(t, id)
 			honest = append(honest, r)
 			natives[id] = r
 		}
@@ -201,6 +199,7 @@ func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
 	})
 }
 
+// Natives want to hear of an indexer at different paces, and change their minds.
 func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 	for seed := range uint64(40) {
 		porttest.FakeTime(t, func(t *testing.T) {
@@ -258,12 +257,9 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); _ = x.Run(ctx) }()
+			stop := running(t, x)
 			time.Sleep(3 * time.Hour)
-			cancel()
-			<-done
+			stop()
 			if seed < 5 {
 				t.Logf("seed %d: %d natives, nearest %v", seed, len(given), worst)
 			}
@@ -271,6 +267,7 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 	}
 }
 
+// Every native says superseded, and has nothing to show for it, or hangs when it is asked.
 func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
 	for name, lookUp := range map[string]func(context.Context) (ports.Answer, error){
 		"not found":   func(context.Context) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotFound },
@@ -310,17 +307,14 @@ func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); _ = x.Run(ctx) }()
+			stop := running(t, x)
 			time.Sleep(time.Hour)
 			t.Logf("%s: registered %d times, asked %d times, superseded %v", name, registered.Load(), asked.Load(), x.Superseded())
 			if x.Superseded() || registered.Load() < 55 || registered.Load() > 70 {
 				t.Errorf("%s: registered %d times in an hour, superseded %v", name, registered.Load(), x.Superseded())
 			}
 			began := time.Now()
-			cancel()
-			<-done
+			stop()
 			if took := time.Since(began); took > leaveTimeout {
 				t.Errorf("%s: it stopped after %v", name, took)
 			}

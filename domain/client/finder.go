@@ -78,7 +78,8 @@ func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer
 // LookUp returns the live entry of id: the answer of the first native that knows, or else that of
 // the store. It blocks for seconds if natives hang. Not found, now or a moment ago, is
 // ports.ErrNotFound, with the Condition of the natives that said so. Too many look-ups at once
-// are a *ports.Refusal, and ErrNoAnswer says that nobody was there to ask. Callers that ask for the same PeerID share a search.
+// are a *ports.Refusal. ErrNoAnswer says that there was neither a native nor a store to ask.
+// Callers that ask for the same PeerID share a search.
 func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	began := time.Now()
 	answer, err := f.lookUp(ctx, id)

@@ -19,8 +19,8 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// shelf is a Store that says what it was given.
-type shelf struct {
+// fakeStore is a Store of the entries that it was given.
+type fakeStore struct {
 	mu     sync.Mutex
 	holds  map[ports.PeerID]ports.Entry
 	local  map[ports.PeerID]ports.Entry // on this very node
@@ -29,16 +29,16 @@ type shelf struct {
 	asked  int
 }
 
-func newShelf(entries ...ports.Entry) *shelf {
-	s := &shelf{holds: map[ports.PeerID]ports.Entry{}, joined: make(chan struct{})}
+func newStore(entries ...ports.Entry) *fakeStore {
+	s := &fakeStore{holds: map[ports.PeerID]ports.Entry{}, joined: make(chan struct{})}
 	for _, e := range entries {
 		s.holds[e.PeerID] = e
 	}
 	return s
 }
 
-func (s *shelf) Put(context.Context, ports.Entry) (int, error) { return 0, errDown }
-func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
+func (s *fakeStore) Put(context.Context, ports.Entry) (int, error) { return 0, errDown }
+func (s *fakeStore) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	s.mu.Lock()
 	s.asked++
 	e, ok := s.holds[id]
@@ -54,22 +54,22 @@ func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Versio
 	}
 	return e, nil
 }
-func (s *shelf) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+func (s *fakeStore) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
 	e, ok := s.local[id]
 	if !ok {
 		return ports.Entry{}, ports.ErrNotFound
 	}
 	return e, nil
 }
-func (s *shelf) Joined() <-chan struct{} { return s.joined }
+func (s *fakeStore) Joined() <-chan struct{} { return s.joined }
 
-func (s *shelf) gets() int {
+func (s *fakeStore) gets() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked
 }
 
-var rulesOfTests = domain.Rules{
+var testRules = domain.Rules{
 	Self: "me", Policy: domain.DefaultTTLPolicy(),
 	CheckAddr: func(_ ports.PeerID, addr string) error {
 		if addr != "here" {
@@ -83,11 +83,11 @@ func entryOf(id ports.PeerID, left time.Duration) ports.Entry {
 	return ports.Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
 }
 
-// knows makes every native say that it has an entry of those ids, and of nobody else.
-func (w *town) knows(condition ports.Condition, ids ...ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.say = func(native, id ports.PeerID) (ports.Answer, error) {
+// knows makes every native say that it has an entry of those ids, and of no others.
+func (net *network) knows(condition ports.Condition, ids ...ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.say = func(native, id ports.PeerID) (ports.Answer, error) {
 		if !slices.Contains(ids, id) {
 			return ports.Answer{Condition: condition}, ports.ErrNotFound
 		}
@@ -133,7 +133,7 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				w, s := newTown(), newShelf()
+				net, s := newNetwork(), newStore()
 				if c.stored != nil {
 					e := *c.stored
 					e.ExpiresAt = time.Now().Add(cmp.Or(c.left, time.Minute))
@@ -143,14 +143,14 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 					s.joined = nil
 				}
 				for _, b := range c.natives {
-					w.connect(w.natives(1, b)...)
+					net.connect(net.natives(1, b)...)
 				}
-				w.knows(c.condition)
+				net.knows(c.condition)
 				if c.knows {
-					w.knows(c.condition, "x")
+					net.knows(c.condition, "x")
 				}
 				var events porttest.Recorder
-				f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), s, &events)
+				f := NewFinder(testRules, FindNatives("me", nil, net, net), s, &events)
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || got.Condition != c.doubt || got.Source != c.source {
@@ -175,10 +175,10 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 
 func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		w.connect(w.natives(2, down)...)
+		net := newNetwork()
+		net.connect(net.natives(2, down)...)
 		e := entryOf("x", 66*time.Second)
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), newShelf(e), &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), newStore(e), &porttest.Recorder{})
 		for _, at := range []struct {
 			left  time.Duration
 			state ports.State
@@ -193,7 +193,7 @@ func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 	})
 }
 
-// What a node holds itself may be older than what it missed.
+// An entry that a node holds itself may be older than an entry that it missed.
 func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -210,9 +210,9 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
 				own := entryOf("x", 30*time.Second)
-				s := newShelf(c.others(own))
+				s := newStore(c.others(own))
 				s.local, s.slow = map[ports.PeerID]ports.Entry{"x": own}, c.slow
-				f := NewFinder(rulesOfTests, FindNatives("me", nil, newTown()), s, &porttest.Recorder{})
+				f := NewFinder(testRules, FindNatives("me", nil, newNetwork()), s, &porttest.Recorder{})
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if got.Remaining != c.want || (err != nil) != (c.want == 0) {
@@ -228,10 +228,10 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 
 func TestAFinderRemembersANotFound(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf()
-		id := w.natives(1, grants)[0]
-		w.knows("")
-		f := NewFinder(rulesOfTests, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}), s, &porttest.Recorder{})
+		net, s := newNetwork(), newStore()
+		id := net.natives(1, grants)[0]
+		net.knows("")
+		f := NewFinder(testRules, PinNatives(map[ports.PeerID]ports.Native{id: fakeNative{net: net, id: id}}), s, &porttest.Recorder{})
 		ask := func(want error) {
 			t.Helper()
 			if _, err := f.LookUp(t.Context(), "x"); !errors.Is(err, want) {
@@ -241,15 +241,15 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 		for range 10 {
 			ask(ports.ErrNotFound)
 		}
-		if n := w.counts(w.asked, id); n != 1 {
+		if n := net.counts(net.asked, id); n != 1 {
 			t.Errorf("the native was asked %d times", n)
 		}
-		w.knows("", "x")
+		net.knows("", "x")
 		time.Sleep(notfound.Kept - 1)
 		ask(ports.ErrNotFound)
 		time.Sleep(time.Nanosecond)
 		ask(nil)
-		w.set(down, id)
+		net.set(down, id)
 		ask(ports.ErrNotFound)
 		ask(ports.ErrNotFound)
 		if s.gets() != 1 {
@@ -260,9 +260,9 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 
 func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf(entryOf("x", time.Minute))
+		net, s := newNetwork(), newStore(entryOf("x", time.Minute))
 		s.slow = time.Second
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		var asking sync.WaitGroup
@@ -288,9 +288,9 @@ func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 
 func TestLookUpsAreBounded(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf()
+		net, s := newNetwork(), newStore()
 		s.slow = time.Second
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
 		var asking sync.WaitGroup
 		var mu sync.Mutex
 		got := map[ports.Code]int{}
@@ -316,22 +316,22 @@ func TestLookUpsAreBounded(t *testing.T) {
 
 func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		w.knows("", "x")
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), newShelf(), &porttest.Recorder{})
+		net := newNetwork()
+		net.knows("", "x")
+		f := NewFinder(testRules, FindNatives("me", nil, net, net), newStore(), &porttest.Recorder{})
 		for i := range 10 {
 			_, _ = f.LookUp(t.Context(), ports.PeerID(fmt.Sprint(i)))
 		}
-		if w.looked() != 1 {
-			t.Errorf("ten look-ups looked around %d times", w.looked())
+		if net.looked() != 1 {
+			t.Errorf("ten look-ups looked around %d times", net.looked())
 		}
-		dead := w.natives(3, down)
-		w.find(dead...)
+		dead := net.natives(3, down)
+		net.find(dead...)
 		time.Sleep(findAgain)
 		if _, err := f.LookUp(t.Context(), "y"); !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("got %v", err)
 		}
-		w.find(append(dead, w.natives(1, grants)...)...)
+		net.find(append(dead, net.natives(1, grants)...)...)
 		time.Sleep(findAgain)
 		if _, err := f.LookUp(t.Context(), "x"); err != nil {
 			t.Errorf("with a native to be found instead of those that are down: %v", err)
@@ -342,14 +342,14 @@ func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
 	victim := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		rules := rulesOfTests
+		rules := testRules
 		rules.Proofs = proof.NewVerifier()
 		rules.Plain = func() domain.Plain { return domain.PlainRefuse }
 		forged := ports.Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
 		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Remaining: time.Minute}}, nil
 		}}
-		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newShelf(), &porttest.Recorder{})
+		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newStore(), &porttest.Recorder{})
 		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {
 			t.Errorf("with trust.plain refuse it believes %s, as %s says", a.Addr, a.Native)
 		}

@@ -85,7 +85,7 @@ func TestALostConnectionIsMadeUpForAtOnceButNotForEver(t *testing.T) {
 
 // scriptedNative answers as the test says and notes when it was asked.
 type scriptedNative struct {
-	unable
+	offersNothing
 	mu     sync.Mutex
 	asked  []time.Time
 	answer func(n int) (ports.Lease, error)
@@ -115,6 +115,14 @@ func (n *scriptedNative) times() []time.Time {
 	return append([]time.Time(nil), n.asked...)
 }
 
+// running runs x until stop is called, which returns when x has stopped.
+func running(t *testing.T, x *Indexer) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = x.Run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
 func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
 	events := &porttest.Recorder{}
 	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
@@ -123,10 +131,7 @@ func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = x.Run(ctx) }()
-	return events, func() { cancel(); <-done }
+	return events, running(t, x)
 }
 
 func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
