@@ -219,8 +219,8 @@ func (w *watcher) change(c *change, now time.Duration) ports.Change {
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.native.Value()}}}
 	}
 	left := ports.Listed{
-		Entry: Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
-		Remaining:  max(c.deadline-now, 0),
+		Entry:     Entry{PeerID: c.id, Native: c.native.Value(), ExpiresAt: time.Unix(0, c.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
+		Remaining: max(c.deadline-now, 0),
 	}
 	if c.proof != nil && left.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.
