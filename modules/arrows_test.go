@@ -48,9 +48,10 @@ func breach(folder, path string) string {
 		if in(path, "net", "os", "log", "syscall") {
 			return "the domain is pure"
 		}
-		inside := in(path, "domain/internal") && !in(folder, "domain/internal") || path == "domain" && in(folder, "domain/client")
-		if !standard && path != "ports" && !(own && inside) {
-			return "the domain imports the standard library and ports; its client alone imports the domain, and nothing the client"
+		inner := own && in(path, "domain/internal") && !in(folder, "domain/internal")
+		rules := own && path == "domain" && in(folder, "domain/client")
+		if !standard && path != "ports" && !inner && !rules {
+			return "the domain imports the standard library, ports and domain/internal; domain/client imports the domain as well"
 		}
 	case in(folder, "adapters"):
 		if own && path != "ports" && !in(path, "adapters/internal") && room(path) != room(folder) {
