@@ -100,19 +100,19 @@ const (
 
 // Event is one thing that happened, with the fields that its kind names.
 type Event struct {
-	Kind     EventKind
-	What     Untrusted
-	PeerID   PeerID
-	Via      PeerID
-	Joined   bool
-	Code     Code
-	Fault    Fault
-	Replicas int
-	Changes  int
-	Refused  int
-	Took     time.Duration
-	Remaining     time.Duration
-	Err      error
+	Kind      EventKind
+	What      Untrusted
+	PeerID    PeerID
+	Via       PeerID
+	Joined    bool
+	Code      Code
+	Fault     Fault
+	Replicas  int
+	Changes   int
+	Refused   int
+	Took      time.Duration
+	Remaining time.Duration
+	Err       error
 }
 
 // Observer is told what happens. Logs and metrics are made from it, outside the

@@ -102,7 +102,7 @@ type Version struct {
 	Step uint32
 	// ExpiresAt and Left are compared only if both are bare.
 	ExpiresAt time.Time
-	Leave      bool
+	Leave     bool
 }
 
 // Signed reports whether the indexer has signed the entry. No record has a Seq of 0.

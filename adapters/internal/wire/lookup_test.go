@@ -31,10 +31,10 @@ func someListed(t *rapid.T) ports.Listed {
 		return time.Unix(rapid.Int64Range(-1<<35, 1<<37).Draw(t, name), rapid.Int64Range(0, 1e9-1).Draw(t, name)).UTC()
 	}
 	l := ports.Listed{
-		Entry:  ports.Entry{PeerID: id.Draw(t, "PeerID"), Addr: text.Draw(t, "Addr"), ExpiresAt: instant("ExpiresAt"), Leave: rapid.Bool().Draw(t, "left")},
-		State:  ports.State(text.Draw(t, "State")),
-		Source: ports.Source(text.Draw(t, "Source")),
-		Remaining:   time.Duration(rapid.Int64().Draw(t, "Left")),
+		Entry:     ports.Entry{PeerID: id.Draw(t, "PeerID"), Addr: text.Draw(t, "Addr"), ExpiresAt: instant("ExpiresAt"), Leave: rapid.Bool().Draw(t, "left")},
+		State:     ports.State(text.Draw(t, "State")),
+		Source:    ports.Source(text.Draw(t, "Source")),
+		Remaining: time.Duration(rapid.Int64().Draw(t, "Left")),
 	}
 	if l.Remaining.Abs() >= 1e9*time.Second {
 		l.Remaining = l.Remaining / 1e4 * 1e4 // a float64 is exact to that
