@@ -4,36 +4,16 @@ package domain
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	mrand "math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-func startIndexer(t *testing.T, key *prooftest.Signer, clock *Clock, natives map[ports.PeerID]ports.Native) (stop func()) {
-	t.Helper()
-	clock.Abstain()
-	x, err := NewIndexer(Rules{Self: key.PeerID, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, key, PinNatives(natives),
-		func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "a"} }, &porttest.Recorder{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = x.Run(ctx) }()
-	return func() { cancel(); <-done }
-}
 
 func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings)) (*Registry, *porttest.Recorder) {
 	t.Helper()
@@ -48,84 +28,6 @@ func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings
 		t.Fatal(err)
 	}
 	return r, rec
-}
-
-// One of two natives asks for a heartbeat a second.
-func TestOneNativeDoesNotHaveAllOthersBeaten(t *testing.T) {
-	key := prooftest.NewSigner(t)
-	porttest.FakeTime(t, func(t *testing.T) {
-		honest, _ := bareRegistry(t, "n1", nil)
-		eager, _ := bareRegistry(t, "n2", nil)
-		var mu sync.Mutex
-		counts := map[string]int{}
-		var worst time.Duration
-		last := time.Now()
-		native := func(name string, r *Registry, heartbeat time.Duration) ports.Native {
-			return porttest.Native{
-				OnRegister: func(ctx context.Context, s ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-					mu.Lock()
-					counts[name]++
-					if name == "honest" {
-						worst, last = max(worst, time.Since(last)), time.Now()
-						if l, ok := r.Get(s); !ok && counts[name] > 3 {
-							t.Errorf("lost at %v", time.Now())
-						} else if ok && l.Remaining < 5*time.Second {
-							t.Errorf("%v left", l.Remaining)
-						}
-					}
-					mu.Unlock()
-					l, err := r.Register(ctx, s, reg)
-					if heartbeat > 0 {
-						l.Heartbeat = heartbeat
-					}
-					return l, err
-				},
-				OnLeave: r.Leave,
-			}
-		}
-		stop := startIndexer(t, key, NewClock(nil), map[ports.PeerID]ports.Native{"n1": native("honest", honest, 0), "n2": native("eager", eager, time.Second)})
-		time.Sleep(3 * time.Hour)
-		stop()
-		if counts["honest"] > 3*70+5 {
-			t.Errorf("honest native got %d registrations in 3 h, eager one %d", counts["honest"], counts["eager"])
-		}
-		if counts["eager"] < 3*3500 {
-			t.Errorf("eager got %d", counts["eager"])
-		}
-		t.Log(counts, worst)
-	})
-}
-
-// The clock is 2 h ahead, and the first native is one of the seed, which answers nothing.
-func TestSilenceDoesNotSayWhatTimeItIs(t *testing.T) {
-	key := prooftest.NewSigner(t)
-	porttest.FakeTime(t, func(t *testing.T) {
-		r, _ := bareRegistry(t, "n1", nil)
-		seed := porttest.Native{
-			OnRegister: func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
-				return ports.Lease{Unconfirmed: true}, nil
-			},
-			OnLeave: func(context.Context, ports.PeerID, []byte) error { return ports.ErrNotOffered },
-		}
-		began := time.Now()
-		real := porttest.Native{
-			OnRegister: func(ctx context.Context, s ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-				if time.Since(began) < 500*time.Millisecond {
-					return ports.Lease{}, errDown // it is just starting
-				}
-				return r.Register(ctx, s, reg)
-			},
-			OnLeave: r.Leave,
-		}
-		clock := NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) }) // of the indexer
-		stop := startIndexer(t, key, clock, map[ports.PeerID]ports.Native{"seed": seed, "n1": real})
-		time.Sleep(10 * time.Minute)
-		l, ok := r.Get(key.PeerID)
-		stop()
-		if !ok || l.Proof == nil {
-			t.Errorf("after 10 min it is listed %v, with proof %v: what it signs does not count for 2 h", ok, l.Proof != nil)
-		}
-	})
 }
 
 // slowVerifier has something happen while a signature is checked.
@@ -310,56 +212,13 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 	})
 }
 
-// Between two look-ups of one, another is surely not found.
-func TestNotFoundKeepsItsOwnDoubt(t *testing.T) {
-	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		ids := w.natives(1, grants)
-		w.find(ids...)
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), newShelf(), &porttest.Recorder{})
-		w.say = func(_, id ports.PeerID) (ports.Answer, error) {
-			if id == "x" {
-				return ports.Answer{Condition: ports.ConditionWarming}, ports.ErrNotFound
-			}
-			return ports.Answer{}, ports.ErrNotFound
-		}
-		first, _ := f.LookUp(t.Context(), "x")
-		_, _ = f.LookUp(t.Context(), "y")
-		again, err := f.LookUp(t.Context(), "x")
-		if first.Condition != ports.ConditionWarming || again.Condition != first.Condition {
-			t.Errorf("x: first %q, then %q (%v)", first.Condition, again.Condition, err)
-		}
-	})
-}
-
-// The finder refuses who does not sign, and the native tells of one.
-func TestAnAnswerThatDoesNotCountHereIsNoFailure(t *testing.T) {
-	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		ids := w.natives(1, grants)
-		w.find(ids...)
-		rules := rulesOfTests
-		rules.Plain = func() Plain { return PlainRefuse }
-		n := FindNatives("me", nil, w, w)
-		f := NewFinder(rules, n, newShelf(), &porttest.Recorder{})
-		w.knows("", "x")
-		_, _ = f.LookUp(t.Context(), "x")
-		if s := n.best()[0].standing; s == fails {
-			t.Errorf("it answered, and is held to fail")
-		}
-		synctest.Wait()
-	})
-}
-
 // Who asked first is gone before the answer.
 func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
-		w := newTown()
-		f := NewFollower(r.rules, w, false)
+		f := NewFollower(r.rules, surrounded{neighbours: []ports.Neighbour{{PeerID: "n1", Watchable: true}}}, false)
 		r.follower = f
-		w.neighbours = []ports.Neighbour{{PeerID: "n1", Watchable: true}}
-		f.followed["n1"] = &followed{id: "n1", native: unmoved{w, porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
+		f.followed["n1"] = &followed{id: "n1", native: unmoved{porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
 			select {
 			case <-ctx.Done():
 				return ports.Page{}, ctx.Err()
@@ -377,10 +236,16 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	})
 }
 
-type unmoved struct {
-	w *town
-	porttest.Native
+// surrounded is a transport that is connected to neighbours.
+type surrounded struct {
+	ports.Transport
+	neighbours []ports.Neighbour
 }
+
+func (s surrounded) Neighbours() ([]ports.Neighbour, <-chan struct{}) { return s.neighbours, nil }
+
+// unmoved is a native whose connection never ends.
+type unmoved struct{ porttest.Native }
 
 func (unmoved) Disconnected() <-chan struct{} { return nil }
 
@@ -433,40 +298,6 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 	})
 }
 
-// One of four natives says that another process has taken the place of this one.
-func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
-	key := prooftest.NewSigner(t)
-	porttest.FakeTime(t, func(t *testing.T) {
-		natives := map[ports.PeerID]ports.Native{"rogue": porttest.Native{
-			OnRegister: func(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-				if reg.Proof.Tick.Seq == asks {
-					return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
-				}
-				return ports.Lease{}, ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since")
-			},
-			OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
-			OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
-				e := key.Says(t, time.Now().Add(-time.Hour), 2, "a").Entry(0) // of before
-				return ports.Answer{Listed: ports.Listed{Entry: e, Remaining: time.Minute}}, nil
-			},
-		}}
-		var honest []*Registry
-		for _, id := range []ports.PeerID{"n1", "n2", "n3"} {
-			r, _ := bareRegistry(t, id, nil)
-			honest = append(honest, r)
-			natives[id] = r
-		}
-		stop := startIndexer(t, key, NewClock(nil), natives)
-		time.Sleep(5 * time.Minute)
-		for i, r := range honest {
-			if _, ok := r.Get(key.PeerID); !ok {
-				t.Errorf("honest native %d does not list it", i+1)
-			}
-		}
-		stop()
-	})
-}
-
 // A lease and its heir, which was signed later, end between two sweeps.
 func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
 	key := prooftest.NewSigner(t)
@@ -511,131 +342,4 @@ func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
 			t.Errorf("listed %v at %q", ok, l.Addr)
 		}
 	})
-}
-
-func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
-	for seed := range uint64(40) {
-		porttest.FakeTime(t, func(t *testing.T) {
-			rnd := mrand.New(mrand.NewPCG(seed, 1))
-			pk, _, _ := crypto.GenerateEd25519Key(rand.Reader)
-			pid, _ := peer.IDFromPrivateKey(pk)
-			signer, err := proof.NewSigner(pk, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			self := ports.PeerID(pid.String())
-			clock := NewClock(nil)
-			clock.Abstain()
-			given := map[ports.PeerID]ports.Native{}
-			verifier := proof.NewVerifier()
-			worst := time.Duration(1 << 60)
-			for i := range 1 + rnd.IntN(3) {
-				var record []byte
-				var ends, proven time.Time
-				name := ports.PeerID(fmt.Sprint("n", i))
-				hb := time.Duration(1+rnd.IntN(60)) * time.Second
-				ttl := hb + max(hb/10, 300*time.Millisecond)
-				last := time.Now()
-				sent := 0
-				given[name] = porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
-					if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
-						return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
-					}
-					now := time.Now()
-					if r.Proof.Record != nil {
-						record = r.Proof.Record
-					}
-					claim, err := verifier.Verify(record, r.Proof.Tick)
-					if err != nil {
-						t.Error(err)
-					}
-					if sent > 0 {
-						worst = min(worst, ends.Sub(now), proven.Sub(now))
-						if !now.Before(ends) || !now.Before(proven) {
-							t.Errorf("seed %d: %s at heartbeat %v: came %v after the last, the lease %v and the proof %v before its end", seed, name, hb, now.Sub(last), ends.Sub(now), proven.Sub(now))
-						}
-					}
-					sent++
-					if sent%50 == 0 {
-						hb = time.Duration(1+rnd.IntN(60)) * time.Second
-						ttl = hb + max(hb/10, 300*time.Millisecond)
-					}
-					last, ends, proven = now, now.Add(ttl), claim.ExpiresAt(r.Proof.Tick.Step)
-					return ports.Lease{TTL: ttl, Heartbeat: hb, Now: now}, nil
-				}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
-			}
-			var events porttest.Recorder
-			x, err := NewIndexer(Rules{Self: self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(given),
-				func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); _ = x.Run(ctx) }()
-			time.Sleep(3 * time.Hour)
-			cancel()
-			<-done
-			if seed < 5 {
-				t.Logf("seed %d: %d natives, nearest %v", seed, len(given), worst)
-			}
-		})
-	}
-}
-
-func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
-	for name, lookUp := range map[string]func(context.Context) (ports.Answer, error){
-		"not found":   func(context.Context) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotFound },
-		"not offered": func(context.Context) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotOffered },
-		"hangs": func(ctx context.Context) (ports.Answer, error) {
-			select {
-			case <-ctx.Done():
-			case <-time.After(ports.ExchangeTimeout):
-			}
-			return ports.Answer{}, errDown
-		},
-	} {
-		porttest.FakeTime(t, func(t *testing.T) {
-			pk, _, _ := crypto.GenerateEd25519Key(rand.Reader)
-			pid, _ := peer.IDFromPrivateKey(pk)
-			signer, err := proof.NewSigner(pk, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			self := ports.PeerID(pid.String())
-			var registered, asked atomic.Int64
-			native := porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
-				if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
-					return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
-				}
-				registered.Add(1)
-				return ports.Lease{}, ports.Refuse(ports.CodeSuperseded, "another one")
-			}, OnLookUp: func(ctx context.Context, _, _ ports.PeerID) (ports.Answer, error) {
-				asked.Add(1)
-				return lookUp(ctx)
-			}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
-			clock := NewClock(nil)
-			clock.Abstain()
-			var events porttest.Recorder
-			x, err := NewIndexer(Rules{Self: self, Policy: DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,
-				PinNatives(map[ports.PeerID]ports.Native{"n": native}), func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); _ = x.Run(ctx) }()
-			time.Sleep(time.Hour)
-			t.Logf("%s: registered %d times, asked %d times, superseded %v", name, registered.Load(), asked.Load(), x.Superseded())
-			if x.Superseded() || registered.Load() < 55 || registered.Load() > 70 {
-				t.Errorf("%s: registered %d times in an hour, superseded %v", name, registered.Load(), x.Superseded())
-			}
-			began := time.Now()
-			cancel()
-			<-done
-			if took := time.Since(began); took > leaveTimeout {
-				t.Errorf("%s: it stopped after %v", name, took)
-			}
-		})
-	}
 }

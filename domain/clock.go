@@ -10,67 +10,68 @@ import (
 )
 
 const (
-	// clockWarning is how far this node's clock may be from that of the natives that it knows
-	// before its operator should hear of it, and clockWrong before it takes itself to be
-	// wrong: as much as a record's Seq may be ahead.
+	// clockWarning is how far this node's own clock may be off before its operator should hear
+	// of it. Beyond clockWrong a node takes its own clock to be wrong: a record's Seq may be
+	// ahead by so much.
 	clockWarning = 10 * time.Second
 	clockWrong   = ports.ClockAllowance
-	// maxSetBack is how far back a node that hears from nobody follows its own clock at once:
-	// what keeps a clock right, and little beside a lease.
+	// maxSetBack is how far back a node without sources follows its own clock at once. The
+	// corrections that keep a clock right are smaller, and a second is little beside a lease.
 	maxSetBack = time.Second
-	// heardFor is how long what was heard of another clock counts at least: long enough that
-	// something has come meanwhile that was not held up.
-	heardFor = 2 * ports.WatchIdle
-	// maxHeldUp is how late a message may be: a watch on which nothing comes for so long ends.
-	// Only a process that stood still finds older ones, all at once: in less than confirmAfter.
+	// sampledFor is how long the largest offset of a source counts at least: long enough for a
+	// message that was not held up.
+	sampledFor = 2 * ports.WatchIdle
+	// maxHeldUp is how late a message may be: a silent watch ends after that. Only a process
+	// that stood still finds older messages. They come all at once: in less than confirmAfter.
 	maxHeldUp    = ports.WatchTimeout
 	confirmAfter = time.Second
 )
 
-// Clock is the time of day that a node goes by. Its own clock may be wrong, and may jump: so
-// it goes on by the monotonic clock from where it began, and is set by the median of this
-// node's clock and those of the natives that it hears from. While they cannot agree, two of
-// them an hour apart, it goes on as it did; so it does when it hears from nobody any more,
-// but that it follows its own clock then: not back, or what has expired would live again.
-// All methods may be called concurrently.
+// Clock is the time of day that a node goes by. A node's own clock may be wrong, and may jump.
+// So a Clock runs on the monotonic clock from where it began. It is set to the median of this
+// node's own clock and its sources, which are the clocks of natives. While the sources do not
+// agree, two of them an hour apart, it runs on as it was set. Without a source it follows the
+// node's own clock, but not back: expired entries would live again. All methods may be called
+// concurrently.
 type Clock struct {
 	system  func() time.Time
 	started time.Time // with a monotonic reading
-	wall    time.Time // what the system said then
+	wall    time.Time // what the system's clock showed then
 
-	mu     sync.Mutex
-	others map[ports.PeerID]voice
-	own    time.Duration // how far this node's own clock is ahead of what it would show if it only went on
-	votes  bool          // and whether it has a vote
+	mu      sync.Mutex
+	sources map[ports.PeerID]clockSource
+	own     time.Duration // the offset of this node's own clock
+	votes   bool          // whether it counts beside sources
 
-	shift atomic.Int64 // how far the time of day is ahead of that
-	off   atomic.Int64 // how far the system's clock is ahead of the time of day
+	shift atomic.Int64 // the offset of the time of day
+	off   atomic.Int64 // how far this node's own clock is ahead of the time of day
 }
 
-// voice is what is heard of another clock. A message takes its time, and after an outage
-// many seconds, so a clock shows what the message says or more: the most in a while is next
-// to the truth. One that is set back is believed after two or three of these, and by more
-// than a message may be late as soon as a second message says so.
-type voice struct {
-	ahead time.Duration // how far it is ahead of what this one would show if it only went on
-	since time.Duration // when the while began, by elapsed
-	next  time.Duration // the most since then
-	back  time.Duration // when it was first said to be set back by more than maxHeldUp; 0 if not
+// clockSource is what is known of another clock. An offset is how far a clock is ahead of the monotonic
+// clock since this Clock began. A message takes its time, after an outage many seconds, so the
+// offset of its source is that of a sample or more: the largest in a while is next to the truth.
+// A source that is set back is believed after two or three whiles. A set-back by more than
+// maxHeldUp is believed as soon as a second sample confirms it.
+type clockSource struct {
+	offset time.Duration
+	since  time.Duration // when the while began, by Elapsed
+	next   time.Duration // the largest offset since then
+	back   time.Duration // when a sample first was behind by more than maxHeldUp; 0 if none was
 }
 
-func (v *voice) hear(ahead, elapsed time.Duration) {
-	setBack := ahead < v.ahead && uint64(v.ahead)-uint64(ahead) > uint64(maxHeldUp)
+func (s *clockSource) sample(offset, elapsed time.Duration) {
+	setBack := offset < s.offset && uint64(s.offset)-uint64(offset) > uint64(maxHeldUp)
 	switch {
-	case ahead >= v.ahead, setBack && v.back != 0 && elapsed-v.back >= confirmAfter:
-		*v = voice{ahead: ahead, since: elapsed, next: ahead}
+	case offset >= s.offset, setBack && s.back != 0 && elapsed-s.back >= confirmAfter:
+		*s = clockSource{offset: offset, since: elapsed, next: offset}
 	case setBack:
-		if v.back == 0 {
-			v.back = elapsed
+		if s.back == 0 {
+			s.back = elapsed
 		}
-	case elapsed-v.since >= heardFor:
-		*v = voice{ahead: max(v.next, ahead), since: elapsed, next: ahead}
+	case elapsed-s.since >= sampledFor:
+		*s = clockSource{offset: max(s.next, offset), since: elapsed, next: offset}
 	default:
-		v.next, v.back = max(v.next, ahead), 0
+		s.next, s.back = max(s.next, offset), 0
 	}
 }
 
@@ -81,7 +82,7 @@ func NewClock(system func() time.Time) *Clock {
 	}
 	return &Clock{
 		system: system, started: time.Now(), wall: system().Round(0),
-		others: make(map[ports.PeerID]voice), votes: true,
+		sources: make(map[ports.PeerID]clockSource), votes: true,
 	}
 }
 
@@ -98,30 +99,30 @@ func (k *Clock) At(elapsed time.Duration) time.Time {
 	return k.wall.Add(elapsed + time.Duration(k.shift.Load())).UTC()
 }
 
-// System returns what this node's own clock shows, which is what it tells other natives:
-// so each counts once, whatever it makes of the others.
+// System returns what this node's own clock shows. A native tells others this time, not Now: so
+// each clock counts once.
 func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
 
 // Offset is how far this node's own clock is ahead of the time of day.
 func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
 
-// Wrong reports whether that is too far for anybody to go by.
+// Wrong reports whether this node's own clock is too far off to go by.
 func (k *Clock) Wrong() bool { return k.Offset().Abs() > clockWrong }
 
-// Abstain takes this node's vote, for as long as others are heard: an indexer goes by its
-// natives, and so does a native until it has met others.
+// Abstain takes the vote of this node's own clock for as long as there are sources: an indexer
+// goes by its natives, and so does a native until it has met others.
 func (k *Clock) Abstain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.votes = false
 }
 
-// settle gives this node its vote.
-func (k *Clock) settle() {
+// vote gives this node's own clock its vote.
+func (k *Clock) vote() {
 	k.mu.Lock()
 	k.votes = true
 	k.mu.Unlock()
-	k.look()
+	k.set()
 }
 
 // Sample takes in what the clock of native showed a moment ago, and sets this one by it. The
@@ -129,46 +130,46 @@ func (k *Clock) settle() {
 func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	k.mu.Lock()
 	elapsed := k.Elapsed()
-	ahead := showed.Sub(k.wall.Add(elapsed))
-	v, known := k.others[native]
+	offset := showed.Sub(k.wall.Add(elapsed))
+	s, known := k.sources[native]
 	if !known {
-		v = voice{ahead: ahead}
+		s = clockSource{offset: offset}
 	}
-	v.hear(ahead, elapsed)
-	k.others[native] = v
+	s.sample(offset, elapsed)
+	k.sources[native] = s
 	k.mu.Unlock()
-	k.look()
+	k.set()
 }
 
 // Sources is how many natives vote.
 func (k *Clock) Sources() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.others)
+	return len(k.sources)
 }
 
 // Drop takes the vote of native, from which nothing is heard any more.
 func (k *Clock) Drop(native ports.PeerID) {
 	k.mu.Lock()
-	delete(k.others, native)
+	delete(k.sources, native)
 	k.mu.Unlock()
-	k.look()
+	k.set()
 }
 
-// look sets the clock by all that is known, and returns how far the system's is ahead then.
-func (k *Clock) look() time.Duration {
+// set sets the clock by all that is known, and returns how far this node's own is ahead then.
+func (k *Clock) set() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	own := k.System().Sub(k.wall.Add(k.Elapsed()))
 	shift := time.Duration(k.shift.Load())
-	if len(k.others) == 0 {
+	if len(k.sources) == 0 {
 		if set := own - k.own; set > -maxSetBack {
 			shift += set
 		}
 	} else {
-		votes := make([]time.Duration, 0, len(k.others)+1)
-		for _, o := range k.others {
-			votes = append(votes, o.ahead)
+		votes := make([]time.Duration, 0, len(k.sources)+1)
+		for _, s := range k.sources {
+			votes = append(votes, s.offset)
 		}
 		if k.votes {
 			votes = append(votes, own)

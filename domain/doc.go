@@ -1,12 +1,14 @@
-// Package domain holds the rules of the registry: what a native grants and
-// lists (Registry, TTLPolicy), what it passes on (the outbox), whom it looks up
-// (the known set and the look-ups), the indexer's side of a lease (Indexer), and
-// look-ups by who is no native (Finder); both of these turn to Natives, given or found. What
-// an entry is proven by is checked through ports.Verifier, and what is believed without a
-// proof is for the Rules to say.
+// Package domain holds a native's side of the registry: what it grants and lists (Registry), what
+// it passes on (the outbox), which PeerIDs it looks up (the known set and the look-ups), and what
+// it hears of the natives that it is connected to (Follower). The Rules are what a node of any
+// role goes by; TTLPolicy and Clock are its times. What an entry is proven by is checked through
+// ports.Verifier.
 //
-// It is pure: no socket, no logging framework, no library beyond the standard
-// one. Everything it needs of the world comes in through package ports, and
+// Package domain/client is the other side: it registers with natives and asks them. It imports
+// this package for the Rules, the Clock and the Backoff, and this one imports nothing of it.
+//
+// Both are pure: no socket, no logging framework, no library beyond the standard
+// one. Everything that they need of the world comes in through package ports, and
 // time is time.Now, which testing/synctest fakes.
 //
 // Inside, an instant is a time.Duration since the Clock was made. It runs on the monotonic

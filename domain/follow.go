@@ -186,7 +186,7 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 			}
 			f.mu.Lock()
 			f.warm = true
-			f.registry.rules.Clock.settle()
+			f.registry.rules.Clock.vote()
 			f.say()
 			f.mu.Unlock()
 		}
@@ -326,7 +326,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		}
 		if now {
 			following, n.following, f.taken, f.warm = true, true, true, true
-			f.registry.rules.Clock.settle()
+			f.registry.rules.Clock.vote()
 			f.say()
 		}
 		f.mu.Unlock()

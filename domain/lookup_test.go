@@ -152,8 +152,8 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 }
 
 func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
-	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 		slices.Sort(want)
 		list := func(q ports.Query) (all []ports.PeerID) {
 			for {
-				page, err := a.List(t.Context(), q)
+				page, err := a.List(t.Context(), "", q)
 				if err != nil || len(page.Entries) > q.Limit {
 					t.Fatalf("a page of %d, limit %d: %v", len(page.Entries), q.Limit, err)
 				}
@@ -208,13 +208,13 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 			}
 		}
 		for _, limit := range []int{-1, ports.MaxPage + 1} {
-			_, err := a.List(t.Context(), ports.Query{Limit: limit})
+			_, err := a.List(t.Context(), "", ports.Query{Limit: limit})
 			var refusal *ports.Refusal
 			if !errors.As(err, &refusal) || refusal.Code != ports.CodeOutOfRange {
 				t.Errorf("limit %d: %v", limit, err)
 			}
 		}
-		if page, err := a.List(t.Context(), ports.Query{}); err != nil || len(page.Entries) != ports.DefaultPage || page.Next == "" {
+		if page, err := a.List(t.Context(), "", ports.Query{}); err != nil || len(page.Entries) != ports.DefaultPage || page.Next == "" {
 			t.Errorf("without a limit: %d, %v", len(page.Entries), err)
 		}
 	})
@@ -222,8 +222,8 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 
 // How far one page looks is bounded: it may be short, and goes on from there.
 func TestAPageLooksOnlySoFar(t *testing.T) {
-	rules := domain.Config{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
+	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestAPageLooksOnlySoFar(t *testing.T) {
 	}
 	pages, found := 0, 0
 	for q := (ports.Query{Limit: 10, Meta: map[string]string{"the": "one"}}); ; pages++ {
-		page, err := r.List(t.Context(), q)
+		page, err := r.List(t.Context(), "", q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -408,7 +408,7 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 				w.space = memory.NewSpace(w.rules.Acceptable)
 				n := &fullNative{x: x, plain: &creed{}, space: w.space.Join(), owns: peerIDs(20)[1:10]}
 				n.trust.Store(true)
-				w.rules.Bounds.Entries = 4
+				w.settings.Bounds.Entries = 4
 				w.rules.Plain = n.plain.now
 				w.rules.Indexers = func(id ports.PeerID) bool { return id != x.PeerID || n.trust.Load() }
 				n.native = w.native(peerIDs(1)[0], oldStore{w.space.Join()})
@@ -439,7 +439,7 @@ func TestNewsEndsANotFound(t *testing.T) {
 		t.Run(fmt.Sprint("room for ", entries), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				id := peerIDs(4)
-				w.rules.Bounds.Entries = entries
+				w.settings.Bounds.Entries = entries
 				a, b := w.native(id[0], nil), w.topic.Join(id[1])
 				defer a.stop()
 				defer b.Close()

@@ -32,11 +32,11 @@ func DefaultTTLPolicy() TTLPolicy {
 }
 
 const (
-	// MinInterval is the shortest time a policy may name: below it, timers and a
-	// network's round trips are no longer small against it.
+	// MinInterval is the shortest time that a policy may name: timers and a network's round
+	// trips are small against it.
 	MinInterval = 10 * time.Millisecond
-	// MaxTTL is the longest TTL. It lets a record last for a heartbeat and the TTL after it at least, and is beyond
-	// what anybody would call alive.
+	// MaxTTL is the longest TTL. A record lasts for a heartbeat and the TTL after it at least,
+	// and no node is called alive that was silent for so long.
 	MaxTTL = ports.RecordLife / 2
 )
 

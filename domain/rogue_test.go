@@ -15,6 +15,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -162,7 +163,7 @@ func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *sou
 		rules.Clock = domain.NewClock(nil)
 	}
 	rules.Clock.Abstain()
-	client, err := domain.NewIndexer(rules, h.signer, domain.PinNatives(given), func() ports.Registration {
+	indexer, err := client.NewIndexer(rules, h.signer, client.PinNatives(given), func() ports.Registration {
 		return ports.Registration{PeerID: s.PeerID, Addr: h.addr}
 	}, x.Recorder)
 	if err != nil {
@@ -172,7 +173,7 @@ func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *sou
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := client.Run(ctx); err != nil {
+		if err := indexer.Run(ctx); err != nil {
 			m.t.Errorf("run: %v", err)
 		}
 	}()
@@ -181,7 +182,7 @@ func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *sou
 		<-done
 	})
 	x.kill = func() {
-		client.Abandon()
+		indexer.Abandon()
 		x.stop()
 	}
 	synctest.Wait()

@@ -35,9 +35,10 @@ type Rules struct {
 type Plain string
 
 const (
-	// PlainAccept takes plain registrations, and believes whatever anybody says of others.
+	// PlainAccept takes plain registrations, and believes what natives and the store say of an
+	// indexer without its signature.
 	PlainAccept Plain = "accept"
-	// PlainRefuse takes and believes only what the indexer has signed.
+	// PlainRefuse takes and believes only entries that their indexer has signed.
 	PlainRefuse Plain = "refuse"
 )
 
@@ -48,8 +49,8 @@ func (r Rules) now() time.Time {
 	return time.Now().UTC().Round(0)
 }
 
-// ReadProof reads what e's proof claims, if it has one: enough to tell which of two entries is
-// newer, and no more. The error is a *ports.ProofError. A Store is given it as its eyes.
+// ReadProof reads the claim of e's proof, if e has one, without checking it: enough to tell which
+// of two entries is newer. The error is a *ports.ProofError. A Store is given it as its eyes.
 func (r Rules) ReadProof(e *Entry) error {
 	p := e.Proof
 	if p == nil || p.Claim != nil {
@@ -63,8 +64,7 @@ func (r Rules) ReadProof(e *Entry) error {
 	return nil
 }
 
-// read is ReadProof for a proof that nobody has read. A record without a tick is at its
-// anchor.
+// read is ReadProof for a proof that was not read yet. A record without a tick is at its anchor.
 func (r Rules) read(p *ports.Proof) (*ports.Claim, error) {
 	switch {
 	case r.Proofs == nil:
@@ -79,10 +79,10 @@ func (r Rules) read(p *ports.Proof) (*ports.Claim, error) {
 	return claim, err
 }
 
-// Acceptable tells whether e may be stored: its proof proves it, or it has none; its times
-// pass the policy, and its addresses the rule. A leave needs no address. What e leaves out
-// and its proof says is filled in. Not all that may be stored may be listed: a proof is kept
-// for as long as its record counts. A Store is given this as its rule.
+// Acceptable tells why e may not be stored, nil if it may. Its proof proves it, or it has none. Its
+// times pass the policy, and its addresses the rule. A leave needs no address. Acceptable fills in
+// the fields that e leaves out and its proof has. Not every entry that may be stored may be listed:
+// a proof is kept for as long as its record counts. A Store is given this as its rule.
 func (r Rules) Acceptable(e *Entry) error {
 	if !r.Indexers.in(e.PeerID) {
 		return errUntrusted
@@ -121,7 +121,7 @@ func (r Rules) verify(p *ports.Proof) error {
 	return nil
 }
 
-// sane holds what a record claims against what a registration may.
+// sane holds a record's claim against the bounds of a registration.
 func (r Rules) sane(claim *ports.Claim) error {
 	if claim.TTL > r.Policy.TTL {
 		return ports.Faulty(ports.FaultPayload, "record's TTL is %v, and this network's %v: it ends later than a lease can", claim.TTL, r.Policy.TTL)
@@ -137,7 +137,7 @@ func (r Rules) sane(claim *ports.Claim) error {
 	return nil
 }
 
-// check holds what a registration brings against the bounds of the contract.
+// check holds the metadata and the addresses of a registration against their bounds.
 func (r Rules) check(reg ports.Registration) *ports.Refusal {
 	if refusal := ports.CheckMeta(reg.Meta); refusal != nil {
 		return refusal
@@ -170,7 +170,7 @@ func (r Rules) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
 	return nil
 }
 
-// proves tells whether e says what its proof does, and fills in what it leaves out.
+// proves tells whether e and its proof agree, and fills in the fields that e leaves out.
 func proves(e *Entry) error {
 	p := e.Proof.Entry()
 	switch {

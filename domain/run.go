@@ -57,7 +57,7 @@ func (r *Registry) Run(ctx context.Context) error {
 
 // watchClock sets the clock, and tells when its own is wrong, or is not any more.
 func (r *Registry) watchClock() {
-	off := r.rules.Clock.look()
+	off := r.rules.Clock.set()
 	how := 0
 	switch {
 	case off.Abs() > clockWrong:

@@ -48,8 +48,10 @@ func breach(folder, path string) string {
 		if in(path, "net", "os", "log", "syscall") {
 			return "the domain is pure"
 		}
-		if !standard && path != "ports" && !in(path, "domain/internal") {
-			return "the domain imports the standard library and ports"
+		inner := own && in(path, "domain/internal") && !in(folder, "domain/internal")
+		rules := own && path == "domain" && in(folder, "domain/client")
+		if !standard && path != "ports" && !inner && !rules {
+			return "the domain imports the standard library, ports and domain/internal; domain/client imports the domain as well"
 		}
 	case in(folder, "adapters"):
 		if own && path != "ports" && !in(path, "adapters/internal") && room(path) != room(folder) {
@@ -144,6 +146,23 @@ func TestBreachesAreSeen(t *testing.T) {
 		{"domain", own("adapters/memory"), true},
 		{"domain", own("ports/porttest"), true},
 		{"domain", "github.com/libp2p/go-libp2p", true},
+		{"domain", own("domain/internal/notfound"), false},
+		{"domain", own("domain/client"), true},
+		{"domain/client", "time", false},
+		{"domain/client", "log/slog", true},
+		{"domain/client", own("ports"), false},
+		{"domain/client", own("domain"), false},
+		{"domain/client", own("domain/internal/notfound"), false},
+		{"domain/client", own("ports/porttest"), true},
+		{"domain/client", own("adapters/memory"), true},
+		{"domain/client", own("modules"), true},
+		{"domain/client", "github.com/libp2p/go-libp2p", true},
+		{"domain/internal/notfound", own("ports"), false},
+		{"domain/internal/notfound", own("domain"), true},
+		{"domain/internal/notfound", own("domain/client"), true},
+		{"domain/internal/notfound", own("domain/internal/other"), true},
+		{"adapters/stream", own("domain/client"), true},
+		{"cmd/ocnode", own("domain/client"), true},
 		{"ports", "context", false},
 		{"ports", own("domain"), true},
 		{"ports/porttest", own("ports"), false},

@@ -59,7 +59,10 @@ func BenchmarkNative(b *testing.B) {
 	}
 	var seen counts
 	env := modules.Environment{Log: os.Stderr, Observers: []ports.Observer{&seen}}
-	settings["modules"], env.FollowNobody = strings.CutSuffix(settings["modules"], deaf)
+	names, alone := strings.CutSuffix(settings["modules"], deaf)
+	if settings["modules"] = names; alone {
+		env.Options = append(env.Options, followsNobody())
+	}
 	node := newNode(b, settings, env)
 	if err := node.Start(b.Context()); err != nil {
 		b.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/fx"
+
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -32,7 +34,9 @@ func TestSimACrowdOfNatives(t *testing.T) {
 		var natives []*member
 		for i := range *crowdNatives {
 			m := s.member("crowd-"+string(rune('a'+i)), map[string]string{"modules": *crowdModules, "log.level": "error"})
-			m.env = modules.Environment{FollowNobody: *crowdDeaf}
+			if *crowdDeaf {
+				m.env = modules.Environment{Options: []fx.Option{followsNobody()}}
+			}
 			var bootstrap []string
 			for _, other := range natives { // without a DHT they would not meet
 				bootstrap = append(bootstrap, other.addr())

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/fx"
 
-	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -134,9 +134,9 @@ func TestSimAFinderResolvesWithoutNatives(t *testing.T) {
 		shelf := s.member("shelf", map[string]string{"modules": "dht", "host.bootstrap": native.addr()})
 		shelf.start()
 		reader := s.member("reader", map[string]string{"modules": "indexer,dht", "host.bootstrap": native.addr() + "," + shelf.addr()})
-		var finder *domain.Finder
+		var finder *client.Finder
 		reader.more = []modules.Module{{Name: "probe", Summary: "of the tests", Always: true, Wire: func(*modules.Plan) fx.Option {
-			return fx.Invoke(func(f *domain.Finder) { finder = f })
+			return fx.Invoke(func(f *client.Finder) { finder = f })
 		}}}
 		reader.start()
 		x := s.member("indexer", map[string]string{"modules": "indexer", "indexer.natives": native.addr()})

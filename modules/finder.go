@@ -4,18 +4,19 @@ import (
 	"fmt"
 
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
 )
 
 // Discover is the part of a Wire that finds natives by the D, which the same Wire
-// provides. What makes the D cannot ask for the *domain.Natives.
+// provides. What makes the D cannot ask for the *client.Natives.
 func Discover[D ports.Discovery]() fx.Option {
 	return fx.Provide(fx.Annotate(func(d D) ports.Discovery { return d }, fx.ResultTags(`group:"discoveries"`)))
 }
 
 // finderModule holds whom a node turns to for registrations and look-ups: a
-// *domain.Natives, and on a node that is no native and can ask others a *domain.Finder.
+// *client.Natives, and on a node that is no native and can ask others a *client.Finder.
 var finderModule = Module{
 	Name:    "finder",
 	Summary: "the natives that this node turns to, given or found",
@@ -24,7 +25,7 @@ var finderModule = Module{
 		if p.On("native") {
 			return fx.Provide(newNatives)
 		}
-		return fx.Provide(newNatives, domain.NewFinder)
+		return fx.Provide(newNatives, client.NewFinder)
 	},
 }
 
@@ -39,7 +40,7 @@ type nativesDeps struct {
 	Discoveries []ports.Discovery `group:"discoveries"`
 }
 
-func newNatives(p *Plan, d nativesDeps) (*domain.Natives, error) {
+func newNatives(p *Plan, d nativesDeps) (*client.Natives, error) {
 	var given []string
 	if p.On("indexer") {
 		given = Settings[indexerSection](p, "indexer").Natives
@@ -63,9 +64,9 @@ func newNatives(p *Plan, d nativesDeps) (*domain.Natives, error) {
 		pinned[d.Self] = d.Registry
 	}
 	if len(pinned) > 0 {
-		return domain.PinNatives(pinned), nil
+		return client.PinNatives(pinned), nil
 	}
-	natives := domain.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
+	natives := client.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
 	d.Trusted.revise(func(*trust) { natives.Revise() })
 	return natives, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/httpapi"
 	"github.com/opencloud/ocnode/adapters/telemetry"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,7 +98,7 @@ type httpDeps struct {
 	Health   *health
 	Metrics  *prometheus.Registry
 	Registry *domain.Registry `optional:"true"`
-	Finder   *domain.Finder   `optional:"true"`
+	Finder   *client.Finder   `optional:"true"`
 	Log      *slog.Logger
 }
 

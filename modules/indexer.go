@@ -9,6 +9,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
 )
@@ -40,7 +41,7 @@ var indexerModule = Module{
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[indexerSection](p, "indexer")),
 			fx.Provide(newIndexer),
-			fx.Invoke(func(x *domain.Indexer, t *Tasks, h *health) {
+			fx.Invoke(func(x *client.Indexer, t *Tasks, h *health) {
 				h.doubt("indexer", func() string {
 					if x.Superseded() {
 						return "superseded: another process with this key has registered since this one started"
@@ -74,7 +75,7 @@ func groupNatives(addrs []string) (map[ports.PeerID][]string, error) {
 	return natives, errors.Join(errs...)
 }
 
-func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *domain.Natives, rules domain.Rules, observer ports.Observer) (*domain.Indexer, error) {
+func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *client.Natives, rules domain.Rules, observer ports.Observer) (*client.Indexer, error) {
 	describe := func() ports.Registration {
 		addrs := libp2phost.Rank(h.Addrs(), announce, ports.MaxAddrs)
 		r := ports.Registration{PeerID: self, Addrs: addrs, Meta: s.Meta}
@@ -86,5 +87,5 @@ func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self
 	if !p.On("native") {
 		rules.Clock.Abstain()
 	}
-	return domain.NewIndexer(rules, signer, natives, describe, observer)
+	return client.NewIndexer(rules, signer, natives, describe, observer)
 }

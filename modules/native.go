@@ -21,9 +21,9 @@ var nativeModule = Module{
 	},
 }
 
-func newRegistry(p *Plan, env Environment, rules domain.Rules, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
+func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
 	limits := Settings[limitsSection](p, "limits")
-	settings := domain.Settings{Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound}, TickOnly: env.TickOnly}
+	settings := domain.Settings{Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound}, Follower: follower}
 	r, err := domain.NewRegistry(rules, settings, store, announcer, observer)
 	if err != nil {
 		return nil, err
@@ -33,16 +33,16 @@ func newRegistry(p *Plan, env Environment, rules domain.Rules, store ports.Store
 	return r, nil
 }
 
-// newFollower has the registry follow the natives that this one is connected to. Nobody
+// newFollower returns what follows the natives that this one is connected to. Nobody
 // comes to a node that knows of no other and that nobody can know of, nor to one whose list
 // names no other.
-func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, self ports.PeerID, first firstStart, env Environment, h *health) *domain.Follower {
+func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, self ports.PeerID, first firstStart, h *health) *domain.Follower {
 	natives := p.roster("trust.natives")
 	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])
-	expected := !env.FollowNobody && !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
-	f := domain.NewFollower(r, transport, expected)
+	expected := !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
+	f := domain.NewFollower(rules, transport, expected)
 	h.doubt("native", func() string {
-		if c := r.Condition(); c == ports.ConditionWarming {
+		if c := f.Condition(); c == ports.ConditionWarming {
 			return string(c)
 		}
 		return ""
@@ -50,7 +50,7 @@ func newFollower(p *Plan, r *domain.Registry, transport ports.Transport, self po
 	return f
 }
 
-func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks, env Environment) {
+func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks) {
 	var stop func()
 	t.Run("native", func() (err error) {
 		stop, err = transport.Serve(r)
@@ -63,7 +63,5 @@ func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transpo
 		defer context.AfterFunc(ctx, func() { stop(); end() })()
 		return r.Run(life)
 	})
-	if !env.FollowNobody {
-		t.Run("native", nil, f.Run)
-	}
+	t.Run("native", nil, func(ctx context.Context) error { return f.Run(ctx, r) })
 }

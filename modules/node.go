@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
@@ -41,9 +42,8 @@ type Environment struct {
 	HostOptions []libp2p.Option
 	// Now is the time of day; nil for time.Now. Tests put a clock here that is wrong.
 	Now func() time.Time
-	// TickOnly looks up what is heard at the refresh tick alone, and FollowNobody hears by
-	// gossip alone: both as the seed does.
-	TickOnly, FollowNobody bool
+	// Options are added to the composition's. Tests put a port here that behaves as they need.
+	Options []fx.Option
 	// StopTimeout bounds each half of the stop, what runs and what is open; 0 is 2 s.
 	StopTimeout time.Duration
 	// CountLoopback has the limits of a site hold for loopback too, where tests come from.
@@ -70,7 +70,7 @@ type face struct {
 	Addrs    func() []string  `name:"addrs"`
 	HTTP     func() string    `name:"http"`
 	Registry *domain.Registry `optional:"true"`
-	Indexer  *domain.Indexer  `optional:"true"`
+	Indexer  *client.Indexer  `optional:"true"`
 }
 
 // New composes the node that plan describes. Nothing listens yet. If the error is
@@ -96,6 +96,7 @@ func New(plan *Plan, env Environment) (*Node, error) {
 			return quiet
 		}),
 		plan.wiring(),
+		fx.Options(env.Options...),
 		fx.Populate(&n.face, &n.log),
 		fx.StartTimeout(startTimeout),
 		fx.StopTimeout(n.patient),

@@ -22,6 +22,8 @@ import (
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
 
+	"go.uber.org/fx"
+
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -316,7 +318,7 @@ func TestSimALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
 
 // Without look-up on receipt, and without following, the test above must fail, or it shows nothing.
 func TestSimWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
-	samples, missing, slowest := watchTenMinutes(t, 10*time.Second, modules.Environment{TickOnly: true, FollowNobody: true})
+	samples, missing, slowest := watchTenMinutes(t, 10*time.Second, modules.Environment{Options: []fx.Option{looksUpAtTicks(), followsNobody()}})
 	t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
 	if missing == 0 || slowest <= time.Second {
 		t.Errorf("missing in %d of %d samples, listed by all after %v: the other test proves nothing", missing, samples, slowest)

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -15,20 +16,19 @@ const (
 	// that two may die at once.
 	wantedNatives = 3
 	// maxFailures is how many registrations in a row fail before another native is looked
-	// for in place of one. They take 3 s with one that refuses to be dialled and three
-	// timeouts with one that is cut off: less than the lease, more than a restart.
+	// for in a native's place. They take 3 s if it refuses to be dialled, and three timeouts
+	// if it is cut off: less than the lease, more than a restart.
 	maxFailures = 3
-	// lookPause is the pause between two looks around for more natives, which doubles: up
-	// to half a heartbeat for an indexer that has none, and up to lookPauses heartbeats for
-	// one that is found already and would only like more.
+	// lookPause is the pause between two looks around for more natives. It doubles: up to
+	// half a heartbeat while an indexer has no native, and up to lookPauses heartbeats once
+	// it has some, and only fewer than it wants.
 	lookPause  = time.Second
 	lookPauses = 5
 )
 
-// choice are the natives that an indexer takes of those that it finds, in a network where
-// any may die and some are not there at all. A native is tried by registering with it; one
-// that is held and fails is given up when another has granted a lease in its place, and
-// never before.
+// choice are the natives that an indexer takes of those that it finds. In its network any native
+// may die, and some are not there at all. The indexer tries a native by registering with it. It
+// gives up a native that fails when another has granted a lease in its place, and never before.
 type choice struct {
 	x       *Indexer
 	running *sync.WaitGroup
@@ -64,7 +64,7 @@ func (c *choice) run(ctx context.Context) {
 		now := time.Now()
 		switch missing, held := c.count(); {
 		case missing == 0:
-			looks = 0 // and a look at once when one is missing
+			looks = 0 // so that the next look is at once
 			lookAt = now
 		case looking:
 		case !lookAt.After(now):
@@ -92,30 +92,30 @@ func (c *choice) run(ctx context.Context) {
 	}
 }
 
-// revise gives up the natives that are trusted no more. What they hold of this indexer
-// lapses, or is ended when it stops.
+// revise gives up the natives that are trusted no more. Their leases lapse, or end when the
+// indexer stops.
 func (c *choice) revise() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, t := range c.taken {
-		if !c.x.natives.trusts.in(id) {
+		if !c.x.natives.trusts(id) {
 			t.cancel()
 			delete(c.taken, id)
 		}
 	}
 }
 
-// pause is how long after a look the next one follows, after that many.
+// pause is how long after a look the next look follows, when looks were made in a row before it.
 func (c *choice) pause(looks, held int) time.Duration {
 	longest := c.x.heartbeat / 2
 	if held > 0 {
 		longest = lookPauses * c.x.heartbeat
 	}
-	return Early(Backoff{lookPause, max(lookPause, longest)}.Pause(looks), rand.Float64())
+	return domain.Early(domain.Backoff{First: lookPause, Max: max(lookPause, longest)}.Pause(looks), rand.Float64())
 }
 
-// try puts candidates on trial in place of the natives that are missing, and returns when
-// one more may be; the zero time if no time would help.
+// try puts candidates on trial in place of the natives that are missing. It returns when the next
+// candidate may be tried; the zero time if no time would help.
 func (c *choice) try(ctx context.Context) time.Time {
 	for {
 		if missing, _ := c.count(); missing == 0 {
@@ -167,7 +167,8 @@ func (c *choice) take(ctx context.Context, native candidate) {
 	})
 }
 
-// judge takes in what became of a registration with a native, and reports whether it stays.
+// judge takes in the outcome of a registration with a native, and reports whether the native
+// stays.
 func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,7 +202,8 @@ func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) 
 	return c.taken[id] == t
 }
 
-// giveUp lets go of the worst native, and of equals the newest, while there are too many.
+// giveUp lets go of the worst native, and of equals the newest, while there are too many. The
+// caller holds the lock.
 func (c *choice) giveUp() {
 	for {
 		var worst ports.PeerID

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -10,46 +10,48 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// unable is a native that offers nothing, for the tests' own to build on.
-type unable struct{}
+// offersNothing is a native without an offer, for the tests' natives to build on.
+type offersNothing struct{}
 
-func (unable) Register(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
+func (offersNothing) Register(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
 	return ports.Lease{}, ports.ErrNotOffered
 }
-func (unable) Leave(context.Context, ports.PeerID, []byte) error { return ports.ErrNotOffered }
-func (unable) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+func (offersNothing) Leave(context.Context, ports.PeerID, []byte) error { return ports.ErrNotOffered }
+func (offersNothing) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 	return ports.Answer{}, ports.ErrNotOffered
 }
-func (unable) List(context.Context, ports.PeerID, ports.Query) (ports.Page, error) {
+func (offersNothing) List(context.Context, ports.PeerID, ports.Query) (ports.Page, error) {
 	return ports.Page{}, ports.ErrNotOffered
 }
-func (unable) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
+func (offersNothing) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 	return nil, ports.ErrNotOffered
 }
-func (unable) Watch(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (offersNothing) Watch(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, ports.ErrNotOffered) }
 }
-func (unable) Disconnected() <-chan struct{} { return nil }
+func (offersNothing) Disconnected() <-chan struct{} { return nil }
 
 var errDown = errors.New("connection refused")
 
-// behaviour is what a native of the tests does with whatever it is asked.
+// behaviour is how a native of the tests answers.
 type behaviour int
 
 const (
 	grants  behaviour = iota
 	down              // cannot be dialled
-	hangs             // accepts nothing and says nothing until who asks gives up
+	hangs             // accepts nothing and says nothing until the caller gives up
 	mute              // takes registrations and says nothing: a native of the seed
 	refuses           // says no for good
 )
 
-// town is the natives of a test, and who is connected to whom: a Transport and a Discovery.
-type town struct {
+// network has the natives of a test, and says which of them are connected: a Transport and a
+// Discovery.
+type network struct {
 	mu         sync.Mutex
 	does       map[ports.PeerID]behaviour
 	leases     map[ports.PeerID]time.Time // until when each native has one
@@ -65,60 +67,60 @@ type town struct {
 	looks      int
 }
 
-func newTown() *town {
-	return &town{
+func newNetwork() *network {
+	return &network{
 		does: map[ports.PeerID]behaviour{}, leases: map[ports.PeerID]time.Time{}, lost: map[ports.PeerID]chan struct{}{},
 		left: map[ports.PeerID]int{}, registered: map[ports.PeerID]int{}, asked: map[ports.PeerID]int{}, changed: make(chan struct{}),
 	}
 }
 
-func (w *town) natives(n int, b behaviour) (ids []ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (net *network) natives(n int, b behaviour) (ids []ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
 	for range n {
-		id := ports.PeerID(fmt.Sprintf("n%d", len(w.does)))
-		w.does[id] = b
+		id := ports.PeerID(fmt.Sprintf("n%d", len(net.does)))
+		net.does[id] = b
 		ids = append(ids, id)
 	}
 	return ids
 }
 
-func (w *town) set(b behaviour, ids ...ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (net *network) set(b behaviour, ids ...ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
 	for _, id := range ids {
-		w.does[id] = b
-		if c := w.lost[id]; c != nil && b != grants {
+		net.does[id] = b
+		if c := net.lost[id]; c != nil && b != grants {
 			close(c)
-			delete(w.lost, id)
+			delete(net.lost, id)
 		}
 		if b == down {
-			delete(w.leases, id)
+			delete(net.leases, id)
 		}
 	}
 }
 
-func (w *town) find(ids ...ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.found = ids
+func (net *network) find(ids ...ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.found = ids
 }
 
-func (w *town) connect(ids ...ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (net *network) connect(ids ...ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
 	for _, id := range ids {
-		w.neighbours = append(w.neighbours, ports.Neighbour{PeerID: id, Addrs: []string{"a"}, Watchable: w.does[id] != mute})
+		net.neighbours = append(net.neighbours, ports.Neighbour{PeerID: id, Addrs: []string{"a"}, Watchable: net.does[id] != mute})
 	}
-	close(w.changed)
-	w.changed = make(chan struct{})
+	close(net.changed)
+	net.changed = make(chan struct{})
 }
 
 // holding returns the natives that have a lease now, sorted.
-func (w *town) holding() (ids []ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for id, until := range w.leases {
+func (net *network) holding() (ids []ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	for id, until := range net.leases {
 		if time.Now().Before(until) {
 			ids = append(ids, id)
 		}
@@ -127,58 +129,59 @@ func (w *town) holding() (ids []ports.PeerID) {
 	return ids
 }
 
-// looked returns how often somebody looked around.
-func (w *town) looked() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.looks
+// looked returns how often the discovery was asked.
+func (net *network) looked() int {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	return net.looks
 }
 
-func (w *town) counts(of map[ports.PeerID]int, id ports.PeerID) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (net *network) counts(of map[ports.PeerID]int, id ports.PeerID) int {
+	net.mu.Lock()
+	defer net.mu.Unlock()
 	return of[id]
 }
 
-func (w *town) Serve(ports.Native) (func(), error) { return nil, errDown }
+func (net *network) Serve(ports.Native) (func(), error) { return nil, errDown }
 
-func (w *town) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+func (net *network) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
 	if len(addrs) == 0 {
 		return nil, errors.New("no address")
 	}
-	return resident{w: w, id: id}, nil
+	return fakeNative{net: net, id: id}, nil
 }
 
-func (w *town) Neighbours() ([]ports.Neighbour, <-chan struct{}) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.neighbours), w.changed
+func (net *network) Neighbours() ([]ports.Neighbour, <-chan struct{}) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	return slices.Clone(net.neighbours), net.changed
 }
 
-func (w *town) Advertise(context.Context) error { return nil }
+func (net *network) Advertise(context.Context) error { return nil }
 
-func (w *town) Find(_ context.Context, found func(ports.Found)) error {
-	w.mu.Lock()
-	w.looks++
-	ids := slices.Clone(w.found)
-	w.mu.Unlock()
+func (net *network) Find(_ context.Context, found func(ports.Found)) error {
+	net.mu.Lock()
+	net.looks++
+	ids := slices.Clone(net.found)
+	net.mu.Unlock()
 	for _, id := range ids {
 		found(ports.Found{PeerID: id, Addrs: []string{"a"}})
 	}
 	return nil
 }
 
-type resident struct {
-	unable
-	w  *town
-	id ports.PeerID
+// fakeNative is a native of a network.
+type fakeNative struct {
+	offersNothing
+	net *network
+	id  ports.PeerID
 }
 
-// meet is what becomes of whatever is asked.
-func (n resident) meet(ctx context.Context) (behaviour, error) {
-	n.w.mu.Lock()
-	b, ok := n.w.does[n.id]
-	n.w.mu.Unlock()
+// meet returns how the native answers, after the time that it takes.
+func (n fakeNative) meet(ctx context.Context) (behaviour, error) {
+	n.net.mu.Lock()
+	b, ok := n.net.does[n.id]
+	n.net.mu.Unlock()
 	switch {
 	case !ok || b == down:
 		return b, errDown
@@ -193,10 +196,10 @@ func (n resident) meet(ctx context.Context) (behaviour, error) {
 	return b, ctx.Err()
 }
 
-func (n resident) Register(ctx context.Context, sender ports.PeerID, _ ports.Registration) (ports.Lease, error) {
-	n.w.mu.Lock()
-	n.w.registered[n.id]++
-	n.w.mu.Unlock()
+func (n fakeNative) Register(ctx context.Context, sender ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+	n.net.mu.Lock()
+	n.net.registered[n.id]++
+	n.net.mu.Unlock()
 	b, err := n.meet(ctx)
 	switch {
 	case err != nil:
@@ -204,25 +207,25 @@ func (n resident) Register(ctx context.Context, sender ports.PeerID, _ ports.Reg
 	case b == refuses:
 		return ports.Lease{}, ports.Refuse(ports.CodeRefused, "no")
 	}
-	n.w.mu.Lock()
-	defer n.w.mu.Unlock()
-	n.w.leases[n.id] = time.Now().Add(DefaultTTLPolicy().TTL)
+	n.net.mu.Lock()
+	defer n.net.mu.Unlock()
+	n.net.leases[n.id] = time.Now().Add(domain.DefaultTTLPolicy().TTL)
 	if b == mute {
 		return ports.Lease{Unconfirmed: true}, nil
 	}
-	if n.w.lost[n.id] == nil {
-		n.w.lost[n.id] = make(chan struct{})
+	if n.net.lost[n.id] == nil {
+		n.net.lost[n.id] = make(chan struct{})
 	}
-	return DefaultTTLPolicy().Grant(time.Now()), nil
+	return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 }
 
-func (n resident) Disconnected() <-chan struct{} {
-	n.w.mu.Lock()
-	defer n.w.mu.Unlock()
-	return n.w.lost[n.id]
+func (n fakeNative) Disconnected() <-chan struct{} {
+	n.net.mu.Lock()
+	defer n.net.mu.Unlock()
+	return n.net.lost[n.id]
 }
 
-func (n resident) Leave(ctx context.Context, sender ports.PeerID, _ []byte) error {
+func (n fakeNative) Leave(ctx context.Context, sender ports.PeerID, _ []byte) error {
 	b, err := n.meet(ctx)
 	switch {
 	case err != nil:
@@ -230,17 +233,17 @@ func (n resident) Leave(ctx context.Context, sender ports.PeerID, _ []byte) erro
 	case b == mute:
 		return fmt.Errorf("leave: %w", ports.ErrNotOffered)
 	}
-	n.w.mu.Lock()
-	defer n.w.mu.Unlock()
-	n.w.left[n.id]++
-	delete(n.w.leases, n.id)
+	n.net.mu.Lock()
+	defer n.net.mu.Unlock()
+	n.net.left[n.id]++
+	delete(n.net.leases, n.id)
 	return nil
 }
 
-func (n resident) LookUp(ctx context.Context, _, id ports.PeerID) (ports.Answer, error) {
-	n.w.mu.Lock()
-	n.w.asked[n.id]++
-	n.w.mu.Unlock()
+func (n fakeNative) LookUp(ctx context.Context, _, id ports.PeerID) (ports.Answer, error) {
+	n.net.mu.Lock()
+	n.net.asked[n.id]++
+	n.net.mu.Unlock()
 	b, err := n.meet(ctx)
 	switch {
 	case err != nil:
@@ -250,14 +253,14 @@ func (n resident) LookUp(ctx context.Context, _, id ports.PeerID) (ports.Answer,
 	case b == refuses:
 		return ports.Answer{}, ports.Refuse(ports.CodeBusy, "no")
 	}
-	return n.w.say(n.id, id)
+	return n.net.say(n.id, id)
 }
 
 func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
-	w := newTown()
-	n := FindNatives("me", nil, w, w)
+	net := newNetwork()
+	n := FindNatives("me", nil, net, net)
 	for i := range 3 * maxCandidates {
-		w.find(ports.PeerID(fmt.Sprint(i)), "me")
+		net.find(ports.PeerID(fmt.Sprint(i)), "me")
 		n.looked = time.Time{}
 		n.look(t.Context(), time.Second)
 	}
@@ -267,7 +270,7 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 	}
 	bad := all[0].id
 	n.note(bad, fails)
-	w.find("new")
+	net.find("new")
 	n.looked = time.Time{}
 	n.look(t.Context(), time.Second)
 	has := func(id ports.PeerID) bool {
@@ -276,7 +279,7 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 	if has(bad) || !has("new") {
 		t.Error("one that fails does not make way for one that is found")
 	}
-	w.connect("neighbour")
+	net.connect("neighbour")
 	n.meet()
 	best := n.best()
 	if best[0].id != "neighbour" || len(best) != maxCandidates {
@@ -291,8 +294,8 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 
 // TestNativesThatAnswerAreAskedForOthers has one that knows as many as a native tells of.
 func TestNativesThatAnswerAreAskedForOthers(t *testing.T) {
-	w := newTown()
-	n := FindNatives("me", func(id ports.PeerID) bool { return id != "stranger" }, w)
+	net := newNetwork()
+	n := FindNatives("me", func(id ports.PeerID) bool { return id != "stranger" }, net)
 	asked := 0
 	tells := func(known ...ports.PeerID) *candidate {
 		id := ports.PeerID(fmt.Sprint("native", len(n.candidates)))
@@ -327,9 +330,9 @@ func TestNativesThatAnswerAreAskedForOthers(t *testing.T) {
 
 func TestACandidateThatFailsIsPutOffLongerAndLonger(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		n := FindNatives("me", nil, w, w)
-		w.find("x")
+		net := newNetwork()
+		n := FindNatives("me", nil, net, net)
+		net.find("x")
 		n.look(t.Context(), time.Second)
 		none := func(ports.PeerID) bool { return false }
 		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
@@ -355,139 +358,131 @@ func TestACandidateThatFailsIsPutOffLongerAndLonger(t *testing.T) {
 
 func TestThoseWhoLookAtTheSameTimeShareIt(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		slow := slowly{w}
-		n := FindNatives("me", nil, w, slow)
+		net := newNetwork()
+		slow := endlessDiscovery{net}
+		n := FindNatives("me", nil, net, slow)
 		var looking sync.WaitGroup
 		began := time.Now()
 		for range 10 {
 			looking.Go(func() { n.look(t.Context(), time.Second) })
 		}
 		looking.Wait()
-		if w.looked() != 1 || time.Since(began) > lookTimeout {
-			t.Errorf("%d looks in %v, want one of %v at most", w.looked(), time.Since(began), lookTimeout)
+		if net.looked() != 1 || time.Since(began) > lookTimeout {
+			t.Errorf("%d looks in %v, want one of %v at most", net.looked(), time.Since(began), lookTimeout)
 		}
 		n.look(t.Context(), time.Second)
-		if w.looked() != 1 {
+		if net.looked() != 1 {
 			t.Error("it looks again at once")
 		}
 		time.Sleep(time.Second)
 		n.look(t.Context(), time.Second)
-		if w.looked() != 2 {
+		if net.looked() != 2 {
 			t.Error("it does not look again")
 		}
 	})
 }
 
-// slowly is a discovery that finds what another does, and goes on until it is stopped.
-type slowly struct{ ports.Discovery }
+// endlessDiscovery finds the natives of another discovery, and goes on until it is stopped.
+type endlessDiscovery struct{ ports.Discovery }
 
-func (s slowly) Find(ctx context.Context, found func(ports.Found)) error {
+func (s endlessDiscovery) Find(ctx context.Context, found func(ports.Found)) error {
 	err := s.Discovery.Find(ctx, found)
 	<-ctx.Done()
 	return err
 }
 
-// lyingTown has its first native tell of natives that it makes up, new ones whenever it is asked.
-
-type lyingTown struct {
-	*town
+// lyingNetwork has a native that tells of natives that it makes up, new ones whenever it is asked.
+type lyingNetwork struct {
+	*network
 	liar ports.PeerID
 	told int
 }
 
-func (w *lyingTown) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
-	n, err := w.town.Native(id, addrs)
-	if err != nil || id != w.liar {
+func (net *lyingNetwork) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := net.network.Native(id, addrs)
+	if err != nil || id != net.liar {
 		return n, err
 	}
-	return lying{n.(resident), w}, nil
+	return lyingNative{n.(fakeNative), net}, nil
 }
 
-type lying struct {
-	resident
-	t *lyingTown
+type lyingNative struct {
+	fakeNative
+	t *lyingNetwork
 }
 
-func (n lying) Natives(context.Context, ports.PeerID) (all []ports.NativeStatus, _ error) {
-	w := n.t
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (n lyingNative) Natives(context.Context, ports.PeerID) (all []ports.NativeStatus, _ error) {
+	net := n.t
+	net.mu.Lock()
+	defer net.mu.Unlock()
 	for range maxCandidates {
-		w.told++
-		id := ports.PeerID(fmt.Sprintf("made-up-%d", w.told))
-		w.does[id] = hangs
+		net.told++
+		id := ports.PeerID(fmt.Sprintf("made-up-%d", net.told))
+		net.does[id] = hangs
 		all = append(all, ports.NativeStatus{PeerID: id, Addrs: []string{"a"}})
 	}
 	return all, nil
 }
 
-// later is a search in the DHT, which takes its time.
-
-type later struct {
-	*lyingTown
+// slowDiscovery is a search in the DHT, which takes its time.
+type slowDiscovery struct {
+	*lyingNetwork
 }
 
-func (l later) Find(ctx context.Context, found func(ports.Found)) error {
+func (l slowDiscovery) Find(ctx context.Context, found func(ports.Found)) error {
 	time.Sleep(500 * time.Millisecond)
-	return l.town.Find(ctx, found)
+	return l.network.Find(ctx, found)
 }
 
 func TestANativeThatMakesUpOthersDoesNotKeepOutThoseThatAreFound(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := &lyingTown{town: newTown()}
-		w.liar = w.natives(1, grants)[0]
-		honest := w.natives(3, grants)
-		w.connect(w.liar)
-		w.find(honest...)
+		net := &lyingNetwork{network: newNetwork()}
+		net.liar = net.natives(1, grants)[0]
+		honest := net.natives(3, grants)
+		net.connect(net.liar)
+		net.find(honest...)
 		var events porttest.Recorder
-		x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, FindNatives("me", nil, w, later{w}),
+		x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, FindNatives("me", nil, net, slowDiscovery{net}),
 			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &events)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); _ = x.Run(ctx) }()
+		stop := running(t, x)
 		began := time.Now()
 		for range 3600 {
 			time.Sleep(time.Second)
-			if len(w.holding()) >= 3 {
+			if len(net.holding()) >= 3 {
 				break
 			}
 		}
-		t.Logf("after %v held by %v", time.Since(began), w.holding())
+		t.Logf("after %v held by %v", time.Since(began), net.holding())
 		if took := time.Since(began); took > 2*time.Minute {
-			t.Errorf("held by %v only after %v", w.holding(), took)
+			t.Errorf("held by %v only after %v", net.holding(), took)
 		}
-		cancel()
-		<-done
+		stop()
 	})
 }
 
-// Natives that want to hear of an indexer at different paces, and change their minds.
-
-// askedTown counts how often its natives are asked for others.
-
-type askedTown struct {
-	*town
+// countingNetwork counts how often its natives are asked for others.
+type countingNetwork struct {
+	*network
 	times int
 }
 
-func (w *askedTown) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
-	n, err := w.town.Native(id, addrs)
+func (net *countingNetwork) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := net.network.Native(id, addrs)
 	if err != nil {
 		return n, err
 	}
-	return counted{n.(resident), w}, nil
+	return countingNative{n.(fakeNative), net}, nil
 }
 
-type counted struct {
-	resident
-	t *askedTown
+type countingNative struct {
+	fakeNative
+	t *countingNetwork
 }
 
-func (n counted) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
+func (n countingNative) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, error) {
 	n.t.mu.Lock()
 	defer n.t.mu.Unlock()
 	n.t.times++
@@ -495,24 +490,21 @@ func (n counted) Natives(context.Context, ports.PeerID) ([]ports.NativeStatus, e
 }
 
 // With fewer than three natives in the network, all indexers look for more for ever.
-
 func TestALoneNativeIsAskedForOthersNoMoreOftenThanRegisteredWith(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := &askedTown{town: newTown()}
-		one := w.natives(1, grants)[0]
-		w.connect(one)
-		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := &countingNetwork{network: newNetwork()}
+		one := net.natives(1, grants)[0]
+		net.connect(one)
+		_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		for _, after := range []time.Duration{time.Minute, 10 * time.Minute, time.Hour} {
 			time.Sleep(after)
-			w.mu.Lock()
-			t.Logf("after %v more: asked %d times, registered with %d times", after, w.times, w.registered[one])
-			if w.times > w.registered[one]+1 {
-				t.Errorf("asked %d times, registered with %d times", w.times, w.registered[one])
+			net.mu.Lock()
+			t.Logf("after %v more: asked %d times, registered with %d times", after, net.times, net.registered[one])
+			if net.times > net.registered[one]+1 {
+				t.Errorf("asked %d times, registered with %d times", net.times, net.registered[one])
 			}
-			w.mu.Unlock()
+			net.mu.Unlock()
 		}
 		stop()
 	})
 }
-
-// Every native says superseded, and has nothing to show for it, or hangs when it is asked.

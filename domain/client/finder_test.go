@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"cmp"
@@ -13,30 +13,32 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// shelf is a Store that says what it was given.
-type shelf struct {
+// fakeStore is a Store of the entries that it was given.
+type fakeStore struct {
 	mu     sync.Mutex
-	holds  map[ports.PeerID]Entry
-	local  map[ports.PeerID]Entry // on this very node
+	holds  map[ports.PeerID]ports.Entry
+	local  map[ports.PeerID]ports.Entry // on this very node
 	slow   time.Duration
 	joined chan struct{}
 	asked  int
 }
 
-func newShelf(entries ...Entry) *shelf {
-	s := &shelf{holds: map[ports.PeerID]Entry{}, joined: make(chan struct{})}
+func newStore(entries ...ports.Entry) *fakeStore {
+	s := &fakeStore{holds: map[ports.PeerID]ports.Entry{}, joined: make(chan struct{})}
 	for _, e := range entries {
 		s.holds[e.PeerID] = e
 	}
 	return s
 }
 
-func (s *shelf) Put(context.Context, ports.Entry) (int, error) { return 0, errDown }
-func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
+func (s *fakeStore) Put(context.Context, ports.Entry) (int, error) { return 0, errDown }
+func (s *fakeStore) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	s.mu.Lock()
 	s.asked++
 	e, ok := s.holds[id]
@@ -45,30 +47,30 @@ func (s *shelf) Get(ctx context.Context, id ports.PeerID, newerThan ports.Versio
 	select {
 	case <-time.After(slow):
 	case <-ctx.Done():
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	if !ok || !e.NewerThan(newerThan) {
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	return e, nil
 }
-func (s *shelf) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+func (s *fakeStore) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
 	e, ok := s.local[id]
 	if !ok {
-		return Entry{}, ports.ErrNotFound
+		return ports.Entry{}, ports.ErrNotFound
 	}
 	return e, nil
 }
-func (s *shelf) Joined() <-chan struct{} { return s.joined }
+func (s *fakeStore) Joined() <-chan struct{} { return s.joined }
 
-func (s *shelf) gets() int {
+func (s *fakeStore) gets() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked
 }
 
-var rulesOfTests = Rules{
-	Self: "me", Policy: DefaultTTLPolicy(),
+var testRules = domain.Rules{
+	Self: "me", Policy: domain.DefaultTTLPolicy(),
 	CheckAddr: func(_ ports.PeerID, addr string) error {
 		if addr != "here" {
 			return errors.New("nobody could dial it")
@@ -77,15 +79,15 @@ var rulesOfTests = Rules{
 	},
 }
 
-func entryOf(id ports.PeerID, left time.Duration) Entry {
-	return Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
+func entryOf(id ports.PeerID, left time.Duration) ports.Entry {
+	return ports.Entry{PeerID: id, Addr: "here", ExpiresAt: time.Now().Add(left)}
 }
 
-// knows makes every native say that it has an entry of those ids, and of nobody else.
-func (w *town) knows(condition ports.Condition, ids ...ports.PeerID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.say = func(native, id ports.PeerID) (ports.Answer, error) {
+// knows makes every native say that it has an entry of those ids, and of no others.
+func (net *network) knows(condition ports.Condition, ids ...ports.PeerID) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.say = func(native, id ports.PeerID) (ports.Answer, error) {
 		if !slices.Contains(ids, id) {
 			return ports.Answer{Condition: condition}, ports.ErrNotFound
 		}
@@ -101,7 +103,7 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 		natives   []behaviour
 		condition ports.Condition
 		knows     bool
-		stored    *Entry
+		stored    *ports.Entry
 		left      time.Duration // of its lease; 0 is a minute
 		local     bool          // the store has no network
 		want      error
@@ -113,25 +115,25 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 		{name: "a native knows", natives: []behaviour{grants}, knows: true, source: ports.SourceOwn},
 		{name: "the first that answers wins", natives: []behaviour{hangs, down, grants}, knows: true, source: ports.SourceOwn},
 		{name: "and is reached behind those that cannot", natives: []behaviour{down, refuses, mute, down, refuses, mute, grants}, knows: true, source: ports.SourceOwn},
-		{name: "what a native does not know is not found", natives: []behaviour{grants, down}, stored: &Entry{PeerID: "x", Addr: "here"}, want: ports.ErrNotFound},
-		{name: "a native that is warming is no last word", natives: []behaviour{grants}, condition: ports.ConditionWarming, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, doubt: ports.ConditionWarming, gets: 1},
+		{name: "what a native does not know is not found", natives: []behaviour{grants, down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, want: ports.ErrNotFound},
+		{name: "a native that is warming is no last word", natives: []behaviour{grants}, condition: ports.ConditionWarming, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, doubt: ports.ConditionWarming, gets: 1},
 		{name: "nor is one that is isolated", natives: []behaviour{grants}, condition: ports.ConditionIsolated, want: ports.ErrNotFound, doubt: ports.ConditionIsolated, gets: 1},
 		{name: "what it has is an answer", natives: []behaviour{grants}, condition: ports.ConditionIsolated, knows: true, source: ports.SourceOwn, doubt: ports.ConditionIsolated},
-		{name: "when all are down the store answers", natives: []behaviour{down, down, down}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
-		{name: "when all hang the store answers", natives: []behaviour{hangs, hangs, hangs, hangs}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, within: askTimeout, gets: 1},
-		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
-		{name: "there is no native at all", stored: &Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "when all are down the store answers", natives: []behaviour{down, down, down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "when all hang the store answers", natives: []behaviour{hangs, hangs, hangs, hangs}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, within: askTimeout, gets: 1},
+		{name: "natives of the seed offer no look-up", natives: []behaviour{mute, mute}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
+		{name: "there is no native at all", stored: &ports.Entry{PeerID: "x", Addr: "here"}, source: ports.SourceStore, gets: 1},
 		{name: "the store does not have it", natives: []behaviour{down}, want: ports.ErrNotFound, gets: 1},
-		{name: "the store has its leave", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Leave: true}, want: ports.ErrNotFound, gets: 1},
-		{name: "the store has another's", natives: []behaviour{down}, stored: &Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
-		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
-		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has its leave", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Leave: true}, want: ports.ErrNotFound, gets: 1},
+		{name: "the store has another's", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "y", Addr: "here"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has nobody could dial", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Addr: "nowhere"}, want: ports.ErrNotFound, gets: 1},
+		{name: "what the store has ends later than a lease can", natives: []behaviour{down}, stored: &ports.Entry{PeerID: "x", Addr: "here"}, left: time.Hour, want: ports.ErrNotFound, gets: 1},
 		{name: "nobody answers, and the store is this node's own", natives: []behaviour{down}, local: true, want: ErrNoAnswer},
 		{name: "nobody is sure, and the store is this node's own", natives: []behaviour{grants}, condition: ports.ConditionWarming, local: true, want: ports.ErrNotFound, doubt: ports.ConditionWarming},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				w, s := newTown(), newShelf()
+				net, s := newNetwork(), newStore()
 				if c.stored != nil {
 					e := *c.stored
 					e.ExpiresAt = time.Now().Add(cmp.Or(c.left, time.Minute))
@@ -141,14 +143,14 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 					s.joined = nil
 				}
 				for _, b := range c.natives {
-					w.connect(w.natives(1, b)...)
+					net.connect(net.natives(1, b)...)
 				}
-				w.knows(c.condition)
+				net.knows(c.condition)
 				if c.knows {
-					w.knows(c.condition, "x")
+					net.knows(c.condition, "x")
 				}
 				var events porttest.Recorder
-				f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), s, &events)
+				f := NewFinder(testRules, FindNatives("me", nil, net, net), s, &events)
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || got.Condition != c.doubt || got.Source != c.source {
@@ -173,10 +175,10 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 
 func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		w.connect(w.natives(2, down)...)
+		net := newNetwork()
+		net.connect(net.natives(2, down)...)
 		e := entryOf("x", 66*time.Second)
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), newShelf(e), &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), newStore(e), &porttest.Recorder{})
 		for _, at := range []struct {
 			left  time.Duration
 			state ports.State
@@ -191,26 +193,26 @@ func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 	})
 }
 
-// What a node holds itself may be older than what it missed.
+// An entry that a node holds itself may be older than an entry that it missed.
 func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		others func(own Entry) Entry
+		others func(own ports.Entry) ports.Entry
 		slow   time.Duration
 		want   time.Duration // what is left; 0 is not found
 		within time.Duration
 	}{
-		{"the others have nothing newer", func(own Entry) Entry { return own }, 0, 30 * time.Second, 0},
-		{"the others have a renewal", func(own Entry) Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
-		{"the others have its leave", func(own Entry) Entry { own.Leave = true; return own }, 0, 0, 0},
-		{"the others hang", func(own Entry) Entry { own.Leave = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
+		{"the others have nothing newer", func(own ports.Entry) ports.Entry { return own }, 0, 30 * time.Second, 0},
+		{"the others have a renewal", func(own ports.Entry) ports.Entry { own.ExpiresAt = own.ExpiresAt.Add(time.Second); return own }, 0, 31 * time.Second, 0},
+		{"the others have its leave", func(own ports.Entry) ports.Entry { own.Leave = true; return own }, 0, 0, 0},
+		{"the others hang", func(own ports.Entry) ports.Entry { own.Leave = true; return own }, time.Hour, 30*time.Second - confirmTimeout, confirmTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
 				own := entryOf("x", 30*time.Second)
-				s := newShelf(c.others(own))
-				s.local, s.slow = map[ports.PeerID]Entry{"x": own}, c.slow
-				f := NewFinder(rulesOfTests, FindNatives("me", nil, newTown()), s, &porttest.Recorder{})
+				s := newStore(c.others(own))
+				s.local, s.slow = map[ports.PeerID]ports.Entry{"x": own}, c.slow
+				f := NewFinder(testRules, FindNatives("me", nil, newNetwork()), s, &porttest.Recorder{})
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if got.Remaining != c.want || (err != nil) != (c.want == 0) {
@@ -226,10 +228,10 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 
 func TestAFinderRemembersANotFound(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf()
-		id := w.natives(1, grants)[0]
-		w.knows("")
-		f := NewFinder(rulesOfTests, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}), s, &porttest.Recorder{})
+		net, s := newNetwork(), newStore()
+		id := net.natives(1, grants)[0]
+		net.knows("")
+		f := NewFinder(testRules, PinNatives(map[ports.PeerID]ports.Native{id: fakeNative{net: net, id: id}}), s, &porttest.Recorder{})
 		ask := func(want error) {
 			t.Helper()
 			if _, err := f.LookUp(t.Context(), "x"); !errors.Is(err, want) {
@@ -239,15 +241,15 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 		for range 10 {
 			ask(ports.ErrNotFound)
 		}
-		if n := w.counts(w.asked, id); n != 1 {
+		if n := net.counts(net.asked, id); n != 1 {
 			t.Errorf("the native was asked %d times", n)
 		}
-		w.knows("", "x")
-		time.Sleep(absentFor - 1)
+		net.knows("", "x")
+		time.Sleep(notfound.Kept - 1)
 		ask(ports.ErrNotFound)
 		time.Sleep(time.Nanosecond)
 		ask(nil)
-		w.set(down, id)
+		net.set(down, id)
 		ask(ports.ErrNotFound)
 		ask(ports.ErrNotFound)
 		if s.gets() != 1 {
@@ -258,9 +260,9 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 
 func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf(entryOf("x", time.Minute))
+		net, s := newNetwork(), newStore(entryOf("x", time.Minute))
 		s.slow = time.Second
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		var asking sync.WaitGroup
@@ -286,9 +288,9 @@ func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 
 func TestLookUpsAreBounded(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w, s := newTown(), newShelf()
+		net, s := newNetwork(), newStore()
 		s.slow = time.Second
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w), s, &porttest.Recorder{})
+		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
 		var asking sync.WaitGroup
 		var mu sync.Mutex
 		got := map[ports.Code]int{}
@@ -314,22 +316,22 @@ func TestLookUpsAreBounded(t *testing.T) {
 
 func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		w.knows("", "x")
-		f := NewFinder(rulesOfTests, FindNatives("me", nil, w, w), newShelf(), &porttest.Recorder{})
+		net := newNetwork()
+		net.knows("", "x")
+		f := NewFinder(testRules, FindNatives("me", nil, net, net), newStore(), &porttest.Recorder{})
 		for i := range 10 {
 			_, _ = f.LookUp(t.Context(), ports.PeerID(fmt.Sprint(i)))
 		}
-		if w.looked() != 1 {
-			t.Errorf("ten look-ups looked around %d times", w.looked())
+		if net.looked() != 1 {
+			t.Errorf("ten look-ups looked around %d times", net.looked())
 		}
-		dead := w.natives(3, down)
-		w.find(dead...)
+		dead := net.natives(3, down)
+		net.find(dead...)
 		time.Sleep(findAgain)
 		if _, err := f.LookUp(t.Context(), "y"); !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("got %v", err)
 		}
-		w.find(append(dead, w.natives(1, grants)...)...)
+		net.find(append(dead, net.natives(1, grants)...)...)
 		time.Sleep(findAgain)
 		if _, err := f.LookUp(t.Context(), "x"); err != nil {
 			t.Errorf("with a native to be found instead of those that are down: %v", err)
@@ -340,14 +342,14 @@ func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
 	victim := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		rules := rulesOfTests
+		rules := testRules
 		rules.Proofs = proof.NewVerifier()
-		rules.Plain = func() Plain { return PlainRefuse }
-		forged := Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
+		rules.Plain = func() domain.Plain { return domain.PlainRefuse }
+		forged := ports.Entry{PeerID: victim.PeerID, Addr: "here", Native: "liar", ExpiresAt: time.Now().Add(time.Minute)}
 		liar := porttest.Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Remaining: time.Minute}}, nil
 		}}
-		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newShelf(), &porttest.Recorder{})
+		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newStore(), &porttest.Recorder{})
 		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {
 			t.Errorf("with trust.plain refuse it believes %s, as %s says", a.Addr, a.Native)
 		}

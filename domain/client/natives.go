@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"cmp"
@@ -9,41 +9,42 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
 const (
-	// maxCandidates bounds the natives that are remembered of those found: many times
-	// what an indexer takes, and little to be lied to about.
+	// maxCandidates bounds the natives that are remembered of those found: many times as many
+	// as an indexer takes, and few enough that lies cost little.
 	maxCandidates = 64
-	// lookTimeout bounds one look around, all who are asked side by side: a search in the
-	// DHT, the answers of a local network and those of natives.
+	// lookTimeout bounds one look around: a search in the DHT, the answers of a local network
+	// and those of natives, side by side.
 	lookTimeout = 5 * time.Second
-	// maxNativesAsked bounds the natives that are asked for others at a time: what one of them hides
-	// another may tell.
+	// maxNativesAsked bounds the natives that are asked for others at a time: a native that
+	// one of them hides another may tell of.
 	maxNativesAsked = 3
-	// maxToldBy bounds the candidates that one native has told of and that do not answer yet, or
-	// one that makes them up would keep out whoever else finds.
+	// maxToldBy bounds the candidates that one native has told of and that do not answer yet. A
+	// native that makes candidates up keeps out no native that is found otherwise.
 	maxToldBy = maxCandidates / 8
-	// askNativeAgain is the pause before a native is asked for others again: where there are few,
-	// all indexers look for more, for ever.
+	// askNativeAgain is the pause before a native is asked for others again: in a network of few
+	// natives all indexers look for more, for ever.
 	askNativeAgain = 30 * time.Second
-	// retrySilent is the pause before one is tried again that took a registration and said
-	// nothing: it does as it should, if it knows only the seed, and will do so again.
+	// retrySilent is the pause before a native is tried again that took a registration and said
+	// nothing. A native of the seed does so rightly, and will do so again.
 	retrySilent = 10 * time.Minute
 )
 
 // retryNative is the pause before a found native that failed is tried again: up to half of the
 // seed's heartbeat, so that a network that comes back has everyone within a heartbeat.
-var retryNative = Backoff{First: time.Second, Max: 30 * time.Second}
+var retryNative = domain.Backoff{First: time.Second, Max: 30 * time.Second}
 
-// Natives are the natives that a node turns to: those that it was given, or whichever it
-// finds. All methods may be called concurrently.
+// Natives are the natives that a node turns to: those that it was given, or those that it finds.
+// All methods may be called concurrently.
 type Natives struct {
 	pinned map[ports.PeerID]ports.Native
 
 	self        ports.PeerID
-	trusts      Trust
+	trusts      domain.Trust
 	transport   ports.Transport
 	discoveries []ports.Discovery
 
@@ -61,13 +62,13 @@ type candidate struct {
 	standing standing
 	failures int       // in a row
 	next     time.Time // when it may be tried again
-	// connected is whether it was when somebody last looked.
+	// connected is whether it was at the last meet.
 	connected bool
-	teller    ports.PeerID // who told of it; "" if it was met, or found otherwise
+	teller    ports.PeerID // the native that told of it; "" if it was met, or found otherwise
 	asked     time.Time    // for others
 }
 
-// standing is how well a native answers, the best first.
+// standing is how well a native answers. The best is the least.
 type standing int
 
 const (
@@ -84,17 +85,20 @@ func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
 }
 
 // FindNatives returns natives that are yet to be found: those that transport is connected
-// to, those that these know, and what the discoveries find, as far as they are trusted. self
-// is never one of them.
-func FindNatives(self ports.PeerID, trusts Trust, transport ports.Transport, discoveries ...ports.Discovery) *Natives {
+// to, those that these know, and those that the discoveries find, as far as trusts has them. self
+// is never among them. An Indexer or a Finder does the looking.
+func FindNatives(self ports.PeerID, trusts domain.Trust, transport ports.Transport, discoveries ...ports.Discovery) *Natives {
+	if trusts == nil {
+		trusts = func(ports.PeerID) bool { return true }
+	}
 	return &Natives{
 		self: self, trusts: trusts, transport: transport, discoveries: discoveries,
 		candidates: make(map[ports.PeerID]*candidate), added: make(chan struct{}),
 	}
 }
 
-// meet takes in the natives that this node is connected to. The channels are closed once
-// those may have changed, and once there is one more candidate.
+// meet takes in the natives that this node is connected to. changed is closed once those may have
+// changed, added once there is another candidate.
 func (n *Natives) meet() (changed, added <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -116,9 +120,9 @@ func (n *Natives) meet() (changed, added <-chan struct{}) {
 	return changed, n.added
 }
 
-// look takes in what the discoveries find and what natives that answer know, and returns
-// when all have been asked, ctx has ended, or at once if they were less than again ago.
-// Those who look at the same time share it.
+// look takes in the natives that the discoveries find and that natives which answer know. It
+// returns when all have been asked or ctx has ended, and at once if the last look ended less than
+// again ago. Callers at the same time share a look.
 func (n *Natives) look(ctx context.Context, again time.Duration) {
 	n.mu.Lock()
 	if ended := n.looking; ended != nil {
@@ -145,7 +149,7 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 		defer n.mu.Unlock()
 		n.add(f.PeerID, f.Addrs, false)
 	}
-	// Who could not be asked has found nothing, and is asked again.
+	// A discovery that fails has found nothing, and is asked again.
 	for _, d := range n.discoveries {
 		asking.Go(func() { _ = d.Find(ctx, found) })
 	}
@@ -160,7 +164,7 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 		asked++
 		asking.Go(func() {
 			known, _ := c.native.Natives(ctx, n.self)
-			// Those who ask are not to turn to the same few.
+			// Indexers that ask are not to turn to the same few.
 			rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -179,14 +183,15 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 }
 
 // add makes id a candidate that is reached at addrs; the caller holds the lock. It returns
-// nil if that cannot be: nobody could dial it, or there are better ones enough.
+// nil for a native that is not trusted or cannot be dialled, and where there are better candidates
+// enough.
 func (n *Natives) add(id ports.PeerID, addrs []string, connected bool) *candidate {
-	if !n.trusts.in(id) {
+	if !n.trusts(id) {
 		return nil
 	}
 	c := n.candidates[id]
 	if id == n.self || c != nil && c.standing < silent {
-		return c // what has not failed is not moved to where somebody says that it is
+		return c // a native that has not failed is not moved by hearsay
 	}
 	native, err := n.transport.Native(id, addrs)
 	if err != nil {
@@ -218,8 +223,9 @@ func (n *Natives) mayAsk(id ports.PeerID) bool {
 	return true
 }
 
-// addToldBy is add for whom the native by told of. Of those that it told of and that are not
-// connected and do not answer, one that fails makes way for one more.
+// addToldBy is add for a native that the native by told of. There are maxToldBy of those that are
+// not connected and do not answer. Beyond that a candidate that fails makes way. The caller holds
+// the lock.
 func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	told := 0
 	var worst *candidate
@@ -235,7 +241,7 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	known := n.candidates[id] != nil
 	switch {
 	case known || told < maxToldBy:
-	case worst == nil || id == n.self || !n.trusts.in(id):
+	case worst == nil || id == n.self || !n.trusts(id):
 		return
 	default:
 		delete(n.candidates, worst.id)
@@ -246,22 +252,23 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 }
 
 // Revise lets go of the natives that are trusted no more, and has those looked for that are
-// now. Those that were given stay.
+// trusted now. It is to be called after a change of the trust. Natives that were given stay.
 func (n *Natives) Revise() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.transport == nil {
 		return
 	}
-	maps.DeleteFunc(n.candidates, func(id ports.PeerID, _ *candidate) bool { return !n.trusts.in(id) })
+	maps.DeleteFunc(n.candidates, func(id ports.PeerID, _ *candidate) bool { return !n.trusts(id) })
 	close(n.added)
 	n.added = make(chan struct{})
 }
 
-// makeRoom sees to it that there is room for one more candidate. One that fails makes way
-// for any, one that was not asked yet only for one that is connected. One that is connected
-// makes way for none, or it would be back at once and forgotten how it failed; half the
-// room is for those that are not, so that whoever connects cannot keep them out.
+// makeRoom reports whether there is room for another candidate, and makes it if it can. A
+// candidate that fails makes way for any. A candidate that was not asked yet makes way for a
+// connected candidate. A connected candidate makes way for none: it would be back at once, and
+// its failures forgotten. Half the room is for candidates that are not connected, so that peers
+// that connect cannot keep them out. The caller holds the lock.
 func (n *Natives) makeRoom(connected bool) bool {
 	met := 0
 	var worst *candidate
@@ -286,8 +293,8 @@ func (n *Natives) makeRoom(connected bool) bool {
 	return true
 }
 
-// due returns the best candidate that may be tried at now and is not taken, or else when
-// the next one may be; the zero time if there is none.
+// due returns the best candidate that is not taken and may be tried at now. Without one it returns
+// when the next candidate may be tried; the zero time if there is none.
 func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate, next time.Time, ok bool) {
 	for _, c := range n.best() {
 		switch {
@@ -301,7 +308,7 @@ func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate
 	return candidate{}, next, false
 }
 
-// best returns all candidates, those that answer first, in no order among equals.
+// best returns all candidates by their standing, in random order among equals.
 func (n *Natives) best() []candidate {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -317,7 +324,7 @@ func (n *Natives) best() []candidate {
 	return all
 }
 
-// note remembers how id stood when it was tried, and until when not to try it again.
+// note remembers how id stood when it was tried, and when it may be tried again.
 func (n *Natives) note(id ports.PeerID, s standing) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -328,10 +335,10 @@ func (n *Natives) note(id ports.PeerID, s standing) {
 	c.standing = s
 	switch s {
 	case fails:
-		c.next = time.Now().Add(Early(retryNative.Pause(c.failures), rand.Float64()))
+		c.next = time.Now().Add(domain.Early(retryNative.Pause(c.failures), rand.Float64()))
 		c.failures++
 	case silent:
-		c.failures, c.next = 0, time.Now().Add(Early(retrySilent, rand.Float64()))
+		c.failures, c.next = 0, time.Now().Add(domain.Early(retrySilent, rand.Float64()))
 	default:
 		c.failures, c.next = 0, time.Time{}
 	}

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -20,7 +21,7 @@ import (
 func indexerOf(t *testing.T, natives *Natives) (*porttest.Recorder, func() time.Duration) {
 	t.Helper()
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Rules{Self: "me", Policy: DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
+	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {
@@ -39,25 +40,25 @@ func indexerOf(t *testing.T, natives *Natives) (*porttest.Recorder, func() time.
 
 func TestAnIndexerTakesThreeOfWhatItFinds(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		all := w.natives(10, grants)
-		w.connect(all[0])
-		w.find(all...)
-		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := newNetwork()
+		all := net.natives(10, grants)
+		net.connect(all[0])
+		net.find(all...)
+		_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		synctest.Wait()
-		holding := w.holding()
+		holding := net.holding()
 		if len(holding) != wantedNatives || !slices.Contains(holding, all[0]) {
 			t.Errorf("leases at %v, want three with %s, the one that is connected", holding, all[0])
 		}
 		time.Sleep(time.Hour)
-		if now := w.holding(); !slices.Equal(now, holding) {
+		if now := net.holding(); !slices.Equal(now, holding) {
 			t.Errorf("leases at %v, want the same three %v", now, holding)
 		}
-		if w.looked() != 1 {
-			t.Errorf("it looked around %d times with three that answer", w.looked())
+		if net.looked() != 1 {
+			t.Errorf("it looked around %d times with three that answer", net.looked())
 		}
 		stop()
-		if left := w.holding(); len(left) != 0 {
+		if left := net.holding(); len(left) != 0 {
 			t.Errorf("leases at %v after the stop", left)
 		}
 	})
@@ -65,32 +66,32 @@ func TestAnIndexerTakesThreeOfWhatItFinds(t *testing.T) {
 
 func TestOneNeighbourIsEnoughUntilThereAreMore(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		all := w.natives(5, grants)
-		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := newNetwork()
+		all := net.natives(5, grants)
+		_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		defer stop()
 		time.Sleep(10 * time.Minute)
-		if n := w.looked(); n < 20 || n > 40 {
+		if n := net.looked(); n < 20 || n > 40 {
 			t.Errorf("with no native at all it looked %d times in ten minutes, want once in half a heartbeat", n)
 		}
-		w.connect(all[0])
+		net.connect(all[0])
 		synctest.Wait()
-		if !slices.Equal(w.holding(), all[:1]) {
-			t.Errorf("leases at %v right after the first has connected", w.holding())
+		if !slices.Equal(net.holding(), all[:1]) {
+			t.Errorf("leases at %v right after the first has connected", net.holding())
 		}
 		time.Sleep(time.Hour)
-		before := w.looked()
+		before := net.looked()
 		time.Sleep(time.Hour)
-		if n := w.looked() - before; n < 10 || n > 15 {
+		if n := net.looked() - before; n < 10 || n > 15 {
 			t.Errorf("with one native it looked %d times in an hour, want once in five minutes", n)
 		}
-		if !slices.Equal(w.holding(), all[:1]) {
-			t.Errorf("leases at %v, want only %s", w.holding(), all[0])
+		if !slices.Equal(net.holding(), all[:1]) {
+			t.Errorf("leases at %v, want only %s", net.holding(), all[0])
 		}
-		w.find(all...)
+		net.find(all...)
 		time.Sleep(lookPauses * time.Minute)
-		if len(w.holding()) != wantedNatives || w.counts(w.left, all[0]) != 0 {
-			t.Errorf("leases at %v, want three with the first", w.holding())
+		if len(net.holding()) != wantedNatives || net.counts(net.left, all[0]) != 0 {
+			t.Errorf("leases at %v, want three with the first", net.holding())
 		}
 	})
 }
@@ -99,24 +100,24 @@ func TestThoseThatAnswerArePreferred(t *testing.T) {
 	for _, worse := range []behaviour{down, hangs, mute, refuses} {
 		t.Run(fmt.Sprint(worse), func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				w := newTown()
-				bad, good := w.natives(3, worse), w.natives(3, grants)
-				w.connect(bad...)
-				w.find(good...)
-				_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+				net := newNetwork()
+				bad, good := net.natives(3, worse), net.natives(3, grants)
+				net.connect(bad...)
+				net.find(good...)
+				_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 				time.Sleep(2 * time.Minute)
 				for _, id := range good {
-					if !slices.Contains(w.holding(), id) {
-						t.Errorf("leases at %v, want %v", w.holding(), good)
+					if !slices.Contains(net.holding(), id) {
+						t.Errorf("leases at %v, want %v", net.holding(), good)
 					}
 				}
 				registered := map[ports.PeerID]int{}
 				for _, id := range bad {
-					registered[id] = w.counts(w.registered, id)
+					registered[id] = net.counts(net.registered, id)
 				}
 				time.Sleep(10 * time.Minute)
 				for _, id := range bad {
-					if n := w.counts(w.registered, id); n > registered[id] {
+					if n := net.counts(net.registered, id); n > registered[id] {
 						t.Errorf("with three that answer it still registers with %s", id)
 					}
 				}
@@ -130,14 +131,14 @@ func TestThoseThatAnswerArePreferred(t *testing.T) {
 // are what an indexer has.
 func TestThreeOfTheSeedAreKept(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		w.find(w.natives(8, mute)...)
-		events, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := newNetwork()
+		net.find(net.natives(8, mute)...)
+		events, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		time.Sleep(5 * time.Minute)
 		total := 0
 		for range 60 {
 			time.Sleep(time.Minute)
-			total += len(w.holding())
+			total += len(net.holding())
 		}
 		if total < 60*wantedNatives || total > 60*(wantedNatives+2) {
 			t.Errorf("on average it has %.1f leases, want three and a few that are tried", float64(total)/60)
@@ -155,31 +156,31 @@ func TestADeadNativeIsReplaced(t *testing.T) {
 	for _, how := range []behaviour{down, hangs, refuses} {
 		t.Run(fmt.Sprint(how), func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				w := newTown()
-				all := w.natives(4, grants)
-				w.find(all...)
-				_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+				net := newNetwork()
+				all := net.natives(4, grants)
+				net.find(all...)
+				_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 				time.Sleep(90 * time.Second)
-				before := w.holding()
+				before := net.holding()
 				dead := before[1]
-				w.set(how, dead)
+				net.set(how, dead)
 				time.Sleep(30 * time.Second)
 				for _, id := range all {
-					if id != dead && !slices.Contains(w.holding(), id) {
-						t.Errorf("30 s after %s died, leases are at %v", dead, w.holding())
+					if id != dead && !slices.Contains(net.holding(), id) {
+						t.Errorf("30 s after %s died, leases are at %v", dead, net.holding())
 					}
 				}
 				time.Sleep(10 * time.Minute)
-				tried := w.counts(w.registered, dead)
+				tried := net.counts(net.registered, dead)
 				time.Sleep(10 * time.Minute)
-				if n := w.counts(w.registered, dead); n != tried {
+				if n := net.counts(net.registered, dead); n != tried {
 					t.Errorf("with three others it still registers with the dead one")
 				}
-				w.set(grants, dead)
-				w.set(down, slices.DeleteFunc(all, func(id ports.PeerID) bool { return id == dead })...)
+				net.set(grants, dead)
+				net.set(down, slices.DeleteFunc(all, func(id ports.PeerID) bool { return id == dead })...)
 				time.Sleep(time.Minute)
-				if !slices.Equal(w.holding(), []ports.PeerID{dead}) {
-					t.Errorf("a minute after all others died, leases are at %v", w.holding())
+				if !slices.Equal(net.holding(), []ports.PeerID{dead}) {
+					t.Errorf("a minute after all others died, leases are at %v", net.holding())
 				}
 				stop()
 			})
@@ -189,70 +190,70 @@ func TestADeadNativeIsReplaced(t *testing.T) {
 
 func TestWhatItHasIsNotGivenUpForTheSakeOfLooking(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		all := w.natives(3, grants)
-		w.find(all...)
-		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := newNetwork()
+		all := net.natives(3, grants)
+		net.find(all...)
+		_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		defer stop()
 		time.Sleep(time.Minute)
-		w.set(down, all...)
-		bad := w.natives(20, down)
-		w.find(append(bad, all...)...)
+		net.set(down, all...)
+		bad := net.natives(20, down)
+		net.find(append(bad, all...)...)
 		time.Sleep(20 * time.Minute)
-		w.set(grants, all...)
+		net.set(grants, all...)
 		time.Sleep(time.Minute)
-		if !slices.Equal(w.holding(), all) {
-			t.Errorf("leases at %v a heartbeat after the only natives came back", w.holding())
+		if !slices.Equal(net.holding(), all) {
+			t.Errorf("leases at %v a heartbeat after the only natives came back", net.holding())
 		}
 	})
 }
 
 func TestPinnedNativesStayPinned(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		all := w.natives(6, grants)
-		w.find(all...)
-		w.connect(all...)
+		net := newNetwork()
+		all := net.natives(6, grants)
+		net.find(all...)
+		net.connect(all...)
 		pinned := map[ports.PeerID]ports.Native{}
 		for _, id := range all[:4] {
-			pinned[id] = resident{w: w, id: id}
+			pinned[id] = fakeNative{net: net, id: id}
 		}
 		_, stop := indexerOf(t, PinNatives(pinned))
 		time.Sleep(time.Minute)
-		w.set(down, all[0])
+		net.set(down, all[0])
 		time.Sleep(10 * time.Minute)
-		if !slices.Equal(w.holding(), all[1:4]) || w.looked() != 0 {
-			t.Errorf("leases at %v, and %d looks; want %v alone", w.holding(), w.looked(), all[1:4])
+		if !slices.Equal(net.holding(), all[1:4]) || net.looked() != 0 {
+			t.Errorf("leases at %v, and %d looks; want %v alone", net.holding(), net.looked(), all[1:4])
 		}
-		w.set(grants, all[0])
+		net.set(grants, all[0])
 		time.Sleep(time.Minute)
-		if !slices.Equal(w.holding(), all[:4]) {
-			t.Errorf("leases at %v, want %v again", w.holding(), all[:4])
+		if !slices.Equal(net.holding(), all[:4]) {
+			t.Errorf("leases at %v, want %v again", net.holding(), all[:4])
 		}
 		stop()
-		if len(w.holding()) != 0 {
-			t.Errorf("leases at %v after the stop", w.holding())
+		if len(net.holding()) != 0 {
+			t.Errorf("leases at %v after the stop", net.holding())
 		}
 	})
 }
 
 func TestAStopLeavesAndTakesASecondAtMost(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		good, hung, dead, seed := w.natives(1, grants), w.natives(2, grants), w.natives(1, grants), w.natives(1, mute)
+		net := newNetwork()
+		good, hung, dead, seed := net.natives(1, grants), net.natives(2, grants), net.natives(1, grants), net.natives(1, mute)
 		pinned := map[ports.PeerID]ports.Native{}
 		for _, id := range slices.Concat(good, hung, dead, seed) {
-			pinned[id] = resident{w: w, id: id}
+			pinned[id] = fakeNative{net: net, id: id}
 		}
 		events, stop := indexerOf(t, PinNatives(pinned))
 		time.Sleep(time.Minute)
-		w.set(hangs, hung...)
-		w.set(down, dead...)
+		net.set(hangs, hung...)
+		net.set(down, dead...)
 		time.Sleep(time.Second / 2) // and there are registrations under way with them
 		if took := stop(); took > leaveTimeout {
 			t.Errorf("the stop took %v, want %v at most", took, leaveTimeout)
 		}
-		if w.counts(w.left, good[0]) != 1 {
+		if net.counts(net.left, good[0]) != 1 {
 			t.Error("it did not leave the one that answers")
 		}
 		told := map[ports.PeerID]error{}
@@ -267,32 +268,32 @@ func TestAStopLeavesAndTakesASecondAtMost(t *testing.T) {
 
 func TestItLeavesTheNativesThatItReplacedToo(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		all := w.natives(4, grants)
-		w.find(all...)
-		_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+		net := newNetwork()
+		all := net.natives(4, grants)
+		net.find(all...)
+		_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 		time.Sleep(time.Second)
-		replaced := w.holding()[0]
-		w.set(refuses, replaced) // its lease lasts, and it takes a leave
+		replaced := net.holding()[0]
+		net.set(refuses, replaced) // its lease lasts, and it takes a leave
 		time.Sleep(10 * time.Second)
-		if len(w.holding()) != 4 {
-			t.Fatalf("leases at %v, want all", w.holding())
+		if len(net.holding()) != 4 {
+			t.Fatalf("leases at %v, want all", net.holding())
 		}
 		stop()
-		if len(w.holding()) != 0 {
-			t.Errorf("leases at %v after the stop", w.holding())
+		if len(net.holding()) != 0 {
+			t.Errorf("leases at %v after the stop", net.holding())
 		}
 	})
 }
 
 func TestALeaseThatHasLapsedIsNotLeft(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		id := w.natives(1, grants)[0]
-		events, stop := indexerOf(t, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}))
+		net := newNetwork()
+		id := net.natives(1, grants)[0]
+		events, stop := indexerOf(t, PinNatives(map[ports.PeerID]ports.Native{id: fakeNative{net: net, id: id}}))
 		time.Sleep(time.Second)
-		w.set(down, id)
-		time.Sleep(DefaultTTLPolicy().TTL)
+		net.set(down, id)
+		time.Sleep(domain.DefaultTTLPolicy().TTL)
 		if took := stop(); took > 0 || events.Count(ports.EventLeaseLeft) != 0 {
 			t.Errorf("the stop took %v, and %d leaves were told of", took, events.Count(ports.EventLeaseLeft))
 		}
@@ -302,9 +303,9 @@ func TestALeaseThatHasLapsedIsNotLeft(t *testing.T) {
 // A registration that a stop breaks off may have been granted unheard.
 func TestARegistrationThatIsBrokenOffIsLeft(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		id := w.natives(1, hangs)[0]
-		events, stop := indexerOf(t, PinNatives(map[ports.PeerID]ports.Native{id: resident{w: w, id: id}}))
+		net := newNetwork()
+		id := net.natives(1, hangs)[0]
+		events, stop := indexerOf(t, PinNatives(map[ports.PeerID]ports.Native{id: fakeNative{net: net, id: id}}))
 		time.Sleep(time.Second)
 		if took := stop(); took > leaveTimeout || events.Count(ports.EventLeaseLeft) != 1 {
 			t.Errorf("the stop took %v, and %d leaves were told of, want one", took, events.Count(ports.EventLeaseLeft))
@@ -321,24 +322,24 @@ func TestAnIndexerIsFoundWhereverAnyNativeIs(t *testing.T) {
 		}), 1, 30).Draw(rt, "steps")
 		var failure string
 		porttest.FakeTime(t, func(t *testing.T) {
-			w := newTown()
-			all := w.natives(8, down)
-			w.find(all...)
-			_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+			net := newNetwork()
+			all := net.natives(8, down)
+			net.find(all...)
+			_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 			for _, s := range steps {
-				w.set(behaviour(s[1]), all[s[0]])
+				net.set(behaviour(s[1]), all[s[0]])
 				time.Sleep(time.Duration(s[2]) * time.Second)
 			}
 			time.Sleep(retrySilent + 5*time.Minute) // all is calm, and who said nothing is tried again
 			good := 0
 			for _, id := range all {
-				if w.does[id] == grants {
+				if net.does[id] == grants {
 					good++
 				}
 			}
 			at := 0
-			for _, id := range w.holding() {
-				if w.does[id] == grants {
+			for _, id := range net.holding() {
+				if net.does[id] == grants {
 					at++
 				}
 			}
@@ -348,8 +349,8 @@ func TestAnIndexerIsFoundWhereverAnyNativeIs(t *testing.T) {
 			if took := stop(); took > leaveTimeout {
 				failure = fmt.Sprintf("the stop took %v", took)
 			}
-			for _, id := range w.holding() {
-				if w.does[id] == grants {
+			for _, id := range net.holding() {
+				if net.does[id] == grants {
 					failure = fmt.Sprintf("%s still has a lease after the stop", id)
 				}
 			}
@@ -369,28 +370,28 @@ func TestMoreNeighboursThanAreRemembered(t *testing.T) {
 	}{{maxCandidates - 4, mute}, {maxCandidates + 6, mute}, {maxCandidates + 6, down}, {3 * maxCandidates, down}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				w := newTown()
-				w.connect(w.natives(tt.connected, tt.do)...)
-				honest := w.natives(3, grants)
-				w.find(honest...)
-				_, stop := indexerOf(t, FindNatives("me", nil, w, w))
+				net := newNetwork()
+				net.connect(net.natives(tt.connected, tt.do)...)
+				honest := net.natives(3, grants)
+				net.find(honest...)
+				_, stop := indexerOf(t, FindNatives("me", nil, net, net))
 				defer stop()
 				time.Sleep(2 * time.Second)
-				w.mu.Lock()
+				net.mu.Lock()
 				tried := 0
-				for _, n := range w.registered {
+				for _, n := range net.registered {
 					tried += n
 				}
-				w.mu.Unlock()
+				net.mu.Unlock()
 				// Each at most at 0 s, after 0.5 to 1 s, and after 1 to 2 s more.
 				if tried > 4*(tt.connected+len(honest)) {
 					t.Errorf("%d neighbours were asked %d times in 2 s", tt.connected, tried)
 				}
 				time.Sleep(5 * time.Minute)
-				w.mu.Lock()
-				defer w.mu.Unlock()
+				net.mu.Lock()
+				defer net.mu.Unlock()
 				for _, id := range honest {
-					if w.leases[id].Before(time.Now()) {
+					if net.leases[id].Before(time.Now()) {
 						t.Errorf("no lease at %s, which was found", id)
 					}
 				}
@@ -401,21 +402,21 @@ func TestMoreNeighboursThanAreRemembered(t *testing.T) {
 
 func TestAnIndexerTakesTrustedNativesAlone(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newTown()
-		strangers, trusted := w.natives(5, grants), w.natives(4, grants)
+		net := newNetwork()
+		strangers, trusted := net.natives(5, grants), net.natives(4, grants)
 		var list atomic.Pointer[[]ports.PeerID]
 		list.Store(&trusted)
 		trusts := func(id ports.PeerID) bool { return slices.Contains(*list.Load(), id) }
-		w.find(append(strangers[:3:3], trusted...)...)
-		w.connect(strangers...)
-		natives := FindNatives("me", trusts, w, w)
+		net.find(append(strangers[:3:3], trusted...)...)
+		net.connect(strangers...)
+		natives := FindNatives("me", trusts, net, net)
 		_, stop := indexerOf(t, natives)
 		defer stop()
 		holds := func(want ...ports.PeerID) {
 			t.Helper()
 			time.Sleep(2 * lookPauses * time.Minute) // one that has some looks for more as seldom
 			synctest.Wait()
-			held := w.holding()
+			held := net.holding()
 			stranger := slices.ContainsFunc(held, func(id ports.PeerID) bool { return !slices.Contains(want, id) })
 			if len(held) != min(len(want), wantedNatives) || stranger {
 				t.Errorf("it has leases at %v, want up to three of %v", held, want)

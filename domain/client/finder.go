@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -6,27 +6,29 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/internal/notfound"
 	"github.com/opencloud/ocnode/ports"
 )
 
 const (
 	// askAtOnce is how many natives are asked at once for one PeerID: any of them knows it,
-	// and one that hangs keeps nobody waiting.
+	// and a native that hangs keeps no caller waiting.
 	askAtOnce = 3
 	// maxAsked bounds the natives that are asked for one PeerID before the store is.
 	maxAsked = 3 * askAtOnce
-	// askTimeout bounds how long they have, all together: a dial and an answer of one that
-	// is far away, and a native that has to look in its store takes up to storeTimeout.
-	askTimeout = StoreTimeout + time.Second
+	// askTimeout bounds how long all natives together have: a dial and an answer from far
+	// away, of a native that looks in its store for up to domain.StoreTimeout.
+	askTimeout = domain.StoreTimeout + time.Second
 	// maxSearches bounds the PeerIDs that are looked for at once, each of them with up to
 	// askAtOnce streams and a query of the DHT.
 	maxSearches = 64
-	// confirmTimeout bounds how long the others are asked for something newer than what this
-	// node itself holds, which may have been put before it was cut off: half a dozen round
-	// trips around the world.
+	// confirmTimeout bounds how long other nodes are asked for an entry that is newer than the
+	// one this node itself holds, which may date from before it was cut off: half a dozen
+	// round trips around the world.
 	confirmTimeout = time.Second
-	// findAgain is how long a finder that has nobody to ask, or nobody who answers, leaves
-	// it at that: whoever asks for names does not make it search the network each time.
+	// findAgain is how long a finder without a native that answers does not look for more: a
+	// caller that asks for names does not make it search the network each time.
 	findAgain = 30 * time.Second
 )
 
@@ -34,50 +36,50 @@ const (
 // that others have put into.
 var ErrNoAnswer = errors.New("no native answers, and this node has no dht to look in")
 
-// Finder resolves PeerIDs on a node that is no native: it asks the natives, and when none
-// of them answers, the store, until the entry there expires.
+// Finder resolves PeerIDs on a node that is no native. It asks the natives. When none of them
+// answers it asks the store, until the entry there expires. All methods may be called concurrently.
 type Finder struct {
-	rules    Rules
+	rules    domain.Rules
 	natives  *Natives
 	store    ports.Store
 	observer ports.Observer
-	epoch    time.Time
-	absent   map[ports.Condition]*absent // by what was said of it
+	notFound map[ports.Condition]*notfound.Cache // by the condition of the natives that said so
 
 	mu       sync.Mutex
 	searches map[ports.PeerID]*search
 }
 
-// conditions are those of natives that did not find somebody, the surest first.
+// conditions are those of natives that did not find a PeerID, the surest first.
 var conditions = []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}
 
-// search is a PeerID that is being looked for, by the first who asked.
+// search is a PeerID that is being looked for, by the first of the callers that asked for it.
 type search struct {
 	done   chan struct{}
 	answer ports.Answer
 	err    error
 }
 
-// NewFinder returns a finder that asks natives, and then store. Of rules it needs Self,
-// and what makes an entry acceptable.
-func NewFinder(rules Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
+// NewFinder returns a finder that asks natives, and then store. Of rules it needs all but
+// Natives; a nil Clock is this node's own.
+func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
 	if rules.Clock == nil {
-		rules.Clock = NewClock(nil)
+		rules.Clock = domain.NewClock(nil)
 	}
 	f := &Finder{
 		rules: rules, natives: natives, store: store, observer: observer,
-		epoch: time.Now(), absent: make(map[ports.Condition]*absent), searches: make(map[ports.PeerID]*search),
+		notFound: make(map[ports.Condition]*notfound.Cache), searches: make(map[ports.PeerID]*search),
 	}
 	for _, c := range conditions {
-		f.absent[c] = newAbsent()
+		f.notFound[c] = notfound.New()
 	}
 	return f
 }
 
-// LookUp returns the live entry of id: as the first native says that answers, or else as
-// the store does. It blocks for seconds if natives hang. Not found, or not found a moment
-// ago, is ports.ErrNotFound, with the Condition of the natives that said so; too many
-// look-ups at once are a *ports.Refusal. Those who ask for the same PeerID share one search.
+// LookUp returns the live entry of id: the answer of the first native that knows, or else that of
+// the store. It blocks for seconds if natives hang. Not found, now or a moment ago, is
+// ports.ErrNotFound, with the Condition of the natives that said so. Too many look-ups at once
+// are a *ports.Refusal. ErrNoAnswer says that there was neither a native nor a store to ask.
+// Callers that ask for the same PeerID share a search.
 func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	began := time.Now()
 	answer, err := f.lookUp(ctx, id)
@@ -92,7 +94,7 @@ func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	for {
 		for _, c := range conditions {
-			if f.absent[c].has(id, time.Since(f.epoch)) {
+			if f.notFound[c].Has(id, f.rules.Clock.Elapsed()) {
 				return ports.Answer{Condition: c}, ports.ErrNotFound
 			}
 		}
@@ -104,11 +106,11 @@ func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 			s.answer, s.err = f.search(ctx, id)
 			f.mu.Lock()
 			if errors.Is(s.err, ports.ErrNotFound) {
-				absent := f.absent[s.answer.Condition]
-				if absent == nil { // one of a later version
-					absent = f.absent[ports.ConditionWarming]
+				notFound := f.notFound[s.answer.Condition]
+				if notFound == nil { // a condition of a later version
+					notFound = f.notFound[ports.ConditionWarming]
 				}
-				absent.add(id, time.Since(f.epoch))
+				notFound.Add(id, f.rules.Clock.Elapsed())
 			}
 			delete(f.searches, id)
 			f.mu.Unlock()
@@ -123,7 +125,7 @@ func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 		if !errors.Is(s.err, context.Canceled) && !errors.Is(s.err, context.DeadlineExceeded) {
 			return s.answer, s.err
 		}
-		// Whoever was first has gone away, which says nothing of id.
+		// The first caller has gone away, which says nothing of id.
 	}
 }
 
@@ -149,7 +151,7 @@ func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, err
 		return ports.Answer{}, ctx.Err()
 	case err == nil, errors.Is(err, ports.ErrNotFound) && answer.Condition == "":
 		return answer, err
-	case f.store.Joined() == nil: // nobody else puts into it
+	case f.store.Joined() == nil: // no other node puts into it
 		return answer, err
 	}
 	stored, err := f.stored(ctx, id)
@@ -160,15 +162,15 @@ func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, err
 	return stored, err
 }
 
-// said is what a native said of a PeerID.
+// said is the answer of a native about a PeerID.
 type said struct {
 	native ports.PeerID
 	answer ports.Answer
 	err    error
 }
 
-// ask asks the natives, a few at once, until one knows. A native that cannot know yet
-// leaves its Condition in the answer, with ports.ErrNotFound if none knew better.
+// ask asks the natives, a few at once, until one of them knows. A native that cannot know yet
+// leaves its Condition in the answer, beside ports.ErrNotFound, if no other native knows better.
 func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, error) {
 	ctx, cancel := context.WithTimeout(asker, askTimeout)
 	defer cancel()
@@ -197,7 +199,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		s := <-heard
 		if s.err == nil {
 			if err := f.rules.CheckAnswer(&s.answer); err != nil {
-				if !IsUntrusted(err) {
+				if !domain.IsUntrusted(err) {
 					f.natives.note(s.native, fails)
 				}
 				next()
@@ -221,8 +223,8 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 	return doubtful, none
 }
 
-// candidates returns the natives to ask, the best first. If there is none, or none that
-// answers, it looks for some.
+// candidates returns the natives to ask, the best first. Without a native that answers it looks
+// for some.
 func (f *Finder) candidates(ctx context.Context) []candidate {
 	if f.natives.transport != nil {
 		f.natives.meet()
@@ -237,7 +239,7 @@ func (f *Finder) candidates(ctx context.Context) []candidate {
 
 // stored returns what the store says of id.
 func (f *Finder) stored(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
-	timeout := StoreTimeout
+	timeout := domain.StoreTimeout
 	own, ownErr := f.store.Local(id, ports.Version{})
 	if ownErr == nil {
 		timeout = confirmTimeout

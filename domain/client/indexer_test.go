@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -84,7 +85,7 @@ func TestALostConnectionIsMadeUpForAtOnceButNotForEver(t *testing.T) {
 
 // scriptedNative answers as the test says and notes when it was asked.
 type scriptedNative struct {
-	unable
+	offersNothing
 	mu     sync.Mutex
 	asked  []time.Time
 	answer func(n int) (ports.Lease, error)
@@ -114,24 +115,29 @@ func (n *scriptedNative) times() []time.Time {
 	return append([]time.Time(nil), n.asked...)
 }
 
+// running runs x until stop is called, which returns when x has stopped.
+func running(t *testing.T, x *Indexer) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = x.Run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
 func runIndexer(t *testing.T, heartbeat time.Duration, natives map[ports.PeerID]ports.Native) (*porttest.Recorder, func()) {
 	events := &porttest.Recorder{}
-	x, err := NewIndexer(Rules{Self: "me", Policy: TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
+	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.TTLPolicy{TTL: heartbeat * 11 / 10, Heartbeat: heartbeat, Refresh: heartbeat / 2}}, nil, PinNatives(natives), func() ports.Registration {
 		return ports.Registration{PeerID: "me", Addr: "here"}
 	}, events)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = x.Run(ctx) }()
-	return events, func() { cancel(); <-done }
+	return events, running(t, x)
 }
 
 func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		began := time.Now()
-		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }}
+		native := &scriptedNative{answer: func(int) (ports.Lease, error) { return domain.DefaultTTLPolicy().Grant(time.Now()), nil }}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
 		defer stop()
 		synctest.Wait()
@@ -153,7 +159,7 @@ func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 
 func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		grant := func(int) (ports.Lease, error) { return DefaultTTLPolicy().Grant(time.Now()), nil }
+		grant := func(int) (ports.Lease, error) { return domain.DefaultTTLPolicy().Grant(time.Now()), nil }
 		dies, stays := &scriptedNative{answer: grant}, &scriptedNative{answer: grant}
 		events, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"dies": dies, "stays": stays})
 		defer stop()
@@ -211,7 +217,7 @@ func TestANativeThatDropsEveryConnectionIsNotFlooded(t *testing.T) {
 		native := &scriptedNative{}
 		native.answer = func(int) (ports.Lease, error) {
 			close(native.lost)
-			return DefaultTTLPolicy().Grant(time.Now()), nil
+			return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 		}
 		_, stop := runIndexer(t, time.Minute, map[ports.PeerID]ports.Native{"n": native})
 		time.Sleep(10 * time.Minute)

@@ -1,4 +1,4 @@
-package domain
+package client
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -22,8 +24,8 @@ type heartbeat struct {
 	ports.Registration
 }
 
-// signing is an indexer that signs, and all that it sends to one native.
-type signing struct {
+// signingIndexer is an indexer that signs, and all that it sends to one native.
+type signingIndexer struct {
 	self   ports.PeerID
 	answer func(n int, r ports.Registration) (ports.Lease, error)
 	addrs  []string
@@ -36,33 +38,33 @@ type signing struct {
 }
 
 // sent is all that the native got, but for the question what time it is.
-func (s *signing) sent() []heartbeat {
+func (s *signingIndexer) sent() []heartbeat {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.said)
 }
 
-func (s *signing) describe() ports.Registration {
+func (s *signingIndexer) describe() ports.Registration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return ports.Registration{PeerID: s.self, Addr: "here", Addrs: s.addrs, Meta: s.meta}
 }
 
-func (s *signing) clock() time.Time {
+func (s *signingIndexer) clock() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Now().Add(s.ahead)
 }
 
 // change changes what the indexer says, or its clock.
-func (s *signing) change(how func()) {
+func (s *signingIndexer) change(how func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	how()
 }
 
 // hear takes in what the native gets, and returns how many that are.
-func (s *signing) hear(r ports.Registration) int {
+func (s *signingIndexer) hear(r ports.Registration) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.said = append(s.said, heartbeat{time.Now(), r})
@@ -70,7 +72,7 @@ func (s *signing) hear(r ports.Registration) int {
 }
 
 // run runs it until stop is called.
-func (s *signing) run(t *testing.T) (stop func()) {
+func (s *signingIndexer) run(t *testing.T) (stop func()) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +86,7 @@ func (s *signing) run(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clock := NewClock(s.clock)
+	clock := domain.NewClock(s.clock)
 	clock.Abstain()
 	native := porttest.Native{
 		OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
@@ -98,24 +100,21 @@ func (s *signing) run(t *testing.T) (stop func()) {
 			return nil
 		},
 	}
-	x, err := NewIndexer(Rules{Self: s.self, Policy: DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
+	x, err := NewIndexer(domain.Rules{Self: s.self, Policy: domain.DefaultTTLPolicy(), Clock: clock}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
 		s.describe, &s.events)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = x.Run(ctx) }()
-	return func() { cancel(); <-done }
+	return running(t, x)
 }
 
 func granting(int, ports.Registration) (ports.Lease, error) {
-	return DefaultTTLPolicy().Grant(time.Now()), nil
+	return domain.DefaultTTLPolicy().Grant(time.Now()), nil
 }
 
 func TestASigningIndexerIsProvenAliveAllTheTime(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{answer: granting}
+		s := &signingIndexer{answer: granting}
 		stop := s.run(t)
 		time.Sleep(5 * time.Hour)
 		stop()
@@ -158,7 +157,7 @@ func TestASigningIndexerIsProvenAliveAllTheTime(t *testing.T) {
 
 func TestARecordIsSentAgainWhenItIsAskedForOrSaysSomethingElse(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{answer: func(n int, r ports.Registration) (ports.Lease, error) {
+		s := &signingIndexer{answer: func(n int, r ports.Registration) (ports.Lease, error) {
 			if n == 3 { // it has forgotten all, and grants nothing before it knows more
 				return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
 			}
@@ -189,7 +188,7 @@ func TestARecordIsSentAgainWhenItIsAskedForOrSaysSomethingElse(t *testing.T) {
 // first, which no native can take from it.
 func TestARecordDoesWithoutWhatCannotBeShown(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{addrs: []string{"here", "there", "elsewhere"}}
+		s := &signingIndexer{addrs: []string{"here", "there", "elsewhere"}}
 		verifier := proof.NewVerifier()
 		s.answer = func(n int, r ports.Registration) (ports.Lease, error) {
 			if r.Proof.Record != nil {
@@ -224,7 +223,7 @@ func TestARecordDoesWithoutWhatCannotBeShown(t *testing.T) {
 // A native that asks for ever gets no flood.
 func TestAnInsatiableNativeIsANativeThatFails(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{answer: func(int, ports.Registration) (ports.Lease, error) { return ports.Lease{NeedRecord: true}, nil }}
+		s := &signingIndexer{answer: func(int, ports.Registration) (ports.Lease, error) { return ports.Lease{NeedRecord: true}, nil }}
 		stop := s.run(t)
 		defer stop()
 		time.Sleep(time.Hour)
@@ -238,7 +237,7 @@ func TestAnInsatiableNativeIsANativeThatFails(t *testing.T) {
 func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 	for _, ahead := range []time.Duration{-time.Hour, -time.Minute, -5 * time.Second, time.Second, 20 * time.Second, time.Hour} {
 		porttest.FakeTime(t, func(t *testing.T) {
-			s := &signing{ahead: ahead, answer: granting}
+			s := &signingIndexer{ahead: ahead, answer: granting}
 			stop := s.run(t)
 			defer stop()
 			time.Sleep(2 * time.Minute)
@@ -262,8 +261,8 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 // What one native says of its clock, or of numbers that it has seen, is not used up.
 func TestALyingNativeUsesUpNoNumbers(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{answer: func(int, ports.Registration) (ports.Lease, error) {
-			lease := DefaultTTLPolicy().Grant(time.Now().AddDate(1, 0, 0))
+		s := &signingIndexer{answer: func(int, ports.Registration) (ports.Lease, error) {
+			lease := domain.DefaultTTLPolicy().Grant(time.Now().AddDate(1, 0, 0))
 			lease.NeedRecord, lease.Seq = true, 1<<50
 			return lease, nil
 		}}
@@ -283,7 +282,7 @@ func TestALyingNativeUsesUpNoNumbers(t *testing.T) {
 
 func TestAnOlderProcessWithTheSameKeyEndsItself(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &signing{answer: func(n int, r ports.Registration) (ports.Lease, error) {
+		s := &signingIndexer{answer: func(n int, r ports.Registration) (ports.Lease, error) {
 			if n > 2 {
 				return ports.Lease{}, ports.Refuse(ports.CodeSuperseded, "another one")
 			}
@@ -294,6 +293,40 @@ func TestAnOlderProcessWithTheSameKeyEndsItself(t *testing.T) {
 		stop()
 		if len(s.sent()) != 3 || s.events.Count(ports.EventRival) != 1 {
 			t.Errorf("it sent %d, and told of %d rivals; want 3 and no leave", len(s.sent()), s.events.Count(ports.EventRival))
+		}
+	})
+}
+
+func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		var highest int64
+		at := func(now func() time.Time) ports.Native {
+			return porttest.Native{
+				OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					if r.Proof != nil {
+						highest = max(highest, r.Proof.Tick.Seq)
+					}
+					lease := domain.DefaultTTLPolicy().Grant(now())
+					return lease, nil
+				},
+				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+			}
+		}
+		clock := domain.NewClock(nil)
+		clock.Abstain()
+		x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
+			"honest": at(time.Now),
+			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),
+		}), func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := running(t, x)
+		time.Sleep(10 * time.Minute)
+		stop()
+		if ahead := time.Until(time.UnixMilli(highest)); ahead > maxLead {
+			t.Errorf("its records are numbered %v ahead of now (the year %d)", ahead, time.UnixMilli(highest).Year())
 		}
 	})
 }

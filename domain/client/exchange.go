@@ -1,0 +1,131 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// exchange is an indexer's registrations with one native, and what it knows of their proofs.
+type exchange struct {
+	x     *Indexer
+	id    ports.PeerID
+	gave  *issued // the record that proved the last registration, nil if that was plain
+	step  uint32  // of gave
+	known int64   // the Seq of the record that the native has
+}
+
+// maxRecords bounds how many records in a row a native gets that asks for its record again.
+const maxRecords = 3
+
+var errInsatiable = errors.New("it asks for the record again, and has been given it; is its clock right?")
+
+// register registers with native, and again with the record if native asks for that.
+func (e *exchange) register(ctx context.Context, native ports.Native) (lease ports.Lease, err error) {
+	x := e.x
+	for given := 0; given < maxRecords; given++ {
+		reg := x.describe()
+		e.gave = nil
+		if x.records != nil {
+			reg.Addrs = x.unshown.without(reg.Addrs)
+		}
+		question := (*ports.Proof)(nil)
+		if x.records != nil && reg.Addr != "" {
+			question = x.records.question()
+		}
+		switch {
+		case question != nil:
+			reg.Proof = question
+		case x.records != nil && reg.Addr != "":
+			if e.gave, err = x.records.issue(reg); err != nil {
+				return lease, err
+			}
+			reg.Proof = e.gave.proof(x.clock.Elapsed(), e.known == e.gave.Seq)
+			e.step = reg.Proof.Tick.Step
+		}
+		lease, err = native.Register(ctx, x.self, reg)
+		if err != nil {
+			e.known = 0 // the native may be another process by the next time
+			e.refused(ctx, native, err)
+			refusal, ok := errors.AsType[*ports.Refusal](err)
+			if ok && e.gave != nil && x.unshown.add(e.gave.Addrs, refusal.Unshown) {
+				continue
+			}
+			return lease, err
+		}
+		if !lease.Now.IsZero() && e.id != x.self {
+			x.clock.Sample(e.id, lease.Now)
+		}
+		if lease.Rival {
+			x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: x.self, Via: e.id})
+		}
+		if question != nil {
+			if lease.Unconfirmed {
+				return lease, nil // a native of the seed took it for a plain registration
+			}
+			if x.records.answered(lease); lease.NeedRecord {
+				given-- // the question brought none
+				continue
+			}
+		}
+		if e.gave == nil {
+			return lease, nil
+		}
+		if e.known = e.gave.Seq; lease.NeedRecord {
+			e.known = 0
+		}
+		again := x.records.heard(e.gave, lease, reg.Proof.Record != nil)
+		if !again && (lease.TTL > 0 || !lease.NeedRecord) {
+			return lease, nil
+		}
+	}
+	switch {
+	case err != nil, lease.TTL > 0:
+		return lease, err
+	}
+	return ports.Lease{}, errInsatiable
+}
+
+// refused ends the indexer if another process has taken its place.
+func (e *exchange) refused(ctx context.Context, native ports.Native, err error) {
+	refusal, ok := errors.AsType[*ports.Refusal](err)
+	if !ok || refusal.Code != ports.CodeSuperseded || !e.rivalled(ctx, native) || e.x.superseded.Swap(true) {
+		return
+	}
+	e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id, Code: refusal.Code, Err: refusal})
+	e.x.supersede()
+}
+
+// rivalled reports whether native has a record that another process with this key has signed
+// since. Its word alone is not enough: a native that lies could have an indexer register nowhere.
+func (e *exchange) rivalled(ctx context.Context, native ports.Native) bool {
+	x := e.x
+	if x.proofs == nil || e.gave == nil {
+		return x.proofs == nil
+	}
+	a, err := native.LookUp(ctx, x.self, x.self)
+	if err != nil || a.Proof == nil || a.Proof.Record == nil {
+		return false
+	}
+	claim, err := x.proofs.Verify(a.Proof.Record, a.Proof.Tick)
+	return err == nil && claim.PeerID == x.self && claim.Start != e.gave.Start && claim.Seq >= e.gave.Seq
+}
+
+// next returns how long after sent the next registration follows: with a step of the record's
+// chain. It is plain for a registration without a record, and where the native wants to hear
+// sooner than the steps come.
+func (e *exchange) next(interval time.Duration, sent time.Time, plain time.Duration) time.Duration {
+	switch {
+	case e.gave == nil:
+		return plain
+	case interval < e.gave.Interval:
+		e.x.records.want(interval)
+		return plain
+	}
+	// Another native may want to hear oftener, so steps may come oftener than this native wants.
+	steps := uint32(interval / e.gave.Interval)
+	// At once, if the native took that long to answer.
+	return time.Since(sent) + e.gave.until(e.step+steps, e.x.clock.Elapsed())
+}

@@ -1,0 +1,82 @@
+package client
+
+import (
+	"errors"
+	"time"
+
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// minRenewal is the shortest heartbeat that a native may ask for. A shorter one is raised
+	// to it, so that a native cannot make its indexers flood.
+	minRenewal = time.Second
+	// retryRegistration is the pause after a registration that failed. It doubles, 1, 2,
+	// 4 s, up to half a heartbeat: after an outage of any length every indexer is
+	// registered again within a heartbeat.
+	retryRegistration = time.Second
+	// reconnectSpread is over how long a native's indexers spread when it drops them
+	// all at once. It is well under the second in which a lost lease is to be renewed.
+	reconnectSpread = 250 * time.Millisecond
+)
+
+// renewal decides when to register with a native next, from the outcomes of the registrations so
+// far.
+type renewal struct {
+	heartbeat time.Duration
+	failures  int // registrations that failed, in a row
+	drops     int // connections that ended before their lease was due, in a row
+}
+
+// after returns how long after a registration was sent, and ended in lease and err, the next
+// follows. jitter is uniform in [0, 1).
+func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Duration {
+	var refusal *ports.Refusal
+	switch {
+	case errors.As(err, &refusal) && refusal.Code != ports.CodeBusy:
+		return domain.Early(r.heartbeat, jitter) // the native would say the same in a second
+	case err != nil:
+		r.failures++
+		return domain.Early(r.pause(r.failures), jitter)
+	}
+	r.failures = 0
+	return domain.Early(r.interval(lease), jitter)
+}
+
+// interval returns the heartbeat that lease asks for, between minRenewal and this indexer's own,
+// and shorter than the lease's TTL.
+func (r *renewal) interval(lease ports.Lease) time.Duration {
+	least := min(minRenewal, r.heartbeat)
+	interval := r.heartbeat
+	if lease.Heartbeat != 0 {
+		interval = lease.Heartbeat
+	}
+	if lease.TTL > 0 && interval >= lease.TTL {
+		interval = lease.TTL / 10 * 9
+	}
+	return min(max(interval, least), r.heartbeat)
+}
+
+// due notes that the time of the next registration has come. If the last brought a lease, err is
+// nil, and its connection has lasted.
+func (r *renewal) due(err error) {
+	if err == nil {
+		r.drops = 0
+	}
+}
+
+// dropped returns how long to wait after the connection of a held lease has ended: next to nothing
+// the first time, and longer each time in a row that a native drops the connection.
+func (r *renewal) dropped(jitter float64) time.Duration {
+	r.drops++
+	if r.drops == 1 {
+		return time.Duration(float64(min(reconnectSpread, r.heartbeat/10)) * jitter)
+	}
+	return domain.Early(r.pause(r.drops-1), jitter)
+}
+
+// pause is how long to wait after n failures in a row.
+func (r *renewal) pause(n int) time.Duration {
+	return domain.Backoff{First: min(retryRegistration, r.heartbeat/10), Max: r.heartbeat / 2}.Pause(n - 1)
+}
