@@ -43,8 +43,12 @@ var states = map[string]lipgloss.Style{
 func table(rows [][]string) string { return lay(rows, nil) }
 
 // list is table, coloured and as wide as the terminal if the output is one: where it
-// is too narrow, fit makes it fit, by the column named elastic.
+// is too narrow, fit makes it fit, by the column named elastic. It is "" where JSON is
+// printed, since a long one takes the library its time.
 func (p *program) list(rows [][]string, elastic string) string {
+	if p.output == outputJSON {
+		return ""
+	}
 	rows = printable(rows)
 	if w := width(p.out); w > 0 {
 		rows = fit(rows, elastic, w)
@@ -95,24 +99,9 @@ func printable(rows [][]string) [][]string {
 	return safe
 }
 
-// lay pads the cells to columns and draws each in its style, if there are styles.
+// lay is rows in columns, each cell in its style if there are styles.
 func lay(rows [][]string, style func(row, column int) lipgloss.Style) string {
-	widths := columnWidths(rows)
-	var b strings.Builder
-	for i, row := range rows {
-		for j, cell := range row {
-			drawn := cell
-			if style != nil {
-				drawn = style(i, j).Render(cell)
-			}
-			b.WriteString(drawn)
-			if j < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[j]-lipgloss.Width(cell)) + gap)
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
+	return strings.Join(display.Table(rows, gap, style), "\n") + "\n"
 }
 
 // fit cuts the cells of one column so that a row takes no more than total cells of

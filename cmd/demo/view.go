@@ -104,14 +104,12 @@ func (m *screen) draw() string {
 	if l.title > 0 {
 		lines = append(lines, m.title(first, last))
 	}
-	columns := m.columns()
+	table := m.table(m.snap.rows[first:last])
 	if l.heading > 0 {
-		lines = append(lines, display.Strong.Render(join(columns, func(c column) string { return c.heading })))
+		lines = append(lines, display.Strong.Render(table[0]))
 	}
-	for i := first; i < last; i++ {
-		r := m.snap.rows[i]
-		line := join(columns, func(c column) string { return c.cell(r) })
-		if i == m.at {
+	for i, line := range table[1:] {
+		if first+i == m.at {
 			line = chosen.Render(pad(">"+strings.TrimPrefix(ansi.Strip(line), " "), m.width))
 		}
 		lines = append(lines, line)
@@ -270,6 +268,19 @@ const (
 	peerIDWidth = len("12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF")
 )
 
+// table returns the line of the headings, and one for each of rows.
+func (m *screen) table(rows []row) []string {
+	columns := m.columns()
+	cells := make([][]string, 1+len(rows))
+	for _, c := range columns {
+		cells[0] = append(cells[0], c.heading)
+		for i, r := range rows {
+			cells[i+1] = append(cells[i+1], c.cell(r))
+		}
+	}
+	return display.Table(cells, between, func(_, i int) lipgloss.Style { return display.Calm.Width(columns[i].width) })
+}
+
 // columns returns those that fit: a narrow screen loses the PeerID, then part of the
 // bar, the names of the natives but for their numbers, the role, and all of the bar.
 func (m *screen) columns() []column {
@@ -394,14 +405,6 @@ func tableWidth(columns []column) int {
 		sum += c.width
 	}
 	return sum
-}
-
-func join(columns []column, cell func(column) string) string {
-	cells := make([]string, len(columns))
-	for i, c := range columns {
-		cells[i] = pad(cell(c), c.width)
-	}
-	return strings.TrimRight(strings.Join(cells, between), " ")
 }
 
 // pad makes text exactly that wide.
