@@ -44,7 +44,7 @@ func table(rows [][]string) string { return lay(rows, nil) }
 
 // list is table, coloured and as wide as the terminal if the output is one: where it
 // is too narrow, fit makes it fit, by the column named elastic. It is "" where JSON is
-// printed, since a long one takes the library its time.
+// printed: the library takes 0.1 ms for each row.
 func (p *program) list(rows [][]string, elastic string) string {
 	if p.output == outputJSON {
 		return ""

@@ -313,7 +313,7 @@ func (n *network) compose(name string, settings map[string]string) (*modules.Nod
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	n.schema.AddFlags(flags)
 	all := map[string]string{
-		"config": "", "data.dir": filepath.Join(n.dir, name),
+		"data.dir":           filepath.Join(n.dir, name),
 		"host.listen":        "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1",
 		"registry.heartbeat": heartbeat.String(), "registry.ttl": ttl.String(), "registry.refresh": refresh.String(),
 	}
@@ -324,10 +324,10 @@ func (n *network) compose(name string, settings map[string]string) (*modules.Nod
 		}
 	}
 	cfg, err := n.schema.Load(config.Sources{Flags: flags})
-	if cfg == nil {
+	if err != nil {
 		return nil, err
 	}
-	plan, err := modules.NewPlan(n.modules, cfg) // its error has Load's mistakes too
+	plan, err := modules.NewPlan(n.modules, cfg)
 	if err != nil {
 		return nil, err
 	}
