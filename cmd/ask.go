@@ -12,6 +12,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
@@ -86,7 +87,7 @@ func reserve(c ports.Condition) string {
 	case ports.ConditionIsolated:
 		return "this native is isolated: it has lost all the others, and whoever registers with them is missing"
 	}
-	return "this native is " + plain(string(c))
+	return "this native is " + display.Plain(string(c))
 }
 
 // node returns a client of the node that cmd asks. The token of the configuration is that

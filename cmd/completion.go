@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -197,4 +198,6 @@ func (p *program) completePeerID(cmd *cobra.Command, args []string, begun string
 }
 
 // describe says in a few words who an indexer is.
-func describe(x httpapi.Indexer) string { return plain(string(x.State)) + " " + plain(x.Addr) }
+func describe(x httpapi.Indexer) string {
+	return display.Plain(string(x.State)) + " " + display.Plain(x.Addr)
+}

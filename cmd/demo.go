@@ -1,36 +1,18 @@
 package cmd
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/demo"
 	"github.com/spf13/cobra"
 )
 
-// The times of the demo: the seed's, scaled down so that an expiry is soon seen,
-// with more slack than 60 to 66 for a machine that does other things too.
-const (
-	demoHeartbeat = 2 * time.Second
-	demoTTL       = 4 * time.Second
-	demoRefresh   = time.Second
-	// demoMeet is what the natives get to find each other before the indexers come:
-	// GossipSub's heartbeat is 1 s.
-	demoMeet = time.Second
-	// demoAct is when something happens to the last indexer, and how much later it comes back.
-	demoAct = 5 * time.Second
-	// The most that one process and one terminal can sensibly show.
-	maxDemoNatives, maxDemoIndexers = 10, 50
-)
-
 func (p *program) demoCommand() *cobra.Command {
-	d := &demo{program: p}
+	var o demo.Options
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a whole little network in one process",
@@ -53,27 +35,28 @@ back, and leaves.`,
 			switch {
 			case p.output == "json":
 				return usageError{errors.New("the demo prints lines for people, not JSON; ask one of its natives with ls --api … -o json")}
-			case d.natives < 1 || d.natives > maxDemoNatives:
-				return usageError{fmt.Errorf("--natives %d: allowed are 1 to %d", d.natives, maxDemoNatives)}
-			case d.indexers < 0 || d.indexers > maxDemoIndexers:
-				return usageError{fmt.Errorf("--indexers %d: allowed are 0 to %d", d.indexers, maxDemoIndexers)}
-			case d.length < 0:
-				return usageError{fmt.Errorf("--for %v: allowed are 0, which stands for no end, and more", d.length)}
+			case o.Natives < 1 || o.Natives > demo.MaxNatives:
+				return usageError{fmt.Errorf("--natives %d: allowed are 1 to %d", o.Natives, demo.MaxNatives)}
+			case o.Indexers < 0 || o.Indexers > demo.MaxIndexers:
+				return usageError{fmt.Errorf("--indexers %d: allowed are 0 to %d", o.Indexers, demo.MaxIndexers)}
+			case o.Length < 0:
+				return usageError{fmt.Errorf("--for %v: allowed are 0, which stands for no end, and more", o.Length)}
 			}
-			screen := p.redraws()
+			o.Out, o.Environ, o.Modules, o.Version = p.out, p.environ, p.modules, version()
+			o.Screen, o.NoColor = p.redraws(), p.noColor || p.getenv("NO_COLOR") != ""
 			for name, set := range map[string]func(){
-				"natives": func() { d.natives = 3 }, "indexers": func() { d.indexers = 5 }, "for": func() { d.length = 0 },
+				"natives": func() { o.Natives = 3 }, "indexers": func() { o.Indexers = 5 }, "for": func() { o.Length = 0 },
 			} {
-				if screen && !cmd.Flags().Changed(name) {
+				if o.Screen && !cmd.Flags().Changed(name) {
 					set()
 				}
 			}
-			return d.run(cmd.Context(), screen)
+			return demo.Run(cmd.Context(), o)
 		},
 	}
-	cmd.Flags().IntVar(&d.natives, "natives", 2, "how many natives; in a terminal, 3 unless it is given")
-	cmd.Flags().IntVar(&d.indexers, "indexers", 3, "how many indexers; in a terminal, 5 unless it is given")
-	cmd.Flags().DurationVar(&d.length, "for", 30*time.Second, "how long, 0 until a signal; in a terminal, until q unless it is given")
+	cmd.Flags().IntVar(&o.Natives, "natives", 2, "how many natives; in a terminal, 3 unless it is given")
+	cmd.Flags().IntVar(&o.Indexers, "indexers", 3, "how many indexers; in a terminal, 5 unless it is given")
+	cmd.Flags().DurationVar(&o.Length, "for", 30*time.Second, "how long, 0 until a signal; in a terminal, until q unless it is given")
 	return cmd
 }
 
@@ -84,74 +67,4 @@ func (p *program) redraws() bool {
 		return false
 	}
 	return terminal(p.out) && terminal(os.Stdin)
-}
-
-// demo is a network in one process, shown as lines or on a screen.
-type demo struct {
-	*program
-	natives, indexers int
-	length            time.Duration
-}
-
-func (d *demo) run(ctx context.Context, screen bool) error {
-	if d.length > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.length)
-		defer cancel()
-	}
-	// A terminal that is closed, and a reader that has gone, end the demo as a signal
-	// does: with its nodes stopped, and its folder removed. Where a screen is drawn so does
-	// SIGQUIT: nobody could read Go's account of all goroutines there.
-	var ends []os.Signal
-	if !signal.Ignored(syscall.SIGHUP) { // nohup
-		ends = append(ends, syscall.SIGHUP)
-	}
-	if screen {
-		ends = append(ends, syscall.SIGQUIT)
-	}
-	if len(ends) > 0 { // none would stand for all
-		var stop context.CancelFunc
-		ctx, stop = signal.NotifyContext(ctx, ends...)
-		defer stop()
-	}
-	signal.Ignore(syscall.SIGPIPE)
-	defer signal.Reset(syscall.SIGPIPE)
-	if screen {
-		return d.draw(ctx)
-	}
-	return d.tell(ctx)
-}
-
-// tell shows the network as lines, one an event, until ctx ends or nobody reads them.
-func (d *demo) tell(ctx context.Context) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	n, err := newNetwork(d.program, 1, func(h happening) {
-		if _, err := io.WriteString(d.out, h.String()+"\n"); err != nil {
-			cancel()
-		}
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	if err := n.comeUp(ctx, d.natives, d.indexers); err != nil {
-		return err
-	}
-	if err := n.act(ctx, ctx); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	n.say(plainly, "the demo ends")
-	return nil
-}
-
-// wait reports whether d passed before ctx ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ its proof, and one that its proof does not prove is an error.`,
 		}
 		for _, x := range indexers {
 			row := []string{
-				shown(x.PeerID), plain(x.Addr), string(x.State), seen(x), age(remains(x)), orDash(shown(x.Via)),
+				shown(x.PeerID), display.Plain(x.Addr), string(x.State), seen(x), age(remains(x)), orDash(shown(x.Via)),
 			}
 			if wide {
 				row = append(row, orDash(string(x.Source)), x.ExpiresAt.UTC().Format(time.RFC3339), orDash(labels(x.Meta)), addresses(x.Addrs))
@@ -152,10 +153,10 @@ checked here, and an answer that its proof does not prove is an error.`,
 			rows = append(rows, []string{"CONDITION", string(x.Condition)})
 		}
 		for _, addr := range x.Addrs {
-			rows = append(rows, []string{"ADDR", plain(addr)})
+			rows = append(rows, []string{"ADDR", display.Plain(addr)})
 		}
 		for _, name := range slices.Sorted(maps.Keys(x.Meta)) {
-			rows = append(rows, []string{"META", plain(name) + "=" + plain(x.Meta[name])})
+			rows = append(rows, []string{"META", display.Plain(name) + "=" + display.Plain(x.Meta[name])})
 		}
 		return p.print(x, p.details(rows))
 	})
@@ -166,7 +167,7 @@ checked here, and an answer that its proof does not prove is an error.`,
 // whole returns the PeerID that text is, or that alone it can stand for if it is
 // shortened.
 func whole(ctx context.Context, native reader, text string) (ports.PeerID, error) {
-	head, tail, shortened := strings.Cut(strings.Replace(text, "...", ellipsis, 1), ellipsis)
+	head, tail, shortened := strings.Cut(strings.Replace(text, "...", display.Ellipsis, 1), display.Ellipsis)
 	if !shortened {
 		id, err := modules.ParsePeerID(text)
 		if err != nil {
@@ -249,7 +250,7 @@ func remains(x httpapi.Indexer) time.Duration {
 func labels(meta map[string]string) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(meta)) {
-		all = append(all, plain(name)+"="+plain(meta[name]))
+		all = append(all, display.Plain(name)+"="+display.Plain(meta[name]))
 	}
 	return strings.Join(all, ",")
 }
@@ -257,15 +258,7 @@ func labels(meta map[string]string) string {
 func addresses(addrs []string) string {
 	var all []string
 	for _, addr := range addrs {
-		all = append(all, plain(addr))
+		all = append(all, display.Plain(addr))
 	}
 	return strings.Join(all, ",")
-}
-
-// plain makes an indexer's own words harmless to a terminal and to the table.
-func plain(text string) string {
-	if quoted := strconv.Quote(text); quoted[1:len(quoted)-1] != text {
-		return quoted
-	}
-	return text
 }

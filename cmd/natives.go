@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/spf13/cobra"
 )
@@ -40,7 +41,7 @@ hand, LAG how long what they told last was under way.`,
 				addr = n.Addrs[0]
 			}
 			rows = append(rows, []string{
-				shown(n.PeerID), following, brief(n.RoundTripSeconds), strconv.Itoa(n.Live), brief(n.LagSeconds), orDash(plain(addr)),
+				shown(n.PeerID), following, brief(n.RoundTripSeconds), strconv.Itoa(n.Live), brief(n.LagSeconds), orDash(display.Plain(addr)),
 			})
 		}
 		return p.print(natives, p.list(rows, addrColumn))

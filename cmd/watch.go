@@ -11,6 +11,7 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"github.com/opencloud/ocnode/adapters/httpapi"
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/spf13/cobra"
 )
@@ -24,11 +25,11 @@ const (
 
 // kinds are the colours of what happens.
 var kinds = map[string]lipgloss.Style{
-	string(ports.ChangeJoined):  lipgloss.NewStyle().Foreground(lipgloss.Green),
-	string(ports.ChangeLate):    lipgloss.NewStyle().Foreground(lipgloss.Yellow),
-	string(ports.ChangeExpired): lipgloss.NewStyle().Foreground(lipgloss.Red),
-	string(ports.ChangeLeft):    lipgloss.NewStyle().Faint(true),
-	httpapi.EventReset:          lipgloss.NewStyle().Foreground(lipgloss.Yellow),
+	string(ports.ChangeJoined):  display.Good,
+	string(ports.ChangeLate):    display.Warn,
+	string(ports.ChangeExpired): display.Bad,
+	string(ports.ChangeLeft):    display.Faint,
+	httpapi.EventReset:          display.Warn,
 }
 
 func (p *program) watchCommand() *cobra.Command {
@@ -125,7 +126,7 @@ func (p *program) tell(e httpapi.Event) error {
 	// To a terminal it is as in ls: PeerIDs short, and a time of today.
 	at, shown := time.RFC3339, func(id ports.PeerID) string { return string(id) }
 	if terminal(p.out) {
-		at, shown = time.TimeOnly, func(id ports.PeerID) string { return short(id, shortTail) }
+		at, shown = time.TimeOnly, func(id ports.PeerID) string { return display.Short(id, display.ShortTail) }
 	}
 	cells := []string{time.Now().Format(at), e.Kind}
 	switch e.Kind {
@@ -137,7 +138,7 @@ func (p *program) tell(e httpapi.Event) error {
 			cells = append(cells, reserve(e.Condition))
 		}
 	default:
-		cells = append(cells, shown(e.Change.PeerID), orDash(plain(e.Change.Addr)), orDash(shown(e.Change.Native)))
+		cells = append(cells, shown(e.Change.PeerID), orDash(display.Plain(e.Change.Addr)), orDash(shown(e.Change.Native)))
 	}
 	cells = printable([][]string{cells})[0]
 	const kindWidth = len(ports.ChangeSnapshot) // the longest

@@ -65,6 +65,14 @@ func breach(folder, path string) string {
 		if own && (!in(path, "modules", "domain", "ports", "adapters") || in(path, "domain/internal", "adapters/internal")) {
 			return "modules import what they compose"
 		}
+	case in(folder, "cmd/internal"):
+		if own && path != "ports" {
+			return "packages that commands share import ports alone"
+		}
+	case in(folder, "cmd/demo"):
+		if own && !in(path, "cmd/internal", "modules", "ports") {
+			return "the demo imports modules, and knows no command"
+		}
 	case in(folder, "cmd"):
 		if own && !in(path, "cmd", "modules", "ports", "adapters/httpapi") {
 			return "cmd imports modules, and the client of HTTP"
@@ -182,6 +190,15 @@ func TestBreachesAreSeen(t *testing.T) {
 		{"modules", own("domain/internal/lookup"), true},
 		{"modules", own("cmd/ocnode"), true},
 		{"modules/config", own("ports"), true},
+		{"cmd", own("cmd/demo"), false},
+		{"cmd", own("cmd/internal/display"), false},
+		{"cmd/demo", own("modules/config"), false},
+		{"cmd/demo", own("cmd/internal/display"), false},
+		{"cmd/demo", own("cmd"), true},
+		{"cmd/demo", own("adapters/httpapi"), true},
+		{"cmd/internal/display", own("ports"), false},
+		{"cmd/internal/display", own("modules"), true},
+		{"cmd/internal/display", own("cmd/demo"), true},
 		{"cmd/ocnode", own("modules/config"), false},
 		{"cmd/ocnode", own("domain"), true},
 		{"cmd/ocnode", own("adapters/stream"), true},

@@ -12,11 +12,8 @@ func TestEveryCommentIsOfAKey(t *testing.T) {
 		known[key.Name], known[section] = true, true
 	}
 	of := map[string]string{}
-	for name := range comments {
-		of[name] = "comments"
-	}
-	for name := range commentsWithoutNative {
-		of[name] = "commentsWithoutNative"
+	for name := range comments(Builtin()) {
+		of[name] = "Comments"
 	}
 	for name := range withoutNative {
 		of[name] = "withoutNative"
@@ -27,9 +24,6 @@ func TestEveryCommentIsOfAKey(t *testing.T) {
 	for _, r := range roles {
 		for name := range r.on {
 			of["modules."+name] = r.name
-		}
-		for name := range r.comments {
-			of[name] = r.name
 		}
 		for _, name := range r.first {
 			of[name] = r.name

@@ -236,8 +236,8 @@ func TestADraftOfWhatDoesNotAddUpIsRefused(t *testing.T) {
 	}
 }
 
-// A module from outside has its toggle and its section there, commented by what its
-// tags say.
+// A module from outside has its toggle and its section there, with its own comments, or
+// else with the words of its summary and its tags.
 func TestADraftHasTheModulesFromOutside(t *testing.T) {
 	type settings struct {
 		Path  string        `koanf:"path" help:"where the shelf's file is"`
@@ -246,12 +246,23 @@ func TestADraftHasTheModulesFromOutside(t *testing.T) {
 	list := append(modules.Builtin(), modules.Module{
 		Name: "shelf", Summary: "keeps entries on a shelf", Section: settings{Path: "shelf.db", Every: time.Minute}, Wire: modules.Provide(),
 	})
+	list = append(list, modules.Module{
+		Name: "attic", Summary: "keeps old entries", Section: settings{Path: "attic.db"}, Wire: modules.Provide(),
+		About: "Keep old entries. Off: they are gone.",
+		Comments: map[string]modules.Comment{
+			"":     {Text: "What is in the attic."},
+			"path": {Text: "The attic's file.", Indexer: "The attic's file, of an indexer too."},
+		},
+	})
+	file := map[string]string{"native": "The attic's file.", "indexer": "The attic's file, of an indexer too."}
 	for _, role := range modules.Roles() {
 		draft, err := modules.NewDraft(list, role, config.Sources{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
+			"\n  # Keep old entries. Off: they are gone.\n  attic: false\n",
+			"\n# What is in the attic.\nattic:\n  # " + file[role] + "\n  path: attic.db\n  # How often it is written.\n",
 			"\n  # Keeps entries on a shelf.\n  shelf: false\n",
 			"\nshelf:\n  # Where the shelf's file is.\n  path: shelf.db\n  # How often it is written.\n  every: 60s\n",
 		} {

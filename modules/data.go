@@ -18,11 +18,18 @@ type dataSection struct {
 	Dir string `koanf:"dir" help:"the folder of what outlives the process: identity.key, this node's identity"`
 }
 
+// dataComments are the comments on dataSection in a configuration file.
+var dataComments = map[string]Comment{
+	"dir": {Text: "The folder of identity.key, which is who this node is: keep it, and keep it secret. It is made if " +
+		"it is missing, and locked: each node on a machine needs its own."},
+}
+
 var dataModule = Module{
-	Name:    "data",
-	Summary: "the node's identity, and the lock on its folder",
-	Always:  true,
-	Section: dataSection{Dir: "data"},
+	Name:     "data",
+	Summary:  "the node's identity, and the lock on its folder",
+	Always:   true,
+	Section:  dataSection{Dir: "data"},
+	Comments: dataComments,
 	Check: func(p *Plan) {
 		if Settings[dataSection](p, "data").Dir == "" {
 			p.Mistake("data.dir", "must not be empty; the default is data")

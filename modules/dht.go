@@ -13,12 +13,13 @@ import (
 )
 
 type dhtSection struct {
-	Prefix string `koanf:"prefix" help:"prefix of the DHT's protocol ID; the same in the whole network"`
+	Prefix string `koanf:"prefix" help:"the prefix of the DHT's protocol, the same on every node; another one is another network"`
 }
 
 var dhtModule = Module{
 	Name:    "dht",
 	Summary: "stores entries in a Kademlia DHT; without it, in memory",
+	About:   "Store entries in a Kademlia DHT, so that they outlive their native. Off: in memory, for a native alone.",
 	On:      true,
 	Role:    true, // for a node that does nothing but hold others' entries
 	Fills:   Store,

@@ -11,12 +11,13 @@ import (
 )
 
 type gossipSection struct {
-	Topic string `koanf:"topic" help:"the GossipSub topic of the registry; the same in the whole network"`
+	Topic string `koanf:"topic" help:"the GossipSub topic of the registry, the same on every native"`
 }
 
 var gossipModule = Module{
 	Name:    "gossip",
 	Summary: "tells other natives over GossipSub who is alive, and hears them; without it, nobody is told",
+	About:   "Tell the other natives who is alive, and hear them. Only for a native, and of use with dht.",
 	On:      true,
 	Fills:   Announcer,
 	Section: gossipSection{Topic: gossip.DefaultTopic},

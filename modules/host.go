@@ -28,6 +28,30 @@ type hostSection struct {
 	PSK       string   `koanf:"psk" help:"the file of the private network's key: only who has it is spoken with, and over TCP only; \"\" for a public network"`
 }
 
+// hostComments are the comments on hostSection in a configuration file.
+var hostComments = map[string]Comment{
+	"listen": {
+		Text: "Multiaddrs to listen on, TCP or QUIC; port 0 takes a free one. Each of them must be bound, or the " +
+			"node stops.",
+		LeftOut:              "a native takes these, as far as the machine has IPv4 and IPv6, and any other node takes free ports.",
+		LeftOutWithoutNative: "these are taken, as far as the machine has IPv4 and IPv6.",
+	},
+	"announce": {
+		Text: "Multiaddrs to tell others instead of those bound: set it behind NAT, in a container, or for a DNS " +
+			"name, e.g. [/dns4/native-a.example/tcp/4101].",
+		Indexer: "Multiaddrs to tell others instead of those bound: set it behind NAT, in a container, or for a DNS " +
+			"name, e.g. [/dns4/indexer-a.example/tcp/4101].",
+	},
+	"bootstrap": {
+		Text: "Peers to join the network through, mostly other natives: multiaddrs that end in /p2p/<PeerID>, or " +
+			"/dnsaddr/<name>. With none, a native waits to be joined.",
+		Indexer: "Natives to find others through, if indexer.natives pins none: multiaddrs that end in /p2p/<PeerID>, " +
+			"or /dnsaddr/<name>. One is enough; with dht on, those that it does not tell of are found too.",
+	},
+	"psk": {Text: "The file of a private network's key, which `ocnode key psk FILE` makes: the same on every node and for " +
+		"nobody else to read. Only who has it is spoken with, and over TCP only. \"\" for a network that is open to all."},
+}
+
 // freePorts is where a node listens that nobody needs to find by its port.
 var freePorts = []string{"/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1", "/ip6/::/udp/0/quic-v1"}
 
@@ -40,6 +64,7 @@ var hostModule = Module{
 		Announce:  []string{},
 		Bootstrap: []string{},
 	},
+	Comments: hostComments,
 	Check: func(p *Plan) {
 		s := Settings[hostSection](p, "host")
 		if len(s.Listen) == 0 {

@@ -22,14 +22,29 @@ type httpSection struct {
 	Hosts  []string `koanf:"hosts" help:"other names by which HTTP may be asked, such as a proxy's, without a port"`
 }
 
+// httpComments are the comments on httpSection in a configuration file.
+var httpComments = map[string]Comment{
+	"listen": {
+		Text: "host:port of HTTP (health, metrics, who is alive), or \"\" for none. It has no TLS: leave it on " +
+			"loopback, or put a proxy before it; beyond loopback it must have a token.",
+		LeftOut:              "a native takes this one, and any other node a free port, which its log's ready line names.",
+		LeftOutWithoutNative: "it takes a free port, which the log's ready line names.",
+	},
+	"token": {Text: "The file of the token that every request must bring (Authorization: Bearer …) but those to /healthz and " +
+		"/readyz: 16 to 4096 bytes on one line, for nobody else to read. (umask 077; openssl rand -hex 32 >FILE) makes one."},
+	"hosts": {Text: "Names, without a port, by which HTTP may be asked beside localhost, the node's own addresses and the host of " +
+		"http.listen, such as that of a proxy or a Service: any other is refused, so that no web page reads it under a name of its own."},
+}
+
 // freeHTTP is where a node listens that nobody asks at a port they know.
 const freeHTTP = "127.0.0.1:0"
 
 var httpModule = Module{
-	Name:    "http",
-	Summary: "what this node sees, over HTTP",
-	Always:  true,
-	Section: httpSection{Listen: httpapi.DefaultConfig().Listen, Hosts: []string{}},
+	Name:     "http",
+	Summary:  "what this node sees, over HTTP",
+	Always:   true,
+	Section:  httpSection{Listen: httpapi.DefaultConfig().Listen, Hosts: []string{}},
+	Comments: httpComments,
 	Check: func(p *Plan) {
 		s := Settings[httpSection](p, "http")
 		_, err := httpapi.ReadToken(s.Token)

@@ -19,11 +19,31 @@ type indexerSection struct {
 	Meta    map[string]string `koanf:"meta" help:"what to tell about this indexer, name=value"`
 }
 
+// indexerComments are the comments on indexerSection in a configuration file.
+var indexerComments = map[string]Comment{
+	"natives": {
+		Text: "The natives to register with, two or three for when one dies: multiaddrs that end in /p2p/<PeerID>, " +
+			"as a native's log and `ocnode status` print them. With none, it takes three of those that it finds through " +
+			"host.bootstrap, the DHT and mdns, and replaces one that does not answer. A node that is a native too " +
+			"registers with itself then.",
+		Indexer: "The natives to register with, two or three for when one dies: multiaddrs that end in /p2p/<PeerID>, " +
+			"as a native's log and `ocnode status` print them. Or give one of these addresses as host.bootstrap instead: " +
+			"then three natives are taken of those that are found through it, and replaced when they die.\n\n" +
+			"   natives:\n" +
+			"     - /dns4/a.example/tcp/4101/p2p/12D3KooW…\n" +
+			"     - /dns4/b.example/tcp/4101/p2p/12D3KooW…",
+	},
+	"meta": {Text: "What else to publish about this indexer, e.g. {zone: eu-1, version: 1.4.2}. At most 64 names, 1 KiB in all, and for everyone to read."},
+}
+
 var indexerModule = Module{
 	Name:    "indexer",
 	Summary: "registers this node and keeps leases at indexer.natives, or at three natives that it finds",
-	Role:    true,
-	Section: indexerSection{Natives: []string{}, Meta: map[string]string{}},
+	About: "Register this node at indexer.natives, or at three natives that it finds, and keep the leases " +
+		"there. On for whoever wants to be found.",
+	Role:     true,
+	Section:  indexerSection{Natives: []string{}, Meta: map[string]string{}},
+	Comments: indexerComments,
 	Check: func(p *Plan) {
 		s := Settings[indexerSection](p, "indexer")
 		p.CheckItems("indexer.natives", s.Natives, each(groupNatives))

@@ -16,10 +16,28 @@ type limitsSection struct {
 	StreamMemory       int `koanf:"stream-memory" help:"MiB that streams may be accounted for; 0 takes a quarter of the memory"`
 	Registrations      int `koanf:"registrations" help:"registrations of one identity in a heartbeat; 0 is any number"`
 	IdentitiesPerSite  int `koanf:"identities-per-site" help:"identities with a lease from one IPv4 address or IPv6 /56, twice as many from a /24 or /48; 0 is any number"`
-	Entries            int `koanf:"entries" help:"entries of the live table"`
+	Entries            int `koanf:"entries" help:"entries of the live table, whoever granted their leases, some 300 bytes each"`
 	Unfound            int `koanf:"unfound" help:"PeerIDs looked up that were never found, beyond the number of live entries"`
 	DHTMemory          int `koanf:"dht-memory" help:"MiB of the DHT's records that are held"`
-	Watchers           int `koanf:"watchers" help:"watches over libp2p at once"`
+	Watchers           int `koanf:"watchers" help:"watches over libp2p at once, other natives' among them; 8 of one peer"`
+}
+
+// limitsComments are the comments on limitsSection in a configuration file.
+var limitsComments = map[string]Comment{
+	"": {Text: "What others can make this node do and hold at most. Whoever comes new is refused (busy) before anybody " +
+		"who is here already, and each refusal is counted in /metrics. With these, 5,000 indexers behind one address are " +
+		"admitted, and so are 5,000 behind 250. Loopback is exempt from what bounds a site."},
+	"connections": {Text: "Connections at once, a file and some 128 KiB of memory each. 0: as many as the open-file limit and a " +
+		"quarter of the memory allow."},
+	"connections-per-site": {Text: "Connections from one IPv4 address or IPv6 /56, and new ones in a minute; from one /24 or /48 twice as many. " +
+		"0: a quarter of all, or 5,500 as far as half of all goes."},
+	"stream-memory": {Text: "MiB that streams, with the frames on them, may be accounted for, 256 KiB each. 0: a quarter of the memory. One peer may " +
+		"have 64 streams of a protocol."},
+	"registrations":       {Text: "Registrations and leaves of one identity in a heartbeat, all at once if it likes; it needs one, and some for retries. 0: any number."},
+	"identities-per-site": {Text: "Identities that hold a lease here, or left in the last TTL, from one IPv4 address or IPv6 /56; from one /24 or /48 twice as many. 0: any number."},
+	"unfound": {Text: "PeerIDs that are looked up since others told of them, and that were not found, beyond the number of live " +
+		"entries. The oldest gives way."},
+	"dht-memory": {Text: "MiB of the DHT's records that this node holds for the network. When it is used up, any record gives way to a new one."},
 }
 
 // limitsModule bounds what others can make a node do. Each limit is kept where it is
@@ -36,6 +54,7 @@ var limitsModule = Module{
 		DHTMemory:         kaddht.DefaultMaxBytes >> 20,
 		Watchers:          stream.DefaultWatchers,
 	},
+	Comments: limitsComments,
 	Check: func(p *Plan) {
 		s := Settings[limitsSection](p, "limits")
 		for _, key := range []struct {

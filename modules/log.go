@@ -16,7 +16,16 @@ import (
 type logSection struct {
 	Level  string            `koanf:"level" live:"true" help:"what is logged at least: debug, info, warn or error"`
 	Levels map[string]string `koanf:"levels" live:"true" help:"other levels for single subsystems, the value of \"logger\" in their lines, e.g. dht=debug,libp2p=warn"`
-	Format string            `koanf:"format" help:"how: text or json"`
+	Format string            `koanf:"format" help:"how it is logged: text for people, json for machines"`
+}
+
+// logComments are the comments on logSection in a configuration file.
+var logComments = map[string]Comment{
+	"level": {Text: "What is logged at least: debug, info, warn or error. It goes to standard error."},
+	"levels": {Text: "Other levels for single subsystems, e.g. {dht: debug, libp2p: warn}. Each line names its own as \"logger\": " +
+		"node, host, stream, registry, indexer, dht, gossip, mdns, http, fx, and of the libraries libp2p, kad-dht, pubsub, " +
+		"other. Left out, the first three libraries are heard from error on, unless level is debug. Both levels can " +
+		"be changed while the node runs: kill -HUP."},
 }
 
 // loggerKey is the attribute that says which subsystem a line is from. A logger is
@@ -54,10 +63,11 @@ var unnamed = []string{"log", "telemetry", "data", "native", "limits", "trust", 
 var libraries = []string{librarylog.LibP2P, librarylog.KadDHT, loggerPubSub}
 
 var logModule = Module{
-	Name:    "log",
-	Summary: "one log for all parts",
-	Always:  true,
-	Section: logSection{Level: "info", Levels: map[string]string{}, Format: "text"},
+	Name:     "log",
+	Summary:  "one log for all parts",
+	Always:   true,
+	Section:  logSection{Level: "info", Levels: map[string]string{}, Format: "text"},
+	Comments: logComments,
 	Check: func(p *Plan) {
 		s := Settings[logSection](p, "log")
 		if _, ok := logLevels[s.Level]; !ok {

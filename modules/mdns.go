@@ -11,6 +11,8 @@ import (
 var mdnsModule = Module{
 	Name:    "mdns",
 	Summary: "finds natives on the local network, and has a native found there",
+	About: "Find natives on the local network by multicast DNS, and have a native found there: no address of " +
+		"anybody is needed then.",
 	Wire: func(p *Plan) fx.Option {
 		parts := []fx.Option{
 			fx.Supply(fx.Private, Settings[dhtSection](p, "dht")), // on or not, its prefix names the network

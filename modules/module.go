@@ -33,6 +33,12 @@ type Module struct {
 	Fills Port
 	// Section holds the defaults of its section, as config.Section has it; nil for none.
 	Section any
+	// About is the comment on its toggle in a configuration file, "" for Summary.
+	About string
+	// Comments are those on its section: on a key by its name there, on the section as a
+	// whole by "". The tag `help` is the comment on any other key. It is a line of run --help,
+	// too, so a key that needs more words than a line has both.
+	Comments map[string]Comment
 	// Check adds to the plan what is wrong with its section, be the module on or off:
 	// what is wrong now would be so when it is turned on.
 	Check func(*Plan)

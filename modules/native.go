@@ -11,6 +11,7 @@ import (
 var nativeModule = Module{
 	Name:    "native",
 	Summary: "the registry: takes registrations, keeps the live table, answers who is alive",
+	About:   "Take registrations, keep the live table, answer who is alive. On for a shared, long-lived node.",
 	On:      true,
 	Role:    true,
 	Wire: func(*Plan) fx.Option {

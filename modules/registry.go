@@ -17,13 +17,22 @@ type registrySection struct {
 	Refresh   time.Duration `koanf:"refresh" help:"how often a native looks up whom it knows and cannot show alive; shorter than ttl"`
 }
 
+// registryComments are the comments on registrySection in a configuration file.
+var registryComments = map[string]Comment{
+	"":    {Text: "The times of the network, 10ms to 30m each."},
+	"ttl": {Text: "How long an entry lives after its indexer's last heartbeat. Longer than heartbeat, and the same on every node of the network."},
+	"heartbeat": {Text: "How often an indexer renews, at most; a native tells it to those that it grants a lease. Shorter " +
+		"notices a death sooner, at the cost of a DHT put for each."},
+}
+
 // registryModule holds the rules that every role shares: the times, and what makes
 // an entry acceptable.
 var registryModule = Module{
-	Name:    "registry",
-	Summary: "the times that a network agrees on",
-	Always:  true,
-	Section: registrySection(domain.DefaultTTLPolicy()),
+	Name:     "registry",
+	Summary:  "the times that a network agrees on",
+	Always:   true,
+	Section:  registrySection(domain.DefaultTTLPolicy()),
+	Comments: registryComments,
 	Check: func(p *Plan) {
 		err := domain.TTLPolicy(Settings[registrySection](p, "registry")).Validate()
 		for _, err := range unjoin(err) {

@@ -39,11 +39,31 @@ type trustSection struct {
 	Plain     string   `koanf:"plain" live:"true" help:"what is believed of indexers that do not sign: accept or refuse"`
 }
 
+// trustComments are the comments on trustSection in a configuration file.
+var trustComments = map[string]Comment{
+	"": {Text: "Whom this node trusts: with a list, the network is closed to all others. An item is a PeerID, as `ocnode id` " +
+		"prints it, or file:<path> with one a line, where # begins a comment. The node itself need not be named. " +
+		"Both lists, with their files, and plain are read again while the node runs: kill -HUP."},
+	"indexers": {Text: "The indexers whose registrations a native takes and lists, e.g. [file:/etc/ocnode/indexers]. With " +
+		"none, everybody's. Looking up and watching is for everyone, on the list or not."},
+	"natives": {Text: "The natives of the network, and nodes that only hold its DHT; the same on every node. They alone " +
+		"may store and announce, follow each other, and be registered with. With none, everybody."},
+	"addresses": {Text: "Which addresses an indexer has to be shown to have, so that nobody sends others to a victim: its " +
+		"IP is the one that the registration came from, or this native has dialled it and found the indexer there. auto: of " +
+		"indexers that come from the internet, public addresses and names; of those on private networks none. lan: of " +
+		"everyone, public addresses alone. internet: of everyone, and no private, loopback or relay address is listed. any: none. " +
+		"An address that is not shown is left out; if it is the first, the indexer is refused."},
+	"plain": {Text: "What is believed of indexers that do not sign. accept: what natives and the DHT say of them, which in a network " +
+		"with trust.natives are the natives on that list, and else anybody. refuse: this native takes and believes only what the " +
+		"indexer itself has signed. Set it once every indexer signs, as ocnode does."},
+}
+
 var trustModule = Module{
-	Name:    "trust",
-	Summary: "whom this node trusts, in a closed network",
-	Always:  true,
-	Section: trustSection{Indexers: []string{}, Natives: []string{}, Addresses: string(admission.PolicyAuto), Plain: string(domain.PlainAccept)},
+	Name:     "trust",
+	Summary:  "whom this node trusts, in a closed network",
+	Always:   true,
+	Section:  trustSection{Indexers: []string{}, Natives: []string{}, Addresses: string(admission.PolicyAuto), Plain: string(domain.PlainAccept)},
+	Comments: trustComments,
 	Check: func(p *Plan) {
 		s := Settings[trustSection](p, "trust")
 		switch domain.Plain(s.Plain) {

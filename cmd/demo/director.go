@@ -1,69 +1,13 @@
-package cmd
+package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
-	"time"
-
-	tea "charm.land/bubbletea/v2"
-	"github.com/charmbracelet/colorprofile"
 )
 
-const (
-	// demoLeases is at how many natives an indexer registers where nodes can be stopped
-	// by hand: so many that any one native may be.
-	demoLeases = 2
-	// maxTold is how many of the latest happenings can be scrolled back to.
-	maxTold = 1000
-)
-
-// draw shows the network on a screen, until ctx ends or somebody quits. Whatever
-// happens, the terminal is as it was before the nodes are stopped, which may take a
-// moment.
-func (d *demo) draw(ctx context.Context) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	told := &news{}
-	n, err := newNetwork(d.program, demoLeases, told.add)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	reveal, err := divertStderr(n.dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, reveal()) }()
-
-	options := []tea.ProgramOption{
-		tea.WithOutput(d.out), tea.WithEnvironment(d.environ),
-		tea.WithoutSignalHandler(), // ctx ends at a signal
-	}
-	if d.noColor || d.getenv("NO_COLOR") != "" {
-		options = append(options, tea.WithColorProfile(colorprofile.ASCII))
-	}
-	direction := &director{network: n, told: told, natives: d.natives, indexers: d.indexers, ctx: ctx}
-	direction.acting, direction.stopAct = context.WithCancel(ctx)
-	direction.beginning, direction.skipAct = context.WithCancel(direction.acting)
-	s := newScreen(direction)
-	s.length = d.length
-	job := &job{}
-	if job.controlled() {
-		s.suspend = job
-	}
-	program := tea.NewProgram(s, options...)
-	defer job.watch(program.Send)()
-	defer context.AfterFunc(ctx, program.Quit)()
-	if _, err := program.Run(); err != nil {
-		return fmt.Errorf("the screen: %w", err)
-	}
-	if s.failure == nil {
-		_, _ = fmt.Fprintln(d.out, happening{at: time.Since(n.began), text: "the demo ends"})
-	}
-	return s.failure
-}
+// maxTold is how many of the latest happenings can be scrolled back to.
+const maxTold = 1000
 
 // director does with the network what the screen asks for. If nobody touches a key, the
 // network plays the story that it plays everywhere.
@@ -110,10 +54,10 @@ func (d *director) set(name string, to state) error {
 func (d *director) more() error {
 	d.stopAct()
 	d.mu.Lock()
-	full := len(d.network.indexers) >= maxDemoIndexers
+	full := len(d.network.indexers) >= MaxIndexers
 	d.mu.Unlock()
 	if full {
-		return fmt.Errorf("%d indexers are as many as the demo takes", maxDemoIndexers)
+		return fmt.Errorf("%d indexers are as many as the demo takes", MaxIndexers)
 	}
 	return d.start(d.ctx, d.network.add(false))
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package cmd
+package demo
 
 import (
 	"errors"
@@ -16,6 +16,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // divertStderr keeps what libraries write to standard error off a screen that is being
@@ -24,7 +25,7 @@ import (
 // that they were made with. A crash, after which nothing reveals anything, is told at
 // once. Standard error that is no terminal is left alone.
 func divertStderr(dir string) (reveal func() error, err error) {
-	if !terminal(os.Stderr) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) {
 		return func() error { return nil }, nil
 	}
 	fd := int(os.Stderr.Fd())

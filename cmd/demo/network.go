@@ -1,4 +1,4 @@
-package cmd
+package demo
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/opencloud/ocnode/modules"
+	"github.com/opencloud/ocnode/modules/config"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/spf13/pflag"
 )
@@ -40,10 +41,12 @@ const (
 // network is the nodes of the demo: real ones, over libp2p on loopback. It knows no
 // screen. All methods may be called concurrently.
 type network struct {
-	*program
-	leases int // at how many natives an indexer registers; if it is one, at native-1
-	dir    string
-	began  time.Time
+	modules []modules.Module
+	schema  *config.Schema
+	version string
+	leases  int // at how many natives an indexer registers; if it is one, at native-1
+	dir     string
+	began   time.Time
 	// saying is held while tell is called, so that what happens is told in order.
 	saying   sync.Mutex
 	tell     func(happening)
@@ -79,13 +82,13 @@ type member struct {
 
 // newNetwork returns a network without nodes. tell is called for whatever happens, one
 // happening at a time; it must not block for long, nor call the network.
-func newNetwork(p *program, leases int, tell func(happening)) (*network, error) {
+func newNetwork(o Options, leases int, tell func(happening)) (*network, error) {
 	dir, err := os.MkdirTemp("", "ocnode-demo-")
 	if err != nil {
 		return nil, err
 	}
 	return &network{
-		program: p, leases: leases, dir: dir, began: time.Now(), tell: tell,
+		modules: o.Modules, schema: modules.Schema(o.Modules), version: o.Version, leases: leases, dir: dir, began: time.Now(), tell: tell,
 		names: make(map[ports.PeerID]string), since: make(map[ports.PeerID]time.Time), failing: make(map[[2]string]bool),
 	}, nil
 }
@@ -118,7 +121,7 @@ func (n *network) comeUp(ctx context.Context, natives, indexers int) error {
 		members = append(members, n.add(false))
 	}
 	for i, m := range members {
-		if i == natives && natives > 1 && !wait(ctx, demoMeet) || ctx.Err() != nil {
+		if i == natives && natives > 1 && !wait(ctx, meet) || ctx.Err() != nil {
 			return nil
 		}
 		if err := n.start(ctx, m); err != nil {
@@ -141,8 +144,8 @@ func (n *network) act(ctx, begin context.Context) error {
 	for _, end := range []struct {
 		how  func(*member) error
 		away time.Duration
-	}{{n.kill, demoTTL + demoAct}, {n.stop, demoAct / 2}} {
-		if !wait(begin, demoAct) {
+	}{{n.kill, ttl + pause}, {n.stop, pause / 2}} {
+		if !wait(begin, pause) {
 			return nil
 		}
 		if err := end.how(last); err != nil || !wait(ctx, end.away) {
@@ -256,7 +259,7 @@ func (n *network) halt(m *member, clean bool) error {
 	case listed && clean:
 		n.say(sadly, "%s %s, and leaves", m.name, is)
 	case listed:
-		n.say(sadly, "%s %s; its lease runs out in at most %v", m.name, is, demoTTL)
+		n.say(sadly, "%s %s; its lease runs out in at most %v", m.name, is, ttl)
 	default:
 		n.say(sadly, "%s %s; no native lists it", m.name, is)
 	}
@@ -310,9 +313,9 @@ func (n *network) compose(name string, settings map[string]string) (*modules.Nod
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	n.schema.AddFlags(flags)
 	all := map[string]string{
-		"config": "", "data.dir": filepath.Join(n.dir, name),
+		"data.dir":           filepath.Join(n.dir, name),
 		"host.listen":        "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1",
-		"registry.heartbeat": demoHeartbeat.String(), "registry.ttl": demoTTL.String(), "registry.refresh": demoRefresh.String(),
+		"registry.heartbeat": heartbeat.String(), "registry.ttl": ttl.String(), "registry.refresh": refresh.String(),
 	}
 	maps.Copy(all, settings)
 	for key, value := range all {
@@ -320,14 +323,16 @@ func (n *network) compose(name string, settings map[string]string) (*modules.Nod
 			return nil, err
 		}
 	}
-	p := *n.program
-	p.environ = nil // the demo is the same everywhere
-	plan, err := p.plan(flags)
+	cfg, err := n.schema.Load(config.Sources{Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	plan, err := modules.NewPlan(n.modules, cfg)
 	if err != nil {
 		return nil, err
 	}
 	return modules.New(plan, modules.Environment{
-		Version: version(), Log: io.Discard, Observers: []ports.Observer{teller{n, name}},
+		Version: n.version, Log: io.Discard, Observers: []ports.Observer{teller{n, name}},
 	})
 }
 

@@ -1,4 +1,4 @@
-package cmd
+package demo
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 )
 
 // pollEvery is how often the natives are asked: often enough for the bars to run down
-// smoothly, which have demoTTL for it.
+// smoothly, which have ttl for it.
 const pollEvery = 200 * time.Millisecond
 
 // stage is what the screen shows and changes. All methods may be called concurrently;
@@ -39,7 +39,7 @@ const (
 func (s state) String() string { return [...]string{"stopped", "killed", "running"}[s] }
 
 // screen is the demo on a terminal: its state, and how that changes. What it looks like
-// is in demo_view.go.
+// is in view.go.
 type screen struct {
 	stage
 	length  time.Duration   // 0 for no end
@@ -191,7 +191,7 @@ func (m *screen) choose(i int) {
 
 // press does what a key is for.
 func (m *screen) press(k tea.KeyPressMsg) tea.Cmd {
-	switch keys := demoKeys; {
+	switch keys := bindings; {
 	case key.Matches(k, keys.quit):
 		return tea.Quit
 	case key.Matches(k, keys.suspend) && m.suspend != nil:
@@ -259,7 +259,7 @@ type keyMap struct {
 	up, down, first, last, number, toggle, kill, more, older, newer, help, quit, suspend key.Binding
 }
 
-var demoKeys = keyMap{
+var bindings = keyMap{
 	up:      key.NewBinding(key.WithKeys("up", "k"), key.WithHelp("↑/k", "up")),
 	down:    key.NewBinding(key.WithKeys("down", "j"), key.WithHelp("↓/j", "down")),
 	first:   key.NewBinding(key.WithKeys("home", "g"), key.WithHelp("g", "first")),

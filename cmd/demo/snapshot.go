@@ -1,4 +1,4 @@
-package cmd
+package demo
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -94,7 +95,7 @@ func (n *network) snapshot() snapshot {
 				at = len(s.rows)
 				byID[x.PeerID] = at
 				s.rows = append(s.rows, row{
-					name: short(x.PeerID, shortTail), role: roleStranger, id: x.PeerID, addrs: []string{x.Addr}, running: true, known: true,
+					name: display.Short(x.PeerID, display.ShortTail), role: roleStranger, id: x.PeerID, addrs: []string{x.Addr}, running: true, known: true,
 					seen: make([]mark, s.natives),
 				})
 			}

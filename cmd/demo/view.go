@@ -1,4 +1,4 @@
-package cmd
+package demo
 
 import (
 	"fmt"
@@ -11,29 +11,22 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
+	"github.com/opencloud/ocnode/cmd/internal/display"
 	"github.com/opencloud/ocnode/ports"
 )
 
-// The terminal's own colours, since its owner chose them to be read.
-var (
-	calm   = lipgloss.NewStyle()
-	strong = calm.Bold(true)
-	faint  = calm.Faint(true)
-	good   = calm.Foreground(lipgloss.Green)
-	warn   = calm.Foreground(lipgloss.Yellow)
-	bad    = calm.Foreground(lipgloss.Red)
-	chosen = calm.Reverse(true)
-)
+// chosen is the line of the selected node.
+var chosen = display.Calm.Reverse(true)
 
-var moods = map[mood]lipgloss.Style{plainly: calm, gladly: good, sadly: bad}
+var moods = map[mood]lipgloss.Style{plainly: display.Calm, gladly: display.Good, sadly: display.Bad}
 
 var marks = map[mark]struct {
 	text  string
 	style lipgloss.Style
 	means string
 }{
-	markLease: {"●", good, "lease granted"}, markHeard: {"○", good, "heard of"},
-	markNone: {"·", faint, "not listed"}, markOff: {"×", bad, "native stopped"},
+	markLease: {"●", display.Good, "lease granted"}, markHeard: {"○", display.Good, "heard of"},
+	markNone: {"·", display.Faint, "not listed"}, markOff: {"×", display.Bad, "native stopped"},
 }
 
 // layout is how many lines each part of the screen gets. A small screen gives up what
@@ -111,14 +104,12 @@ func (m *screen) draw() string {
 	if l.title > 0 {
 		lines = append(lines, m.title(first, last))
 	}
-	columns := m.columns()
+	table := m.table(m.snap.rows[first:last])
 	if l.heading > 0 {
-		lines = append(lines, strong.Render(join(columns, func(c column) string { return c.heading })))
+		lines = append(lines, display.Strong.Render(table[0]))
 	}
-	for i := first; i < last; i++ {
-		r := m.snap.rows[i]
-		line := join(columns, func(c column) string { return c.cell(r) })
-		if i == m.at {
+	for i, line := range table[1:] {
+		if first+i == m.at {
 			line = chosen.Render(pad(">"+strings.TrimPrefix(ansi.Strip(line), " "), m.width))
 		}
 		lines = append(lines, line)
@@ -139,7 +130,7 @@ func (m *screen) draw() string {
 	}
 	lines = lines[:min(len(lines), m.height)]
 	for i, line := range lines {
-		lines[i] = ansi.Truncate(line, m.width, "…")
+		lines[i] = ansi.Truncate(line, m.width, display.Ellipsis)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -155,7 +146,7 @@ func (m *screen) title(first, last int) string {
 			indexers++
 		}
 	}
-	left := strong.Render("ocnode demo") + fmt.Sprintf("  %d of %d natives up, %d live", natives, m.snap.natives, indexers)
+	left := display.Strong.Render("ocnode demo") + fmt.Sprintf("  %d of %d natives up, %d live", natives, m.snap.natives, indexers)
 	right := clock(m.snap.at)
 	if m.length > 0 {
 		right += " of " + clock(m.length)
@@ -186,7 +177,7 @@ func (m *screen) detail(n int) []string {
 		details[n-1] += "  " + strings.Join(more, "")
 	}
 	for i, line := range details[:min(n, len(details))] {
-		lines[i] = faint.Render(line)
+		lines[i] = display.Faint.Render(line)
 	}
 	return lines
 }
@@ -202,7 +193,7 @@ func (m *screen) details(r row) []string {
 		addrs = append(addrs, "http://"+r.http)
 	}
 	if len(r.addrs) > 0 {
-		addr := plain(r.addrs[0])
+		addr := display.Plain(r.addrs[0])
 		if !strings.Contains(addr, "/p2p/") {
 			addr += "/p2p/" + string(r.id)
 		}
@@ -249,10 +240,10 @@ func (m *screen) events(n int) []string {
 func (m *screen) keys() string {
 	if !m.help.ShowAll {
 		m.help.SetWidth(m.width)
-		return m.help.ShortHelpView(demoKeys.inLine())
+		return m.help.ShortHelpView(bindings.inLine())
 	}
 	m.help.SetWidth(0)
-	all := demoKeys.all()
+	all := bindings.all()
 	for columns := maxKeyColumns; ; columns-- {
 		rows := (len(all) + columns - 1) / columns
 		text := m.help.FullHelpView(slices.Collect(slices.Chunk(all, rows)))
@@ -276,6 +267,19 @@ const (
 	timeWidth   = len("4.0s")
 	peerIDWidth = len("12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF")
 )
+
+// table returns the line of the headings, and one for each of rows.
+func (m *screen) table(rows []row) []string {
+	columns := m.columns()
+	cells := make([][]string, 1+len(rows))
+	for _, c := range columns {
+		cells[0] = append(cells[0], c.heading)
+		for i, r := range rows {
+			cells[i+1] = append(cells[i+1], c.cell(r))
+		}
+	}
+	return display.Table(cells, between, func(_, i int) lipgloss.Style { return display.Calm.Width(columns[i].width) })
+}
 
 // columns returns those that fit: a narrow screen loses the PeerID, then part of the
 // bar, the names of the natives but for their numbers, the role, and all of the bar.
@@ -302,13 +306,13 @@ func (m *screen) tableOf(peerID, named, role bool, bar int) []column {
 	}
 	columns := []column{{" NODE", names + 1, func(r row) string { return " " + r.name }}}
 	if role {
-		columns = append(columns, column{"ROLE", roleWidth, func(r row) string { return faint.Render(r.role) }})
+		columns = append(columns, column{"ROLE", roleWidth, func(r row) string { return display.Faint.Render(r.role) }})
 	}
 	columns = append(columns,
 		column{"STATE", stateWidth, func(r row) string { text, style := m.state(r); return style.Render(text) }},
 		ttlColumn(bar), m.seenColumn(named))
 	if peerID {
-		columns = append(columns, column{"PEER ID", peerIDWidth, func(r row) string { return faint.Render(string(r.id)) }})
+		columns = append(columns, column{"PEER ID", peerIDWidth, func(r row) string { return display.Faint.Render(string(r.id)) }})
 	}
 	return columns
 }
@@ -319,27 +323,27 @@ func (m *screen) state(r row) (string, lipgloss.Style) {
 	starts, pending := m.pending[r.name]
 	switch {
 	case pending && starts:
-		return "starting", warn
+		return "starting", display.Warn
 	case pending:
-		return "stopping", warn
+		return "stopping", display.Warn
 	case r.id == "":
-		return "waiting", faint
+		return "waiting", display.Faint
 	case r.role == roleNative && r.running:
-		return "up", good
+		return "up", display.Good
 	case !r.running && !r.gone && r.id != "" && (r.role == roleNative || r.state != ""):
-		return "killed", bad
+		return "killed", display.Bad
 	case r.role == roleNative, !r.running && (r.state != "" || !r.known || !slices.Contains(r.seen, markNone)):
-		return "stopped", bad // or no native that runs can tell that its lease has ended
+		return "stopped", display.Bad // or no native that runs can tell that its lease has ended
 	case r.running && r.state == "":
-		return "unlisted", warn
+		return "unlisted", display.Warn
 	case r.state == "" && r.gone:
-		return "left", bad
+		return "left", display.Bad
 	case r.state == "":
-		return "expired", bad
+		return "expired", display.Bad
 	case r.state == ports.StateLate:
-		return string(r.state), warn
+		return string(r.state), display.Warn
 	}
-	return string(r.state), good
+	return string(r.state), display.Good
 }
 
 // ttlColumn shows how much is left of an entry's TTL, and how many entries a native has.
@@ -359,12 +363,12 @@ func ttlColumn(bar int) column {
 		if bar == 0 {
 			return left
 		}
-		style := good
+		style := display.Good
 		if r.state == ports.StateLate {
-			style = warn
+			style = display.Warn
 		}
-		filled := max(0, min(bar, int(math.Ceil(float64(bar)*r.left.Seconds()/demoTTL.Seconds()))))
-		return style.Render(strings.Repeat("█", filled)) + faint.Render(strings.Repeat("░", bar-filled)) + " " + left
+		filled := max(0, min(bar, int(math.Ceil(float64(bar)*r.left.Seconds()/ttl.Seconds()))))
+		return style.Render(strings.Repeat("█", filled)) + display.Faint.Render(strings.Repeat("░", bar-filled)) + " " + left
 	}}
 }
 
@@ -403,16 +407,8 @@ func tableWidth(columns []column) int {
 	return sum
 }
 
-func join(columns []column, cell func(column) string) string {
-	cells := make([]string, len(columns))
-	for i, c := range columns {
-		cells[i] = pad(cell(c), c.width)
-	}
-	return strings.TrimRight(strings.Join(cells, between), " ")
-}
-
 // pad makes text exactly that wide.
 func pad(text string, width int) string {
-	text = ansi.Truncate(text, width, "…")
+	text = ansi.Truncate(text, width, display.Ellipsis)
 	return text + strings.Repeat(" ", width-lipgloss.Width(text))
 }

@@ -1,6 +1,6 @@
 //go:build !unix
 
-package cmd
+package demo
 
 import tea "charm.land/bubbletea/v2"
 

@@ -1,4 +1,4 @@
-package cmd
+package demo
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ import (
 	"golang.org/x/term"
 )
 
-var updateDemo = flag.Bool("update-demo", false, "write the screens in testdata/demo anew")
+var update = flag.Bool("update", false, "write the screens in testdata anew")
 
 // script is a stage on which nothing happens but what a test says.
 type script struct {
@@ -73,7 +73,7 @@ func aNetwork(natives, indexers int) snapshot {
 	for i := range indexers {
 		r := row{
 			name: fmt.Sprintf("indexer-%d", i+1), role: roleIndexer, id: id("Indexer", i), running: true, known: true,
-			addrs: []string{"/ip4/127.0.0.1/tcp/9"}, state: ports.StateLive, left: demoTTL - time.Duration(i%18)*100*time.Millisecond, seen: make([]mark, natives),
+			addrs: []string{"/ip4/127.0.0.1/tcp/9"}, state: ports.StateLive, left: ttl - time.Duration(i%18)*100*time.Millisecond, seen: make([]mark, natives),
 		}
 		for n := range natives {
 			r.seen[n] = markHeard
@@ -170,7 +170,7 @@ func TestScreenLooksTheSame(t *testing.T) {
 		"120x40":        {120, 40, 3, 7, []string{"G"}},
 		"130x24":        {130, 24, 3, 7, nil},
 		"40x10":         {40, 10, 3, 7, []string{"6"}},
-		"80x24 full":    {80, 24, maxDemoNatives, maxDemoIndexers, []string{"G", "k"}},
+		"80x24 full":    {80, 24, MaxNatives, MaxIndexers, []string{"G", "k"}},
 		"20x4":          {20, 4, 3, 7, []string{"j"}},
 		"80x24 help":    {80, 24, 3, 7, []string{"?"}},
 		"50x12 help":    {50, 12, 3, 7, []string{"?"}},
@@ -192,8 +192,8 @@ func TestScreenLooksTheSame(t *testing.T) {
 			for line := range strings.SplitSeq(ansi.Strip(v.Content), "\n") {
 				text.WriteString(strings.TrimRight(line, " ") + "\n")
 			}
-			path := filepath.Join("testdata", "demo", strings.ReplaceAll(name, " ", "-")+".txt")
-			if *updateDemo {
+			path := filepath.Join("testdata", strings.ReplaceAll(name, " ", "-")+".txt")
+			if *update {
 				if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -203,14 +203,14 @@ func TestScreenLooksTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(string(want), text.String()); diff != "" {
-				t.Errorf("the screen has changed; look at it, and if it is right, go test ./cmd -run Screen -update-demo:\n%s", diff)
+				t.Errorf("the screen has changed; look at it, and if it is right, go test ./cmd/demo -run Screen -update:\n%s", diff)
 			}
 		})
 	}
 }
 
 func TestScreenFitsEverySize(t *testing.T) {
-	for _, s := range []snapshot{{}, aNetwork(1, 0), aNetwork(3, 7), aNetwork(maxDemoNatives, maxDemoIndexers)} {
+	for _, s := range []snapshot{{}, aNetwork(1, 0), aNetwork(3, 7), aNetwork(MaxNatives, MaxIndexers)} {
 		for _, keys := range [][]string{nil, {"G"}, {"7", "?"}, {"pgup", "pgup"}} {
 			for _, width := range []int{0, 1, 2, 3, 10, 20, 40, 50, 65, 70, 80, 100, 120, 150} {
 				for _, height := range []int{0, 1, 2, 3, 4, 5, 7, 10, 16, 24, 80} {
@@ -288,7 +288,7 @@ func TestHelpShowsAllKeysOnceTheyFit(t *testing.T) {
 		m, _ := aScreen(size[0], size[1], aNetwork(3, 7))
 		press(t, m, "?")
 		text := ansi.Strip(m.View().Content)
-		for _, k := range demoKeys.all() {
+		for _, k := range bindings.all() {
 			if !regexp.MustCompile(regexp.QuoteMeta(k.Help().Key) + " +" + k.Help().Desc).MatchString(text) {
 				t.Errorf("%v: it does not show %s:\n%s", size, k.Help().Key, text)
 			}
@@ -525,7 +525,7 @@ func TestAPanicLeavesTheTerminalAsItWas(t *testing.T) {
 }
 
 func BenchmarkScreen(b *testing.B) {
-	m, _ := aScreen(160, 70, aNetwork(maxDemoNatives, maxDemoIndexers))
+	m, _ := aScreen(160, 70, aNetwork(MaxNatives, MaxIndexers))
 	for b.Loop() {
 		_ = m.View()
 	}
