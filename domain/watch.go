@@ -31,7 +31,7 @@ func (p TTLPolicy) renewalInterval() time.Duration { return min(time.Second, (p.
 // Watch implements ports.Native.
 func (r *Registry) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
-		watcher := watcher{Registry: r, WatchRequest: w, sender: sender, yield: yield}
+		watcher := watcher{registry: r, changes: r.table.changes, request: w, sender: sender, yield: yield}
 		if err := watcher.run(ctx); err != nil && err != errUnwatched {
 			yield(ports.Batch{}, err)
 		}
@@ -40,10 +40,11 @@ func (r *Registry) Watch(ctx context.Context, sender ports.PeerID, w ports.Watch
 
 // watcher is one reader of the changes.
 type watcher struct {
-	*Registry
-	ports.WatchRequest
-	sender ports.PeerID // "" is this very process
-	yield  func(ports.Batch, error) bool
+	registry *Registry
+	changes  *changelog
+	request  ports.WatchRequest
+	sender   ports.PeerID // "" is this very process
+	yield    func(ports.Batch, error) bool
 
 	next      uint64          // the number of the change to read next
 	told      uint64          // the cursor of the last batch
@@ -61,13 +62,13 @@ func (w *watcher) run(ctx context.Context) error {
 	if err := w.trusted(); err != nil {
 		return err
 	}
-	changes := w.table.changes
+	changes := w.changes
 	defer changes.watch()()
-	if w.Own || w.Renewed {
-		w.Renewed = true
+	if w.request.Own || w.request.Renewed {
+		w.request.Renewed = true
 		changes.remember()
 	}
-	from, reset := changes.resume(w.Cursor, w.Renewed)
+	from, reset := changes.resume(w.request.Cursor, w.request.Renewed)
 	w.next = from
 	if reset != "" {
 		if err := w.snapshot(ctx, reset); err != nil {
@@ -95,7 +96,7 @@ func (w *watcher) run(ctx context.Context) error {
 			if batch, more, err = w.take(); err != nil {
 				return err
 			}
-			if len(batch.Changes) == 0 && w.next-w.told < freshCursor && w.Condition() == w.condition {
+			if len(batch.Changes) == 0 && w.next-w.told < freshCursor && w.registry.Condition() == w.condition {
 				continue
 			}
 			batch.Cursor = changes.cursor(w.next)
@@ -110,25 +111,25 @@ func (w *watcher) run(ctx context.Context) error {
 // trusted refuses a watch that natives alone may have, if it is none of those that this
 // native trusts.
 func (w *watcher) trusted() error {
-	if !w.Own || w.sender == "" || w.rules.Natives.in(w.sender) {
+	if !w.request.Own || w.sender == "" || w.registry.rules.Natives.in(w.sender) {
 		return nil
 	}
-	w.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: w.sender})
-	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.sender, w.rules.Self)
+	w.registry.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedWatch, PeerID: w.sender})
+	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its natives: ask whoever runs the native %s to add it to trust.natives there, or watch without Own", w.sender, w.registry.rules.Self)
 }
 
 // take returns the next changes, and whether there may be more to take now.
 func (w *watcher) take() (batch ports.Batch, more bool, err error) {
-	if w.Own || w.Proofs { // few enough to be told one by one
-		head := w.table.changes.head()
+	if w.request.Own || w.request.Proofs { // few enough to be told one by one
+		head := w.changes.head()
 		batch, err = w.read(min(head, w.next+maxBatch))
 		return batch, w.next < head, err
 	}
-	shared, until := w.table.changes.segments.at(w.Registry, w.next, w.interval())
+	shared, until := w.changes.segments.at(w.registry, w.next, w.interval())
 	switch {
 	case shared != nil:
 		w.next = shared.until
-		if batch.Changes = shared.lasting; w.Renewed {
+		if batch.Changes = shared.lasting; w.request.Renewed {
 			batch.Changes = shared.all
 		}
 	case until > w.next:
@@ -143,7 +144,7 @@ func (w *watcher) take() (batch ports.Batch, more bool, err error) {
 
 // interval is how long after one batch the next one follows.
 func (w *watcher) interval() time.Duration {
-	watching := time.Duration(w.table.changes.caller.watching.Load())
+	watching := time.Duration(w.changes.caller.watching.Load())
 	return min(batchInterval+watching*perWatcher, maxBatchInterval)
 }
 
@@ -160,12 +161,12 @@ func (w *watcher) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !w.Own {
+	if !w.request.Own {
 		return nil
 	}
-	more, cancel := context.WithDeadline(ctx, w.looked.Add(w.rules.Policy.renewalInterval()))
+	more, cancel := context.WithDeadline(ctx, w.looked.Add(w.registry.rules.Policy.renewalInterval()))
 	defer cancel()
-	if err := w.table.changes.wait(more, w.next, true); err != nil {
+	if err := w.changes.wait(more, w.next, true); err != nil {
 		return ctx.Err()
 	}
 	return nil
@@ -174,7 +175,7 @@ func (w *watcher) pause(ctx context.Context) error {
 // read returns what happened from the watcher's place on, up to the change of number until.
 func (w *watcher) read(until uint64) (ports.Batch, error) {
 	from := w.next
-	changes, ok := w.table.changes.read(from, int(until-from))
+	changes, ok := w.changes.read(from, int(until-from))
 	if !ok {
 		return ports.Batch{}, errTooSlow
 	}
@@ -189,7 +190,7 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 		return ports.Batch{}, nil
 	}
 	batch := ports.Batch{Changes: make([]ports.Change, 0, wanted)}
-	now := w.now().at
+	now := w.registry.now().at
 	for c := range changes {
 		if w.wants(c) {
 			batch.Changes = append(batch.Changes, w.change(c, now))
@@ -202,10 +203,10 @@ func (w *watcher) wants(c *change) bool {
 	switch {
 	case c.kind == conditionChanged:
 		return false
-	case w.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
+	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
 		return false // another native ends by itself what it was told of
 	case c.kind == ports.ChangeRenewed:
-		return w.Renewed
+		return w.request.Renewed
 	}
 	return true
 }
@@ -213,7 +214,7 @@ func (w *watcher) wants(c *change) bool {
 func (w *watcher) change(c *change, now Instant) ports.Change {
 	switch {
 	case !c.kind.Gone():
-		change := ports.Change{Kind: c.kind, Listed: w.listed(c.id, &c.word, now)}
+		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, now)}
 		change.Proof = w.proof(c)
 		return change
 	case c.kind == ports.ChangeExpired:
@@ -225,7 +226,7 @@ func (w *watcher) change(c *change, now Instant) ports.Change {
 	}
 	if c.word.proof != nil && left.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.
-		left.ExpiresAt = w.rules.now().Add(left.Remaining).Round(time.Millisecond).UTC()
+		left.ExpiresAt = w.registry.rules.now().Add(left.Remaining).Round(time.Millisecond).UTC()
 	}
 	return ports.Change{Kind: c.kind, Listed: left}
 }
@@ -233,7 +234,7 @@ func (w *watcher) change(c *change, now Instant) ports.Change {
 // proof is as much of what proves c as the watcher needs.
 func (w *watcher) proof(c *change) *ports.Proof {
 	switch p := c.word.proof; {
-	case p == nil || !w.Own && !w.Proofs:
+	case p == nil || !w.request.Own && !w.request.Proofs:
 		return nil
 	case c.kind == ports.ChangeRenewed && !c.fresh || c.kind == ports.ChangeLate:
 		return &ports.Proof{Tick: p.Tick}
@@ -245,7 +246,7 @@ func (w *watcher) proof(c *change) *ports.Proof {
 // snapshot hands over the table as it is, and what happened meanwhile. Only then is it
 // whole, and has a cursor.
 func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
-	w.next = w.table.changes.head()
+	w.next = w.changes.head()
 	batch := ports.Batch{Reset: reset}
 	full := func(limit int) error {
 		if len(batch.Changes) < limit {
@@ -258,7 +259,7 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 		}
 		return err
 	}
-	for ids := range w.table.everyone() {
+	for ids := range w.registry.table.everyone() {
 		for _, id := range ids {
 			if c, ok := w.present(id); ok {
 				batch.Changes = append(batch.Changes, c)
@@ -269,7 +270,7 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 		}
 		// What happens during a long walk must not fall out of what is remembered. All
 		// that was seen goes first, or it would undo what happened since.
-		for behind := false; w.table.changes.head()-w.next > maxChanges/8; behind = true {
+		for behind := false; w.changes.head()-w.next > maxChanges/8; behind = true {
 			if !behind {
 				if err := full(0); err != nil {
 					return err
@@ -289,7 +290,7 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 			return err
 		}
 	}
-	for until := w.table.changes.head(); w.next < until; {
+	for until := w.changes.head(); w.next < until; {
 		batch, err := w.read(min(until, w.next+maxBatch))
 		if err == nil && len(batch.Changes) > 0 {
 			err = w.send(batch)
@@ -298,26 +299,26 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 			return err
 		}
 	}
-	return w.send(ports.Batch{Cursor: w.table.changes.cursor(w.next)})
+	return w.send(ports.Batch{Cursor: w.changes.cursor(w.next)})
 }
 
 // present returns what a snapshot says of id, if anything.
 func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
-	s := w.table.shard(id)
+	s := w.registry.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := w.now().at
+	now := w.registry.now().at
 	held := s.holding(id)
-	shown := w.rule().shown(held, now)
-	if w.Own && shown != nil {
+	shown := w.registry.rule().shown(held, now)
+	if w.request.Own && shown != nil {
 		shown = held.lease(now)
 	}
 	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
 	switch leave := held.leave(now); {
 	case shown != nil:
 		c.word = *shown
-		return w.change(&c, now), !w.Own || shown.source == granted
-	case leave != nil && w.Own:
+		return w.change(&c, now), !w.request.Own || shown.source == granted
+	case leave != nil && w.request.Own:
 		c.kind, c.word = ports.ChangeLeft, *leave
 		return w.change(&c, now), true
 	}
@@ -326,11 +327,11 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 
 // send hands a batch over, and waits for as long as the reader takes.
 func (w *watcher) send(b ports.Batch) error {
-	b.Condition, b.Now = w.Condition(), w.rules.Clock.System()
+	b.Condition, b.Now = w.registry.Condition(), w.registry.rules.Clock.System()
 	w.condition = b.Condition
-	live := &w.table.listed
-	if w.Own {
-		live = &w.table.owned
+	live := &w.registry.table.listed
+	if w.request.Own {
+		live = &w.registry.table.owned
 	}
 	b.Live = int(live.Load())
 	if !w.yield(b, nil) {

@@ -56,7 +56,7 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 		return nil, next // one that is full had more behind it
 	}
 	seg := &segment{from: next, until: min(head, next+maxBatch), made: now}
-	w := watcher{Registry: r, WatchRequest: ports.WatchRequest{Renewed: true}, next: next}
+	w := watcher{registry: r, changes: r.table.changes, request: ports.WatchRequest{Renewed: true}, next: next}
 	batch, err := w.read(seg.until)
 	if err != nil {
 		return nil, seg.until // it tells the watcher too
