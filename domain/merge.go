@@ -385,10 +385,21 @@ func (w *word) against(h *holding, now Instant) error {
 		return ports.Faulty(ports.FaultRank, "the indexer signs for itself, and this is not its word")
 	}
 	switch c := compareProofs(w.proof, newest); {
+	case c < 0 && w.leave && w.endsAny(h):
+		return nil // of a record before the newest
 	case c < 0, c == 0 && w.source != granted && h.lease(now) == nil:
 		return ports.Faulty(ports.FaultOlder, "a newer record or tick of the indexer is known")
 	}
 	return nil
+}
+
+// endsAny reports whether the leave w ends a lease of h.
+func (w *word) endsAny(h *holding) (does bool) {
+	h.leases(func(l *word) bool {
+		does = w.ends(l)
+		return !does
+	})
+	return does
 }
 
 // withLease returns what is held once the lease w is granted.
