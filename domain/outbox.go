@@ -128,17 +128,22 @@ func (o *outbox) advance(now Instant) {
 		due, more = o.delayed.take(now, sweepBatch)
 		o.mu.Unlock()
 		for _, rec := range due {
-			s := o.registry.table.shard(rec.id)
-			s.mu.Lock()
-			if !now.Before(rec.outbox.filed) {
-				rec.outbox.filed = Instant{}
-			}
-			if rec.outbox.phase == delayed && !rec.gone {
-				rec.outbox.phase = idle
-				o.offer(rec, now, false) // delays it again if it flew since
-			}
-			s.mu.Unlock()
+			o.wake(rec, now)
 		}
+	}
+}
+
+// wake makes rec ready, or delays it again if it flew since it was delayed.
+func (o *outbox) wake(rec *record, now Instant) {
+	s := o.registry.table.shard(rec.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !now.Before(rec.outbox.filed) {
+		rec.outbox.filed = Instant{}
+	}
+	if rec.outbox.phase == delayed && !rec.gone {
+		rec.outbox.phase = idle
+		o.offer(rec, now, false)
 	}
 }
 
@@ -152,45 +157,62 @@ func (o *outbox) hire() {
 
 // work lets one entry fly after another until none is ready.
 func (o *outbox) work() {
-	for {
-		o.mu.Lock()
-		if len(o.ready) == 0 || o.ctx.Err() != nil {
-			o.flying--
-			o.mu.Unlock()
-			return
-		}
-		rec := o.ready[0]
-		o.ready[0] = nil
-		if o.ready = o.ready[1:]; len(o.ready) == 0 {
-			o.ready = nil
-		}
-		o.mu.Unlock()
+	for rec := o.next(); rec != nil; rec = o.next() {
 		o.fly(rec)
 	}
 }
 
+// next returns the record that has been ready longest, nil for a worker that is to end.
+func (o *outbox) next() *record {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.ready) == 0 || o.ctx.Err() != nil {
+		o.flying--
+		return nil
+	}
+	rec := o.ready[0]
+	o.ready[0] = nil
+	if o.ready = o.ready[1:]; len(o.ready) == 0 {
+		o.ready = nil
+	}
+	return rec
+}
+
+// fly puts and announces what this native holds of rec, if it still has something to say.
 func (o *outbox) fly(rec *record) {
+	if entry, ok := o.takeOff(rec); ok {
+		replicas, err := o.put(entry)
+		o.land(rec, replicas, err)
+	}
+}
+
+// takeOff returns what to put of rec. It is not ok if the lease has ended, or another native's
+// word counts now.
+func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
 	r := o.registry
 	s := r.table.shard(rec.id)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := r.now().at
 	st := &rec.outbox
 	own := rec.held.own(now)
 	if own == nil || rec.gone {
-		st.phase, st.urgent = idle, false // its lease has ended, here at least: nobody's business any more
-		s.mu.Unlock()
-		return
+		st.phase, st.urgent = idle, false
+		return e, false
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
 	st.due = now.Add(r.rules.Policy.putInterval())
-	entry := own.entry(rec.id)
-	s.mu.Unlock()
+	return own.entry(rec.id), true
+}
 
-	replicas, err := o.put(entry)
-
+// land takes in what became of a put, and offers rec again if it failed or has changed since.
+func (o *outbox) land(rec *record, replicas int, err error) {
+	r := o.registry
+	s := r.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now = r.now().at
+	now := r.now().at
+	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	switch {
 	case rec.gone:

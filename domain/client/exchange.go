@@ -23,79 +23,99 @@ const maxRecords = 3
 var errInsatiable = errors.New("it asks for the record again, and has been given it; is its clock right?")
 
 // register registers with native, and again with the record if native asks for that.
-func (e *exchange) register(ctx context.Context, native ports.Native) (lease ports.Lease, err error) {
-	x := e.x
-	for given := 0; given < maxRecords; given++ {
-		reg := x.describe()
-		e.gave = nil
-		if x.records != nil {
-			reg.Addrs = x.unshown.without(reg.Addrs)
-		}
-		question := (*ports.Proof)(nil)
-		if x.records != nil && reg.Addr != "" {
-			question = x.records.question()
-		}
-		switch {
-		case question != nil:
-			reg.Proof = question
-		case x.records != nil && reg.Addr != "":
-			if e.gave, err = x.records.issue(reg); err != nil {
-				return lease, err
-			}
-			reg.Proof = e.gave.proof(x.clock.Elapsed(), e.known == e.gave.Seq)
-			e.step = reg.Proof.Tick.Step
-		}
-		lease, err = native.Register(ctx, x.self, reg)
-		if err != nil {
-			e.known = 0 // the native may be another process by the next time
-			e.refused(ctx, native, err)
-			refusal, ok := errors.AsType[*ports.Refusal](err)
-			if ok && e.gave != nil && x.unshown.add(e.gave.Addrs, refusal.Unshown) {
-				continue
-			}
+func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lease, error) {
+	var lease ports.Lease
+	var err error
+	for given := 0; given < maxRecords; {
+		var reg ports.Registration
+		var asks bool
+		if reg, asks, err = e.compose(); err != nil {
 			return lease, err
 		}
-		if !lease.Now.IsZero() && e.id != x.self {
-			x.clock.Sample(e.id, lease.Now)
+		lease, err = native.Register(ctx, e.x.self, reg)
+		if err == nil {
+			e.take(lease)
 		}
-		if lease.Rival {
-			x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: x.self, Via: e.id})
-		}
-		if question != nil {
-			if lease.Unconfirmed {
-				return lease, nil // a native of the seed took it for a plain registration
+		switch {
+		case err != nil && e.refused(ctx, native, err):
+			given++ // with other addresses
+			continue
+		case err != nil:
+			return lease, err
+		case asks && lease.Unconfirmed:
+			return lease, nil // a native of the seed took the question for a plain registration
+		case asks:
+			if e.x.records.answered(lease); !lease.NeedRecord {
+				return lease, nil // it answered as if nothing had been asked
 			}
-			if x.records.answered(lease); lease.NeedRecord {
-				given-- // the question brought none
-				continue
-			}
-		}
-		if e.gave == nil {
+			continue // the question brought no record
+		case e.gave == nil:
 			return lease, nil
 		}
 		if e.known = e.gave.Seq; lease.NeedRecord {
 			e.known = 0
 		}
-		again := x.records.heard(e.gave, lease, reg.Proof.Record != nil)
+		again := e.x.records.heard(e.gave, lease, reg.Proof.Record != nil)
 		if !again && (lease.TTL > 0 || !lease.NeedRecord) {
 			return lease, nil
 		}
+		given++
 	}
-	switch {
-	case err != nil, lease.TTL > 0:
+	if err != nil || lease.TTL > 0 {
 		return lease, err
 	}
 	return ports.Lease{}, errInsatiable
 }
 
-// refused ends the indexer if another process has taken its place.
-func (e *exchange) refused(ctx context.Context, native ports.Native, err error) {
-	refusal, ok := errors.AsType[*ports.Refusal](err)
-	if !ok || refusal.Code != ports.CodeSuperseded || !e.rivalled(ctx, native) || e.x.superseded.Swap(true) {
-		return
+// compose returns what to register now: with a question before the first record, and with a tick
+// of the record, and the record itself if the native does not have it, after that.
+func (e *exchange) compose() (reg ports.Registration, asks bool, err error) {
+	x := e.x
+	reg = x.describe()
+	e.gave = nil
+	if x.records == nil {
+		return reg, false, nil
 	}
-	e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id, Code: refusal.Code, Err: refusal})
-	e.x.supersede()
+	reg.Addrs = x.unshown.without(reg.Addrs)
+	if reg.Addr == "" {
+		return reg, false, nil // the native says what is wrong with it
+	}
+	if reg.Proof = x.records.question(); reg.Proof != nil {
+		return reg, true, nil
+	}
+	if e.gave, err = x.records.issue(reg); err != nil {
+		return reg, false, err
+	}
+	reg.Proof = e.gave.proof(x.clock.Elapsed(), e.known == e.gave.Seq)
+	e.step = reg.Proof.Tick.Step
+	return reg, false, nil
+}
+
+// take takes note of what a native answers beside the lease: its clock, and another process with
+// this indexer's key.
+func (e *exchange) take(lease ports.Lease) {
+	if !lease.Now.IsZero() && e.id != e.x.self {
+		e.x.clock.Sample(e.id, lease.Now)
+	}
+	if lease.Rival {
+		e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id})
+	}
+}
+
+// refused takes in that a registration failed, and reports whether another one may do better: the
+// native has named addresses that it could not show, and a record may do without them. It ends
+// the indexer if another process has taken its place.
+func (e *exchange) refused(ctx context.Context, native ports.Native, err error) (again bool) {
+	e.known = 0 // the native may be another process by the next time
+	refusal, ok := errors.AsType[*ports.Refusal](err)
+	if !ok {
+		return false
+	}
+	if refusal.Code == ports.CodeSuperseded && e.rivalled(ctx, native) && !e.x.superseded.Swap(true) {
+		e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id, Code: refusal.Code, Err: refusal})
+		e.x.supersede()
+	}
+	return e.gave != nil && e.x.unshown.add(e.gave.Addrs, refusal.Unshown)
 }
 
 // rivalled reports whether native has a record that another process with this key has signed
