@@ -29,9 +29,12 @@ const (
 // the records themselves, so that a heartbeat of a PeerID that waits already costs
 // nothing.
 type outbox struct {
-	registry  *Registry
+	policy    TTLPolicy
+	table     *table
+	now       func() moment
 	store     ports.Store
 	announcer ports.Announcer
+	observer  ports.Observer
 
 	mu      sync.Mutex
 	ctx     context.Context // ends with Run
@@ -62,8 +65,11 @@ const (
 	flying        // is being put and announced
 )
 
-func newOutbox(r *Registry, store ports.Store, announcer ports.Announcer) *outbox {
-	return &outbox{registry: r, store: store, announcer: announcer, delayed: newWheel[*record](r.rules.Policy.tick())}
+func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store, announcer ports.Announcer, observer ports.Observer) *outbox {
+	return &outbox{
+		policy: policy, table: t, now: now, store: store, announcer: announcer, observer: observer,
+		delayed: newWheel[*record](policy.tick()),
+	}
 }
 
 // start lets what waits and what comes fly until ctx ends, in goroutines counted by running.
@@ -89,7 +95,7 @@ func (o *outbox) offer(rec *record, now Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
-		st.due = st.due.Add(-o.registry.rules.Policy.urgentLead())
+		st.due = st.due.Add(-o.policy.urgentLead())
 	}
 	switch {
 	case st.phase == flying:
@@ -135,7 +141,7 @@ func (o *outbox) advance(now Instant) {
 
 // wake makes rec ready, or delays it again if it flew since it was delayed.
 func (o *outbox) wake(rec *record, now Instant) {
-	s := o.registry.table.shard(rec.id)
+	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !now.Before(rec.outbox.filed) {
@@ -189,11 +195,10 @@ func (o *outbox) fly(rec *record) {
 // takeOff returns what to put of rec. It is not ok if the lease has ended, or another native's
 // word counts now.
 func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
-	r := o.registry
-	s := r.table.shard(rec.id)
+	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	now := o.now().at
 	st := &rec.outbox
 	own := rec.held.own(now)
 	if own == nil || rec.gone {
@@ -201,17 +206,16 @@ func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
 		return e, false
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
-	st.due = now.Add(r.rules.Policy.putInterval())
+	st.due = now.Add(o.policy.putInterval())
 	return own.entry(rec.id), true
 }
 
 // land takes in what became of a put, and offers rec again if it failed or has changed since.
 func (o *outbox) land(rec *record, replicas int, err error) {
-	r := o.registry
-	s := r.table.shard(rec.id)
+	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	now := o.now().at
 	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	switch {
@@ -219,7 +223,7 @@ func (o *outbox) land(rec *record, replicas int, err error) {
 	case st.again:
 		o.offer(rec, now, st.hurry)
 	case err != nil:
-		pause := Backoff{retryPut, r.rules.Policy.Refresh}.Pause(int(st.failures))
+		pause := Backoff{retryPut, o.policy.Refresh}.Pause(int(st.failures))
 		st.failures = min(st.failures+1, 10)
 		o.delay(rec, now.Add(pause))
 	default:
@@ -235,7 +239,7 @@ func (o *outbox) put(e Entry) (replicas int, err error) {
 	announce := func() {
 		defer close(announced)
 		err := o.announcer.Announce(ctx, e.PeerID)
-		o.registry.observer.Observe(ports.Event{Kind: ports.EventAnnounced, PeerID: e.PeerID, Err: err})
+		o.observer.Observe(ports.Event{Kind: ports.EventAnnounced, PeerID: e.PeerID, Err: err})
 	}
 	began := time.Now()
 	timer := time.AfterFunc(announceDelay, announce)
@@ -244,7 +248,7 @@ func (o *outbox) put(e Entry) (replicas int, err error) {
 		announce()
 	}
 	<-announced
-	o.registry.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: e.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
+	o.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: e.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
 	return replicas, err
 }
 

@@ -86,7 +86,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	if r.follower = settings.Follower; r.follower == nil {
 		r.follower = nobody{}
 	}
-	r.outbox = newOutbox(r, store, announcer)
+	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
 	return r, nil
 }

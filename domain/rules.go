@@ -42,6 +42,14 @@ const (
 	PlainRefuse Plain = "refuse"
 )
 
+// Trust tells whom this node trusts. It is asked at every heartbeat, under locks, and each
+// time anew, since the answer may change: it must not block. A nil one trusts everybody.
+type Trust func(ports.PeerID) bool
+
+func (t Trust) in(id ports.PeerID) bool { return t == nil || t(id) }
+
+var errUntrusted = errors.New("it is none of the indexers that this node trusts")
+
 func (r Rules) now() time.Time {
 	if r.Clock != nil {
 		return r.Clock.Now()

@@ -1,20 +1,11 @@
 package domain
 
 import (
-	"errors"
 	"maps"
 	"slices"
 
 	"github.com/opencloud/ocnode/ports"
 )
-
-// Trust tells whom this node trusts. It is asked at every heartbeat, under locks, and each
-// time anew, since the answer may change: it must not block. A nil one trusts everybody.
-type Trust func(ports.PeerID) bool
-
-func (t Trust) in(id ports.PeerID) bool { return t == nil || t(id) }
-
-var errUntrusted = errors.New("it is none of the indexers that this node trusts")
 
 // closedTo is what a stranger is told.
 func (r *Registry) closedTo(id ports.PeerID) *ports.Refusal {
