@@ -111,11 +111,3 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	}
 	return p, nil
 }
-
-// prove makes w the leave that proof proves, with so much left of it. It holds for as long as
-// any record that was issued before it counts, at least until its own ends.
-func (w *word) prove(proof *ports.Proof, remaining time.Duration, now moment) {
-	w.addr, w.details, w.proof = "", nil, proof
-	w.expiresAt = proof.Claim.ExpiresAt(0).UnixNano()
-	w.deadline = now.at.Add(max(min(remaining, ports.RecordLife), proof.Claim.Ends().Sub(now.wall)))
-}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -335,6 +336,134 @@ func TestWhatCountsAfterMore(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is held says what this native has to put, what it knows of records, and when nothing more
+// is to be remembered.
+func TestWhatIsHeldTellsWhatItHas(t *testing.T) {
+	all := func(words ...word) (h holding) {
+		t.Helper()
+		for _, w := range words {
+			next, err := accepts.merge(h, w, true, noon)
+			if err != nil {
+				t.Fatalf("%+v: %v", w, err)
+			}
+			h = next
+		}
+		return h
+	}
+	mine, theirs, left := lease(granted, "me", 20*sec), lease(told, "n1", 30*sec), leave(granted, "me", 40*sec)
+	for _, c := range []struct {
+		name string
+		h    holding
+		at   time.Duration
+		own  bool
+		gone bool // it is a leave
+	}{
+		{"nothing", holding{}, 0, false, false},
+		{"a lease granted here", all(mine), 0, true, false},
+		{"a lease granted here and one that is told", all(theirs, mine), 0, true, false},
+		{"a lease granted here, at its end", all(mine), 20 * sec, false, false},
+		{"a lease that is told, once the one granted here has ended", all(theirs, mine), 20 * sec, false, false},
+		{"a lease that is told", all(theirs), 0, false, false},
+		{"a leave taken here", all(mine, left), 0, true, true},
+		{"a leave taken here, at its end", all(mine, left), 40 * sec, false, false},
+		{"a leave that is told", all(leave(told, "n1", 40*sec)), 0, false, false},
+		{"a lease that is told after a leave taken here", all(left, lease(told, "n1", 50*sec)), 0, false, false},
+		{"a lease granted here after a leave taken here", all(left, mine), 0, true, false},
+		{"a leave taken here, once the lease after it has ended", all(left, mine), 20 * sec, true, true},
+	} {
+		own := c.h.own(later(c.at).at)
+		if (own != nil) != c.own || own != nil && own.leave != c.gone {
+			t.Errorf("%s: this native has %+v to put", c.name, own)
+		}
+		if lease := c.h.lease(later(c.at).at); lease != nil && !lease.live(later(c.at).at) {
+			t.Errorf("%s: %+v has ended", c.name, lease)
+		}
+	}
+
+	first, second, third := signed(lease(granted, "me", 20*sec), 0, 3), signed(lease(told, "n1", 60*sec), 1, 0), signed(lease(told, "n2", 50*sec), 1, 2)
+	h := all(first, second, third)
+	if h.newest() != third.proof || h.proof(first.proof.Claim.Seq) != first.proof || h.proof(third.proof.Claim.Seq) != third.proof || h.proof(7) != nil {
+		t.Errorf("known are %+v", h)
+	}
+	if bye := signed(leave(told, "n1", 60*sec), 2, 0); true {
+		left := all(first, bye)
+		if left.newest() != bye.proof || left.proof(bye.proof.Claim.Seq) != bye.proof {
+			t.Errorf("after a leave known are %+v", left)
+		}
+	}
+	ended := h.at(later(60 * sec))
+	until, only := ended.remembered()
+	if ended.newest() != third.proof || ended.proof(third.proof.Claim.Seq) != third.proof || ended.proof(first.proof.Claim.Seq) != nil || !only || until != noon.at.Add(sec+time.Hour+ports.ClockAllowance) {
+		t.Errorf("after all leases known are %+v until %v, %v", ended, until, only)
+	}
+	if over := ended.at(moment{until, noon.wall.Add(until.Sub(noon.at))}); !over.empty() || ended.empty() {
+		t.Errorf("after the record's hour known are %+v", over)
+	}
+	for name, h := range map[string]holding{"nothing": {}, "a lease": all(mine), "a lease behind another": h, "a leave": all(mine, left)} {
+		if _, only := h.remembered(); only || h.empty() != (name == "nothing") {
+			t.Errorf("%s: remembered %t, empty %t", name, only, h.empty())
+		}
+	}
+}
+
+// A word is an entry as it was said.
+func TestAWordIsAnEntry(t *testing.T) {
+	seen, ends := noon.wall.Add(-sec), noon.wall.Add(20*sec)
+	meta := map[string]string{"zone": "a"}
+	for _, c := range []struct {
+		name  string
+		addrs []string
+		meta  map[string]string
+		seen  time.Time
+		leave bool
+	}{
+		{"one address", []string{"a"}, nil, time.Time{}, false}, {"two addresses", []string{"a", "b"}, nil, seen, false},
+		{"one address and metadata", []string{"a"}, meta, seen, false}, {"all of it", []string{"a", "b"}, meta, seen, false},
+		{"a leave without an address", nil, nil, seen, true},
+	} {
+		w := lease(told, "n1", 20*sec)
+		if w.leave = c.leave; c.leave {
+			w.addr = ""
+		}
+		if !c.seen.IsZero() {
+			w.seenAt = c.seen.UnixNano()
+		}
+		w.details = detailsOf(c.addrs, c.meta)
+		if (w.details == nil) != (len(c.addrs) < 2 && c.meta == nil) {
+			t.Errorf("%s takes details: %+v", c.name, w.details)
+		}
+		want := Entry{PeerID: "x", Addr: w.addr, Addrs: c.addrs, Meta: c.meta, Native: "n1", SeenAt: c.seen, ExpiresAt: ends, Leave: c.leave}
+		if got := w.entry("x"); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %+v, want %+v", c.name, got, want)
+		}
+		if v, want := w.version(), want.Version(); v.Compare(want) != 0 || v.Leave != c.leave {
+			t.Errorf("%s is as new as %+v, want %+v", c.name, v, want)
+		}
+	}
+	proven := signed(lease(told, "n1", 20*sec), 1, 2)
+	if v := proven.version(); v.Seq != proven.proof.Claim.Seq || v.Step != 2 || proven.entry("x").Proof != proven.proof {
+		t.Errorf("a signed word is as new as %+v", v)
+	}
+
+	one := func(addr string, addrs []string, meta map[string]string) word {
+		return word{addr: addr, details: detailsOf(addrs, meta)}
+	}
+	plain, two, zone := one("a", nil, nil), one("a", []string{"a", "b"}, nil), one("a", nil, meta)
+	for _, c := range []struct {
+		w, o word
+		want bool
+	}{
+		{plain, plain, true}, {plain, one("b", nil, nil), false}, {plain, two, false}, {two, plain, false}, {plain, zone, false}, {two, zone, false},
+		{two, two, true}, {two, one("a", []string{"a", "b"}, nil), true}, {two, one("a", []string{"a", "c"}, nil), false},
+		{zone, one("a", []string{"a"}, map[string]string{"zone": "a"}), false}, {zone, one("a", nil, map[string]string{"zone": "a"}), true},
+		{zone, one("a", nil, map[string]string{"zone": "b"}), false}, {one("a", []string{"a", "b"}, meta), two, false},
+	} {
+		if c.w.same(&c.o) != c.want {
+			t.Errorf("%+v %+v and %+v %+v are the same: %t", c.w, c.w.details, c.o, c.o.details, !c.want)
+		}
 	}
 }
 
