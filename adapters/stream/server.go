@@ -29,9 +29,9 @@ const (
 
 // server hands what arrives to one Native until it is stopped.
 type server struct {
-	*Transport
-	native ports.Native
-	door   Door
+	transport *Transport
+	native    ports.Native
+	door      Door
 
 	mu sync.Mutex
 	// running has the exchanges that stop hastens; nil once stopped.
@@ -42,7 +42,7 @@ type server struct {
 
 func newServer(t *Transport, n ports.Native) *server {
 	srv := &server{
-		Transport: t, native: n, door: t.guard.Door,
+		transport: t, native: n, door: t.guard.Door,
 		running:  make(map[network.Stream]context.CancelFunc),
 		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}
@@ -84,7 +84,7 @@ func (srv *server) stop() {
 }
 
 // lastShare is the time that is kept for an answer.
-func (srv *server) lastShare() time.Duration { return srv.timeout / answerShare }
+func (srv *server) lastShare() time.Duration { return srv.transport.timeout / answerShare }
 
 // exchange reads what is asked and answers it. ctx is cancelled by stop. An error means
 // that there was nobody left to answer.
@@ -109,7 +109,7 @@ func (srv *server) handleUntimed(e exchange) network.StreamHandler {
 	}
 }
 
-func (srv *server) end(s network.Stream) time.Time { return s.Stat().Opened.Add(srv.timeout) }
+func (srv *server) end(s network.Stream) time.Time { return s.Stat().Opened.Add(srv.transport.timeout) }
 
 func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s network.Stream, e exchange) {
 	end := srv.end(s)
@@ -122,7 +122,7 @@ func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s netw
 	defer srv.finish(s)
 
 	if err := e(ctx, s); err != nil {
-		srv.log.Debug("exchange not answered", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
+		srv.transport.log.Debug("exchange not answered", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
 		_ = s.Reset()
 		return
 	}
@@ -156,7 +156,7 @@ func (srv *server) readFrame(ctx context.Context, s network.Stream) ([]byte, err
 		err = stopping()
 	case timedOut(err):
 		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened; end it with a newline",
-			srv.timeout-srv.lastShare())
+			srv.transport.timeout-srv.lastShare())
 	}
 	return frame, err
 }
@@ -174,7 +174,7 @@ func (srv *server) refusal(s network.Stream, err error) *ports.Refusal {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		level = slog.LevelDebug // whoever asks for what is nowhere can have that as often as they like
 	}
-	srv.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
+	srv.transport.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
 	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
 }
 
@@ -205,7 +205,7 @@ func writeAnswer(s network.Stream, answer []byte, tooLarge bool) error {
 
 // register serves a registration.
 func (srv *server) register(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	err := srv.door.Hear(sender, from)
 	var frame []byte
 	if err == nil {
@@ -241,12 +241,12 @@ func (srv *server) unheard(sender ports.PeerID, refusal *ports.Refusal) {
 	case refusal.Code == ports.CodeBusy: // this native stops
 		return
 	}
-	srv.observer.Observe(e)
+	srv.transport.observer.Observe(e)
 }
 
 // leave serves a leave.
 func (srv *server) leave(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	err := srv.door.Hear(sender, from)
 	var frame []byte
 	if err == nil {
@@ -264,7 +264,7 @@ func (srv *server) leave(ctx context.Context, s network.Stream) error {
 		err = srv.door.AdmitLeave(sender, from)
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Limit != "" {
-		srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: refusal})
+		srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: refusal})
 	}
 	if err != nil {
 		return srv.answer(s, nil, err)

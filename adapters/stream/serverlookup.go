@@ -62,9 +62,9 @@ func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 // look asks the native and writes all lines of the answer but the last. An error that is
 // no *ports.Refusal is the stream's.
 func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
-	asking, cancel := context.WithTimeout(ctx, srv.timeout-srv.lastShare())
+	asking, cancel := context.WithTimeout(ctx, srv.transport.timeout-srv.lastShare())
 	defer cancel()
-	sender := srv.sender(s.Conn())
+	sender := srv.transport.sender(s.Conn())
 	switch {
 	case q.PeerID != "":
 		a, err := srv.native.LookUp(asking, sender, q.PeerID)
@@ -143,7 +143,7 @@ func (p *page) extend() {
 	if p.until.IsZero() {
 		p.until = now.Add(pageTime)
 	}
-	deadline := now.Add(p.srv.timeout)
+	deadline := now.Add(p.srv.transport.timeout)
 	if deadline.After(p.until) {
 		deadline = p.until
 	}

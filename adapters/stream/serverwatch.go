@@ -74,7 +74,7 @@ func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
 
 // watch serves a watch.
 func (srv *server) watch(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	frame, err := srv.readFrame(ctx, s)
 	tooLarge := err == wire.ErrFrameTooLarge
 	var w ports.WatchRequest
@@ -83,13 +83,13 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 	}
 	if err == nil {
 		if err = srv.admit(sender, from); err == nil {
-			srv.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
 			var dropped error
 			dropped, err = srv.tell(ctx, s, sender, w)
 			srv.dismiss(sender, from)
-			srv.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
 		} else {
-			srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
 		}
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
