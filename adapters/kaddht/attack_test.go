@@ -55,7 +55,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 		stored(v, v.Now.Entry(0))
 	}
 	for _, class := range prooftest.Classes() {
-		for told := 0; told < times; told += len(all) {
+		for lies := 0; lies < times; lies += len(all) {
 			for _, v := range all {
 				if v.Step < prooftest.Steps-25 {
 					v.Step++
@@ -64,7 +64,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 			}
 			stored(all[0], all[0].Now.Entry(all[0].Step)) // and then as who stores it again does
 			for i, v := range all {
-				lie := v.Lie(t, class, told+i, liars[(told+i)%len(liars)])
+				lie := v.Lie(t, class, lies+i, liars[(lies+i)%len(liars)])
 				key := keyOf(v.PeerID)
 				err := put(t, key, record.MakePutRecord(key, valueOf(t, lie.Entry)))
 				switch {
@@ -145,8 +145,8 @@ func spoken(t *testing.T) (key string, values [][]byte) {
 		add(leaveOf(bare))
 		bare.Meta = map[string]string{"zone": "a"}
 		add(bare)
-		left := x.Leaves(t, at.Add(time.Millisecond), 1)
-		add(ports.Entry{PeerID: x.PeerID, Leave: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: left, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
+		leave := x.Leaves(t, at.Add(time.Millisecond), 1)
+		add(ports.Entry{PeerID: x.PeerID, Leave: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: leave, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
 	}
 	whole := values[0]
 	values = append(values, nil, []byte("~~~"), whole[:len(whole)/2], []byte(`{"PeerID":"12D3"}`))

@@ -23,8 +23,8 @@ const (
 // one lock which of two records stays, because the DHT and the Store each look
 // before they write, and do not know of each other.
 type datastore struct {
-	limit int
-	keeps func(old, new []byte) bool
+	limit    int
+	keepsOld func(old, new []byte) bool
 
 	mu      sync.RWMutex
 	records map[ds.Key][]byte
@@ -35,8 +35,8 @@ type datastore struct {
 
 var _ ds.Batching = (*datastore)(nil)
 
-func newDatastore(limit int, keeps func(old, new []byte) bool) *datastore {
-	return &datastore{limit: limit, keeps: keeps, records: make(map[ds.Key][]byte)}
+func newDatastore(limit int, keepsOld func(old, new []byte) bool) *datastore {
+	return &datastore{limit: limit, keepsOld: keepsOld, records: make(map[ds.Key][]byte)}
 }
 
 // Put implements ds.Write. A record that loses to the stored one is dropped
@@ -45,7 +45,7 @@ func (d *datastore) Put(_ context.Context, key ds.Key, rec []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, ok := d.records[key]; ok {
-		if d.keeps(old, rec) {
+		if d.keepsOld(old, rec) {
 			return nil
 		}
 		d.remove(key)
@@ -87,7 +87,7 @@ func (d *datastore) len() int {
 	return len(d.records)
 }
 
-func (d *datastore) gaveWay() int {
+func (d *datastore) displacedCount() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.displaced

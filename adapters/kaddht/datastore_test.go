@@ -30,8 +30,8 @@ func TestDatastoreIsBounded(t *testing.T) {
 	if n := d.len(); n < limit/300 || n > limit/100 {
 		t.Errorf("%d records are held in %d bytes", n, limit)
 	}
-	if d.gaveWay() != records-d.len() {
-		t.Errorf("%d records gave way, and %d of %d are held", d.gaveWay(), d.len(), records)
+	if d.displacedCount() != records-d.len() {
+		t.Errorf("%d records gave way, and %d of %d are held", d.displacedCount(), d.len(), records)
 	}
 	for key := range d.records {
 		if err := d.Delete(t.Context(), key); err != nil {
@@ -46,7 +46,7 @@ func TestDatastoreIsBounded(t *testing.T) {
 // TestDatastoreDecides puts as the DHT and the Store would if both looked before
 // either wrote.
 func TestDatastoreDecides(t *testing.T) {
-	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keeps)
+	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keepsOld)
 	e := entryFor(t)
 	older := e
 	older.ExpiresAt = e.ExpiresAt.Add(-1)

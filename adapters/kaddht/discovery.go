@@ -90,10 +90,10 @@ func (s *Store) Find(ctx context.Context, found func(ports.Found)) error {
 	if err != nil {
 		return err
 	}
-	told := make(map[peer.ID]bool)
-	tell := func(info peer.AddrInfo) {
-		if addrs := s.dialable(info); len(addrs) > 0 && !told[info.ID] {
-			told[info.ID] = true
+	reported := make(map[peer.ID]bool)
+	report := func(info peer.AddrInfo) {
+		if addrs := s.dialable(info); len(addrs) > 0 && !reported[info.ID] {
+			reported[info.ID] = true
 			found(ports.Found{PeerID: ports.PeerID(info.ID.String()), Addrs: addrs})
 		}
 	}
@@ -102,16 +102,16 @@ func (s *Store) Find(ctx context.Context, found func(ports.Found)) error {
 		if info.ID == s.host.ID() || info.ID.Validate() != nil || !s.gate.native(info.ID) {
 			continue
 		}
-		if tell(info); !told[info.ID] {
+		if report(info); !reported[info.ID] {
 			bare = append(bare, info.ID)
 		}
 	}
 	for _, id := range bare {
-		if told[id] || ctx.Err() != nil {
+		if reported[id] || ctx.Err() != nil {
 			continue
 		}
 		if info, err := s.dht.FindPeer(ctx, id); err == nil {
-			tell(info)
+			report(info)
 		}
 	}
 	return nil

@@ -81,7 +81,7 @@ func (s *gatedStream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		defer s.requests.ReleaseMsg(request)
-		if !s.gate.natives(s.from) && !(s.gate.readers(s.from) && reads(request)) {
+		if !s.gate.natives(s.from) && !(s.gate.readers(s.from) && isReadOnly(request)) {
 			s.gate.requests.Inc()
 			return 0, fmt.Errorf("a request of %s: %w", s.from, errUntrusted)
 		}
@@ -92,9 +92,9 @@ func (s *gatedStream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// reads reports whether a request asks, and stores nothing. What it is, the library takes
+// isReadOnly reports whether a request asks, and stores nothing. What it is, the library takes
 // from the last field that says so, and from its lower 32 bits; without one it is a PUT_VALUE.
-func reads(request []byte) bool {
+func isReadOnly(request []byte) bool {
 	kind := pb.Message_PUT_VALUE
 	for len(request) > 0 {
 		number, wire, tag := protowire.ConsumeTag(request)

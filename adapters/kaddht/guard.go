@@ -57,11 +57,11 @@ func (h guardedHost) NewStream(ctx context.Context, p peer.ID, protocols ...prot
 // guardedStream is a stream of requests, each written whole before its answer is read.
 type guardedStream struct {
 	network.Stream
-	gate      *gate
-	unwritten int                    // bytes of the last request that have not been written yet
-	asking    pb.Message_MessageType // what it is
-	answers   msgio.ReadCloser
-	unread    []byte // of the last answer
+	gate        *gate
+	unwritten   int                    // bytes of the last request that have not been written yet
+	requestType pb.Message_MessageType // what it is
+	answers     msgio.ReadCloser
+	unread      []byte // of the last answer
 }
 
 // Write implements network.Stream. A request begins with its length and, unless that is
@@ -77,7 +77,7 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 				return 0, protowire.ParseError(n)
 			}
 			s.unwritten = n + int(length)
-			s.asking = kindOf(rest[n:])
+			s.requestType = typeOf(rest[n:])
 		}
 		n := min(s.unwritten, len(rest))
 		s.unwritten -= n
@@ -86,8 +86,8 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 	return s.Stream.Write(b)
 }
 
-// kindOf returns of which type a message is that begins with b.
-func kindOf(b []byte) pb.Message_MessageType {
+// typeOf returns of which type a message is that begins with b.
+func typeOf(b []byte) pb.Message_MessageType {
 	number, kind, n := protowire.ConsumeTag(b)
 	if n < 0 || number != typeField || kind != protowire.VarintType {
 		return pb.Message_PUT_VALUE // which is 0 and left out
@@ -103,7 +103,7 @@ func (s *guardedStream) Read(b []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if length > maxAnswerBytes && s.asking != pb.Message_GET_PROVIDERS {
+		if length > maxAnswerBytes && s.requestType != pb.Message_GET_PROVIDERS {
 			return 0, fmt.Errorf("an answer of %d bytes, at most %d are allowed", length, maxAnswerBytes)
 		}
 		answer, err := s.answers.ReadMsg()
@@ -111,7 +111,7 @@ func (s *guardedStream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		defer s.answers.ReleaseMsg(answer)
-		if s.asking == pb.Message_PUT_VALUE && !hasRecord(answer) {
+		if s.requestType == pb.Message_PUT_VALUE && !hasRecord(answer) {
 			return 0, errNoRecord
 		}
 		s.unread = append(binary.AppendUvarint(nil, uint64(len(answer))), answer...)

@@ -30,7 +30,7 @@ func (s *Store) register(reg prometheus.Registerer) error {
 		reg.Register(s.gate.counts),
 		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ocnode_dht_displaced_total", Help: "Records of the DHT that gave way to others, since limits.dht-memory was used up.",
-		}, func() float64 { return float64(s.data.gaveWay()) })),
+		}, func() float64 { return float64(s.data.displacedCount()) })),
 		reg.Register(library),
 	)
 }

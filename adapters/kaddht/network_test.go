@@ -207,12 +207,12 @@ func plantPast(t *testing.T, s *Store, key string, value []byte) {
 }
 
 // hang makes a server stop answering: it accepts streams and reads, no more.
-func hang(t *testing.T, s *Store) (asked *atomic.Int64) {
+func hang(t *testing.T, s *Store) (requests *atomic.Int64) {
 	t.Helper()
-	asked = new(atomic.Int64)
+	requests = new(atomic.Int64)
 	over := make(chan struct{})
 	s.host.SetStreamHandler(kadProtocol, func(stream network.Stream) {
-		asked.Add(1)
+		requests.Add(1)
 		<-over
 		_ = stream.Reset()
 	})
@@ -220,7 +220,7 @@ func hang(t *testing.T, s *Store) (asked *atomic.Int64) {
 		_ = stream.Reset()
 	}
 	t.Cleanup(func() { close(over) })
-	return asked
+	return requests
 }
 
 func kadStreams(h host.Host) (streams []network.Stream) {
@@ -235,7 +235,7 @@ func kadStreams(h host.Host) (streams []network.Stream) {
 }
 
 // hungNetwork is three nodes in a bubble, of which the third no longer answers.
-func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
+func hungNetwork(t *testing.T) (a, b, hung *Store, requests *atomic.Int64) {
 	t.Helper()
 	hosts := hosttest.Simulate(t, 3)
 	a, b, hung = newStore(t, hosts[0], rule), newStore(t, hosts[1], rule), newStore(t, hosts[2], rule)
@@ -249,7 +249,7 @@ func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
 func TestHungPeer(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		const deadline = time.Second // without it, it takes 10
-		a, b, _, asked := hungNetwork(t)
+		a, b, _, requests := hungNetwork(t)
 		within := func(what string, limit time.Duration, run func(ctx context.Context)) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -266,7 +266,7 @@ func TestHungPeer(t *testing.T) {
 				t.Errorf("put: %d replicas, error %v; want 1 at the healthy node", replicas, err)
 			}
 		})
-		if asked.Load() == 0 {
+		if requests.Load() == 0 {
 			t.Fatal("the hung node was never asked")
 		}
 		if b.Records() != 1 {
@@ -292,7 +292,7 @@ func TestHungPeer(t *testing.T) {
 // TestCloseEndsWhatRuns closes a Store whose put and get wait for a hung peer.
 func TestCloseEndsWhatRuns(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		a, _, _, asked := hungNetwork(t)
+		a, _, _, requests := hungNetwork(t)
 		done := make(chan struct{}, 2)
 		go func() {
 			_, _ = a.Put(context.Background(), entryFor(t))
@@ -302,7 +302,7 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 			_, _ = a.Get(context.Background(), entryFor(t).PeerID, ports.Version{})
 			done <- struct{}{}
 		}()
-		porttest.Eventually(t, "the hung node is asked", func() bool { return asked.Load() > 0 })
+		porttest.Eventually(t, "the hung node is asked", func() bool { return requests.Load() > 0 })
 		start := time.Now()
 		if err := a.Close(); err != nil {
 			t.Error(err)
@@ -363,14 +363,14 @@ func bareServer(h host.Host, value []byte, after time.Duration) {
 		defer stream.Close()
 		r, w := pbio.NewDelimitedReader(stream, network.MessageSizeMax), pbio.NewDelimitedWriter(stream)
 		for {
-			var asked pb.Message
-			if r.ReadMsg(&asked) != nil {
+			var request pb.Message
+			if r.ReadMsg(&request) != nil {
 				return
 			}
-			answer := &pb.Message{Type: asked.GetType(), Key: asked.GetKey()}
-			if asked.GetType() == pb.Message_GET_VALUE { // and to a put it answers without a record
+			answer := &pb.Message{Type: request.GetType(), Key: request.GetKey()}
+			if request.GetType() == pb.Message_GET_VALUE { // and to a put it answers without a record
 				time.Sleep(after)
-				answer.Record = record.MakePutRecord(string(asked.GetKey()), value)
+				answer.Record = record.MakePutRecord(string(request.GetKey()), value)
 			}
 			if w.WriteMsg(answer) != nil {
 				return
@@ -427,7 +427,7 @@ func TestRecordsInAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := kindOf(raw) == pb.Message_PUT_VALUE; got != test.put {
+		if got := typeOf(raw) == pb.Message_PUT_VALUE; got != test.put {
 			t.Errorf("%s: a put: %v", test.name, got)
 		}
 		if got := hasRecord(raw); got != test.has {
@@ -519,7 +519,7 @@ func TestAnAnswerIsBounded(t *testing.T) {
 	} {
 		for _, length := range []uint64{maxAnswerBytes, maxAnswerBytes + 1, network.MessageSizeMax} {
 			server := silent{says: bytes.NewBuffer(binary.AppendUvarint(nil, length))}
-			s := &guardedStream{Stream: server, asking: kind, answers: msgio.NewVarintReaderSize(server, network.MessageSizeMax)}
+			s := &guardedStream{Stream: server, requestType: kind, answers: msgio.NewVarintReaderSize(server, network.MessageSizeMax)}
 			_, err := s.Read(make([]byte, 1))
 			if refused := err != nil && strings.Contains(err.Error(), "at most"); refused != (length > maxAnswerBytes && !long) {
 				t.Errorf("%s, an answer of %d bytes: %v", kind, length, err)

@@ -156,7 +156,7 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	}
 	values := record.NamespacedValidator{namespace: s.validator}
 	maxAge := max(cfg.TTL, ports.RecordLife) + ports.ClockAllowance
-	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keeps)
+	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keepsOld)
 	s.local = records.NewValueStore(s.data, values, maxAge)
 
 	var err, cacheErr error
@@ -176,7 +176,7 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		dht.ValueGCInterval(maxAge),
 		dht.RoutingTableFilter(s.admit),
 		// Those that others tell of become part of the table without being asked about there.
-		dht.QueryFilter(func(_ any, told peer.AddrInfo) bool { return s.gate.native(told.ID) }),
+		dht.QueryFilter(func(_ any, candidate peer.AddrInfo) bool { return s.gate.native(candidate.ID) }),
 		dht.ProviderDatastore(s.provided),
 		dht.ProviderManagerOpts(
 			records.Cache(cache),
@@ -280,9 +280,9 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 	}
 
 	var took atomic.Int64
-	var asking sync.WaitGroup
+	var puts sync.WaitGroup
 	for _, p := range s.nearest(ctx, key) {
-		asking.Go(func() {
+		puts.Go(func() {
 			if err := s.messenger.PutValue(ctx, p, rec); err != nil {
 				s.log.Debug("replica not stored", "peerID", e.PeerID, "at", p, "error", err)
 				return
@@ -290,7 +290,7 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 			took.Add(1)
 		})
 	}
-	asking.Wait()
+	puts.Wait()
 	return int(took.Load()), nil
 }
 

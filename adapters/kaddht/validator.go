@@ -76,9 +76,9 @@ func (v validator) Select(_ string, values [][]byte) (int, error) {
 	return best, nil
 }
 
-// keeps says whether the record stored as old stays in its place when the record
+// keepsOld says whether the record stored as old stays in its place when the record
 // new arrives: only if it is still valid, and wins.
-func (v validator) keeps(old, new []byte) bool {
+func (v validator) keepsOld(old, new []byte) bool {
 	var o, n recpb.Record
 	if proto.Unmarshal(old, &o) != nil || proto.Unmarshal(new, &n) != nil {
 		return false

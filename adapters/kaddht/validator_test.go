@@ -156,7 +156,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 		}
 		stored := recordOf(t, key, shuffled[0])
 		for _, value := range shuffled[1:] {
-			if rec := recordOf(t, key, value); !v.keeps(stored, rec) {
+			if rec := recordOf(t, key, value); !v.keepsOld(stored, rec) {
 				stored = rec
 			}
 		}
@@ -233,8 +233,8 @@ func FuzzValidate(f *testing.F) {
 		if err != nil || len(value) > ports.MaxFrameBytes || string(e.PeerID) != id.String() {
 			t.Errorf("accepted %q: %v", value, err)
 		}
-		if left := time.Until(e.ExpiresAt); left > porttest.TTL+ports.ClockAllowance || left < -porttest.Patience {
-			t.Errorf("accepted an entry that expires in %v", left)
+		if remaining := time.Until(e.ExpiresAt); remaining > porttest.TTL+ports.ClockAllowance || remaining < -porttest.Patience {
+			t.Errorf("accepted an entry that expires in %v", remaining)
 		}
 	})
 }

@@ -31,12 +31,12 @@ func NewTopic() *Topic { return &Topic{members: make(map[*Announcer]bool)} }
 type Announcer struct {
 	topic *Topic
 	id    ports.PeerID
-	// ear is the running listener's, nil without one; the Topic's lock guards it.
-	ear *ear
+	// listener is the running listener's, nil without one; the Topic's lock guards it.
+	listener *listener
 }
 
-// ear is one Listen: the announcements that wait for it, and how to end it.
-type ear struct {
+// listener is one Listen: the announcements that wait for it, and how to end it.
+type listener struct {
 	waiting chan ports.Announcement
 	stop    func()
 }
@@ -64,11 +64,11 @@ func (a *Announcer) Announce(_ context.Context, id ports.PeerID) error {
 		return errAnnouncerClosed
 	}
 	for other := range t.members {
-		if other == a || other.ear == nil {
+		if other == a || other.listener == nil {
 			continue
 		}
 		select {
-		case other.ear.waiting <- ports.Announcement{PeerID: id, From: a.id}:
+		case other.listener.waiting <- ports.Announcement{PeerID: id, From: a.id}:
 		default:
 		}
 	}
@@ -83,37 +83,37 @@ func (a *Announcer) Listen(hear func(ports.Announcement)) (stop func(), err erro
 	switch {
 	case !t.members[a]:
 		return nil, errAnnouncerClosed
-	case a.ear != nil:
+	case a.listener != nil:
 		return nil, errors.New("somebody listens already: stop that first")
 	}
-	e := &ear{waiting: make(chan ports.Announcement, backlog)}
+	e := &listener{waiting: make(chan ports.Announcement, backlog)}
 	ended, done := make(chan struct{}), make(chan struct{})
 	e.stop = sync.OnceFunc(func() {
 		close(ended)
 		<-done
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		a.ear = nil
+		a.listener = nil
 	})
 	go func() {
 		defer close(done)
 		e.listen(ended, hear)
 	}()
-	a.ear = e
+	a.listener = e
 	return e.stop, nil
 }
 
-func (e *ear) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
+func (e *listener) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
 	for {
 		select {
 		case <-ended:
 			return
-		case heard := <-e.waiting:
+		case announcement := <-e.waiting:
 			select {
 			case <-ended: // both were ready: the end counts
 				return
 			default:
-				hear(heard)
+				hear(announcement)
 			}
 		}
 	}
@@ -124,7 +124,7 @@ func (e *ear) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
 func (a *Announcer) Close() error {
 	a.topic.mu.Lock()
 	delete(a.topic.members, a)
-	e := a.ear
+	e := a.listener
 	a.topic.mu.Unlock()
 	if e != nil {
 		e.stop()

@@ -53,7 +53,7 @@ func (n *Network) begin(id ports.PeerID) *server {
 }
 
 // serve has t serve what next returns of what it serves now, nil if nothing.
-func (n *Network) serve(t *Transport, next func(now *server) *server) {
+func (n *Network) serve(t *Transport, next func(current *server) *server) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := t.serving
@@ -76,10 +76,10 @@ var _ ports.Transport = (*Transport)(nil)
 // Serve implements ports.Transport.
 func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 	srv := &server{native: n, stopping: make(chan struct{})}
-	t.network.serve(t, func(now *server) *server {
-		if now != nil {
+	t.network.serve(t, func(current *server) *server {
+		if current != nil {
 			err = errors.New("serve: already serving; stop that first")
-			return now
+			return current
 		}
 		return srv
 	})
@@ -87,9 +87,9 @@ func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 		return nil, err
 	}
 	return func() {
-		t.network.serve(t, func(now *server) *server {
-			if now != srv {
-				return now
+		t.network.serve(t, func(current *server) *server {
+			if current != srv {
+				return current
 			}
 			close(srv.stopping)
 			return nil
@@ -271,7 +271,7 @@ func refusal(err error) error {
 	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
 }
 
-type told struct {
+type delivery struct {
 	batch ports.Batch
 	err   error
 }
@@ -299,18 +299,18 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		}
 		served, cancel := context.WithCancel(ctx)
 		defer cancel()
-		batches := make(chan told)
+		batches := make(chan delivery)
 		go func() {
 			defer srv.exchanges.Done()
 			defer close(batches)
-			srv.tell(served, sender, w, batches)
+			srv.relay(served, sender, w, batches)
 		}()
 
 		idle := time.NewTimer(ports.WatchIdle)
 		defer idle.Stop()
 		var last ports.Batch
 		for {
-			next, more := told{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
+			next, more := delivery{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
 			select {
 			case next, more = <-batches:
 			case <-idle.C:
@@ -346,8 +346,8 @@ func (srv *server) ended() error {
 	}
 }
 
-// tell sends what the native tells sender until ctx or srv ends.
-func (srv *server) tell(ctx context.Context, sender ports.PeerID, w ports.WatchRequest, batches chan<- told) {
+// relay sends what the native tells sender until ctx or srv ends.
+func (srv *server) relay(ctx context.Context, sender ports.PeerID, w ports.WatchRequest, batches chan<- delivery) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := make(chan struct{})
@@ -362,7 +362,7 @@ func (srv *server) tell(ctx context.Context, sender ports.PeerID, w ports.WatchR
 	for batch, err := range srv.native.Watch(ctx, sender, w) {
 		batch.Changes = slices.Clone(batch.Changes) // the native may go on with its own
 		select {
-		case batches <- told{batch, refusal(err)}:
+		case batches <- delivery{batch, refusal(err)}:
 		case <-ctx.Done():
 			return
 		}

@@ -87,15 +87,15 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 		grant(v, v.Now, 0)
 	}
 	for _, class := range prooftest.Classes() {
-		for told := 0; told < times; told += len(all) {
+		for lies := 0; lies < times; lies += len(all) {
 			n.Take()
 			for _, v := range all {
 				v.Step = min(v.Step+1, maxStep)
 				grant(v, v.Now, v.Step)
 			}
 			for i, v := range all {
-				liar := liars[(told+i)%len(liars)]
-				lie, want := refusedAs(v.Lie(t, class, told+i, liar))
+				liar := liars[(lies+i)%len(liars)]
+				lie, want := refusedAs(v.Lie(t, class, lies+i, liar))
 				as := v.Signer
 				if want == ports.CodePeerMismatch {
 					as = liar

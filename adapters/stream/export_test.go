@@ -25,8 +25,8 @@ func (t *Transport) Running() int {
 	return len(srv.running)
 }
 
-// Rank returns the addresses of a neighbour in order.
-var Rank = rank
+// BestFirst returns the addresses of a neighbour in order.
+var BestFirst = bestFirst
 
 // SetWatchers makes it appear that so many watches are served.
 func (t *Transport) SetWatchers(n int) {

@@ -45,18 +45,18 @@ func (t *Transport) Guard(g Guard) {
 	t.guard = g
 }
 
-// open is a door that lets everybody pass.
-type open struct{}
+// openDoor is a door that lets everybody pass.
+type openDoor struct{}
 
-func (open) Hear(ports.PeerID, netip.Addr) error { return nil }
+func (openDoor) Hear(ports.PeerID, netip.Addr) error { return nil }
 
-func (open) Admit(_ context.Context, _ ports.PeerID, _ netip.Addr, r ports.Registration) (ports.Registration, error) {
+func (openDoor) Admit(_ context.Context, _ ports.PeerID, _ netip.Addr, r ports.Registration) (ports.Registration, error) {
 	return r, nil
 }
 
-func (open) Settle(ports.PeerID, bool)                 {}
-func (open) AdmitLeave(ports.PeerID, netip.Addr) error { return nil }
-func (open) SettleLeave(ports.PeerID, bool)            {}
+func (openDoor) Settle(ports.PeerID, bool)                 {}
+func (openDoor) AdmitLeave(ports.PeerID, netip.Addr) error { return nil }
+func (openDoor) SettleLeave(ports.PeerID, bool)            {}
 
 // comesFrom returns the IP address at the other end of c.
 func comesFrom(c network.Conn) netip.Addr {

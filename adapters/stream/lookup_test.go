@@ -391,7 +391,7 @@ func TestAddressesOfNeighboursAreRanked(t *testing.T) {
 	for _, text := range slices.Backward(want) {
 		addrs = append(addrs, ma.StringCast(text))
 	}
-	if got := stream.Rank(addrs); !slices.Equal(got, want) {
+	if got := stream.BestFirst(addrs); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -29,7 +29,7 @@ type neighbours struct {
 	mu      sync.Mutex
 	events  event.Subscription // nil before the first question
 	closed  bool
-	of      map[peer.ID]neighbour
+	natives map[peer.ID]neighbour
 	changed chan struct{}
 	running sync.WaitGroup
 }
@@ -39,7 +39,7 @@ type neighbours struct {
 type neighbour = ports.Neighbour
 
 func (n *neighbours) init(h host.Host) {
-	n.host, n.of, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
+	n.host, n.natives, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
 }
 
 // Neighbours implements ports.Transport. A native is who speaks the registration protocol.
@@ -51,7 +51,7 @@ func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan stru
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, is := range n.of {
+	for _, is := range n.natives {
 		natives = append(natives, is)
 	}
 	slices.SortFunc(natives, func(a, b ports.Neighbour) int { return cmp.Compare(a.PeerID, b.PeerID) })
@@ -73,18 +73,18 @@ func (n *neighbours) begin() error {
 	}
 	n.events = events
 	for _, id := range n.host.Network().Peers() {
-		n.look(id)
+		n.update(id)
 	}
 	n.running.Go(func() {
 		for e := range events.Out() {
 			n.mu.Lock()
 			switch e := e.(type) {
 			case event.EvtPeerIdentificationCompleted:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			case event.EvtPeerProtocolsUpdated:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			case event.EvtPeerConnectednessChanged:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			}
 			n.mu.Unlock()
 		}
@@ -92,18 +92,18 @@ func (n *neighbours) begin() error {
 	return nil
 }
 
-// look notes what id is now. The caller holds mu.
-func (n *neighbours) look(id peer.ID) {
-	was, known := n.of[id]
-	is, native := n.is(id)
+// update notes what id is now. The caller holds mu.
+func (n *neighbours) update(id peer.ID) {
+	was, known := n.natives[id]
+	is, native := n.current(id)
 	if native {
-		is.PeerID, is.Addrs = was.PeerID, rank(n.host.Peerstore().Addrs(id))
+		is.PeerID, is.Addrs = was.PeerID, bestFirst(n.host.Peerstore().Addrs(id))
 		if !known {
 			is.PeerID = ports.PeerID(id.String())
 		}
-		n.of[id] = is
+		n.natives[id] = is
 	} else {
-		delete(n.of, id)
+		delete(n.natives, id)
 	}
 	if native == known && is.Watchable == was.Watchable {
 		return
@@ -114,7 +114,7 @@ func (n *neighbours) look(id peer.ID) {
 	}
 }
 
-func (n *neighbours) is(id peer.ID) (is neighbour, native bool) {
+func (n *neighbours) current(id peer.ID) (is neighbour, native bool) {
 	if n.host.Network().Connectedness(id) != network.Connected {
 		return neighbour{}, false
 	}
@@ -136,9 +136,9 @@ func (n *neighbours) close() {
 	n.running.Wait()
 }
 
-// rank returns the best of addrs as text, as many as an indexer may have: public ones
+// bestFirst returns the best of addrs as text, as many as an indexer may have: public ones
 // first, loopback last, TCP before others.
-func rank(addrs []ma.Multiaddr) (ranked []string) {
+func bestFirst(addrs []ma.Multiaddr) (ranked []string) {
 	order := func(a ma.Multiaddr) int {
 		order := 2
 		switch {

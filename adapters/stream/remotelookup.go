@@ -24,7 +24,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
 	}
 	var found []ports.Listed
-	end, err := n.look(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
+	end, err := n.ask(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
 		l, end, err := wire.DecodeListed(frame, time.Now())
 		if end == nil && err == nil && l.PeerID != id {
 			err = fmt.Errorf("it answered with %s", l.PeerID)
@@ -52,11 +52,11 @@ func (n *remote) List(ctx context.Context, sender ports.PeerID, q ports.Query) (
 		return ports.Page{}, err
 	}
 	var page ports.Page
-	most := q.Limit
-	if most == 0 {
-		most = ports.DefaultPage
+	limit := q.Limit
+	if limit == 0 {
+		limit = ports.DefaultPage
 	}
-	end, err := n.look(ctx, wire.Question{Query: q}, most, func(frame []byte) (*wire.End, error) {
+	end, err := n.ask(ctx, wire.Question{Query: q}, limit, func(frame []byte) (*wire.End, error) {
 		l, end, err := wire.DecodeListed(frame, time.Now())
 		if end == nil && err == nil {
 			page.Entries = append(page.Entries, l)
@@ -76,7 +76,7 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 		return nil, err
 	}
 	var natives []ports.NativeStatus
-	_, err := n.look(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
+	_, err := n.ask(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
 		s, end, err := wire.DecodeNative(frame)
 		if end == nil && err == nil {
 			natives = append(natives, s)
@@ -92,9 +92,9 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 // answers holds what answers are read with.
 var answers = sync.Pool{New: func() any { return wire.NewLines(nil, wire.MaxLineBytes) }}
 
-// look asks q and hands each line of the answer to decode, until that returns the end. More
+// ask asks q and hands each line of the answer to decode, until that returns the end. More
 // than most lines before it are an error. A refusal is an error beside the end.
-func (n *remote) look(ctx context.Context, q wire.Question, most int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
+func (n *remote) ask(ctx context.Context, q wire.Question, maxLines int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
 	frame, err := wire.EncodeQuestion(q)
 	if err != nil {
 		return wire.End{}, err
@@ -106,7 +106,7 @@ func (n *remote) look(ctx context.Context, q wire.Question, most int, decode fun
 			lines.Reset(nil)
 			answers.Put(lines)
 		}()
-		for range most + 1 {
+		for range maxLines + 1 {
 			line, err := lines.Next()
 			switch {
 			case err != nil && writeErr != nil:
@@ -128,7 +128,7 @@ func (n *remote) look(ctx context.Context, q wire.Question, most int, decode fun
 				return nil
 			}
 		}
-		return fmt.Errorf("it answered with more than the %d asked for", most)
+		return fmt.Errorf("it answered with more than the %d asked for", maxLines)
 	})
 	return end, err
 }

@@ -47,7 +47,7 @@ func newServer(t *Transport, n ports.Native) *server {
 		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}
 	if srv.door == nil {
-		srv.door = open{}
+		srv.door = openDoor{}
 	}
 	return srv
 }
@@ -94,7 +94,7 @@ type exchange func(ctx context.Context, s network.Stream) error
 // ctx ends when the last share of that begins.
 func (srv *server) handleTimed(e exchange) network.StreamHandler {
 	return func(s network.Stream) {
-		ctx, cancel := context.WithDeadline(context.Background(), srv.end(s).Add(-srv.lastShare()))
+		ctx, cancel := context.WithDeadline(context.Background(), srv.deadline(s).Add(-srv.lastShare()))
 		defer cancel()
 		srv.handle(ctx, cancel, s, e)
 	}
@@ -109,10 +109,12 @@ func (srv *server) handleUntimed(e exchange) network.StreamHandler {
 	}
 }
 
-func (srv *server) end(s network.Stream) time.Time { return s.Stat().Opened.Add(srv.transport.timeout) }
+func (srv *server) deadline(s network.Stream) time.Time {
+	return s.Stat().Opened.Add(srv.transport.timeout)
+}
 
 func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s network.Stream, e exchange) {
-	end := srv.end(s)
+	end := srv.deadline(s)
 	// The deadlines stand before stop can see the stream and move them.
 	err := errors.Join(s.SetReadDeadline(end.Add(-srv.lastShare())), s.SetWriteDeadline(end))
 	if err != nil || !srv.begin(s, cancel) {
@@ -219,7 +221,7 @@ func (srv *server) register(ctx context.Context, s network.Stream) error {
 		r, err = srv.door.Admit(ctx, sender, from, r)
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
-		srv.unheard(sender, refusal)
+		srv.observeRefusal(sender, refusal)
 	}
 	if err != nil {
 		return srv.answer(s, nil, err)
@@ -232,8 +234,8 @@ func (srv *server) register(ctx context.Context, s network.Stream) error {
 	return srv.answer(s, wire.EncodeLease(lease), nil)
 }
 
-// unheard tells of a registration that no Native hears of.
-func (srv *server) unheard(sender ports.PeerID, refusal *ports.Refusal) {
+// observeRefusal tells of a registration that no Native hears of.
+func (srv *server) observeRefusal(sender ports.PeerID, refusal *ports.Refusal) {
 	e := ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: refusal.Code}
 	switch {
 	case refusal.Limit != "":

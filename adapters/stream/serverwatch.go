@@ -36,8 +36,8 @@ type watchers struct {
 	sites map[netip.Prefix]int
 }
 
-// admit counts one more watcher, or refuses it.
-func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
+// admitWatcher counts one more watcher, or refuses it.
+func (srv *server) admitWatcher(sender ports.PeerID, from netip.Addr) error {
 	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -58,7 +58,7 @@ func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
 	return nil
 }
 
-func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
+func (srv *server) dismissWatcher(sender ports.PeerID, from netip.Addr) {
 	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -82,11 +82,11 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 		w, err = wire.DecodeWatch(frame)
 	}
 	if err == nil {
-		if err = srv.admit(sender, from); err == nil {
+		if err = srv.admitWatcher(sender, from); err == nil {
 			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
 			var dropped error
-			dropped, err = srv.tell(ctx, s, sender, w)
-			srv.dismiss(sender, from)
+			dropped, err = srv.relay(ctx, s, sender, w)
+			srv.dismissWatcher(sender, from)
 			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
 		} else {
 			srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
@@ -100,27 +100,27 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	srv.writeBy(ctx, s, time.Now().Add(srv.lastShare()))
+	srv.setWriteDeadline(ctx, s, time.Now().Add(srv.lastShare()))
 	return writeAnswer(s, last, tooLarge)
 }
 
 // errGone is a watcher that has gone, as watchers do.
 var errGone = errors.New("the watcher has gone")
 
-// told is what a native's Watch yields.
-type told struct {
+// delivery is what a native's Watch yields.
+type delivery struct {
 	batch ports.Batch
 	err   error
 }
 
-// tell writes what the native tells sender until either side ends it. dropped is why if it was
+// relay writes what the native tells sender until either side ends it. dropped is why if it was
 // not the watcher's wish, nor that this native stops. err is the last thing to say if it is
 // a *ports.Refusal; any other means that there is nobody to say it to.
-func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
-	watching, gone := context.WithCancel(ctx)
+func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
+	watching, stopWatching := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer func() {
-		gone()
+		stopWatching()
 		_ = s.SetReadDeadline(time.Now())
 		running.Wait()
 	}()
@@ -129,15 +129,15 @@ func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.Peer
 		// A watcher that ends its side of the stream goes on reading: its end is seen when a
 		// frame is written. One that writes on is not listened to for ever.
 		if _, err := io.CopyN(io.Discard, s, drainBytes); err != nil && err != io.EOF {
-			gone()
+			stopWatching()
 		}
 	})
-	batches := make(chan told)
+	batches := make(chan delivery)
 	running.Go(func() {
 		defer close(batches)
 		for batch, err := range srv.native.Watch(watching, sender, w) {
 			select {
-			case batches <- told{batch, err}:
+			case batches <- delivery{batch, err}:
 			case <-watching.Done():
 				return
 			}
@@ -151,7 +151,7 @@ func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.Peer
 	defer idle.Stop()
 	var last ports.Batch
 	for {
-		var next told
+		var next delivery
 		var more bool
 		select {
 		case <-watching.Done():

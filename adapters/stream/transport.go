@@ -58,7 +58,7 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 		return nil, errors.New("stream transport: a host is required")
 	}
 	if observer == nil {
-		observer = nobody{}
+		observer = discard{}
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -75,10 +75,10 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 	return t, nil
 }
 
-// nobody is an observer that takes no notice.
-type nobody struct{}
+// discard is an observer that takes no notice.
+type discard struct{}
 
-func (nobody) Observe(ports.Event) {}
+func (discard) Observe(ports.Event) {}
 
 // Close stops serving and closes the channels that Disconnected returned, as
 // nobody will watch their connections any more. Natives that were handed out still

@@ -51,11 +51,11 @@ func Holds() Held {
 func (before Held) ExpectNoMore(t testing.TB, bytes int64) (more Held) {
 	t.Helper()
 	Eventually(t, "there are no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before.Goroutines })
-	now := Holds()
-	for give := time.Now().Add(Patience); now.InUse-before.InUse > bytes && time.Now().Before(give); now = Holds() {
+	held := Holds()
+	for give := time.Now().Add(Patience); held.InUse-before.InUse > bytes && time.Now().Before(give); held = Holds() {
 		time.Sleep(100 * time.Millisecond)
 	}
-	more = Held{now.Goroutines - before.Goroutines, now.InUse - before.InUse, now.Mapped - before.Mapped}
+	more = Held{held.Goroutines - before.Goroutines, held.InUse - before.InUse, held.Mapped - before.Mapped}
 	if more.InUse > bytes || more.Mapped > bytes {
 		t.Errorf("%d KiB more are in use than before, and %d KiB more mapped; at most %d may be", more.InUse>>10, more.Mapped>>10, bytes>>10)
 	}

@@ -151,8 +151,8 @@ func (s *storeTest) setClock(now time.Time) {
 	s.now = now
 }
 
-// entry returns an entry with all fields set that expires left from now.
-func (s *storeTest) entry(id ports.PeerID, left time.Duration) ports.Entry {
+// entry returns an entry with all fields set that expires in remaining.
+func (s *storeTest) entry(id ports.PeerID, remaining time.Duration) ports.Entry {
 	return ports.Entry{
 		PeerID:    id,
 		Addr:      "/ip4/192.0.2.1/tcp/4001",
@@ -160,7 +160,7 @@ func (s *storeTest) entry(id ports.PeerID, left time.Duration) ports.Entry {
 		Meta:      map[string]string{"zone": "eu-1"},
 		Native:    peerIDs[len(peerIDs)-1],
 		SeenAt:    s.now,
-		ExpiresAt: s.now.Add(left),
+		ExpiresAt: s.now.Add(remaining),
 	}
 }
 
@@ -267,7 +267,7 @@ func storeRefusesUnacceptable(t *testing.T, s *storeTest) {
 	latest := TTL + ports.ClockAllowance
 	for _, test := range []struct {
 		name       string
-		left       time.Duration
+		remaining  time.Duration
 		acceptable bool
 	}{
 		{"already expired", -time.Second, false},
@@ -281,7 +281,7 @@ func storeRefusesUnacceptable(t *testing.T, s *storeTest) {
 		if test.acceptable {
 			id = peerIDs[1]
 		}
-		e := s.entry(id, test.left)
+		e := s.entry(id, test.remaining)
 		_, err := a.Put(t.Context(), e)
 		if accepted := err == nil; accepted != test.acceptable {
 			t.Errorf("%s: put returned error %v; acceptable: %v", test.name, err, test.acceptable)
@@ -381,21 +381,21 @@ func storeLeave(t *testing.T, s *storeTest) {
 		}
 	}
 	first, e := s.entry(peerIDs[1], TTL), s.entry(peerIDs[0], TTL)
-	left := s.leave(e)
+	leave := s.leave(e)
 	s.put(t, a, e)
-	s.put(t, b, left)
-	everywhere(left)
+	s.put(t, b, leave)
+	everywhere(leave)
 	for _, store := range []ports.Store{a, b} {
 		if got := s.put(t, store, e); got != 0 {
 			t.Errorf("%d nodes took an entry in place of its leave", got)
 		}
 		s.put(t, store, s.entry(e.PeerID, TTL-time.Nanosecond))
 	}
-	everywhere(left)
+	everywhere(leave)
 	again := s.entry(e.PeerID, TTL+time.Nanosecond)
 	s.put(t, a, again)
 	everywhere(again)
-	s.put(t, b, left)
+	s.put(t, b, leave)
 	everywhere(again)
 
 	s.put(t, a, s.leave(first)) // before the entry that it ends
@@ -406,11 +406,11 @@ func storeLeave(t *testing.T, s *storeTest) {
 func storeLeaveIsNewer(t *testing.T, s *storeTest) {
 	a, b := s.join(), s.join()
 	e := s.entry(peerIDs[0], TTL)
-	left := s.leave(e)
-	s.put(t, a, left)
+	leave := s.leave(e)
+	s.put(t, a, leave)
 	for _, store := range []ports.Store{a, b} {
-		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(-time.Nanosecond)), &left)
-		s.expect(t, store, e.PeerID, ending(e.ExpiresAt), &left)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(-time.Nanosecond)), &leave)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt), &leave)
 		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(time.Nanosecond)), nil)
 	}
 	s.setClock(e.ExpiresAt)

@@ -40,10 +40,10 @@ func (t ticking) Listen(hear func(ports.Announcement)) (stop func(), err error) 
 			case <-tick.C:
 			}
 			mu.Lock()
-			now := waiting
+			due := waiting
 			waiting = nil
 			mu.Unlock()
-			for _, a := range now {
+			for _, a := range due {
 				hear(a)
 			}
 		}

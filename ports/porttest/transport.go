@@ -342,11 +342,11 @@ func transportStopWaits(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	promptly(t, "stop", func() error {
 		entered := make(chan struct{})
-		var left atomic.Bool
+		var ended atomic.Bool
 		stop := tt.serve(t, func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
 			close(entered)
 			<-ctx.Done()
-			left.Store(true)
+			ended.Store(true)
 			return ports.Lease{}, ctx.Err()
 		})
 		defer stop()
@@ -361,7 +361,7 @@ func transportStopWaits(t *testing.T, tt *transportTest) {
 			return fmt.Errorf("the registration does not arrive: %w", err)
 		}
 		stop()
-		if !left.Load() {
+		if !ended.Load() {
 			t.Error("stop returned before the exchange had ended")
 		}
 		if err := <-failed; err == nil {

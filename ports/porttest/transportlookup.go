@@ -149,12 +149,12 @@ func transportList(t *testing.T, tt *transportTest) {
 		q ports.Query
 		p ports.Page
 	}
-	var now box[exchange]
+	var current box[exchange]
 	tt.serveAll(t, Native{OnList: func(_ context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
-		if asked := now.get().q; sender != tt.indexer.ID || !reflect.DeepEqual(q, asked) {
-			t.Errorf("%s asked for %+v, want %s to ask for %+v", sender, q, tt.indexer.ID, asked)
+		if want := current.get().q; sender != tt.indexer.ID || !reflect.DeepEqual(q, want) {
+			t.Errorf("%s asked for %+v, want %s to ask for %+v", sender, q, tt.indexer.ID, want)
 		}
-		return now.get().p, nil
+		return current.get().p, nil
 	}})
 	n := tt.remote(t)
 	for _, c := range []exchange{
@@ -164,7 +164,7 @@ func transportList(t *testing.T, tt *transportTest) {
 		{ports.Query{Limit: ports.MaxPage, Meta: map[string]string{"zone": "Île-de-France", "": "\x00"}}, ports.Page{Entries: exampleEntries(ports.MaxPage)}},
 		{ports.Query{Limit: ports.MaxPage}, ports.Page{Next: peerIDs[2], Condition: ports.ConditionWarming}},
 	} {
-		now.set(c)
+		current.set(c)
 		got, err := n.List(t.Context(), tt.indexer.ID, c.q)
 		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition {
 			t.Errorf("%+v: got %d entries, next %q, condition %q and %v, want %d, %q and %q", c.q,

@@ -34,12 +34,12 @@ func telling(batches []ports.Batch, err error) func(context.Context, ports.PeerI
 }
 
 func transportWatchRequest(t *testing.T, tt *transportTest) {
-	asked := make(chan ports.WatchRequest, 1)
+	requests := make(chan ports.WatchRequest, 1)
 	tt.serveAll(t, Native{OnWatch: func(_ context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		if sender != tt.indexer.ID {
 			t.Errorf("%s asked, want %s", sender, tt.indexer.ID)
 		}
-		asked <- w
+		requests <- w
 		return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{Cursor: "1"}, nil) }
 	}})
 	n := tt.remote(t)
@@ -53,7 +53,7 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 			}
 			break
 		}
-		if got := <-asked; got != want {
+		if got := <-requests; got != want {
 			t.Errorf("asked for %+v, want %+v", got, want)
 		}
 	}
@@ -61,7 +61,7 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 		expectCode(t, err, ports.CodeMalformed)
 	}
 	select {
-	case got := <-asked:
+	case got := <-requests:
 		t.Errorf("a cursor of %d bytes arrived", len(got.Cursor))
 	default:
 	}
@@ -92,10 +92,10 @@ func join(t interface{ Errorf(string, ...any) }, from string, batches []ports.Ba
 }
 
 func transportWatch(t *testing.T, tt *transportTest) {
-	told := make(chan []ports.Batch, 1)
+	batches := make(chan []ports.Batch, 1)
 	done := ports.Refuse(ports.CodeRefused, "that is all")
 	tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-		return telling(<-told, done)(ctx, sender, w)
+		return telling(<-batches, done)(ctx, sender, w)
 	}})
 	n := tt.remote(t)
 	examples := exampleEntries(500)
@@ -128,7 +128,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 			}
 			want = append(want, b)
 		}
-		told <- want
+		batches <- want
 		var got []ports.Batch
 		var end error
 		for b, err := range n.Watch(context.Background(), tt.indexer.ID, ports.WatchRequest{Cursor: "from"}) {
