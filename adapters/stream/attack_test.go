@@ -17,7 +17,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// attacked is a native that hears lies.
+// attacked is a native that receives lies.
 type attacked struct {
 	*domain.Registry
 	*porttest.Recorder
@@ -38,7 +38,7 @@ func newAttacked(t *testing.T) *attacked {
 	return n
 }
 
-// stands has the test fail unless the native lists v with its last word.
+// stands fails the test unless the native lists v by its last tick.
 func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
 	t.Helper()
 	if got, ok := n.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
@@ -46,9 +46,9 @@ func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
 	}
 }
 
-// The connection proves who registers, so what is replayed here, or is not signed at all, comes
-// in another's name, and what is rolled back is another process with the same key: none is a
-// fault of a proof.
+// The connection proves the sender of a registration. So a replay or an unsigned registration
+// uses another's name, and a rollback is another process with the same key: no proof is at
+// fault.
 func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
 	switch lie.Class {
 	case prooftest.Replayed, prooftest.WrongRank:
@@ -62,11 +62,11 @@ func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
 // maxStep leaves room for lies about the steps after it.
 const maxStep = prooftest.Steps - 25
 
-// registrar registers as somebody with a native.
+// registrar registers an indexer with a native.
 type registrar func(t *testing.T, as *prooftest.Signer, r ports.Registration) error
 
-// attack has each class tried so often on n. Honest registrations are made beside, and all
-// are granted.
+// attack sends that many lies of each class, and honest registrations between them. The native grants
+// all honest registrations.
 func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times int, register registrar) {
 	t.Helper()
 	honest := 0
@@ -108,7 +108,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 				err := register(t, as, ports.Registration{PeerID: v.PeerID, Addr: lie.Entry.Addr, Proof: lie.Entry.Proof})
 				refusal, ok := errors.AsType[*ports.Refusal](err)
 				if want == ports.CodeProofInvalid && ok && refusal.Code == ports.CodeAddrInvalid {
-					want = ports.CodeAddrInvalid // where the bit was flipped
+					want = ports.CodeAddrInvalid // the flipped bit is in an address
 				}
 				if !ok || refusal.Code != want {
 					t.Fatalf("%s: %v, want a refusal with code %s", class, err, want)

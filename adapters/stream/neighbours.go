@@ -17,33 +17,32 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// eventBuffer is room for what happens to peers while one is looked at. The host waits
-// for whoever does not keep up.
+// eventBuffer holds the host's events during an update: the host waits for a slow subscriber.
 const eventBuffer = 256
 
-// neighbours follows who of the connected peers is a native. It begins when it is first
-// asked: most nodes never do.
+// neighbours tracks the natives among the connected peers. It starts at its first use, since
+// most nodes never use it.
 type neighbours struct {
 	host host.Host
 
 	mu      sync.Mutex
-	events  event.Subscription // nil before the first question
+	events  event.Subscription // nil before the first use
 	closed  bool
 	natives map[peer.ID]neighbour
 	changed chan struct{}
 	running sync.WaitGroup
 }
 
-// neighbour is a connected native, as it is told: to spell and rank anew all of thousands
-// whenever one of them comes or goes would cost a core.
+// neighbour is a connected native, in its final form: with thousands of natives, a new spelling
+// and order of all at each change would cost a core.
 type neighbour = ports.Neighbour
 
 func (n *neighbours) init(h host.Host) {
 	n.host, n.natives, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
 }
 
-// Neighbours implements ports.Transport. A native is who speaks the registration protocol.
-// That shows once libp2p has identified it, a moment after it has connected.
+// Neighbours implements ports.Transport. A native is a peer that speaks the registration
+// protocol. libp2p learns that when it identifies the peer, a moment after it connects.
 func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	n := &t.neighbours
 	if err := n.begin(); err != nil {
@@ -58,7 +57,7 @@ func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan stru
 	return natives, n.changed
 }
 
-// begin subscribes to what the host says of its peers, and looks at those it has.
+// begin subscribes to the host's events about its peers, and updates the peers it has.
 func (n *neighbours) begin() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -92,7 +91,7 @@ func (n *neighbours) begin() error {
 	return nil
 }
 
-// update notes what id is now. The caller holds mu.
+// update records the current state of id. The caller holds mu.
 func (n *neighbours) update(id peer.ID) {
 	was, known := n.natives[id]
 	is, native := n.current(id)
@@ -136,8 +135,8 @@ func (n *neighbours) close() {
 	n.running.Wait()
 }
 
-// bestFirst returns the best of addrs as text, as many as an indexer may have: public ones
-// first, loopback last, TCP before others.
+// bestFirst returns the best of addrs as text, at most MaxAddrs: public addresses first,
+// loopback last, TCP before others.
 func bestFirst(addrs []ma.Multiaddr) (ranked []string) {
 	order := func(a ma.Multiaddr) int {
 		order := 2

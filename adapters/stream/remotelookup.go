@@ -21,7 +21,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 		return ports.Answer{}, err
 	}
 	if id == "" {
-		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
+		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; name the indexer to look up")
 	}
 	var found []ports.Listed
 	end, err := n.ask(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
@@ -89,11 +89,11 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 	return natives, nil
 }
 
-// answers holds what answers are read with.
+// answers pools the readers of answers.
 var answers = sync.Pool{New: func() any { return wire.NewLines(nil, wire.MaxLineBytes) }}
 
-// ask asks q and hands each line of the answer to decode, until that returns the end. More
-// than most lines before it are an error. A refusal is an error beside the end.
+// ask sends q and passes each line of the answer to decode, until decode returns the end. More
+// than maxLines before the end are an error. A refusal comes as an error beside the end.
 func (n *remote) ask(ctx context.Context, q wire.Question, maxLines int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
 	frame, err := wire.EncodeQuestion(q)
 	if err != nil {
@@ -133,7 +133,7 @@ func (n *remote) ask(ctx context.Context, q wire.Question, maxLines int, decode 
 	return end, err
 }
 
-// patient reads from a stream that may be slow, but neither silent nor endless.
+// patient reads from a slow stream: each read has a deadline, and so has the whole.
 type patient struct {
 	s     network.Stream
 	each  time.Duration

@@ -33,7 +33,7 @@ func served(t *testing.T, test func(t *testing.T, tr *stream.Transport, native, 
 	})
 }
 
-// Identities and addresses are the Native's affair; here it takes them all.
+// Identities and addresses are for the Native to judge; this Native takes them all.
 func TestFramesOfTheContract(t *testing.T) {
 	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
 		for _, f := range porttest.Frames(t, idOf(indexer), idOf(native), peer.ToCid(indexer.ID()).String()) {
@@ -43,7 +43,7 @@ func TestFramesOfTheContract(t *testing.T) {
 					want = ""
 				}
 				s := open(t, indexer, native)
-				// A native that has refused a frame need not take the rest of it.
+				// A native that refused a frame need not read its rest.
 				_, _ = s.Write(f.Bytes)
 				_ = s.CloseWrite()
 				expectCode(t, s, want)
@@ -229,7 +229,7 @@ func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 	})
 }
 
-// door records who knocks, and refuses as it is told.
+// door records its calls, and refuses on demand.
 type door struct {
 	mu      sync.Mutex
 	log     []string
@@ -274,7 +274,7 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 		want   ports.Code
 		log    []string
 		events []ports.Event
-		native string // what it is handed
+		native string // the address that it receives
 	}{
 		"a registration": {
 			door: &door{replace: "/ip4/127.0.0.1/tcp/4002"}, frame: "good",
@@ -324,7 +324,7 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 					frame = plainFrame(indexer)
 				}
 				s := open(t, indexer, native)
-				_, _ = io.WriteString(s, frame) // it may have been answered already
+				_, _ = io.WriteString(s, frame) // the answer may have come already
 				expectCode(t, s, tt.want)
 				for i := range tt.events {
 					tt.events[i].PeerID = idOf(indexer)

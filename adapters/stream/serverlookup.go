@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// chunkBytes is how much of a page is written at a time: some packets, so that a write
-	// costs little beside them, and a reader that lags holds no more than that.
+	// chunkBytes is the size of a write of a page: several packets, so that the write itself
+	// costs little. A slow reader holds no more memory than that.
 	chunkBytes = 32 << 10
-	// pageTime bounds how long the writing of a page may take in all; each chunk has
-	// ports.ExchangeTimeout. A page of 1,000 usual entries then goes over a line of
-	// 100 kbit/s, the largest possible over one of 3 Mbit/s.
+	// pageTime bounds the writing of a page in all; each chunk has ports.ExchangeTimeout. That
+	// suffices for 1,000 usual entries over a line of 100 kbit/s, and for the largest possible
+	// page over 3 Mbit/s.
 	pageTime = 30 * time.Second
 )
 
@@ -28,8 +28,8 @@ var chunks = sync.Pool{New: func() any {
 	return &chunk
 }}
 
-// lookUp serves a look-up: of one PeerID, of a page, or of the natives. The native has as
-// long to answer as it has for a registration, counted from when the frame has come.
+// lookUp serves a look-up of a PeerID, of a page, or of the natives. The native has as long to
+// answer as for a registration, counted from the whole frame.
 func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 	frame, err := srv.readFrame(ctx, s)
 	var q wire.Question
@@ -59,8 +59,8 @@ func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 	return writeAnswer(s, p.chunk, tooLarge)
 }
 
-// answerQuestion asks the native and writes all lines of the answer but the last. An error that is
-// no *ports.Refusal is the stream's.
+// answerQuestion asks the native and writes all lines of the answer but the last. An error that
+// is no *ports.Refusal is the stream's.
 func (srv *server) answerQuestion(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
 	nativeCtx, cancel := context.WithTimeout(ctx, srv.transport.timeout-srv.lastShare())
 	defer cancel()
@@ -101,7 +101,7 @@ func (srv *server) answerQuestion(ctx context.Context, s network.Stream, q wire.
 	}
 }
 
-// page is the answer to a look-up as it is written.
+// page is the answer to a look-up while it is written.
 type page struct {
 	srv   *server
 	ctx   context.Context
@@ -120,8 +120,8 @@ func (p *page) addNative(n ports.NativeStatus) (err error) {
 	return p.writeIfFull(err)
 }
 
-// writeIfFull writes the chunk if it is full. An entry that no line can carry is the native's
-// own fault, and not the sender's.
+// writeIfFull writes a full chunk. An entry too large for a line is the native's fault, not the
+// sender's.
 func (p *page) writeIfFull(err error) error {
 	if err != nil {
 		return p.srv.refusal(p.s, fmt.Errorf("encode: %s", err.Error()))
@@ -137,7 +137,7 @@ func (p *page) writeIfFull(err error) error {
 	return nil
 }
 
-// setDeadline gives the next chunk its time.
+// setDeadline sets the deadline of the next chunk.
 func (p *page) setDeadline() {
 	now := time.Now()
 	if p.until.IsZero() {
@@ -150,10 +150,10 @@ func (p *page) setDeadline() {
 	p.srv.setWriteDeadline(p.ctx, p.s, deadline)
 }
 
-// setWriteDeadline moves the deadline of what is written to s, unless stop has hastened it.
+// setWriteDeadline moves the write deadline of s, unless stop has hastened it.
 func (srv *server) setWriteDeadline(ctx context.Context, s network.Stream, deadline time.Time) {
 	_ = s.SetWriteDeadline(deadline)
-	if ctx.Err() != nil { // stop may have set its own in between
+	if ctx.Err() != nil { // stop may have set its deadline in between
 		_ = s.SetWriteDeadline(time.Now().Add(srv.lastShare()))
 	}
 }

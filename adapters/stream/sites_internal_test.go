@@ -16,7 +16,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// 128 identities, of eight watches each, keep every other native from following this one.
+// 128 identities with eight watches each would keep every other native from following this
+// native.
 func TestOneSiteDoesNotHaveAllWatches(t *testing.T) {
 	srv := newServer(&Transport{}, nil)
 	n := 0
@@ -45,7 +46,7 @@ type crowdedNetwork struct{ network.Network }
 
 func (crowdedNetwork) Connectedness(peer.ID) network.Connectedness { return network.Connected }
 
-// Neighbours is asked whenever who is a neighbour changes: one site may have 5,500 connections.
+// Neighbours is called at each change of a neighbour: a site may have 5,500 connections.
 
 func TestNeighboursOfManyAreCheap(t *testing.T) {
 	h := hosttest.New(t)

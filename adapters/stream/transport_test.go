@@ -79,7 +79,7 @@ func TestCloseEndsServingAndWatching(t *testing.T) {
 		if _, err := server.Serve(grant); err == nil {
 			t.Error("a closed transport serves")
 		}
-		// The hosts are the caller's and live on.
+		// The caller owns the hosts, and they live on.
 		if len(indexer.Network().ConnsToPeer(native.ID())) == 0 {
 			t.Error("the connection ended with the transports")
 		}
