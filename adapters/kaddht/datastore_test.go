@@ -43,8 +43,7 @@ func TestDatastoreIsBounded(t *testing.T) {
 	}
 }
 
-// TestDatastoreDecides puts as the DHT and the Store would if both looked before
-// either wrote.
+// TestDatastoreDecides puts as the DHT and the Store do if both check before either writes.
 func TestDatastoreDecides(t *testing.T) {
 	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keepsOld)
 	e := entryFor(t)
@@ -53,7 +52,7 @@ func TestDatastoreDecides(t *testing.T) {
 	farFuture := hostileValues(t, e.PeerID)["ends in year 9999"]
 	key, dsKey := keyOf(e.PeerID), ds.NewKey("/indexer/x")
 	for _, step := range []struct{ put, want []byte }{
-		{farFuture, farFuture}, // as if the rule had been another
+		{farFuture, farFuture}, // stored under another rule
 		{valueOf(t, older), valueOf(t, older)},
 		{valueOf(t, e), valueOf(t, e)},
 		{valueOf(t, older), valueOf(t, e)},

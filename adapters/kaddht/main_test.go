@@ -40,7 +40,7 @@ func newStoreOf(t testing.TB, h host.Host, cfg Config) *Store {
 	return s
 }
 
-// unread is who cannot read proofs: all entries are bare.
+// unread reads no proofs: all entries are bare.
 func unread(*ports.Entry) error { return nil }
 
 // rule is the contract's rule about time.

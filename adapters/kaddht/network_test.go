@@ -48,8 +48,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestTableFills connects nodes in the ways they meet, and waits for no more than the
-// connection.
+// TestTableFills connects nodes in the ways they meet, and waits for the connection alone.
 func TestTableFills(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -92,7 +91,7 @@ func TestTableFills(t *testing.T) {
 	}
 }
 
-// TestClient lets an indexer put and get, and nobody count on it.
+// TestClient lets an indexer put and get. No node relies on it.
 func TestClient(t *testing.T) {
 	server := newStore(t, hosttest.New(t), rule)
 	client := newStoreOf(t, hosttest.New(t), Config{Accept: rule, TTL: porttest.TTL})
@@ -107,8 +106,7 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// TestJoinedAgain cuts a connection and makes it again, before the routing table has
-// noticed anything.
+// TestJoinedAgain cuts a connection and restores it before the routing table notices.
 func TestJoinedAgain(t *testing.T) {
 	a, b := newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
 	for range 3 {
@@ -120,13 +118,13 @@ func TestJoinedAgain(t *testing.T) {
 				t.Fatal("Joined did not fire")
 			}
 		}
-		// A look-up that the cut broke off may have thrown the peer out, for a moment.
+		// A look-up that failed at the cut may have removed the peer for a moment.
 		porttest.Eventually(t, "they know each other", func() bool { return a.Peers() == 1 && b.Peers() == 1 })
 		_ = a.host.Network().ClosePeer(b.host.ID())
 	}
 }
 
-// permissive is a validator that takes everything, as a hostile node's would.
+// permissive is a hostile node's validator: it accepts everything.
 type permissive struct{}
 
 func (permissive) Validate(string, []byte) error        { return nil }
@@ -142,8 +140,8 @@ func plant(t *testing.T, d ds.Datastore, key string, v []byte) { // stores v wit
 	}
 }
 
-// TestHostileRecords has a bare peer of the same network that stores and serves
-// whatever it is given, and offers it to two honest nodes.
+// TestHostileRecords starts a bare peer of the same network that stores and serves any value,
+// and offers it to two honest nodes.
 func TestHostileRecords(t *testing.T) {
 	a, b := newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
 	loot := dssync.MutexWrap(ds.NewMapDatastore())
@@ -196,7 +194,7 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// plantPast puts value among the records of s, past its validator.
+// plantPast stores value in s, past its validator.
 func plantPast(t *testing.T, s *Store, key string, value []byte) {
 	t.Helper()
 	before := s.Records()
@@ -206,7 +204,7 @@ func plantPast(t *testing.T, s *Store, key string, value []byte) {
 	}
 }
 
-// hang makes a server stop answering: it accepts streams and reads, no more.
+// hang makes a server stop answering: it only accepts streams and reads.
 func hang(t *testing.T, s *Store) (requests *atomic.Int64) {
 	t.Helper()
 	requests = new(atomic.Int64)
@@ -234,7 +232,7 @@ func kadStreams(h host.Host) (streams []network.Stream) {
 	return streams
 }
 
-// hungNetwork is three nodes in a bubble, of which the third no longer answers.
+// hungNetwork is three nodes in a bubble; the third no longer answers.
 func hungNetwork(t *testing.T) (a, b, hung *Store, requests *atomic.Int64) {
 	t.Helper()
 	hosts := hosttest.Simulate(t, 3)
@@ -248,7 +246,7 @@ func hungNetwork(t *testing.T) (a, b, hung *Store, requests *atomic.Int64) {
 
 func TestHungPeer(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		const deadline = time.Second // without it, it takes 10
+		const deadline = time.Second // a get without it takes 10 s
 		a, b, _, requests := hungNetwork(t)
 		within := func(what string, limit time.Duration, run func(ctx context.Context)) {
 			t.Helper()
@@ -278,7 +276,7 @@ func TestHungPeer(t *testing.T) {
 			}
 		})
 
-		// What only the healthy node holds is there as soon as that has answered.
+		// A record of the healthy node alone is there as soon as that node answers.
 		only := entryFor(t)
 		plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
 		within("a get of what the healthy node holds", 2*secondThoughts, func(ctx context.Context) {
@@ -357,7 +355,7 @@ func TestRecordsAreForgotten(t *testing.T) {
 	})
 }
 
-// bareServer makes h a server of the DHT that answers a get with value, that much later.
+// bareServer makes h a server of the DHT that answers a get with value after a delay.
 func bareServer(h host.Host, value []byte, after time.Duration) {
 	h.SetStreamHandler(kadProtocol, func(stream network.Stream) {
 		defer stream.Close()
@@ -368,7 +366,7 @@ func bareServer(h host.Host, value []byte, after time.Duration) {
 				return
 			}
 			answer := &pb.Message{Type: request.GetType(), Key: request.GetKey()}
-			if request.GetType() == pb.Message_GET_VALUE { // and to a put it answers without a record
+			if request.GetType() == pb.Message_GET_VALUE { // its answer to a put has no record
 				time.Sleep(after)
 				answer.Record = record.MakePutRecord(string(request.GetKey()), value)
 			}
@@ -395,7 +393,7 @@ func TestAServerThatAnswersAPutWithoutARecord(t *testing.T) {
 			if replicas, err := s.Put(t.Context(), e); replicas != 1 || err != nil {
 				t.Errorf("put: %d replicas, error %v; want 1, at the honest server", replicas, err)
 			}
-			// The library puts what it found to whoever has something older.
+			// The library puts its result to peers with an older record.
 			if got, err := clientOn(t, h, s.host, bad).Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
 				t.Errorf("got %+v, %v", got, err)
 			}
@@ -436,8 +434,8 @@ func TestRecordsInAnswers(t *testing.T) {
 	}
 }
 
-// TestTheFirstAnswerIsNotTheLastWord has one server answer at once with an old entry, one
-// a little later with what has replaced it, and one that never answers.
+// TestTheFirstAnswerIsNotTheLastWord has three servers: the first answers at once with an old
+// entry, the second a little later with its replacement, and the third never.
 func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -453,7 +451,7 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 				newer := test.newer(old)
 				bareServer(hosts[1], valueOf(t, old), 0)
 				bareServer(hosts[2], valueOf(t, newer), secondThoughts/2)
-				bareServer(hosts[3], nil, 2*operationTimeout) // to which it is as good as never
+				bareServer(hosts[3], nil, 2*operationTimeout) // after the get's end: never
 				for i, server := range []bool{true, false} {
 					s := newStoreOf(t, hosts[4*i], Config{Server: server, Accept: rule, TTL: porttest.TTL})
 					for _, h := range hosts[1:4] {
@@ -475,13 +473,13 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 						t.Errorf("what was got is kept: %v, by a server: %v", kept, server)
 					}
 				}
-				time.Sleep(2 * operationTimeout) // until the last has answered
+				time.Sleep(2 * operationTimeout) // until the last server has answered
 			})
 		})
 	}
 }
 
-// TestPatientCaller gives no deadline to a put and a get that a hung peer holds up.
+// TestPatientCaller puts and gets without a deadline while a peer hangs.
 func TestPatientCaller(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		a, b := pairInBubble(t)
@@ -503,7 +501,7 @@ func TestPatientCaller(t *testing.T) {
 	})
 }
 
-// silent is a server that has said how long its answer is, and nothing more.
+// silent is a server that sends the length of its answer and nothing more.
 type silent struct {
 	network.Stream
 	says *bytes.Buffer
@@ -511,8 +509,7 @@ type silent struct {
 
 func (s silent) Read(b []byte) (int, error) { return s.says.Read(b) }
 
-// TestAnAnswerIsBounded has a server say that an answer is to come for which there would be
-// much room to make.
+// TestAnAnswerIsBounded lets a server announce an answer that would take much memory.
 func TestAnAnswerIsBounded(t *testing.T) {
 	for kind, long := range map[pb.Message_MessageType]bool{
 		pb.Message_GET_VALUE: false, pb.Message_FIND_NODE: false, pb.Message_PUT_VALUE: false, pb.Message_GET_PROVIDERS: true,
