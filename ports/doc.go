@@ -3,6 +3,6 @@
 // carries a native's methods between nodes, and Discovery finds natives.
 //
 // It imports the standard library alone. Everything here is plain data or a promise. Each
-// interface states who blocks, who owns memory, and which outcomes are no errors. Package
-// porttest turns those promises into a suite per port.
+// interface states its blocking, its ownership of memory, and the outcomes that are no errors.
+// Package porttest turns those promises into a suite per port.
 package ports

@@ -79,7 +79,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 					lost++
 				}
 				if got, err := s.Local(v.PeerID, ports.Version{}); err != nil || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step {
-					t.Fatalf("%s: held is %+v, %v; want what was put at step %d", class, got, err, v.Step)
+					t.Fatalf("%s: held is %+v, %v; want the record of step %d", class, got, err, v.Step)
 				}
 			}
 			tally.Told(seen.Take())

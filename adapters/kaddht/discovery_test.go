@@ -187,7 +187,7 @@ func TestWhatIsAdvertisedLapses(t *testing.T) {
 		hosttest.Connect(t, hosts[2], hosts[1])
 		time.Sleep(time.Second)
 		if !finds(t, indexer, hosts[0]) || !finds(t, b, hosts[0]) {
-			t.Error("a native that advertised alone was not advertised to whoever joined")
+			t.Error("a native that advertised alone was not advertised to a later server")
 		}
 		time.Sleep(2 * provideFor)
 		if !finds(t, indexer, hosts[0]) {
@@ -197,7 +197,7 @@ func TestWhatIsAdvertisedLapses(t *testing.T) {
 		last := time.Now()
 		time.Sleep(provideFor - advertiseEvery - time.Second)
 		if !finds(t, indexer, hosts[0]) {
-			t.Errorf("what was advertised has lapsed after %v already", time.Since(last))
+			t.Errorf("the advertisement lapsed after %v already", time.Since(last))
 		}
 		time.Sleep(advertiseEvery + 2*time.Second)
 		if !finds(t, b) {
@@ -234,12 +234,12 @@ func TestStrangersProvideNothingElse(t *testing.T) {
 	for port := range 500 {
 		many = append(many, ma.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+port)))
 	}
-	porttest.Eventually(t, "what natives provide is taken", func() bool {
+	porttest.Eventually(t, "the record of a native is taken", func() bool {
 		_ = send(nativesNamespace(DefaultPrefix), many) // again, if the earlier record reset the stream
 		return len(get(nativesNamespace(DefaultPrefix))) == 1
 	})
 	if got := get(nativesNamespace(DefaultPrefix))[0]; len(got.Addrs) > maxProviderAddrs {
-		t.Errorf("%d addresses are told", len(got.Addrs))
+		t.Errorf("%d addresses are sent", len(got.Addrs))
 	}
 	if got := get("/elsewhere"); len(got) != 0 {
 		t.Errorf("another key is provided by %v", got)
@@ -266,7 +266,7 @@ func TestProvidersAreBounded(t *testing.T) {
 		t.Errorf("%d providers are held, want about a thousand", n)
 	}
 	if got, err := d.dht.ProviderStore().GetProviders(t.Context(), sum); err != nil || len(got) != d.provided.len() {
-		t.Errorf("%d providers are told of %d, error %v", len(got), d.provided.len(), err)
+		t.Errorf("%d providers are sent of %d, error %v", len(got), d.provided.len(), err)
 	}
 	if err := d.dht.ProviderStore().AddProvider(t.Context(), []byte("another key"), peer.AddrInfo{ID: d.host.ID()}); err == nil {
 		t.Error("another key is provided")

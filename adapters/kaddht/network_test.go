@@ -279,7 +279,7 @@ func TestHungPeer(t *testing.T) {
 		// A record of the healthy node alone is there as soon as that node answers.
 		only := entryFor(t)
 		plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
-		within("a get of what the healthy node holds", 2*secondThoughts, func(ctx context.Context) {
+		within("a get of the healthy node's record", 2*secondThoughts, func(ctx context.Context) {
 			if got, err := a.Get(ctx, only.PeerID, ports.Version{}); err != nil || got.PeerID != only.PeerID {
 				t.Errorf("got %+v, %v", got, err)
 			}
@@ -470,7 +470,7 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 						t.Errorf("it took %v", took)
 					}
 					if kept := s.Records() > 0; kept != server {
-						t.Errorf("what was got is kept: %v, by a server: %v", kept, server)
+						t.Errorf("the result of a get is kept: %v, by a server: %v", kept, server)
 					}
 				}
 				time.Sleep(2 * operationTimeout) // until the last server has answered

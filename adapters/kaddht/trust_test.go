@@ -134,7 +134,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	for range attempts / 10 {
 		_ = send.PutProvider(t.Context(), h.ID(), sum, bad)
 		if _, err := send.GetClosestPeers(t.Context(), h.ID(), friendly.ID()); err == nil {
-			t.Fatal("the outsider is told who is there")
+			t.Fatal("the outsider learns the natives")
 		}
 	}
 	if stored != 0 || took != honest || n.Records() != honest {

@@ -100,7 +100,7 @@ func TestSelect(t *testing.T) {
 	expired := e
 	expired.ExpiresAt = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	garbage, base := []byte("~~~"), valueOf(t, e)
-	// Two large values differ late, in the address.
+	// The two values differ late, in the address.
 	tie := slices.MaxFunc([][]byte{base, valueOf(t, larger)}, bytes.Compare)
 
 	for _, test := range []struct {
@@ -113,8 +113,8 @@ func TestSelect(t *testing.T) {
 		{"of the same deadline the larger bytes win", [][]byte{base, valueOf(t, larger), valueOf(t, sooner)}, tie},
 		{"of the same deadline a leave wins, against larger bytes", [][]byte{base, valueOf(t, leaveOf(e)), valueOf(t, larger)}, valueOf(t, leaveOf(e))},
 		{"a later entry wins against a leave", [][]byte{valueOf(t, leaveOf(e)), valueOf(t, later)}, valueOf(t, later)},
-		{"what does not decode loses", [][]byte{garbage, valueOf(t, sooner), nil}, valueOf(t, sooner)},
-		{"even to what has expired", [][]byte{garbage, valueOf(t, expired)}, valueOf(t, expired)},
+		{"an undecodable value loses", [][]byte{garbage, valueOf(t, sooner), nil}, valueOf(t, sooner)},
+		{"even to an expired value", [][]byte{garbage, valueOf(t, expired)}, valueOf(t, expired)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for order := range permutations(test.values) {

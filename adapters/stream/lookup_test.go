@@ -378,7 +378,7 @@ func TestNeighboursAreSeenFromBothSides(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-changed
-		porttest.Eventually(t, "nobody is a neighbour", func() bool {
+		porttest.Eventually(t, "no neighbour remains", func() bool {
 			neighbours, _ := natives[0].Neighbours()
 			return len(neighbours) == 0
 		})

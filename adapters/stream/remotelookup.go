@@ -36,7 +36,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeNotFound {
 		return a, fmt.Errorf("look up %s with native %s: %w", id, n.info.ID, ports.ErrNotFound)
 	}
-	if err == nil && len(found) < 2 { // the end is one
+	if err == nil && len(found) < 2 { // the end counts as one
 		err = errors.New("its answer has no entry")
 	}
 	if err != nil {

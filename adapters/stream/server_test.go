@@ -281,12 +281,12 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted true"},
 			native: "/ip4/127.0.0.1/tcp/4002",
 		},
-		"one that the native refuses": {
+		"a registration that the native refuses": {
 			frame: "good", want: ports.CodeRefused,
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted false"},
 			native: "/ip4/127.0.0.1/tcp/4001",
 		},
-		"who is not heard": {
+		"a sender that the door does not hear": {
 			door: &door{hear: busy}, frame: "never read", want: ports.CodeBusy,
 			log:    []string{"hear from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
@@ -296,7 +296,7 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 			log:    []string{"hear from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeMalformed}},
 		},
-		"who is not admitted": {
+		"a sender that the door does not admit": {
 			door: &door{admit: busy}, frame: "good", want: ports.CodeBusy,
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
@@ -359,10 +359,10 @@ func TestTheDoorIsAskedAboutLeaves(t *testing.T) {
 			log                 []string
 			limited             int
 		}{
-			{"one that is taken", nil, nil, nil, "", []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left true"}, 0},
-			{"one that the native refuses", nil, nil, ports.Refuse(ports.CodeBusy, "not now"), ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left false"}, 0},
-			{"who is not heard", busy, nil, nil, ports.CodeBusy, []string{"hear from 127.0.0.1"}, 1},
-			{"who is not admitted", nil, busy, nil, ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1"}, 1},
+			{"a leave that the native takes", nil, nil, nil, "", []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left true"}, 0},
+			{"a leave that the native refuses", nil, nil, ports.Refuse(ports.CodeBusy, "not now"), ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left false"}, 0},
+			{"a sender that the door does not hear", busy, nil, nil, ports.CodeBusy, []string{"hear from 127.0.0.1"}, 1},
+			{"a sender that the door does not admit", nil, busy, nil, ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1"}, 1},
 		} {
 			d.mu.Lock()
 			d.hear, d.admit, answer, d.log = tt.hear, tt.admit, tt.native, nil

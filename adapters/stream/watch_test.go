@@ -326,7 +326,7 @@ func TestAllWatchesAreBounded(t *testing.T) {
 			t.Errorf("observed %+v, want one refusal by the limit", refused)
 		}
 		if seen.Count(ports.EventWatching) != 1 || seen.Count(ports.EventWatched) != 1 {
-			t.Errorf("observed %+v, want the one that was served", seen.Take())
+			t.Errorf("observed %+v, want the served watch", seen.Take())
 		}
 	})
 }
@@ -370,7 +370,7 @@ func TestCloseEndsWatches(t *testing.T) {
 	})
 }
 
-// BenchmarkSnapshot is 100,000 entries told to one watcher over TCP.
+// BenchmarkSnapshot sends 100,000 entries to a watcher over TCP.
 func BenchmarkSnapshot(b *testing.B) {
 	const entries, each = 100_000, 500
 	native, watcher := newTCPHost(b), newTCPHost(b)

@@ -14,8 +14,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// telling is a native that tells batches, and then err, or without one nothing more until
-// ctx ends.
+// telling is a native that yields batches and then err; with a nil err it waits for the end of
+// ctx.
 func telling(batches []ports.Batch, err error) func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
@@ -67,8 +67,8 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 	}
 }
 
-// join returns what batches tell, and fails if a part that is not the last of a batch does
-// not have the cursor from before it.
+// join merges the parts of batches, and fails if an early part of a batch does not have the
+// previous cursor.
 func join(t interface{ Errorf(string, ...any) }, from string, batches []ports.Batch, cursors map[string]bool) (joined []ports.Batch) {
 	whole := true
 	last := from
@@ -102,7 +102,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 	kinds := []ports.ChangeKind{
 		ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed, ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft,
 	}
-	random := rand.New(rand.NewPCG(1, 2)) // the same each time; this package has no library for more
+	random := rand.New(rand.NewPCG(1, 2)) // the same each time; ports import no library for more
 	for range 100 {
 		var want []ports.Batch
 		cursors := make(map[string]bool)
@@ -158,7 +158,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 	}
 }
 
-// pick returns one of several.
+// pick returns a random element.
 func pick[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
 func transportWatchSnapshot(t *testing.T, tt *transportTest) {
@@ -197,7 +197,7 @@ func expectEnded(t *testing.T, ctx context.Context) {
 	}
 }
 
-// watched serves a native that tells one batch, and hands out the contexts of its watches.
+// watched serves a native that yields a single batch, and returns the contexts of its watches.
 func (tt *transportTest) watched(t *testing.T) (contexts <-chan context.Context, stop func()) {
 	all := make(chan context.Context, 1)
 	return all, tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
