@@ -59,9 +59,9 @@ type Native interface {
 // (ExchangeTimeout each). It returns early when ctx ends. It works after an outage of any
 // length: each call dials again if need be.
 //
-// A Register without an answer to its whole frame is a Lease with Unconfirmed set and no error.
-// Anything else that is not a lease or a *Refusal is an error; a retry may help. The error is
-// ErrNotOffered if the native does not support the request, as a native of the seed does not.
+// A Register that wrote its whole frame and got no answer is a Lease with Unconfirmed set and no
+// error. Anything else that is not a lease or a *Refusal is an error; a retry may help. A request
+// that the native does not support is ErrNotOffered: a native of the seed supports Register alone.
 type RemoteNative interface {
 	Native
 	// Disconnected returns a channel that closes with the connection of the last successful

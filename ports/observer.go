@@ -39,8 +39,8 @@ const (
 	EventUnfollowed EventKind = "unfollowed"
 	// EventJoined is an entry that became live because the native Via reported its lease.
 	EventJoined EventKind = "joined"
-	// EventTold are Changes from the native Via. Refused counts the changes outside Via's own
-	// leases or longer than a lease can be.
+	// EventTold are Changes from the native Via. Refused counts those of other natives' leases,
+	// and of leases longer than a lease can be.
 	EventTold EventKind = "told"
 	// EventWatching is the start of a watch, EventWatched its end: Err is the reason if the
 	// native dropped the watcher.

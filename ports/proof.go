@@ -141,7 +141,7 @@ const (
 	FaultEnvelope   Fault = "envelope"   // no envelope, or not in its canonical form
 	FaultType       Fault = "type"       // another payload's type, or another kind of key
 	FaultPayload    Fault = "payload"    // no claim, or not in its canonical form
-	FaultSigner     Fault = "signer"     // another signer than the record needs
+	FaultSigner     Fault = "signer"     // a signer other than the indexer
 	FaultSignature  Fault = "signature"  // not the signer's signature of this payload
 	FaultAddress    Fault = "address"    // addresses or metadata that a registration must not have
 	FaultFields     Fault = "fields"     // the fields beside the record contradict it

@@ -29,7 +29,7 @@ type Store interface {
 	// Version for any). Get also returns a leave, with Leave set: it is newer than the bare
 	// entry that it ends, also at the same ExpiresAt. An entry with a proof may be acceptable
 	// beyond its ExpiresAt, to keep out older entries: the caller checks whether it may be
-	// listed. Get answers from this node's entries if they have a newer entry, and only else
+	// listed. Get answers from this node's entries if they have a newer entry, and otherwise
 	// asks the network. It blocks until it has an entry or ctx ends. An entry found before ctx
 	// ended comes with a nil error.
 	//

@@ -33,7 +33,7 @@ var errNoRecord = errors.New("the answer to a put has no record")
 // go-libp2p-kad-dht v0.42.1 reads the record in the answer to a PUT_VALUE without a check that
 // there is a record (ProtocolMessenger.PutValue), so a server that leaves it out could end this
 // process. The library also puts on its own, to peers that answered a look-up with an older
-// record. guardedHost turns such an answer into an error before the library sees it.
+// record. guardedHost turns an answer without a record into an error before the library sees it.
 type guardedHost struct {
 	host.Host
 	gate *gate

@@ -36,7 +36,7 @@ const (
 	// for a peer's answer.
 	operationTimeout = 10 * time.Second
 	// secondThoughts is a Get's wait for a better answer after the first. A node that was away
-	// still holds replaced records, and would undo a leave if it answered first. 200 ms are two
+	// still holds replaced records, and would undo a leave if it answered first. The wait is two
 	// round trips around the world, and a look-up asks its nodes in parallel. A hanging peer
 	// costs no more than this.
 	secondThoughts = 200 * time.Millisecond

@@ -41,7 +41,7 @@ func TestAddressesOfANative(t *testing.T) {
 			"/dns4/native.example/udp/4101/quic-v1":  "",
 			"/dnsaddr/native.example/p2p/" + id:      "",
 			"/ip4/192.0.2.1/tcp/4101/p2p/" + other:   other,
-			"/p2p/" + id:                             "not where",
+			"/p2p/" + id:                             "no address",
 			"192.0.2.1:4101":                         "192.0.2.1:4101",
 			"/ip4/192.0.2.1/tcp/4101/p2p/not-a-peer": "not-a-peer",
 		} {
