@@ -19,19 +19,19 @@ import (
 
 // attacked is a native that receives lies.
 type attacked struct {
-	*domain.Registry
-	*porttest.Recorder
+	registry *domain.Registry
+	recorder *porttest.Recorder
 }
 
 func newAttacked(t *testing.T) *attacked {
 	t.Helper()
-	n := &attacked{Recorder: &porttest.Recorder{}}
+	n := &attacked{recorder: &porttest.Recorder{}}
 	rules := domain.Rules{
 		Self: "native", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
 		CheckAddr: func(ports.PeerID, string) error { return nil },
 	}
 	var err error
-	n.Registry, err = domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.Recorder)
+	n.registry, err = domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.recorder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func newAttacked(t *testing.T) *attacked {
 // stands fails the test unless the native lists v by its last tick.
 func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
 	t.Helper()
-	if got, ok := n.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
+	if got, ok := n.registry.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
 		t.Fatalf("it is listed %v as %+v, want it at step %d", ok, got, v.Step)
 	}
 }
@@ -88,7 +88,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 	}
 	for _, class := range prooftest.Classes() {
 		for lies := 0; lies < times; lies += len(all) {
-			n.Take()
+			n.recorder.Take()
 			for _, v := range all {
 				v.Step = min(v.Step+1, maxStep)
 				grant(v, v.Now, v.Step)
@@ -116,7 +116,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 				codes[want]++
 				n.stands(t, v)
 			}
-			tally.Told(n.Take())
+			tally.Told(n.recorder.Take())
 			tally.Check(t)
 		}
 	}
@@ -136,7 +136,7 @@ func TestAttackNoLieIsBelievedOfWhoRegisters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Register(t.Context(), as.PeerID, got)
+			_, err = n.registry.Register(t.Context(), as.PeerID, got)
 			return err
 		})
 	})

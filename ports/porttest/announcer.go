@@ -40,7 +40,7 @@ func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 			join := network(t)
 			test.run(t, func() *announcerNode {
 				id, a := join()
-				n := &announcerNode{ClosableAnnouncer: a, id: id}
+				n := &announcerNode{announcer: a, id: id}
 				t.Cleanup(func() {
 					n.mu.Lock()
 					defer n.mu.Unlock()
@@ -56,11 +56,11 @@ func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 
 // announcerNode is a node that records the announcements it hears.
 type announcerNode struct {
-	ClosableAnnouncer
-	id    ports.PeerID
-	mu    sync.Mutex
-	heard []ports.Announcement
-	own   bool // an announcement came through n itself
+	announcer ClosableAnnouncer
+	id        ports.PeerID
+	mu        sync.Mutex
+	heard     []ports.Announcement
+	own       bool // an announcement came through n itself
 }
 
 func (n *announcerNode) hear(a ports.Announcement) {
@@ -91,7 +91,7 @@ func (n *announcerNode) count(a ports.Announcement) int {
 func listen(t *testing.T, nodes ...*announcerNode) (stops []func()) {
 	t.Helper()
 	for _, n := range nodes {
-		stop, err := n.Listen(n.hear)
+		stop, err := n.announcer.Listen(n.hear)
 		if err != nil {
 			t.Fatalf("listen: %v", err)
 		}
@@ -109,7 +109,7 @@ func listen(t *testing.T, nodes ...*announcerNode) (stops []func()) {
 
 func (n *announcerNode) announce(t *testing.T, id ports.PeerID) {
 	t.Helper()
-	if err := n.Announce(t.Context(), id); err != nil {
+	if err := n.announcer.Announce(t.Context(), id); err != nil {
 		t.Errorf("announce %s: %v", id, err)
 	}
 }
@@ -185,7 +185,7 @@ func announcerRefuses(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	listen(t, a, b)
 	for _, id := range notPeerIDs {
-		if err := a.Announce(t.Context(), id); err == nil {
+		if err := a.announcer.Announce(t.Context(), id); err == nil {
 			t.Errorf("announce %.80q: no error", id)
 		}
 	}
@@ -201,13 +201,13 @@ func announcerRefuses(t *testing.T, join func() *announcerNode) {
 func announcerSecondListen(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	stops := listen(t, a, b)
-	if _, err := a.Listen(func(ports.Announcement) {}); err == nil {
+	if _, err := a.announcer.Listen(func(ports.Announcement) {}); err == nil {
 		t.Error("second Listen: no error")
 	}
 	b.announce(t, peerIDs[0])
 	a.expect(t, peerIDs[0], b, 1) // the first goes on
 	stops[0]()
-	stop, err := a.Listen(a.hear)
+	stop, err := a.announcer.Listen(a.hear)
 	if err != nil {
 		t.Fatalf("listen after stop: %v", err)
 	}
@@ -235,7 +235,7 @@ func announcerStopWaits(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	running, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	stop, err := b.Listen(func(ports.Announcement) {
+	stop, err := b.announcer.Listen(func(ports.Announcement) {
 		once.Do(func() {
 			close(running)
 			<-release
@@ -271,7 +271,7 @@ func announcerOneAtATime(t *testing.T, join func() *announcerNode) {
 	a, b, c := join(), join(), join()
 	listen(t, b, c)
 	var inside, overlaps, heard atomic.Int64
-	if _, err := a.Listen(func(ports.Announcement) {
+	if _, err := a.announcer.Listen(func(ports.Announcement) {
 		if inside.Add(1) > 1 {
 			overlaps.Add(1)
 		}
@@ -300,13 +300,13 @@ func announcerOneAtATime(t *testing.T, join func() *announcerNode) {
 func announcerClosed(t *testing.T, join func() *announcerNode) {
 	a, b, c := join(), join(), join()
 	stops := listen(t, a, b, c)
-	if err := a.Close(); err != nil {
+	if err := a.announcer.Close(); err != nil {
 		t.Fatalf("close: %v", err)
 	}
-	if err := a.Announce(t.Context(), peerIDs[0]); err == nil {
+	if err := a.announcer.Announce(t.Context(), peerIDs[0]); err == nil {
 		t.Error("announce on a closed announcer: no error")
 	}
-	if _, err := a.Listen(a.hear); err == nil {
+	if _, err := a.announcer.Listen(a.hear); err == nil {
 		t.Error("listen on a closed announcer: no error")
 	}
 	b.announce(t, peerIDs[1])
@@ -315,7 +315,7 @@ func announcerClosed(t *testing.T, join func() *announcerNode) {
 		t.Error("heard after Close")
 	}
 	stops[0]() // harmless
-	if err := a.Close(); err != nil {
+	if err := a.announcer.Close(); err != nil {
 		t.Errorf("close again: %v", err)
 	}
 }
@@ -333,7 +333,7 @@ func announcerConcurrency(t *testing.T, join func() *announcerNode) {
 	}
 	running.Go(func() {
 		for range 20 {
-			stop, err := a.Listen(a.hear)
+			stop, err := a.announcer.Listen(a.hear)
 			if err != nil {
 				t.Errorf("listen: %v", err)
 				return
