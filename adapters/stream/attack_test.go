@@ -143,7 +143,7 @@ func TestAttackNoLieIsBelievedOfWhoRegisters(t *testing.T) {
 	t.Run("over streams", func(t *testing.T) {
 		n := newAttacked(t)
 		h := hosttest.New(t)
-		serve(t, newTransport(t, h), n)
+		serve(t, newTransport(t, h), n.registry)
 		natives := map[ports.PeerID]ports.Native{}
 		join := func(count int) (signers []*prooftest.Signer) {
 			for range count {
