@@ -97,7 +97,7 @@ func TestAttackNoLieIsStored(t *testing.T) {
 		attack(t, s, seen, prooftest.NewSigners(t, 20), prooftest.NewSigners(t, 50), prooftest.Attacks(), 1, func(t *testing.T, key string, rec *recpb.Record) error {
 			err := s.local.Put(t.Context(), key, rec)
 			if errors.Is(err, records.ErrOldRecord) {
-				return nil // nor does it reach the others
+				return nil // it does not reach the others either
 			}
 			return err
 		})
