@@ -2,25 +2,24 @@ package ports
 
 import "context"
 
-// Found is a native that a Discovery has found, or another way to reach one.
+// Found is a native that a Discovery found, or another way to reach it.
 type Found struct {
 	PeerID PeerID
-	// Addrs is where it may be reached, in the transport's own form; not empty.
+	// Addrs are its addresses in the transport's own form; not empty.
 	Addrs []string
 }
 
-// Discovery finds natives: in a DHT, on the local network. What it finds are hints: a
-// native may be gone, or be somebody else's lie.
+// Discovery finds natives in a DHT or on the local network. Its results are hints: a native may
+// be gone, or a peer may have lied.
 //
 // All methods may be called concurrently.
 type Discovery interface {
-	// Advertise has others find this node as a native until ctx ends, and again whenever
-	// what it said would lapse. It blocks until then, and finding nobody to tell is no
-	// error: it goes on trying.
+	// Advertise lets others find this node as a native. It repeats the advertisement before it
+	// lapses, and blocks until ctx ends. Without a peer to tell it keeps trying; that is no
+	// error.
 	Advertise(ctx context.Context) error
 
-	// Find calls found, one at a time, for each native that it finds now, this node itself
-	// never, and returns when it has found all or ctx ends, which is no error. found must
-	// not block.
+	// Find calls found, in sequence, for each native that it finds, except this node. It returns
+	// when it has found all or ctx ends; neither is an error. found must not block.
 	Find(ctx context.Context, found func(Found)) error
 }

@@ -1,9 +1,8 @@
-// Package ports holds the nouns that cross the boundary of the domain and the
-// interfaces that the domain asks for: where entries are stored (Store), how
-// natives tell each other who is alive (Announcer), how what a native offers
-// travels between nodes (Transport), and how natives are found (Discovery).
+// Package ports holds the nouns that cross the boundary of the domain, and the interfaces that
+// the domain needs: Store keeps entries, Announcer spreads live PeerIDs among natives, Transport
+// carries a native's methods between nodes, and Discovery finds natives.
 //
-// It imports the standard library alone. Everything here is plain data or a
-// promise: each interface states who blocks, who owns what, and what is not an
-// error; package porttest turns those promises into one suite per port.
+// It imports the standard library alone. Everything here is plain data or a promise. Each
+// interface states its blocking, its ownership of memory, and the outcomes that are no errors.
+// Package porttest turns those promises into a suite per port.
 package ports

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// ErrNotOffered is matched by the error of asking a native for what it does not know of.
+// ErrNotOffered matches the error of a request that the native does not support.
 var ErrNotOffered = errors.New("the native does not offer this")
 
-// State says how fresh a listed entry is.
+// State is the freshness of a listed entry.
 type State string
 
 const (
@@ -18,41 +18,40 @@ const (
 	StateLate State = "late"
 )
 
-// Source says where a native has an entry from.
+// Source is the origin of a native's entry.
 type Source string
 
 const (
 	// SourceOwn is a lease that the native granted itself.
 	SourceOwn Source = "own"
-	// SourceNative is a lease that the native which granted it told of.
+	// SourceNative is a lease that another native granted and reported itself.
 	SourceNative Source = "native"
-	// SourceStore is what the store says: the DHT, mostly.
+	// SourceStore is an entry from the store: the DHT, mostly.
 	SourceStore Source = "dht"
 )
 
-// Listed is an entry as a native shows it. An entry that has expired is never listed.
+// Listed is an entry as a native lists it. A native never lists an expired entry.
 type Listed struct {
 	Entry
 	State  State
 	Source Source
-	// Remaining is what was left of the lease when it was listed, more than 0. Unlike ExpiresAt,
-	// it means the same on every clock.
+	// Remaining is the rest of the lease when the native listed the entry, more than 0. Unlike
+	// ExpiresAt, it means the same on every clock.
 	Remaining time.Duration
 }
 
-// Condition says how far a native's word can be relied on; "" is all the way.
+// Condition limits the trust in a native's answer; "" is full trust.
 type Condition string
 
 const (
-	// ConditionWarming is a native that has just started and has not yet taken over what
-	// the others hold: who is missing may be alive.
+	// ConditionWarming is a native that has just started and not yet copied the tables of the
+	// others: a missing indexer may be alive.
 	ConditionWarming Condition = "warming"
-	// ConditionIsolated is a native that has lost all the others: who registers with them
-	// is missing.
+	// ConditionIsolated is a native that has lost all others: their indexers are missing.
 	ConditionIsolated Condition = "isolated"
 )
 
-// Answer is what a native says of one PeerID.
+// Answer is a native's answer about a PeerID.
 type Answer struct {
 	Listed
 	Condition Condition
@@ -60,22 +59,22 @@ type Answer struct {
 
 // Query asks for a page of the live table, sorted by PeerID.
 type Query struct {
-	// After lists what sorts behind it; "" begins at the start.
+	// After lists the PeerIDs that sort behind it; "" begins at the start.
 	After PeerID
-	// Limit is how many entries are wanted at most, up to MaxPage; 0 is DefaultPage.
+	// Limit is the maximum number of entries, up to MaxPage; 0 is DefaultPage.
 	Limit int
-	// Meta lists only entries whose metadata has each of these names with just this value.
+	// Meta lists only entries whose metadata has each of these names with exactly this value.
 	Meta map[string]string
-	// Proofs asks for what the entries can be checked by.
+	// Proofs asks for the proofs of the entries.
 	Proofs bool
 }
 
 // Page is the answer to a Query.
 type Page struct {
-	// Entries may be fewer than Limit, and even none, although more follow: how far a
-	// native looks for Meta at a time is bounded.
+	// Entries may be fewer than Limit, even empty, although more follow: a native bounds its
+	// search for Meta per page.
 	Entries []Listed
-	// Next is the After of the following page, "" if this is the last.
+	// Next is the After of the following page, "" on the last page.
 	Next      PeerID
 	Condition Condition
 }

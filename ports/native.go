@@ -14,78 +14,72 @@ const (
 	WatchProtocol     = "/opencloud/native/watch/1.0"
 )
 
-// Native is what a native offers. The registry implements it in process; a
-// Transport serves it to others and hands out the same for a remote native, so
-// that a test, an indexer, a reader and another native all use one noun.
+// Native is the interface of a native. The registry implements it in process. A Transport serves
+// it to others and hands out the same interface for a remote native: tests, indexers, readers
+// and other natives use the same noun.
 //
-// sender is the caller's authenticated identity. In process, the caller vouches for it,
-// and "" is this very process. A remote Native takes the local node's own identity alone,
-// since a connection proves no other. Any other sender is an error, and not a *Refusal.
+// sender is the caller's authenticated identity. In process the caller vouches for it, and "" is
+// this process. A remote Native takes only the local node's identity, since a connection proves
+// no other. Any other sender is an error, and not a *Refusal.
 //
-// All methods may be called concurrently. A native's "no" is a *Refusal.
+// All methods may be called concurrently. A native refuses with a *Refusal.
 type Native interface {
-	// Register grants sender a lease for r, or returns a *Refusal. It does not wait for a
-	// store or for other natives.
+	// Register grants sender a lease for r, or returns a *Refusal. It waits for no store and no
+	// other native.
 	Register(ctx context.Context, sender PeerID, r Registration) (Lease, error)
 
-	// Leave ends sender's lease, here at once, and at other natives by whatever way they
-	// hear of it. Having none is no error: what others still hold of sender ends too. An
-	// entry that was granted before is not listed again; a later Register is. record is
-	// sender's signed word for it, which is what natives believe that hold a signed entry
-	// of it; nil if it has none.
+	// Leave ends sender's lease: here at once, at other natives when the news reaches them.
+	// Without a lease it is no error: it ends sender's entries at others too. An older entry is
+	// not listed again; a later Register is. record is sender's signed leave, the proof for
+	// natives that hold a signed entry; nil without a proof.
 	Leave(ctx context.Context, sender PeerID, record []byte) error
 
-	// LookUp returns the live entry of id. What this native does not hold is looked up
-	// in the store, which may take seconds and is bounded for each sender; not found
-	// there either is ErrNotFound, with an Answer that has the Condition.
+	// LookUp returns the live entry of id. Without an entry here, the native searches the store.
+	// A search may take seconds and is bounded per sender. Without an entry there either, the
+	// error is ErrNotFound and the Answer has the Condition.
 	LookUp(ctx context.Context, sender, id PeerID) (Answer, error)
 
-	// List returns a page of the live table. It waits for nobody.
+	// List returns a page of the live table. It does not wait.
 	List(ctx context.Context, sender PeerID, q Query) (Page, error)
 
-	// Natives returns what this native knows of the other natives that it is connected
-	// to, sorted by PeerID. It may take as long as the slowest of them to answer, 2 s at
-	// most.
+	// Natives returns this native's view of its connected natives, sorted by PeerID. It waits
+	// for the slowest of them to answer, 2 s at most.
 	Natives(ctx context.Context, sender PeerID) ([]NativeStatus, error)
 
-	// Watch tells of changes until ctx ends, the caller stops, or it fails: the last pair
-	// then has the error. The first batch comes at once. An error that is no *Refusal
-	// means that going on from the last Cursor may help; CodeTooSlow means that this
-	// reader was dropped, since it did not keep up. Others may be given the same Changes:
-	// they may be kept, and must not be modified.
+	// Watch yields changes until ctx ends, the caller stops, or the watch fails: the last pair
+	// then has the error. The first batch comes at once. After an error that is no *Refusal, the
+	// caller may resume from the last Cursor. CodeTooSlow means that the native dropped a slow
+	// reader. Readers may share Changes: a reader may keep them, and must not modify them.
 	Watch(ctx context.Context, sender PeerID, w WatchRequest) iter.Seq2[Batch, error]
 }
 
-// RemoteNative is a Native that is reached over a Transport.
+// RemoteNative is a Native behind a Transport.
 //
-// Each method blocks for as long as it takes to dial (bounded by the transport), to
-// write and to hear the answer (ExchangeTimeout each), and returns early when ctx
-// ends. It works after an outage of any length: each call dials again if need be.
+// Each method blocks to dial (bounded by the transport), to write, and to wait for the answer
+// (ExchangeTimeout each). It returns early when ctx ends. It works after an outage of any
+// length: each call dials again if need be.
 //
-// A Register that was written whole and not answered is a Lease with Unconfirmed set and
-// no error; anything else that is not a lease or a *Refusal is an error, and trying again
-// later may help. A native that does not offer what is asked for, such as one that knows
-// only the seed, is ErrNotOffered.
+// A Register that wrote its whole frame and got no answer is a Lease with Unconfirmed set and no
+// error. Anything else that is not a lease or a *Refusal is an error; a retry may help. A request
+// that the native does not support is ErrNotOffered: a native of the seed supports Register alone.
 type RemoteNative interface {
 	Native
-	// Disconnected returns a channel that is closed when the connection that the
-	// last successful Register used has ended, and is nil before the first. A
-	// transport without connections may always return nil.
+	// Disconnected returns a channel that closes with the connection of the last successful
+	// Register, and nil before the first. A transport without connections may always return nil.
 	Disconnected() <-chan struct{}
 }
 
-// NativeStatus is what a native knows of another one.
+// NativeStatus is a native's view of another native.
 type NativeStatus struct {
 	PeerID PeerID
 	Addrs  []string
-	// Following means that its table has been taken over and that its changes are heard as
+	// Following means that this native has copied the other's table and receives its changes as
 	// they happen.
 	Following bool
-	// RoundTrip is how long it took to answer a look-up just now; 0 if it did not.
+	// RoundTrip is the duration of a look-up just now; 0 without an answer.
 	RoundTrip time.Duration
-	// Live is how many entries it last said it holds at first hand; 0 if it has not said.
+	// Live is the number of leases it granted itself, by its last report; 0 without a report.
 	Live int
-	// Lag is how long what it told last was under way, from when it happened until it was
-	// listed here; 0 if nothing has come yet.
+	// Lag is the age of its last change when it was listed here; 0 before the first change.
 	Lag time.Duration
 }

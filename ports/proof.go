@@ -7,34 +7,34 @@ import (
 )
 
 const (
-	// RecordLife is how long a record counts from its Seq on, whatever it says. It is a
-	// constant of the protocol: so an older record never outlives a newer one, and whoever
-	// holds the newer one for that long needs to fear no older one after it.
+	// RecordLife is a record's life from its Seq on, whatever the record claims. It is a
+	// constant of the protocol, so an older record never outlives a newer record. A native that
+	// holds the newer record for that long is safe from older records after it.
 	RecordLife = time.Hour
-	// MaxSteps bounds the steps of one record's chain, and so what a stranger can make
-	// others hash: a heartbeat a second for RecordLife, 0.4 ms.
+	// MaxSteps bounds the steps of a record's chain, and so the hashing that a stranger can
+	// cause: a heartbeat a second for RecordLife, 0.4 ms.
 	MaxSteps = 3600
-	// MaxInterval bounds the Interval and the TTL that a record may name: with more, it would
-	// end before its first tick.
+	// MaxInterval bounds a record's Interval and TTL: above it, the record would end before its
+	// first tick.
 	MaxInterval = RecordLife
 )
 
 // Link is a value of a hash chain.
 type Link [32]byte
 
-// Claim is what a record says. The indexer itself has signed it.
+// Claim is the content of a record, signed by the indexer itself.
 type Claim struct {
 	PeerID PeerID
-	// Addrs are the indexer's addresses, best first. A record without any is a leave.
+	// Addrs are the indexer's addresses, best first. A record without addresses is a leave.
 	Addrs []string
 	Meta  map[string]string
-	// Seq is when the record was issued, in Unix milliseconds, 1 to 2^48. The record with
-	// the highest counts.
+	// Seq is the record's time of issue in Unix milliseconds, 1 to 2^48. The record with the
+	// highest Seq counts.
 	Seq int64
-	// Start is a random number that stays for one start of the indexer.
+	// Start is a random number, constant during one run of the indexer.
 	Start uint64
-	// Interval is how far apart the steps of the chain are, and TTL how long the entry lives
-	// after each; whole milliseconds, and 0 for an Interval of a record without a chain.
+	// Interval is the time between steps of the chain, and TTL the entry's life after each step;
+	// both in whole milliseconds. A record without a chain has an Interval of 0.
 	Interval, TTL time.Duration
 	// Anchor is the end of the chain: step 0.
 	Anchor Link
@@ -43,11 +43,11 @@ type Claim struct {
 // Leave reports whether the record is a leave.
 func (c *Claim) Leave() bool { return len(c.Addrs) == 0 }
 
-// Issued is when the record was, as it says.
+// Issued is the record's time of issue, by its own claim.
 func (c *Claim) Issued() time.Time { return time.UnixMilli(c.Seq).UTC() }
 
-// Ends is when the record counts no more: RecordLife after it was issued. A record without a
-// chain cannot be renewed. It ends with its entry, unless it is a leave.
+// Ends is the end of the record: RecordLife after its issue. A record without a chain cannot be
+// renewed: it ends with its entry, unless it is a leave.
 func (c *Claim) Ends() time.Time {
 	if c.Interval == 0 && !c.Leave() {
 		return c.Issued().Add(min(c.TTL, RecordLife))
@@ -55,29 +55,28 @@ func (c *Claim) Ends() time.Time {
 	return c.Issued().Add(RecordLife)
 }
 
-// ExpiresAt is the deadline of the entry after so many steps, never later than the record
-// ends.
+// ExpiresAt is the entry's deadline after that many steps, at most the end of the record.
 func (c *Claim) ExpiresAt(step uint32) time.Time {
 	return c.Issued().Add(min(time.Duration(step)*c.Interval+c.TTL, RecordLife))
 }
 
-// Tick proves that whoever holds the secret behind a record's anchor was alive at a step.
+// Tick proves that the holder of the secret behind a record's anchor was alive at a step.
 type Tick struct {
-	// Seq is that of the record.
+	// Seq is the record's.
 	Seq int64
 	// Step counts from 0, the anchor itself, to MaxSteps.
 	Step uint32
-	// Link hashed Step times is the anchor.
+	// Link, hashed Step times, is the anchor.
 	Link Link
 }
 
-// Proof is what anybody can check an entry by, without trusting who handed it over.
+// Proof proves an entry to any reader, without trust in its sender.
 type Proof struct {
-	// Record is the sealed claim; nil if only the tick was sent, to whom has the record.
+	// Record is the sealed claim; nil if the receiver has the record and needs only the tick.
 	Record []byte
 	Tick   Tick
-	// Claim is what Record says, nil until it has been read. Whoever has a Proof with a Claim
-	// from a Verifier need not check it again. It must not be modified.
+	// Claim is the content of Record, nil before a Verifier reads it. A Proof whose Claim comes
+	// from a Verifier needs no second check. It must not be modified.
 	Claim *Claim `json:"-"`
 }
 
@@ -94,18 +93,17 @@ func (p *Proof) Entry() Entry {
 	return e
 }
 
-// Version tells which of two entries of one PeerID is the newer. No clock is asked, so
-// that everybody tells alike.
+// Version orders two entries of a PeerID by age. It uses no clock, so all nodes agree.
 type Version struct {
-	// Seq and Step are the record's and the tick's, 0 of a bare entry.
+	// Seq and Step are the record's and the tick's, 0 in a bare entry.
 	Seq  int64
 	Step uint32
-	// ExpiresAt and Left are compared only if both are bare.
+	// ExpiresAt and Leave count only if both entries are bare.
 	ExpiresAt time.Time
 	Leave     bool
 }
 
-// Signed reports whether the indexer has signed the entry. No record has a Seq of 0.
+// Signed reports whether the indexer signed the entry. No record has a Seq of 0.
 func (v Version) Signed() bool { return v.Seq != 0 }
 
 // Compare returns -1 if v is older than w, 1 if it is newer, else 0. A signed entry is newer
@@ -125,7 +123,7 @@ func (v Version) Compare(w Version) int {
 	return -1
 }
 
-// Version returns e's. An entry with a Proof must have its Claim.
+// Version returns the Version of e. A Proof in e must have its Claim.
 func (e Entry) Version() Version {
 	v := Version{ExpiresAt: e.ExpiresAt, Leave: e.Leave}
 	if e.Proof != nil && e.Proof.Claim != nil {
@@ -134,28 +132,29 @@ func (e Entry) Version() Version {
 	return v
 }
 
-// Fault is why a proof is none. Faults are counted by their names, which stay.
+// Fault is the reason that a proof is invalid. Metrics count faults by these names, which never
+// change.
 type Fault string
 
 const (
 	FaultSize       Fault = "size"       // larger than a frame
-	FaultEnvelope   Fault = "envelope"   // no envelope, or not in its one canonical form
+	FaultEnvelope   Fault = "envelope"   // no envelope, or not in its canonical form
 	FaultType       Fault = "type"       // another payload's type, or another kind of key
-	FaultPayload    Fault = "payload"    // no claim, or not in its one canonical form
-	FaultSigner     Fault = "signer"     // another one than may sign it
-	FaultSignature  Fault = "signature"  // the signature is not the signer's for this
-	FaultAddress    Fault = "address"    // addresses or metadata that no registration may have
-	FaultFields     Fault = "fields"     // what stands beside the record says something else
-	FaultTick       Fault = "tick"       // a link that is not on the record's chain
+	FaultPayload    Fault = "payload"    // no claim, or not in its canonical form
+	FaultSigner     Fault = "signer"     // a signer other than the indexer
+	FaultSignature  Fault = "signature"  // not the signer's signature of this payload
+	FaultAddress    Fault = "address"    // addresses or metadata that a registration must not have
+	FaultFields     Fault = "fields"     // the fields beside the record contradict it
+	FaultTick       Fault = "tick"       // a link outside the record's chain
 	FaultFuture     Fault = "future"     // issued later than now
 	FaultEnded      Fault = "ended"      // the record has ended
 	FaultOlder      Fault = "older"      // a newer record or tick is known
 	FaultRank       Fault = "rank"       // not signed, and a record of the indexer is known
-	FaultUntrusted  Fault = "untrusted"  // sound, but nobody's word that counts here
-	FaultIncomplete Fault = "incomplete" // a tick whose record is not known, or a record without a tick
+	FaultUntrusted  Fault = "untrusted"  // sound, but its signer has no say here
+	FaultIncomplete Fault = "incomplete" // a tick with an unknown record, or a record without a tick
 )
 
-// Faults returns all there are.
+// Faults returns all faults.
 func Faults() []Fault {
 	return []Fault{
 		FaultSize, FaultEnvelope, FaultType, FaultPayload, FaultSigner, FaultSignature, FaultAddress, FaultFields,
@@ -163,7 +162,7 @@ func Faults() []Fault {
 	}
 }
 
-// ProofError says what is wrong with a proof.
+// ProofError explains an invalid proof.
 type ProofError struct {
 	Fault  Fault
 	Reason string // for people
@@ -176,18 +175,18 @@ func Faulty(f Fault, format string, args ...any) *ProofError {
 	return &ProofError{Fault: f, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Verifier checks proofs. It knows no clock: whether a claim counts now is for the domain
-// to say. All methods may be called concurrently and do not block.
+// Verifier checks proofs. It uses no clock: the domain judges whether a claim counts now. All
+// methods may be called concurrently and do not block.
 type Verifier interface {
-	// Read returns what record claims. Its form is checked, the signature is not: that is
-	// enough to tell which of two is newer, and for nothing else. The error is a *ProofError.
+	// Read returns the claim of record. It checks the form and not the signature: the result
+	// orders two records by age, and serves nothing else. The error is a *ProofError.
 	Read(record []byte) (*Claim, error)
 
-	// Verify is Read with the signature, which is checked once for the same bytes, and has
-	// tick on the record's chain. The error is a *ProofError.
+	// Verify is Read with two more checks: the signature, once for the same bytes, and that tick
+	// is on the record's chain. The error is a *ProofError.
 	Verify(record []byte, tick Tick) (*Claim, error)
 
-	// Follows reports whether to comes so many steps after from in one chain, from 1 to
+	// Follows reports whether to is that many steps after from in one chain; steps is 1 to
 	// MaxSteps.
 	Follows(from, to Link, steps uint32) bool
 }
@@ -197,12 +196,10 @@ type Signer interface {
 	// Sign returns the record that claims c.
 	Sign(c Claim) ([]byte, error)
 
-	// Chain returns so many links and the anchor before them, of a new secret, the anchor
-	// first.
+	// Chain returns a chain of a new secret: the anchor first, then that many links.
 	Chain(steps int) []Link
 
-	// Seq returns a number of at least atLeast that is greater than all it has returned
-	// before, to this process and to those before it. With an error it is greater than
-	// those of this process only.
+	// Seq returns a number of at least atLeast, greater than all that it returned before, also
+	// to earlier processes. With an error, it is greater than this process's alone.
 	Seq(atLeast int64) (int64, error)
 }

@@ -2,49 +2,49 @@ package ports
 
 import "fmt"
 
-// Code names why something was refused. Codes travel on the wire and are
-// never renamed.
+// Code is the reason of a refusal. Codes travel on the wire and are never renamed.
 type Code string
 
 const (
-	// CodeMalformed is a frame that is not one JSON object as the contract has it,
-	// or a PeerID that does not decode.
+	// CodeMalformed is a frame that is not one JSON object of the contract, or a PeerID that
+	// does not decode.
 	CodeMalformed Code = "malformed"
 	// CodeTooLarge is a frame over MaxFrameBytes, or metadata over MaxMetaBytes or
 	// MaxMetaNames.
 	CodeTooLarge Code = "too_large"
-	// CodePeerMismatch is a PeerID that is not the connection's.
+	// CodePeerMismatch is a PeerID other than the connection's.
 	CodePeerMismatch Code = "peer_mismatch"
-	// CodeAddrInvalid is an address that nobody could dial, too many of them, or
-	// Addrs whose first is not Addr.
+	// CodeAddrInvalid is an address that cannot be dialled, too many addresses, or Addrs whose
+	// first address is not Addr.
 	CodeAddrInvalid Code = "addr_invalid"
-	// CodeProofInvalid is a record or a tick that proves nothing.
+	// CodeProofInvalid is an invalid record or tick.
 	CodeProofInvalid Code = "proof_invalid"
-	// CodeSuperseded is a record older than one that the native knows, of a process that
-	// started before: another one with the same key has taken its place.
+	// CodeSuperseded is a record older than the native's, from a process that started earlier:
+	// another process with the same key has taken its place.
 	CodeSuperseded Code = "superseded"
-	// CodeRefused is a native that does not take this indexer.
+	// CodeRefused is a native that does not admit this indexer.
 	CodeRefused Code = "refused"
-	// CodeBusy is a native that cannot take a registration now; try again later.
+	// CodeBusy is a native that cannot take a registration now; a retry may succeed.
 	CodeBusy Code = "busy"
-	// CodeOutOfRange is a limit of a page that is below 1 or over MaxPage.
+	// CodeOutOfRange is a page limit below 1 or over MaxPage.
 	CodeOutOfRange Code = "out_of_range"
-	// CodeNotFound is a PeerID that is not alive, as far as the native can tell.
+	// CodeNotFound is a PeerID that is not alive, as far as the native knows.
 	CodeNotFound Code = "not_found"
-	// CodeTooSlow is a watcher that did not read what it asked for.
+	// CodeTooSlow is a watcher that did not read its watch in time.
 	CodeTooSlow Code = "too_slow"
 )
 
-// Refusal is a native's "no": its answer to what it does not accept. Both the native that refuses and the remote end that reads the answer
-// use it as an error (errors.As).
+// Refusal is a native's refusal of a request. The native and the remote caller both use it as an
+// error (errors.As).
 type Refusal struct {
 	Code Code
-	// Message says what was wrong and what to do; for people.
+	// Message explains the refusal and the remedy, for people.
 	Message string
-	// Unshown are addresses in the record, never the first, that could not be shown to be the
-	// sender's: a record without them may be taken.
+	// Unshown are addresses in the record, never the first, that the sender could not prove its
+	// own: the native may take a record without them.
 	Unshown []string
-	// Limit is which of the native's limits it comes from, "" if from none or from afar.
+	// Limit is the native's limit behind the refusal; "" without a limit, or from a remote
+	// native.
 	Limit Limit
 }
 

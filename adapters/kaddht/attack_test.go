@@ -20,8 +20,8 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// losing are the classes that are sound by themselves, and so are no faults: they lose to what
-// is held. Who holds nothing may store them, and no native lists them over what it knows.
+// losing are the classes of sound records: no faults, but older than the held record. An empty
+// node may store them, and no native lists them over its own record.
 var losing = map[prooftest.Class]bool{prooftest.Replayed: true, prooftest.RolledBack: true, prooftest.WrongRank: true}
 
 // provenRules are those of a node that checks proofs.
@@ -32,11 +32,11 @@ func provenRules() domain.Rules {
 	}
 }
 
-// putter puts a record, as somebody else would.
+// putter puts a record, as a stranger would.
 type putter func(t *testing.T, key string, rec *recpb.Record) error
 
-// attack puts so many lies of each class to s, and honest words beside them. What is refused
-// is put so many times.
+// attack puts that many lies of each class to s, and honest records between them. It puts each
+// refused lie that often.
 func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*prooftest.Signer, times, tries int, put putter) {
 	t.Helper()
 	tally, honest, lost := prooftest.NewTally(), 0, 0
@@ -55,16 +55,16 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 		stored(v, v.Now.Entry(0))
 	}
 	for _, class := range prooftest.Classes() {
-		for told := 0; told < times; told += len(all) {
+		for lies := 0; lies < times; lies += len(all) {
 			for _, v := range all {
 				if v.Step < prooftest.Steps-25 {
 					v.Step++
 					stored(v, v.Now.Entry(v.Step))
 				}
 			}
-			stored(all[0], all[0].Now.Entry(all[0].Step)) // and then as who stores it again does
+			stored(all[0], all[0].Now.Entry(all[0].Step)) // and then as another node stores it again
 			for i, v := range all {
-				lie := v.Lie(t, class, told+i, liars[(told+i)%len(liars)])
+				lie := v.Lie(t, class, lies+i, liars[(lies+i)%len(liars)])
 				key := keyOf(v.PeerID)
 				err := put(t, key, record.MakePutRecord(key, valueOf(t, lie.Entry)))
 				switch {
@@ -79,7 +79,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 					lost++
 				}
 				if got, err := s.Local(v.PeerID, ports.Version{}); err != nil || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step {
-					t.Fatalf("%s: held is %+v, %v; want what was put at step %d", class, got, err, v.Step)
+					t.Fatalf("%s: held is %+v, %v; want the record of step %d", class, got, err, v.Step)
 				}
 			}
 			tally.Told(seen.Take())
@@ -97,7 +97,7 @@ func TestAttackNoLieIsStored(t *testing.T) {
 		attack(t, s, seen, prooftest.NewSigners(t, 20), prooftest.NewSigners(t, 50), prooftest.Attacks(), 1, func(t *testing.T, key string, rec *recpb.Record) error {
 			err := s.local.Put(t.Context(), key, rec)
 			if errors.Is(err, records.ErrOldRecord) {
-				return nil // others are not told of it either
+				return nil // it does not reach the others either
 			}
 			return err
 		})
@@ -107,7 +107,7 @@ func TestAttackNoLieIsStored(t *testing.T) {
 		s := newProvenStore(t, seen)
 		other := newProvenStore(t, &porttest.Recorder{})
 		hosttest.Connect(t, other.host, s.host)
-		// A server answers by a reset, and the library then tries once more.
+		// A server answers by a reset. The library then retries once.
 		attack(t, s, seen, prooftest.NewSigners(t, 5), prooftest.NewSigners(t, 5), prooftest.Attacks()/50, 2, func(t *testing.T, _ string, rec *recpb.Record) error {
 			ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
 			defer cancel()
@@ -122,7 +122,7 @@ func newProvenStore(t *testing.T, seen ports.Observer) *Store {
 	return newStoreOf(t, hosttest.New(t), Config{Server: true, Accept: rules.Watched(seen), Read: rules.ReadProof, TTL: rules.Policy.TTL})
 }
 
-// spoken are values of one indexer of every kind, some of which say nothing.
+// spoken are an indexer's values of every kind, some of them invalid.
 func spoken(t *testing.T) (key string, values [][]byte) {
 	t.Helper()
 	x, natives := prooftest.NewSigner(t), prooftest.NewSigners(t, 2)
@@ -130,7 +130,7 @@ func spoken(t *testing.T) (key string, values [][]byte) {
 	add := func(e ports.Entry) { values = append(values, valueOf(t, e)) }
 	for i := range 3 {
 		at := now.Add(time.Duration(i) * time.Second)
-		for start := range uint64(2) { // two that share their number
+		for start := range uint64(2) { // two records with the same Seq
 			w := x.Says(t, at, start, "/ip4/192.0.2.1/tcp/4001")
 			for step := range uint32(3) {
 				add(w.Entry(step))
@@ -145,21 +145,21 @@ func spoken(t *testing.T) (key string, values [][]byte) {
 		add(leaveOf(bare))
 		bare.Meta = map[string]string{"zone": "a"}
 		add(bare)
-		left := x.Leaves(t, at.Add(time.Millisecond), 1)
-		add(ports.Entry{PeerID: x.PeerID, Leave: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: left, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
+		leave := x.Leaves(t, at.Add(time.Millisecond), 1)
+		add(ports.Entry{PeerID: x.PeerID, Leave: true, ExpiresAt: time.UnixMilli(at.Add(time.Millisecond).UnixMilli()).Add(prooftest.TTL), Proof: &ports.Proof{Record: leave, Tick: ports.Tick{Seq: at.Add(time.Millisecond).UnixMilli()}}})
 	}
 	whole := values[0]
 	values = append(values, nil, []byte("~~~"), whole[:len(whole)/2], []byte(`{"PeerID":"12D3"}`))
 	v := prooftest.NewVictim(t, x, now)
 	v.Step = 1
-	for _, class := range []prooftest.Class{prooftest.Rekeyed, prooftest.Truncated, prooftest.CrossNamespace} { // which cannot even be read
+	for _, class := range []prooftest.Class{prooftest.Rekeyed, prooftest.Truncated, prooftest.CrossNamespace} { // unreadable
 		add(v.Lie(t, class, 0, natives[0]).Entry)
 	}
 	return keyOf(x.PeerID), values
 }
 
-// Whatever came in whatever order, every node keeps the same value: what is chosen of any is
-// chosen of any that hold it, and stands against each of the others.
+// In any order of arrival, every node keeps the same value: Select chooses the same value from
+// every set that contains it, and that value wins against each of the others.
 func TestAttackSelectChoosesAlikeInAnyOrder(t *testing.T) {
 	rules := provenRules()
 	v := validator{accept: rules.Acceptable, read: rules.ReadProof}
@@ -192,7 +192,7 @@ func TestAttackSelectChoosesAlikeInAnyOrder(t *testing.T) {
 				t.Fatalf("chose %q, and against it alone %q", some[i], value)
 			}
 		}
-		// One after another comes to the same, as when they are stored.
+		// Storing one by one has the same result.
 		kept := some[0]
 		for _, value := range some[1:] {
 			if beats(value, kept) {

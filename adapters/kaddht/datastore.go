@@ -10,42 +10,40 @@ import (
 )
 
 const (
-	// DefaultMaxBytes bounds what others can make this node hold: a million records
-	// of one address at 450 B each, which is the largest network the contract speaks of.
+	// DefaultMaxBytes bounds the memory that others can fill: a million records with one address
+	// each at 450 B, the largest network of the contract.
 	DefaultMaxBytes = 512 << 20
-	// recordOverhead is what Go's map takes for one record besides its bytes.
+	// recordOverhead is the memory of Go's map for a record besides its bytes.
 	recordOverhead = 80
 )
 
-// datastore is the memory behind the DHT's records. It differs from a plain map
-// in two ways. It is bounded: when it is full, any record gives way, so that an
-// honest put never fails and who floods mostly displaces the flood. And it decides under
-// one lock which of two records stays, because the DHT and the Store each look
-// before they write, and do not know of each other.
+// datastore is the memory behind the DHT's records. It differs from a plain map in two ways. It
+// is bounded: when it is full, a new record displaces any other, so an honest put never fails
+// and a flood mostly displaces itself. And it chooses between two records under a lock, since
+// the DHT and the Store each check before they write, independently.
 type datastore struct {
-	limit int
-	keeps func(old, new []byte) bool
+	limit    int
+	keepsOld func(old, new []byte) bool
 
 	mu      sync.RWMutex
 	records map[ds.Key][]byte
 	bytes   int
-	// displaced counts the records that gave way to others.
+	// displaced counts the records that a full datastore displaced.
 	displaced int
 }
 
 var _ ds.Batching = (*datastore)(nil)
 
-func newDatastore(limit int, keeps func(old, new []byte) bool) *datastore {
-	return &datastore{limit: limit, keeps: keeps, records: make(map[ds.Key][]byte)}
+func newDatastore(limit int, keepsOld func(old, new []byte) bool) *datastore {
+	return &datastore{limit: limit, keepsOld: keepsOld, records: make(map[ds.Key][]byte)}
 }
 
-// Put implements ds.Write. A record that loses to the stored one is dropped
-// without an error.
+// Put implements ds.Write. It drops a record that loses to the stored record, without an error.
 func (d *datastore) Put(_ context.Context, key ds.Key, rec []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old, ok := d.records[key]; ok {
-		if d.keeps(old, rec) {
+		if d.keepsOld(old, rec) {
 			return nil
 		}
 		d.remove(key)
@@ -87,7 +85,7 @@ func (d *datastore) len() int {
 	return len(d.records)
 }
 
-func (d *datastore) gaveWay() int {
+func (d *datastore) displacedCount() int {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.displaced

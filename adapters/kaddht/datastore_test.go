@@ -30,8 +30,8 @@ func TestDatastoreIsBounded(t *testing.T) {
 	if n := d.len(); n < limit/300 || n > limit/100 {
 		t.Errorf("%d records are held in %d bytes", n, limit)
 	}
-	if d.gaveWay() != records-d.len() {
-		t.Errorf("%d records gave way, and %d of %d are held", d.gaveWay(), d.len(), records)
+	if d.displacedCount() != records-d.len() {
+		t.Errorf("%d records gave way, and %d of %d are held", d.displacedCount(), d.len(), records)
 	}
 	for key := range d.records {
 		if err := d.Delete(t.Context(), key); err != nil {
@@ -43,17 +43,16 @@ func TestDatastoreIsBounded(t *testing.T) {
 	}
 }
 
-// TestDatastoreDecides puts as the DHT and the Store would if both looked before
-// either wrote.
+// TestDatastoreDecides puts as the DHT and the Store do if both check before either writes.
 func TestDatastoreDecides(t *testing.T) {
-	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keeps)
+	d := newDatastore(DefaultMaxBytes, validator{accept: rule, read: unread}.keepsOld)
 	e := entryFor(t)
 	older := e
 	older.ExpiresAt = e.ExpiresAt.Add(-1)
 	farFuture := hostileValues(t, e.PeerID)["ends in year 9999"]
 	key, dsKey := keyOf(e.PeerID), ds.NewKey("/indexer/x")
 	for _, step := range []struct{ put, want []byte }{
-		{farFuture, farFuture}, // as if the rule had been another
+		{farFuture, farFuture}, // stored under another rule
 		{valueOf(t, older), valueOf(t, older)},
 		{valueOf(t, e), valueOf(t, e)},
 		{valueOf(t, older), valueOf(t, e)},

@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// nativesSuffix is what is appended to the prefix to name what natives provide.
+	// nativesSuffix, after the prefix, names the key that natives provide.
 	nativesSuffix = "/native"
-	// advertiseEvery is how often a native says again that it is one: what was said lasts
-	// for three times of that, so one that is lost does not hide it, and one that died is
-	// a hint to nowhere for a quarter of an hour at most.
+	// advertiseEvery is the interval of a native's advertisements. A record lasts three
+	// intervals: a lost advertisement does not hide the native, and a dead native is a wrong
+	// hint for at most a quarter of an hour.
 	advertiseEvery = 5 * time.Minute
 	provideFor     = 3 * advertiseEvery
-	// advertiseSoon is how long after it was said last it may be said again because
-	// somebody has joined: half a network may join at once. It doubles with each such
-	// time, up to advertiseEvery, or natives that come and go would cost all others.
+	// advertiseSoon is the least time between an advertisement and the next after a join: half a
+	// network may join at once. It doubles with each such advertisement, up to advertiseEvery.
+	// Otherwise natives that come and go would cost all others.
 	advertiseSoon = time.Second
-	// maxFound bounds what one Find finds, since strangers can advertise themselves too:
-	// many times the three natives that an indexer takes.
+	// maxFound bounds the results of a Find, since strangers can advertise themselves too: many
+	// times the three natives that an indexer takes.
 	maxFound = 64
-	// maxProviderAddrs bounds the addresses that are kept and told of one native: those of
-	// a host with several interfaces, two transports and both families.
+	// maxProviderAddrs bounds a native's addresses, kept or sent: enough for a host with several
+	// interfaces, two transports and both families.
 	maxProviderAddrs = 32
 )
 
 var _ ports.Discovery = (*Store)(nil)
 
-// nativesNamespace names what the natives of the network with this prefix provide.
+// nativesNamespace is the namespace that natives provide under this prefix.
 func nativesNamespace(prefix protocol.ID) string { return string(prefix) + nativesSuffix }
 
-// Advertise implements ports.Discovery. Others find a native once one of them has been
-// told; a native alone in the DHT tells those that join.
+// Advertise implements ports.Discovery. Readers find a native once a server has its record. A
+// native alone in the DHT sends its record to later servers.
 func (s *Store) Advertise(ctx context.Context) error {
 	soon := advertiseSoon
 	for {
@@ -62,7 +62,7 @@ func (s *Store) Advertise(ctx context.Context) error {
 				return nil
 			}
 		}
-		if met != nil { // nobody joined for as long as that
+		if met != nil { // no server joined during the interval
 			soon = advertiseSoon
 		}
 	}
@@ -90,34 +90,34 @@ func (s *Store) Find(ctx context.Context, found func(ports.Found)) error {
 	if err != nil {
 		return err
 	}
-	told := make(map[peer.ID]bool)
-	tell := func(info peer.AddrInfo) {
-		if addrs := s.dialable(info); len(addrs) > 0 && !told[info.ID] {
-			told[info.ID] = true
+	reported := make(map[peer.ID]bool)
+	report := func(info peer.AddrInfo) {
+		if addrs := s.dialable(info); len(addrs) > 0 && !reported[info.ID] {
+			reported[info.ID] = true
 			found(ports.Found{PeerID: ports.PeerID(info.ID.String()), Addrs: addrs})
 		}
 	}
-	var bare []peer.ID // told of without an address that would do
+	var bare []peer.ID // reported without a dialable address
 	for info := range providers {
 		if info.ID == s.host.ID() || info.ID.Validate() != nil || !s.gate.native(info.ID) {
 			continue
 		}
-		if tell(info); !told[info.ID] {
+		if report(info); !reported[info.ID] {
 			bare = append(bare, info.ID)
 		}
 	}
 	for _, id := range bare {
-		if told[id] || ctx.Err() != nil {
+		if reported[id] || ctx.Err() != nil {
 			continue
 		}
 		if info, err := s.dht.FindPeer(ctx, id); err == nil {
-			tell(info)
+			report(info)
 		}
 	}
 	return nil
 }
 
-// dialable returns the addresses of info that this host has a transport for.
+// dialable returns the addresses of info for which this host has a transport.
 func (s *Store) dialable(info peer.AddrInfo) (addrs []string) {
 	for _, addr := range ma.Unique(slices.Clone(info.Addrs)) {
 		if len(addrs) < maxProviderAddrs && s.host.Network().CanDial(info.ID, withoutName(addr)) {
@@ -130,8 +130,8 @@ func (s *Store) dialable(info peer.AddrInfo) (addrs []string) {
 // anyIP stands for the address behind a name.
 var anyIP = ma.StringCast("/ip4/192.0.2.1")
 
-// withoutName returns addr with an IP address for the name that it begins with, if it is
-// one that is resolved when it is dialled: only then the library knows a transport for it.
+// withoutName returns addr with an IP address in place of a DNS name at its start: the library
+// knows a transport for it only then.
 func withoutName(addr ma.Multiaddr) ma.Multiaddr {
 	if len(addr) > 0 {
 		switch addr[0].Code() {
@@ -142,5 +142,5 @@ func withoutName(addr ma.Multiaddr) ma.Multiaddr {
 	return addr
 }
 
-// fewAddrs is what is kept and told of a peer's addresses.
+// fewAddrs returns the addresses of a peer that are kept and sent.
 func fewAddrs(addrs []ma.Multiaddr) []ma.Multiaddr { return addrs[:min(len(addrs), maxProviderAddrs)] }

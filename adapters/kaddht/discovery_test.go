@@ -34,7 +34,7 @@ func TestDiscovery(t *testing.T) {
 	})
 }
 
-// advertised has s advertise itself until the test ends or stop is called.
+// advertised lets s advertise itself until the test ends or stop is called.
 func advertised(t *testing.T, s *Store) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -49,7 +49,7 @@ func advertised(t *testing.T, s *Store) (stop func()) {
 	return stop
 }
 
-// found returns whom s finds, sorted.
+// found returns the natives that s finds, sorted.
 func found(t *testing.T, s *Store) (ids []peer.ID, infos []ports.Found) {
 	t.Helper()
 	if err := s.Find(t.Context(), func(f ports.Found) { infos = append(infos, f) }); err != nil {
@@ -93,8 +93,8 @@ func clientOn(t *testing.T, on host.Host, servers ...host.Host) *Store {
 	return s
 }
 
-// TestNativesAreFound has natives that join through the first one, and an indexer that
-// knows the last: it finds all of them, where they can be dialled, and nobody else.
+// TestNativesAreFound starts natives that join through the first, and an indexer that knows the
+// last. The indexer finds all natives, at dialable addresses, and no other peer.
 func TestNativesAreFound(t *testing.T) {
 	var natives []*Store
 	var hosts []host.Host
@@ -106,7 +106,7 @@ func TestNativesAreFound(t *testing.T) {
 		}
 		hosts = append(hosts, s.host)
 	}
-	newStore(t, hosttest.New(t), rule) // serves the DHT and is no native
+	newStore(t, hosttest.New(t), rule) // a server of the DHT that is no native
 	indexer := client(t)
 	hosttest.Connect(t, indexer.host, natives[2].host)
 	porttest.Eventually(t, "the indexer finds all three", func() bool { return finds(t, indexer, hosts...) })
@@ -119,7 +119,7 @@ func TestNativesAreFound(t *testing.T) {
 		for _, addr := range f.Addrs {
 			info.Addrs = append(info.Addrs, ma.StringCast(addr))
 		}
-		stranger := hosttest.New(t) // who knows nothing else
+		stranger := hosttest.New(t) // it knows only this server
 		if err := stranger.Connect(t.Context(), info); err != nil {
 			t.Errorf("%s cannot be dialled at %s: %v", f.PeerID, f.Addrs, err)
 		}
@@ -139,8 +139,8 @@ func TestNativesOfAnotherNetworkAreNotFound(t *testing.T) {
 	porttest.Eventually(t, "each finds its own", func() bool { return finds(t, ours, a.host) && finds(t, theirs, other.host) })
 }
 
-// TestANativeThatIsToldOfWithoutAddressesIsLookedUp has the one server that took the
-// record forget where the native is, which another one knows.
+// TestANativeThatIsToldOfWithoutAddressesIsLookedUp lets the server with the record forget the
+// native's addresses. Another server knows them.
 func TestANativeThatIsToldOfWithoutAddressesIsLookedUp(t *testing.T) {
 	native, took := newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
 	hosttest.Connect(t, native.host, took.host)
@@ -180,14 +180,14 @@ func TestWhatIsAdvertisedLapses(t *testing.T) {
 		hosts := hosttest.Simulate(t, 3)
 		a, b := newStore(t, hosts[0], rule), newStore(t, hosts[1], rule)
 		stop := advertised(t, a)
-		time.Sleep(advertiseEvery / 2) // nobody is there to be told
+		time.Sleep(advertiseEvery / 2) // no server is there yet
 		hosttest.Connect(t, hosts[0], hosts[1])
 		time.Sleep(2 * time.Second)
 		indexer := newStoreOf(t, hosts[2], Config{Accept: rule, TTL: porttest.TTL})
 		hosttest.Connect(t, hosts[2], hosts[1])
 		time.Sleep(time.Second)
 		if !finds(t, indexer, hosts[0]) || !finds(t, b, hosts[0]) {
-			t.Error("a native that advertised alone was not advertised to whoever joined")
+			t.Error("a native that advertised alone was not advertised to a later server")
 		}
 		time.Sleep(2 * provideFor)
 		if !finds(t, indexer, hosts[0]) {
@@ -197,7 +197,7 @@ func TestWhatIsAdvertisedLapses(t *testing.T) {
 		last := time.Now()
 		time.Sleep(provideFor - advertiseEvery - time.Second)
 		if !finds(t, indexer, hosts[0]) {
-			t.Errorf("what was advertised has lapsed after %v already", time.Since(last))
+			t.Errorf("the advertisement lapsed after %v already", time.Since(last))
 		}
 		time.Sleep(advertiseEvery + 2*time.Second)
 		if !finds(t, b) {
@@ -206,8 +206,8 @@ func TestWhatIsAdvertisedLapses(t *testing.T) {
 	})
 }
 
-// TestStrangersProvideNothingElse sends a server provider records of another key, and more
-// of its own than it keeps.
+// TestStrangersProvideNothingElse sends a server provider records of another key, and more of
+// its own key than it keeps.
 func TestStrangersProvideNothingElse(t *testing.T) {
 	s := newStore(t, hosttest.New(t), rule)
 	stranger := hosttest.New(t)
@@ -229,17 +229,17 @@ func TestStrangersProvideNothingElse(t *testing.T) {
 		}
 		return got
 	}
-	_ = send("/elsewhere", stranger.Addrs()) // whose answer there is none to, be it taken or not
+	_ = send("/elsewhere", stranger.Addrs()) // it has no answer, taken or not
 	var many []ma.Multiaddr
 	for port := range 500 {
 		many = append(many, ma.StringCast(fmt.Sprintf("/ip4/192.0.2.1/tcp/%d", 1000+port)))
 	}
-	porttest.Eventually(t, "what natives provide is taken", func() bool {
-		_ = send(nativesNamespace(DefaultPrefix), many) // again, if the stream was reset for what went before
+	porttest.Eventually(t, "the record of a native is taken", func() bool {
+		_ = send(nativesNamespace(DefaultPrefix), many) // again, if the earlier record reset the stream
 		return len(get(nativesNamespace(DefaultPrefix))) == 1
 	})
 	if got := get(nativesNamespace(DefaultPrefix))[0]; len(got.Addrs) > maxProviderAddrs {
-		t.Errorf("%d addresses are told", len(got.Addrs))
+		t.Errorf("%d addresses are sent", len(got.Addrs))
 	}
 	if got := get("/elsewhere"); len(got) != 0 {
 		t.Errorf("another key is provided by %v", got)
@@ -266,7 +266,7 @@ func TestProvidersAreBounded(t *testing.T) {
 		t.Errorf("%d providers are held, want about a thousand", n)
 	}
 	if got, err := d.dht.ProviderStore().GetProviders(t.Context(), sum); err != nil || len(got) != d.provided.len() {
-		t.Errorf("%d providers are told of %d, error %v", len(got), d.provided.len(), err)
+		t.Errorf("%d providers are sent of %d, error %v", len(got), d.provided.len(), err)
 	}
 	if err := d.dht.ProviderStore().AddProvider(t.Context(), []byte("another key"), peer.AddrInfo{ID: d.host.ID()}); err == nil {
 		t.Error("another key is provided")

@@ -15,17 +15,16 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// maxRequestBytes bounds a request: eight times the largest value, so that a native's many
-// addresses fit too. The library would make room for 4 MiB as soon as somebody says that so
-// much is to come.
+// maxRequestBytes bounds a request: eight times the largest value, enough for a native's many
+// addresses too. The library would allocate up to 4 MiB for any announced length.
 const maxRequestBytes = 64 << 10
 
-var errUntrusted = errors.New("it is none of the natives that this node trusts")
+var errUntrusted = errors.New("it is not a native that this node trusts")
 
-// gate tells with whom this node has to do what.
+// gate decides which peers may do what in the DHT.
 type gate struct {
 	natives, readers func(ports.PeerID) bool
-	// streams and requests count what was turned away.
+	// streams and requests count refusals.
 	streams, requests prometheus.Counter
 	counts            *prometheus.CounterVec
 }
@@ -49,8 +48,8 @@ func newGate(natives, readers func(ports.PeerID) bool) *gate {
 
 func (g *gate) native(p peer.ID) bool { return g.natives(ports.PeerID(p.String())) }
 
-// serve returns what hands streams to handle with those requests alone that their sender
-// may make.
+// serve returns a handler that passes streams to handle, with only those requests that their
+// sender may make.
 func (g *gate) serve(handle network.StreamHandler) network.StreamHandler {
 	return func(s network.Stream) {
 		from := ports.PeerID(s.Conn().RemotePeer().String())
@@ -63,8 +62,8 @@ func (g *gate) serve(handle network.StreamHandler) network.StreamHandler {
 	}
 }
 
-// gatedStream is a stream that requests come by. Each is looked at whole before the library
-// sees any of it, and by the lists as they are then: a stream may be older.
+// gatedStream is a stream of requests. It checks each whole request before the library sees any
+// of it, and by the current lists: the stream may be older than the lists.
 type gatedStream struct {
 	network.Stream
 	gate     *gate
@@ -81,7 +80,7 @@ func (s *gatedStream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		defer s.requests.ReleaseMsg(request)
-		if !s.gate.natives(s.from) && !(s.gate.readers(s.from) && reads(request)) {
+		if !s.gate.natives(s.from) && !(s.gate.readers(s.from) && isReadOnly(request)) {
 			s.gate.requests.Inc()
 			return 0, fmt.Errorf("a request of %s: %w", s.from, errUntrusted)
 		}
@@ -92,9 +91,9 @@ func (s *gatedStream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// reads reports whether a request asks, and stores nothing. What it is, the library takes
-// from the last field that says so, and from its lower 32 bits; without one it is a PUT_VALUE.
-func reads(request []byte) bool {
+// isReadOnly reports whether a request stores nothing. The library takes the type from the last
+// field with it, and from its lower 32 bits. Without that field the request is a PUT_VALUE.
+func isReadOnly(request []byte) bool {
 	kind := pb.Message_PUT_VALUE
 	for len(request) > 0 {
 		number, wire, tag := protowire.ConsumeTag(request)

@@ -15,26 +15,25 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Of the fields of a Kademlia message.
+// Field numbers of a Kademlia message.
 const (
 	typeField   = 1
 	recordField = 3
 )
 
-// maxAnswerBytes bounds an answer: a record, and 20 peers of many addresses each. Room for all
-// of it is made as soon as a server says how long it is, for many servers at a time. What lists
-// providers may be as long as the library takes.
+// maxAnswerBytes bounds an answer: a record, and 20 peers with many addresses each. A server's
+// announced length allocates all of it at once, with many servers at a time. The library's own
+// bound holds for lists of providers.
 const maxAnswerBytes = 256 << 10
 
 var errNoRecord = errors.New("the answer to a put has no record")
 
-// guardedHost is the host that the library serves and dials by, as far as the gate lets it.
+// guardedHost is the library's host, behind the gate.
 //
-// go-libp2p-kad-dht v0.42.1 reads the
-// record in the answer to a PUT_VALUE without looking whether there is one
-// (ProtocolMessenger.PutValue), so any server could end this process by leaving it out;
-// and it puts by itself, to whoever answered a look-up with an older record. Such an answer
-// is an error here before the library sees it.
+// go-libp2p-kad-dht v0.42.1 reads the record in the answer to a PUT_VALUE without a check that
+// there is a record (ProtocolMessenger.PutValue), so a server that leaves it out could end this
+// process. The library also puts on its own, to peers that answered a look-up with an older
+// record. guardedHost turns an answer without a record into an error before the library sees it.
 type guardedHost struct {
 	host.Host
 	gate *gate
@@ -54,20 +53,21 @@ func (h guardedHost) NewStream(ctx context.Context, p peer.ID, protocols ...prot
 	return &guardedStream{Stream: s, gate: h.gate, answers: msgio.NewVarintReaderSize(s, network.MessageSizeMax)}, nil
 }
 
-// guardedStream is a stream of requests, each written whole before its answer is read.
+// guardedStream is a stream of requests. The library writes each whole before it reads the
+// answer.
 type guardedStream struct {
 	network.Stream
-	gate      *gate
-	unwritten int                    // bytes of the last request that have not been written yet
-	asking    pb.Message_MessageType // what it is
-	answers   msgio.ReadCloser
-	unread    []byte // of the last answer
+	gate        *gate
+	unwritten   int                    // bytes of the last request still to come
+	requestType pb.Message_MessageType // its type
+	answers     msgio.ReadCloser
+	unread      []byte // of the last answer
 }
 
 // Write implements network.Stream. A request begins with its length and, unless that is
 // 0, its type.
 func (s *guardedStream) Write(b []byte) (int, error) {
-	if !s.gate.native(s.Conn().RemotePeer()) { // not any more, or never was
+	if !s.gate.native(s.Conn().RemotePeer()) { // the lists may have changed
 		return 0, fmt.Errorf("ask %s: %w", s.Conn().RemotePeer(), errUntrusted)
 	}
 	for rest := b; len(rest) > 0; {
@@ -77,7 +77,7 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 				return 0, protowire.ParseError(n)
 			}
 			s.unwritten = n + int(length)
-			s.asking = kindOf(rest[n:])
+			s.requestType = typeOf(rest[n:])
 		}
 		n := min(s.unwritten, len(rest))
 		s.unwritten -= n
@@ -86,11 +86,11 @@ func (s *guardedStream) Write(b []byte) (int, error) {
 	return s.Stream.Write(b)
 }
 
-// kindOf returns of which type a message is that begins with b.
-func kindOf(b []byte) pb.Message_MessageType {
+// typeOf returns the type of the message that begins with b.
+func typeOf(b []byte) pb.Message_MessageType {
 	number, kind, n := protowire.ConsumeTag(b)
 	if n < 0 || number != typeField || kind != protowire.VarintType {
-		return pb.Message_PUT_VALUE // which is 0 and left out
+		return pb.Message_PUT_VALUE // 0, which protobuf leaves out
 	}
 	value, _ := protowire.ConsumeVarint(b[n:])
 	return pb.Message_MessageType(value)
@@ -103,7 +103,7 @@ func (s *guardedStream) Read(b []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if length > maxAnswerBytes && s.asking != pb.Message_GET_PROVIDERS {
+		if length > maxAnswerBytes && s.requestType != pb.Message_GET_PROVIDERS {
 			return 0, fmt.Errorf("an answer of %d bytes, at most %d are allowed", length, maxAnswerBytes)
 		}
 		answer, err := s.answers.ReadMsg()
@@ -111,7 +111,7 @@ func (s *guardedStream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		defer s.answers.ReleaseMsg(answer)
-		if s.asking == pb.Message_PUT_VALUE && !hasRecord(answer) {
+		if s.requestType == pb.Message_PUT_VALUE && !hasRecord(answer) {
 			return 0, errNoRecord
 		}
 		s.unread = append(binary.AppendUvarint(nil, uint64(len(answer))), answer...)
@@ -121,7 +121,7 @@ func (s *guardedStream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// hasRecord reports whether message has a record, be it a good one or not.
+// hasRecord reports whether message has a record, valid or not.
 func hasRecord(message []byte) bool {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeField(message)

@@ -40,15 +40,15 @@ func newStoreOf(t testing.TB, h host.Host, cfg Config) *Store {
 	return s
 }
 
-// unread is who cannot read proofs: all entries are bare.
+// unread reads no proofs: all entries are bare.
 func unread(*ports.Entry) error { return nil }
 
 // rule is the contract's rule about time.
 func rule(e *ports.Entry) error {
-	switch left := time.Until(e.ExpiresAt); {
-	case left <= 0:
+	switch remaining := time.Until(e.ExpiresAt); {
+	case remaining <= 0:
 		return errors.New("expired")
-	case left > porttest.TTL+ports.ClockAllowance:
+	case remaining > porttest.TTL+ports.ClockAllowance:
 		return errors.New("too far in the future")
 	}
 	return nil

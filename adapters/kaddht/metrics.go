@@ -15,10 +15,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 )
 
-// libraryScope is what the library calls its meter.
+// libraryScope is the name of the library's meter.
 const libraryScope = "github.com/libp2p/go-libp2p-kad-dht"
 
-// register adds what is known of this store, and the library's own metrics.
+// register adds the metrics of this store and of the library.
 func (s *Store) register(reg prometheus.Registerer) error {
 	library, err := libraryMetrics()
 	if err != nil {
@@ -30,7 +30,7 @@ func (s *Store) register(reg prometheus.Registerer) error {
 		reg.Register(s.gate.counts),
 		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ocnode_dht_displaced_total", Help: "Records of the DHT that gave way to others, since limits.dht-memory was used up.",
-		}, func() float64 { return float64(s.data.gaveWay()) })),
+		}, func() float64 { return float64(s.data.displacedCount()) })),
 		reg.Register(library),
 	)
 }
@@ -39,10 +39,10 @@ func gauge(name, help string, value func() int) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-// libraryMetrics returns what the library reports to OpenTelemetry's global meter, as
-// kad_dht_…. There is one such meter a process: all Stores count into the same series.
+// libraryMetrics returns the library's reports to OpenTelemetry's global meter, as kad_dht_…. A
+// process has a single such meter: all Stores count into the same series.
 var libraryMetrics = sync.OnceValues(func() (prometheus.Collector, error) {
-	reg := prometheus.NewRegistry() // of this library alone, and a collector itself
+	reg := prometheus.NewRegistry() // of this library alone; a registry is a collector itself
 	exporter, err := otelprometheus.New(
 		otelprometheus.WithRegisterer(reg),
 		otelprometheus.WithNamespace("kad_dht"),
@@ -56,21 +56,21 @@ var libraryMetrics = sync.OnceValues(func() (prometheus.Collector, error) {
 		metric.WithReader(exporter),
 		metric.WithResource(resource.Empty()),
 		metric.WithView(libraryView),
-		metric.WithExemplarFilter(exemplar.AlwaysOffFilter), // they would hold the attributes that are dropped
+		metric.WithExemplarFilter(exemplar.AlwaysOffFilter), // exemplars would keep the dropped attributes
 	))
 	return reg, nil
 })
 
-// latencies are the buckets of the library's latencies, in milliseconds: fewer than its
-// own 40, which each type of message has in both directions.
+// latencies are the buckets of the library's latencies, in milliseconds: fewer than its own 40,
+// since each type of message has them in both directions.
 var latencies = []float64{.1, .25, .5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000}
 
-// libraryView leaves out what would make a series of each peer, and what is wrong.
+// libraryView drops series per peer, and wrong series.
 func libraryView(i metric.Instrument) (metric.Stream, bool) {
 	stream := metric.Stream{Name: i.Name, Description: i.Description, Unit: i.Unit, AttributeFilter: isMessageType}
 	switch {
 	case i.Scope.Name != libraryScope:
-		stream.Aggregation = metric.AggregationDrop{} // whose labels nobody has looked at
+		stream.Aggregation = metric.AggregationDrop{} // its labels are unreviewed
 	case i.Name == "rpc.outbound.bytes":
 		stream.Aggregation = metric.AggregationDrop{} // it counts one byte for every request
 	case slices.Contains([]string{"rpc.inbound.request_latency", "rpc.outbound.request_latency"}, i.Name):
@@ -79,13 +79,12 @@ func libraryView(i metric.Instrument) (metric.Stream, bool) {
 	return stream, true
 }
 
-// isMessageType lets one attribute pass, and of its values those that exist: peer_id and
-// instance_id are as many as there are nodes, and a type is whatever number a stranger
-// has sent.
+// isMessageType passes one attribute, and only its existing values: peer_id and instance_id have
+// a value per node, and a stranger may send any number as a type.
 func isMessageType(kv attribute.KeyValue) bool {
 	if kv.Key != "message_type" {
 		return false
 	}
 	_, known := pb.Message_MessageType_value[kv.Value.AsString()]
-	return known || kv.Value.AsString() == "UNKNOWN" // what did not decode
+	return known || kv.Value.AsString() == "UNKNOWN" // the type of a message that did not decode
 }

@@ -17,8 +17,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// gather returns how often each series in reg was counted, by its name and its labels,
-// which are all of them.
+// gather returns the count of each series in reg, by its name and all its labels.
 func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -38,8 +37,8 @@ func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return samples
 }
 
-// TestMetricsHaveNoLabelThatAStrangerWrites has two stores of one process count, and a
-// stranger send messages of types that there are not.
+// TestMetricsHaveNoLabelThatAStrangerWrites counts with two stores in a process, and a stranger
+// sends messages of unknown types.
 func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 	regs := []*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
 	var stores []*Store
@@ -90,7 +89,7 @@ func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 	porttest.Eventually(t, "the strange messages are counted", func() bool { return gather(t, regs[0])[errorsOf] == had+20 })
 	for series := range gather(t, regs[0]) {
 		name, labels, _ := strings.Cut(series, " ")
-		if name == "ocnode_dht_untrusted_total" { // whose labels are all there from the start
+		if name == "ocnode_dht_untrusted_total" { // all its series exist from the start
 			continue
 		}
 		kind, found := strings.CutPrefix(labels, "message_type=")

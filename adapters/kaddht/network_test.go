@@ -48,8 +48,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestTableFills connects nodes in the ways they meet, and waits for no more than the
-// connection.
+// TestTableFills connects nodes in the ways they meet, and waits for the connection alone.
 func TestTableFills(t *testing.T) {
 	for _, test := range []struct {
 		name string
@@ -92,7 +91,7 @@ func TestTableFills(t *testing.T) {
 	}
 }
 
-// TestClient lets an indexer put and get, and nobody count on it.
+// TestClient lets an indexer put and get. No node relies on it.
 func TestClient(t *testing.T) {
 	server := newStore(t, hosttest.New(t), rule)
 	client := newStoreOf(t, hosttest.New(t), Config{Accept: rule, TTL: porttest.TTL})
@@ -107,8 +106,7 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// TestJoinedAgain cuts a connection and makes it again, before the routing table has
-// noticed anything.
+// TestJoinedAgain cuts a connection and restores it before the routing table notices.
 func TestJoinedAgain(t *testing.T) {
 	a, b := newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
 	for range 3 {
@@ -120,13 +118,13 @@ func TestJoinedAgain(t *testing.T) {
 				t.Fatal("Joined did not fire")
 			}
 		}
-		// A look-up that the cut broke off may have thrown the peer out, for a moment.
+		// A look-up that failed at the cut may have removed the peer for a moment.
 		porttest.Eventually(t, "they know each other", func() bool { return a.Peers() == 1 && b.Peers() == 1 })
 		_ = a.host.Network().ClosePeer(b.host.ID())
 	}
 }
 
-// permissive is a validator that takes everything, as a hostile node's would.
+// permissive is a hostile node's validator: it accepts everything.
 type permissive struct{}
 
 func (permissive) Validate(string, []byte) error        { return nil }
@@ -142,8 +140,8 @@ func plant(t *testing.T, d ds.Datastore, key string, v []byte) { // stores v wit
 	}
 }
 
-// TestHostileRecords has a bare peer of the same network that stores and serves
-// whatever it is given, and offers it to two honest nodes.
+// TestHostileRecords starts a bare peer of the same network that stores and serves any value,
+// and offers it to two honest nodes.
 func TestHostileRecords(t *testing.T) {
 	a, b := newStore(t, hosttest.New(t), rule), newStore(t, hosttest.New(t), rule)
 	loot := dssync.MutexWrap(ds.NewMapDatastore())
@@ -196,7 +194,7 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// plantPast puts value among the records of s, past its validator.
+// plantPast stores value in s, past its validator.
 func plantPast(t *testing.T, s *Store, key string, value []byte) {
 	t.Helper()
 	before := s.Records()
@@ -206,13 +204,13 @@ func plantPast(t *testing.T, s *Store, key string, value []byte) {
 	}
 }
 
-// hang makes a server stop answering: it accepts streams and reads, no more.
-func hang(t *testing.T, s *Store) (asked *atomic.Int64) {
+// hang makes a server stop answering: it only accepts streams and reads.
+func hang(t *testing.T, s *Store) (requests *atomic.Int64) {
 	t.Helper()
-	asked = new(atomic.Int64)
+	requests = new(atomic.Int64)
 	over := make(chan struct{})
 	s.host.SetStreamHandler(kadProtocol, func(stream network.Stream) {
-		asked.Add(1)
+		requests.Add(1)
 		<-over
 		_ = stream.Reset()
 	})
@@ -220,7 +218,7 @@ func hang(t *testing.T, s *Store) (asked *atomic.Int64) {
 		_ = stream.Reset()
 	}
 	t.Cleanup(func() { close(over) })
-	return asked
+	return requests
 }
 
 func kadStreams(h host.Host) (streams []network.Stream) {
@@ -234,8 +232,8 @@ func kadStreams(h host.Host) (streams []network.Stream) {
 	return streams
 }
 
-// hungNetwork is three nodes in a bubble, of which the third no longer answers.
-func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
+// hungNetwork is three nodes in a bubble; the third no longer answers.
+func hungNetwork(t *testing.T) (a, b, hung *Store, requests *atomic.Int64) {
 	t.Helper()
 	hosts := hosttest.Simulate(t, 3)
 	a, b, hung = newStore(t, hosts[0], rule), newStore(t, hosts[1], rule), newStore(t, hosts[2], rule)
@@ -248,8 +246,8 @@ func hungNetwork(t *testing.T) (a, b, hung *Store, asked *atomic.Int64) {
 
 func TestHungPeer(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		const deadline = time.Second // without it, it takes 10
-		a, b, _, asked := hungNetwork(t)
+		const deadline = time.Second // a get without it takes 10 s
+		a, b, _, requests := hungNetwork(t)
 		within := func(what string, limit time.Duration, run func(ctx context.Context)) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -266,7 +264,7 @@ func TestHungPeer(t *testing.T) {
 				t.Errorf("put: %d replicas, error %v; want 1 at the healthy node", replicas, err)
 			}
 		})
-		if asked.Load() == 0 {
+		if requests.Load() == 0 {
 			t.Fatal("the hung node was never asked")
 		}
 		if b.Records() != 1 {
@@ -278,10 +276,10 @@ func TestHungPeer(t *testing.T) {
 			}
 		})
 
-		// What only the healthy node holds is there as soon as that has answered.
+		// A record of the healthy node alone is there as soon as that node answers.
 		only := entryFor(t)
 		plant(t, b.data, keyOf(only.PeerID), valueOf(t, only))
-		within("a get of what the healthy node holds", 2*secondThoughts, func(ctx context.Context) {
+		within("a get of the healthy node's record", 2*secondThoughts, func(ctx context.Context) {
 			if got, err := a.Get(ctx, only.PeerID, ports.Version{}); err != nil || got.PeerID != only.PeerID {
 				t.Errorf("got %+v, %v", got, err)
 			}
@@ -292,7 +290,7 @@ func TestHungPeer(t *testing.T) {
 // TestCloseEndsWhatRuns closes a Store whose put and get wait for a hung peer.
 func TestCloseEndsWhatRuns(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		a, _, _, asked := hungNetwork(t)
+		a, _, _, requests := hungNetwork(t)
 		done := make(chan struct{}, 2)
 		go func() {
 			_, _ = a.Put(context.Background(), entryFor(t))
@@ -302,7 +300,7 @@ func TestCloseEndsWhatRuns(t *testing.T) {
 			_, _ = a.Get(context.Background(), entryFor(t).PeerID, ports.Version{})
 			done <- struct{}{}
 		}()
-		porttest.Eventually(t, "the hung node is asked", func() bool { return asked.Load() > 0 })
+		porttest.Eventually(t, "the hung node is asked", func() bool { return requests.Load() > 0 })
 		start := time.Now()
 		if err := a.Close(); err != nil {
 			t.Error(err)
@@ -357,20 +355,20 @@ func TestRecordsAreForgotten(t *testing.T) {
 	})
 }
 
-// bareServer makes h a server of the DHT that answers a get with value, that much later.
+// bareServer makes h a server of the DHT that answers a get with value after a delay.
 func bareServer(h host.Host, value []byte, after time.Duration) {
 	h.SetStreamHandler(kadProtocol, func(stream network.Stream) {
 		defer stream.Close()
 		r, w := pbio.NewDelimitedReader(stream, network.MessageSizeMax), pbio.NewDelimitedWriter(stream)
 		for {
-			var asked pb.Message
-			if r.ReadMsg(&asked) != nil {
+			var request pb.Message
+			if r.ReadMsg(&request) != nil {
 				return
 			}
-			answer := &pb.Message{Type: asked.GetType(), Key: asked.GetKey()}
-			if asked.GetType() == pb.Message_GET_VALUE { // and to a put it answers without a record
+			answer := &pb.Message{Type: request.GetType(), Key: request.GetKey()}
+			if request.GetType() == pb.Message_GET_VALUE { // its answer to a put has no record
 				time.Sleep(after)
-				answer.Record = record.MakePutRecord(string(asked.GetKey()), value)
+				answer.Record = record.MakePutRecord(string(request.GetKey()), value)
 			}
 			if w.WriteMsg(answer) != nil {
 				return
@@ -395,7 +393,7 @@ func TestAServerThatAnswersAPutWithoutARecord(t *testing.T) {
 			if replicas, err := s.Put(t.Context(), e); replicas != 1 || err != nil {
 				t.Errorf("put: %d replicas, error %v; want 1, at the honest server", replicas, err)
 			}
-			// The library puts what it found to whoever has something older.
+			// The library puts its result to peers with an older record.
 			if got, err := clientOn(t, h, s.host, bad).Get(t.Context(), e.PeerID, ports.Version{}); err != nil || !got.ExpiresAt.Equal(e.ExpiresAt) {
 				t.Errorf("got %+v, %v", got, err)
 			}
@@ -427,7 +425,7 @@ func TestRecordsInAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := kindOf(raw) == pb.Message_PUT_VALUE; got != test.put {
+		if got := typeOf(raw) == pb.Message_PUT_VALUE; got != test.put {
 			t.Errorf("%s: a put: %v", test.name, got)
 		}
 		if got := hasRecord(raw); got != test.has {
@@ -436,8 +434,8 @@ func TestRecordsInAnswers(t *testing.T) {
 	}
 }
 
-// TestTheFirstAnswerIsNotTheLastWord has one server answer at once with an old entry, one
-// a little later with what has replaced it, and one that never answers.
+// TestTheFirstAnswerIsNotTheLastWord has three servers: the first answers at once with an old
+// entry, the second a little later with its replacement, and the third never.
 func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -453,7 +451,7 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 				newer := test.newer(old)
 				bareServer(hosts[1], valueOf(t, old), 0)
 				bareServer(hosts[2], valueOf(t, newer), secondThoughts/2)
-				bareServer(hosts[3], nil, 2*operationTimeout) // to which it is as good as never
+				bareServer(hosts[3], nil, 2*operationTimeout) // after the get's end: never
 				for i, server := range []bool{true, false} {
 					s := newStoreOf(t, hosts[4*i], Config{Server: server, Accept: rule, TTL: porttest.TTL})
 					for _, h := range hosts[1:4] {
@@ -472,16 +470,16 @@ func TestTheFirstAnswerIsNotTheLastWord(t *testing.T) {
 						t.Errorf("it took %v", took)
 					}
 					if kept := s.Records() > 0; kept != server {
-						t.Errorf("what was got is kept: %v, by a server: %v", kept, server)
+						t.Errorf("the result of a get is kept: %v, by a server: %v", kept, server)
 					}
 				}
-				time.Sleep(2 * operationTimeout) // until the last has answered
+				time.Sleep(2 * operationTimeout) // until the last server has answered
 			})
 		})
 	}
 }
 
-// TestPatientCaller gives no deadline to a put and a get that a hung peer holds up.
+// TestPatientCaller puts and gets without a deadline while a peer hangs.
 func TestPatientCaller(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		a, b := pairInBubble(t)
@@ -503,7 +501,7 @@ func TestPatientCaller(t *testing.T) {
 	})
 }
 
-// silent is a server that has said how long its answer is, and nothing more.
+// silent is a server that sends the length of its answer and nothing more.
 type silent struct {
 	network.Stream
 	says *bytes.Buffer
@@ -511,15 +509,14 @@ type silent struct {
 
 func (s silent) Read(b []byte) (int, error) { return s.says.Read(b) }
 
-// TestAnAnswerIsBounded has a server say that an answer is to come for which there would be
-// much room to make.
+// TestAnAnswerIsBounded lets a server announce an answer that would take much memory.
 func TestAnAnswerIsBounded(t *testing.T) {
 	for kind, long := range map[pb.Message_MessageType]bool{
 		pb.Message_GET_VALUE: false, pb.Message_FIND_NODE: false, pb.Message_PUT_VALUE: false, pb.Message_GET_PROVIDERS: true,
 	} {
 		for _, length := range []uint64{maxAnswerBytes, maxAnswerBytes + 1, network.MessageSizeMax} {
 			server := silent{says: bytes.NewBuffer(binary.AppendUvarint(nil, length))}
-			s := &guardedStream{Stream: server, asking: kind, answers: msgio.NewVarintReaderSize(server, network.MessageSizeMax)}
+			s := &guardedStream{Stream: server, requestType: kind, answers: msgio.NewVarintReaderSize(server, network.MessageSizeMax)}
 			_, err := s.Read(make([]byte, 1))
 			if refused := err != nil && strings.Contains(err.Error(), "at most"); refused != (length > maxAnswerBytes && !long) {
 				t.Errorf("%s, an answer of %d bytes: %v", kind, length, err)

@@ -12,20 +12,20 @@ import (
 	"github.com/multiformats/go-multihash"
 )
 
-// maxProviderBytes bounds the memory for who says that it is a native: a thousand of them
-// at 230 B each. If it is full, any gives way: whoever floods mostly displaces the flood.
+// maxProviderBytes bounds the memory for natives' provider records: a thousand at 230 B each.
+// When it is full, a new record displaces any other: a flood mostly displaces itself.
 const maxProviderBytes = 1000 * 230
 
-var errNotProvided = errors.New("nothing but natives is provided in this network")
+var errNotProvided = errors.New("this network has provider records of natives only")
 
-// providers is the memory behind the DHT's provider records. Anybody may provide any key
-// in Kademlia, which would be memory for strangers: this one takes a single key.
+// providers is the memory behind the DHT's provider records. In Kademlia any peer may provide
+// any key, and so fill memory with its own. providers takes a single key.
 type providers struct {
 	*datastore
-	key string // what the datastore's keys of the one begin with
+	key string // the prefix of the datastore's keys
 }
 
-// newProviders returns a memory for those who provide namespace.
+// newProviders returns a memory for the providers of namespace.
 func newProviders(namespace string) (*providers, error) {
 	sum, err := multihash.Sum([]byte(namespace), multihash.SHA2_256, -1)
 	if err != nil {
@@ -46,8 +46,8 @@ func (p *providers) Put(ctx context.Context, key ds.Key, rec []byte) error {
 	return p.datastore.Put(ctx, key, rec)
 }
 
-// uncached is the library's cache of provider records, without the cache: it would keep
-// what the datastore has displaced, without a bound.
+// uncached replaces the library's cache of provider records by none: the cache would keep
+// displaced records, without a bound.
 type uncached struct{ lru.LRUCache }
 
 func newUncached() (uncached, error) {
@@ -55,6 +55,6 @@ func newUncached() (uncached, error) {
 	return uncached{empty}, err
 }
 
-// Get and Add are what the library calls.
+// The library calls Get and Add alone.
 func (uncached) Get(any) (any, bool) { return nil, false }
 func (uncached) Add(any, any) bool   { return false }

@@ -26,62 +26,60 @@ import (
 )
 
 const (
-	// DefaultPrefix is the contract's: nodes of one prefix are one network.
+	// DefaultPrefix is the contract's: nodes with the same prefix are one network.
 	DefaultPrefix protocol.ID = "/opencloud"
-	// kadSuffix is what the library appends to the prefix.
+	// kadSuffix is the library's suffix of the prefix.
 	kadSuffix = "/kad/1.0.0"
-	// replicas is the number of nodes that an entry is put to, Kademlia's k.
+	// replicas is the number of nodes that store an entry, Kademlia's k.
 	replicas = 20
-	// operationTimeout bounds a Put or Get whose caller is more patient: the time that
-	// the library waits for one peer's answer.
+	// operationTimeout bounds a Put or Get without a shorter deadline: the library's time-out
+	// for a peer's answer.
 	operationTimeout = 10 * time.Second
-	// secondThoughts is how long a Get whose first answer is there waits for a better one:
-	// a node that was away still holds what its peers have replaced, and undoes a leave if
-	// it happens to answer first. It is two round trips around the world, and a look-up's
-	// nodes are asked side by side; a peer that hangs longer costs no more than this.
+	// secondThoughts is a Get's wait for a better answer after the first. A node that was away
+	// still holds replaced records, and would undo a leave if it answered first. The wait is two
+	// round trips around the world, and a look-up asks its nodes in parallel. A hanging peer
+	// costs no more than this.
 	secondThoughts = 200 * time.Millisecond
 )
 
 var errClosed = errors.New("the store is closed")
 
-// Protocol is the protocol ID that the servers of the network with this prefix
-// announce; "" is DefaultPrefix.
+// Protocol returns the protocol ID of servers under this prefix; "" is DefaultPrefix.
 func Protocol(prefix protocol.ID) protocol.ID { return cmp.Or(prefix, DefaultPrefix) + kadSuffix }
 
-// Config says which network a Store joins, and how.
+// Config is the configuration of a Store.
 type Config struct {
 	// Prefix begins with "/"; "" is DefaultPrefix.
 	Prefix protocol.ID
-	// Server makes this node keep records for others and answer them; without it, the
-	// node only asks.
+	// Server lets this node store others' records and answer requests. Without it the node only
+	// sends requests.
 	Server bool
-	// Accept is the rule of the contract: nil, or why an entry may be neither stored
-	// nor returned (expired, too far in the future, an address nobody could dial). It
-	// knows the time by itself, must not block, and is called concurrently.
+	// Accept is the rule of the contract: nil, or the reason that an entry may be neither stored
+	// nor returned (expired, too far in the future, an undialable address). It has its own
+	// clock, must not block, and is called concurrently.
 	Accept func(*ports.Entry) error
-	// Read reads the claim of an entry's proof, without checking it.
+	// Read reads the claim of an entry's proof, unchecked.
 	Read func(*ports.Entry) error
-	// TTL is how long an entry lives. Records older than that, or than ports.RecordLife if
-	// that is longer, and ports.ClockAllowance are forgotten: by then whatever was acceptable
-	// has ended.
+	// TTL is the life of an entry. The Store forgets a record after the TTL or ports.RecordLife,
+	// whichever is longer, and ports.ClockAllowance: by then every acceptable entry has ended.
 	TTL time.Duration
-	// Natives are the peers that this node puts to and gets from, and that may store here
-	// and be in the routing table; Readers are those that may ask besides. Both are called
-	// concurrently and each time anew, and must not block; nil is everybody. Whoever changes
+	// Natives are the peers that this node puts to and gets from; they may also store here and
+	// be in the routing table. Readers may send requests besides. Both are called concurrently,
+	// and for each request; they must not block. nil admits every peer. A caller that changes
 	// Natives calls Revise.
 	Natives, Readers func(ports.PeerID) bool
-	// MaxBytes bounds the memory of the records that this node holds; 0 is DefaultMaxBytes.
-	// When it is full, any record gives way to a new one.
+	// MaxBytes bounds the memory of this node's records; 0 is DefaultMaxBytes. When it is full,
+	// a new record displaces any other.
 	MaxBytes int
-	// Metrics takes the Store's metrics and the library's; nil for none. It must be the
-	// registerer of this Store alone. The library has one set of metrics a process.
+	// Metrics takes the Store's and the library's metrics; nil for none. It must be this Store's
+	// own registerer. The library has one set of metrics a process.
 	Metrics prometheus.Registerer
-	// Log gets what goes wrong between this node and the network, at debug level; the
-	// library has its own logger. nil logs nothing.
+	// Log receives faults between this node and the network, at debug level; the library has its
+	// own logger. nil logs nothing.
 	Log *slog.Logger
 }
 
-// Validate returns what is wrong with c, and what to do.
+// Validate returns the errors in c, with their remedies.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Prefix != "" && (!strings.HasPrefix(string(c.Prefix), "/") || len(c.Prefix) == 1) {
@@ -110,16 +108,16 @@ type Store struct {
 	messenger *pb.ProtocolMessenger
 	data      *datastore
 	provided  *providers
-	// local reads and writes this node's own records without asking the network.
+	// local reads and writes this node's records without the network.
 	local *records.ValueStore
 	log   *slog.Logger
-	// natives is what natives provide. joined and met are both told of who joins: the one
-	// for Joined, the other for Advertise.
+	// natives is the namespace that natives provide. joined and met both signal joins: joined
+	// for Joined, met for Advertise.
 	natives     string
 	joined, met chan struct{}
 	watch       sync.Once
 
-	// closing ends with Close, and with it whatever runs.
+	// Close ends closing, and so all running operations.
 	closing context.Context
 	cancel  context.CancelFunc
 	mu      sync.Mutex
@@ -129,9 +127,8 @@ type Store struct {
 
 var _ ports.Store = (*Store)(nil)
 
-// New joins the DHT over h: it serves at once if cfg says so, and takes in the
-// peers that h is connected to, now or later. The library starts goroutines of its
-// own, so Close must be called, before h is closed.
+// New joins the DHT over h. It serves at once if cfg says so, and adds the peers connected to h,
+// now or later. The library starts goroutines, so the caller must call Close before it closes h.
 func New(h host.Host, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -156,7 +153,7 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	}
 	values := record.NamespacedValidator{namespace: s.validator}
 	maxAge := max(cfg.TTL, ports.RecordLife) + ports.ClockAllowance
-	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keeps)
+	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keepsOld)
 	s.local = records.NewValueStore(s.data, values, maxAge)
 
 	var err, cacheErr error
@@ -168,15 +165,15 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	}
 	s.dht, err = dht.New(guardedHost{h, s.gate},
 		dht.ProtocolPrefix(prefix),
-		dht.Mode(mode), // never auto: on a private network nobody would become a server
+		dht.Mode(mode), // never auto: on a private network no node would become a server
 		dht.BucketSize(replicas),
 		dht.Validator(values),
 		dht.ValueDatastore(s.data),
 		dht.MaxRecordAge(maxAge),
 		dht.ValueGCInterval(maxAge),
 		dht.RoutingTableFilter(s.admit),
-		// Those that others tell of become part of the table without being asked about there.
-		dht.QueryFilter(func(_ any, told peer.AddrInfo) bool { return s.gate.native(told.ID) }),
+		// Peers in others' answers enter the table past the filter above.
+		dht.QueryFilter(func(_ any, candidate peer.AddrInfo) bool { return s.gate.native(candidate.ID) }),
 		dht.ProviderDatastore(s.provided),
 		dht.ProviderManagerOpts(
 			records.Cache(cache),
@@ -201,10 +198,10 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// admit admits the natives to the routing table. It is asked about each peer that
-// identified itself, before the first one is added and whenever one comes back,
-// which makes it the one place to hook up Joined: the table's own callback may not
-// be changed once the table is in use.
+// admit admits natives to the routing table. The table calls it for each peer that has
+// identified itself: before the first peer is added, and whenever a peer returns. So admit is
+// the place to hook up Joined: the table's own callback must not change once the table is in
+// use.
 func (s *Store) admit(d any, p peer.ID) bool {
 	if !s.gate.native(p) {
 		return false
@@ -217,7 +214,7 @@ func (s *Store) admit(d any, p peer.ID) bool {
 			s.signal()
 		}
 	})
-	if table.Find(p) != "" { // it was gone for less time than the table takes to notice
+	if table.Find(p) != "" { // it returned before the table noticed its absence
 		s.signal()
 	}
 	return true
@@ -235,8 +232,8 @@ func (s *Store) signal() {
 // Joined implements ports.Store.
 func (s *Store) Joined() <-chan struct{} { return s.joined }
 
-// Revise has a change of Config.Natives take effect on the routing table. Those that are
-// natives now are admitted when they identify themselves next.
+// Revise applies a change of Config.Natives to the routing table. New natives are admitted when
+// they next identify themselves.
 func (s *Store) Revise() {
 	table := s.dht.RoutingTable()
 	for _, p := range table.ListPeers() {
@@ -246,19 +243,19 @@ func (s *Store) Revise() {
 	}
 }
 
-// Peers returns the size of the routing table: how many servers this node knows
-// and could put to.
+// Peers returns the size of the routing table: the number of servers that this node could put
+// to.
 func (s *Store) Peers() int { return s.dht.RoutingTable().Size() }
 
-// Records returns how many records this node holds, expired ones included, its own
-// and those it keeps for others.
+// Records returns the number of records that this node holds, its own and others', including
+// expired ones.
 func (s *Store) Records() int { return s.data.len() }
 
 // Put implements ports.Store.
 //
-// The library's PutValue does not say how many took a value, calls the loss to a
-// newer record an error, and spends all its time on a peer that hangs. So this
-// looks up the nearest nodes for at most half of the time, and asks each by itself.
+// The library's PutValue does not return the number of replicas, treats a newer record as an
+// error, and spends all its time on a hanging peer. So Put looks up the nearest nodes for at
+// most half of the time, and puts to each separately.
 func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
@@ -274,15 +271,15 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 	rec := record.MakePutRecord(key, value)
 	switch err := s.local.Put(ctx, key, rec); {
 	case errors.Is(err, records.ErrOldRecord):
-		return 0, nil // whoever put the newer one told the others
+		return 0, nil // the newer record's put reached the others
 	case err != nil:
 		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
 	}
 
 	var took atomic.Int64
-	var asking sync.WaitGroup
+	var puts sync.WaitGroup
 	for _, p := range s.nearest(ctx, key) {
-		asking.Go(func() {
+		puts.Go(func() {
 			if err := s.messenger.PutValue(ctx, p, rec); err != nil {
 				s.log.Debug("replica not stored", "peerID", e.PeerID, "at", p, "error", err)
 				return
@@ -290,12 +287,11 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 			took.Add(1)
 		})
 	}
-	asking.Wait()
+	puts.Wait()
 	return int(took.Load()), nil
 }
 
-// nearest returns the nodes nearest to key, or those it knows of when half of the
-// time is over.
+// nearest returns the nodes nearest to key, or after half of the time the nearest known nodes.
 func (s *Store) nearest(ctx context.Context, key string) []peer.ID {
 	deadline, _ := ctx.Deadline()
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
@@ -322,7 +318,7 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan ports.Versio
 		return e, nil
 	}
 	key := keyOf(id)
-	// The stream ends when all near nodes have answered, or with its context.
+	// The stream ends after the answers of all near nodes, or with its context.
 	search, stop := context.WithCancel(ctx)
 	defer stop()
 	values, err := s.dht.SearchValue(search, key)
@@ -349,9 +345,9 @@ func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan ports.Versio
 		return ports.Entry{}, ports.ErrNotFound
 	}
 	if s.server {
-		// The next look-up, ours or another's, finds it here. It has been judged already, and
-		// a newer one that came meanwhile stays. To who is no server nobody puts the news
-		// either, so that would keep what is over.
+		// The next look-up, from here or elsewhere, finds it here. It is validated already, and
+		// a newer record that came meanwhile stays. A client receives no later puts, so it would
+		// keep ended records.
 		_ = s.local.Put(ctx, key, record.MakePutRecord(key, bestValue))
 	}
 	return best, nil
@@ -376,8 +372,8 @@ func (s *Store) newer(key string, value []byte, than ports.Version) (ports.Entry
 	return e, err == nil && e.NewerThan(than)
 }
 
-// begin admits an operation: its context ends when the caller's does, after
-// operationTimeout, or with Close, which waits for done.
+// begin admits an operation. Its context ends with the caller's, after operationTimeout, or with
+// Close. Close waits for done.
 func (s *Store) begin(ctx context.Context) (_ context.Context, done func(), _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -394,8 +390,8 @@ func (s *Store) begin(ctx context.Context) (_ context.Context, done func(), _ er
 	}, nil
 }
 
-// Close leaves the DHT: it ends what runs, waits for it, and stops serving. The
-// Store returns errors from then on. It may be called twice.
+// Close leaves the DHT: it ends running operations, waits for them, and stops serving. The Store
+// then returns errors. It may be called twice.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	already := s.closed
@@ -406,7 +402,7 @@ func (s *Store) Close() error {
 	}
 	s.cancel()
 	s.running.Wait()
-	// The library would go on serving until the host closes, and leave its streams open.
+	// The library would serve until the host closes, and leave its streams open.
 	s.host.RemoveStreamHandler(s.protocol)
 	err := s.dht.Close()
 	for _, c := range s.host.Network().Conns() {

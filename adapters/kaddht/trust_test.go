@@ -23,7 +23,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// hostile has h be a server that puts and provides without a rule.
+// hostile makes h a server that puts and provides without a rule.
 func hostile(t *testing.T, h host.Host) *pb.ProtocolMessenger {
 	t.Helper()
 	bad, err := dht.New(h, dht.ProtocolPrefix(DefaultPrefix), dht.Mode(dht.ModeServer), dht.Validator(anyValue()))
@@ -38,8 +38,8 @@ func hostile(t *testing.T, h host.Host) *pb.ProtocolMessenger {
 	return send
 }
 
-// disguised are puts that begin like a question: the last field that says what a request is
-// counts, and the lower half of it.
+// disguised are puts that begin like a read: the last type field counts, and only its lower
+// half.
 func disguised(t *testing.T, put *pb.Message) map[string][]byte {
 	t.Helper()
 	honest, err := proto.Marshal(put)
@@ -76,8 +76,8 @@ func sendRaw(t *testing.T, from, to host.Host, request []byte) (answered bool) {
 	return err == nil
 }
 
-// TestAnOutsiderIsKeptOutOfAClosedDHT has an outsider attack a native in the ways that there
-// are, beside an honest native that puts, and an indexer that reads.
+// TestAnOutsiderIsKeptOutOfAClosedDHT lets an outsider attack a native in all ways, beside an
+// honest native that puts and an indexer that reads.
 func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	const attempts, honest = 1000, 100
 	h, friendly, bad, reading := hosttest.New(t), hosttest.New(t), hosttest.New(t), hosttest.New(t)
@@ -86,7 +86,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	readers.Set(reading)
 	reg := prometheus.NewRegistry()
 	n := newStoreOf(t, h, Config{Server: true, Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts, Readers: readers.Trusts, Metrics: reg})
-	friend := newStore(t, friendly, rule) // which is open, and tells of the outsider
+	friend := newStore(t, friendly, rule) // an open native, which reports the outsider
 	reader := newStoreOf(t, reading, Config{Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts})
 	send := hostile(t, bad)
 	hosttest.Connect(t, friendly, h)
@@ -134,7 +134,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	for range attempts / 10 {
 		_ = send.PutProvider(t.Context(), h.ID(), sum, bad)
 		if _, err := send.GetClosestPeers(t.Context(), h.ID(), friendly.ID()); err == nil {
-			t.Fatal("the outsider is told who is there")
+			t.Fatal("the outsider learns the natives")
 		}
 	}
 	if stored != 0 || took != honest || n.Records() != honest {
@@ -144,7 +144,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 		t.Errorf("%d natives are provided", n.provided.len())
 	}
 
-	// The open native tells of the outsider whenever it is asked.
+	// The open native reports the outsider in its answers.
 	var asked atomic.Int64
 	bad.SetStreamHandler(kadProtocol, func(s network.Stream) {
 		if s.Conn().RemotePeer() == h.ID() {
@@ -167,7 +167,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 			t.Fatal("the outsider is in the routing table")
 		}
 	}
-	// Nor if the library asks it by itself, as it would whoever it looks for.
+	// Nor may the library send it a request, as a look-up does to any peer on its way.
 	if _, err := n.messenger.GetClosestPeers(t.Context(), bad.ID(), friendly.ID()); err == nil {
 		t.Error("the outsider answers")
 	}
@@ -182,8 +182,8 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	}
 }
 
-// TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce revises the list of a native that has streams
-// with the one that is taken off.
+// TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce takes a native with open streams off another
+// native's list.
 func TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce(t *testing.T) {
 	h, other := hosttest.New(t), hosttest.New(t)
 	natives, readers := &hosttest.Roll{}, &hosttest.Roll{}
@@ -228,7 +228,7 @@ func TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce(t *testing.T) {
 	porttest.Eventually(t, "they put to each other again", func() bool { return n.Peers() == 1 && taken.Peers() == 1 && both(1) == nil })
 }
 
-// TestALargeRequestIsNotWaitedFor says that more is to come than a request has.
+// TestALargeRequestIsNotWaitedFor announces a request above the bound.
 func TestALargeRequestIsNotWaitedFor(t *testing.T) {
 	s := newStore(t, hosttest.New(t), rule)
 	from := hosttest.New(t)

@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// namespace is the first part of every key, by which the DHT chooses a validator.
+	// namespace is the first part of every key; the DHT chooses a validator by it.
 	namespace = "indexer"
-	// maxPeerIDBytes bounds the PeerID in a key. Those in use have 46 and 52 bytes.
+	// maxPeerIDBytes bounds the PeerID in a key. Real PeerIDs have 46 and 52 bytes.
 	maxPeerIDBytes = 128
 )
 
-// errNoValue is the answer of Select to nothing that it could choose from.
+// errNoValue is Select's error without a readable value.
 var errNoValue = errors.New("no value decodes")
 
 func keyOf(id ports.PeerID) string { return "/" + namespace + "/" + string(id) }
 
-// validator says which values may be stored under a key, and which of two stays.
-// The DHT asks it when a value arrives, the Store again when one is read.
+// validator decides which values may be stored under a key, and which of two stays. The DHT
+// calls it for each arriving value, the Store for each value that it reads.
 type validator struct {
 	accept func(*ports.Entry) error
 	read   func(*ports.Entry) error
@@ -57,8 +57,8 @@ func (v validator) entry(key string, value []byte) (ports.Entry, error) {
 	return e, v.accept(&e)
 }
 
-// Select implements record.Validator: the higher version, then the larger bytes. It looks at
-// no clock, so that every node chooses alike.
+// Select implements record.Validator: the higher version, then the larger bytes. It uses no
+// clock, so all nodes agree.
 func (v validator) Select(_ string, values [][]byte) (int, error) {
 	best, chosen := -1, ports.Version{}
 	for i, value := range values {
@@ -76,9 +76,9 @@ func (v validator) Select(_ string, values [][]byte) (int, error) {
 	return best, nil
 }
 
-// keeps says whether the record stored as old stays in its place when the record
-// new arrives: only if it is still valid, and wins.
-func (v validator) keeps(old, new []byte) bool {
+// keepsOld reports whether the stored record old stays when the record new arrives: only if old
+// is still valid, and wins.
+func (v validator) keepsOld(old, new []byte) bool {
 	var o, n recpb.Record
 	if proto.Unmarshal(old, &o) != nil || proto.Unmarshal(new, &n) != nil {
 		return false

@@ -18,7 +18,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// valueOf returns e as it is stored.
+// valueOf returns the stored form of e.
 func valueOf(t testing.TB, e ports.Entry) []byte {
 	t.Helper()
 	value, err := wire.EncodeEntry(e)
@@ -28,7 +28,7 @@ func valueOf(t testing.TB, e ports.Entry) []byte {
 	return value
 }
 
-// hostileValues are values that nobody may store under the key of victim.
+// hostileValues are values that must not be stored under the key of victim.
 func hostileValues(t testing.TB, victim ports.PeerID) map[string][]byte {
 	t.Helper()
 	other := entryFor(t)
@@ -100,7 +100,7 @@ func TestSelect(t *testing.T) {
 	expired := e
 	expired.ExpiresAt = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	garbage, base := []byte("~~~"), valueOf(t, e)
-	// The same bytes larger: one differs late, in the address.
+	// The two values differ late, in the address.
 	tie := slices.MaxFunc([][]byte{base, valueOf(t, larger)}, bytes.Compare)
 
 	for _, test := range []struct {
@@ -113,8 +113,8 @@ func TestSelect(t *testing.T) {
 		{"of the same deadline the larger bytes win", [][]byte{base, valueOf(t, larger), valueOf(t, sooner)}, tie},
 		{"of the same deadline a leave wins, against larger bytes", [][]byte{base, valueOf(t, leaveOf(e)), valueOf(t, larger)}, valueOf(t, leaveOf(e))},
 		{"a later entry wins against a leave", [][]byte{valueOf(t, leaveOf(e)), valueOf(t, later)}, valueOf(t, later)},
-		{"what does not decode loses", [][]byte{garbage, valueOf(t, sooner), nil}, valueOf(t, sooner)},
-		{"even to what has expired", [][]byte{garbage, valueOf(t, expired)}, valueOf(t, expired)},
+		{"an undecodable value loses", [][]byte{garbage, valueOf(t, sooner), nil}, valueOf(t, sooner)},
+		{"even to an expired value", [][]byte{garbage, valueOf(t, expired)}, valueOf(t, expired)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for order := range permutations(test.values) {
@@ -130,8 +130,8 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-// TestSelectIsOneOrder stores values one by one, in any order, and wants the same to stay
-// that Select chooses of them all, in any order.
+// TestSelectIsOneOrder stores values one by one, in any order, and expects the value that Select
+// chooses of them all, in any order.
 func TestSelectIsOneOrder(t *testing.T) {
 	v := validator{read: func(*ports.Entry) error { return nil }, accept: func(*ports.Entry) error { return nil }}
 	base := entryFor(t)
@@ -156,7 +156,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 		}
 		stored := recordOf(t, key, shuffled[0])
 		for _, value := range shuffled[1:] {
-			if rec := recordOf(t, key, value); !v.keeps(stored, rec) {
+			if rec := recordOf(t, key, value); !v.keepsOld(stored, rec) {
 				stored = rec
 			}
 		}
@@ -173,7 +173,7 @@ func TestSelectIsOneOrder(t *testing.T) {
 	})
 }
 
-// leaveOf returns the leave that ends when e does.
+// leaveOf returns the leave with the deadline of e.
 func leaveOf(e ports.Entry) ports.Entry {
 	return ports.Entry{PeerID: e.PeerID, ExpiresAt: e.ExpiresAt, Leave: true}
 }
@@ -216,7 +216,7 @@ func FuzzValidate(f *testing.F) {
 	f.Add("/indexer/", []byte(`{}`))
 	good := valueOf(f, honest)
 	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		// Whatever the bytes are, the order of two values does not matter.
+		// The order of two values does not matter, whatever their bytes.
 		one, err1 := v.Select(key, [][]byte{good, value})
 		two, err2 := v.Select(key, [][]byte{value, good})
 		if err1 != nil || err2 != nil || !bytes.Equal([][]byte{good, value}[one], [][]byte{value, good}[two]) {
@@ -233,8 +233,8 @@ func FuzzValidate(f *testing.F) {
 		if err != nil || len(value) > ports.MaxFrameBytes || string(e.PeerID) != id.String() {
 			t.Errorf("accepted %q: %v", value, err)
 		}
-		if left := time.Until(e.ExpiresAt); left > porttest.TTL+ports.ClockAllowance || left < -porttest.Patience {
-			t.Errorf("accepted an entry that expires in %v", left)
+		if remaining := time.Until(e.ExpiresAt); remaining > porttest.TTL+ports.ClockAllowance || remaining < -porttest.Patience {
+			t.Errorf("accepted an entry that expires in %v", remaining)
 		}
 	})
 }

@@ -11,32 +11,32 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// backlog is how many announcements wait for one listener; more are lost, as
-// package gossip would lose them.
+// backlog bounds the announcements that wait for a listener. More are lost, as in package
+// gossip.
 const backlog = 4096
 
 var errAnnouncerClosed = errors.New("the announcer is closed")
 
-// Topic is what Announcers share: whatever one of them announces, all others hear.
+// Topic connects Announcers: each receives the announcements of all others.
 type Topic struct {
 	mu      sync.Mutex
 	members map[*Announcer]bool
 }
 
-// NewTopic returns a Topic that nobody has joined.
+// NewTopic returns an empty Topic.
 func NewTopic() *Topic { return &Topic{members: make(map[*Announcer]bool)} }
 
-// Announcer announces PeerIDs within this process. One that joined a Topic alone
-// is what a native without gossip has.
+// Announcer announces PeerIDs within this process. Alone in its Topic, it serves a native
+// without gossip.
 type Announcer struct {
 	topic *Topic
 	id    ports.PeerID
-	// ear is the running listener's, nil without one; the Topic's lock guards it.
-	ear *ear
+	// listener is the running Listen, nil without one; the Topic's lock guards it.
+	listener *listener
 }
 
-// ear is one Listen: the announcements that wait for it, and how to end it.
-type ear struct {
+// listener is a Listen: its waiting announcements, and its stop.
+type listener struct {
 	waiting chan ports.Announcement
 	stop    func()
 }
@@ -64,11 +64,11 @@ func (a *Announcer) Announce(_ context.Context, id ports.PeerID) error {
 		return errAnnouncerClosed
 	}
 	for other := range t.members {
-		if other == a || other.ear == nil {
+		if other == a || other.listener == nil {
 			continue
 		}
 		select {
-		case other.ear.waiting <- ports.Announcement{PeerID: id, From: a.id}:
+		case other.listener.waiting <- ports.Announcement{PeerID: id, From: a.id}:
 		default:
 		}
 	}
@@ -83,48 +83,48 @@ func (a *Announcer) Listen(hear func(ports.Announcement)) (stop func(), err erro
 	switch {
 	case !t.members[a]:
 		return nil, errAnnouncerClosed
-	case a.ear != nil:
-		return nil, errors.New("somebody listens already: stop that first")
+	case a.listener != nil:
+		return nil, errors.New("already listening; stop the first Listen")
 	}
-	e := &ear{waiting: make(chan ports.Announcement, backlog)}
+	e := &listener{waiting: make(chan ports.Announcement, backlog)}
 	ended, done := make(chan struct{}), make(chan struct{})
 	e.stop = sync.OnceFunc(func() {
 		close(ended)
 		<-done
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		a.ear = nil
+		a.listener = nil
 	})
 	go func() {
 		defer close(done)
 		e.listen(ended, hear)
 	}()
-	a.ear = e
+	a.listener = e
 	return e.stop, nil
 }
 
-func (e *ear) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
+func (e *listener) listen(ended <-chan struct{}, hear func(ports.Announcement)) {
 	for {
 		select {
 		case <-ended:
 			return
-		case heard := <-e.waiting:
+		case announcement := <-e.waiting:
 			select {
-			case <-ended: // both were ready: the end counts
+			case <-ended: // both were ready: the end wins
 				return
 			default:
-				hear(heard)
+				hear(announcement)
 			}
 		}
 	}
 }
 
-// Close stops the listener and leaves the Topic. The Announcer returns errors from
-// then on. It may be called twice.
+// Close stops the listener and leaves the Topic. The Announcer then returns errors. It may be
+// called twice.
 func (a *Announcer) Close() error {
 	a.topic.mu.Lock()
 	delete(a.topic.members, a)
-	e := a.ear
+	e := a.listener
 	a.topic.mu.Unlock()
 	if e != nil {
 		e.stop()

@@ -1,8 +1,6 @@
-// Package memory has all three ports without a network: Store, Announcer and
-// Transport between the nodes of one process. They are real adapters, for a node
-// whose modules plug in no other and for tests, and pass the suites that the
-// networked ones pass; limits of the wire hold here too.
+// Package memory implements three ports without a network: Store, Announcer and Transport
+// between the nodes of a process. They are real adapters: for a node without networked modules,
+// and for tests. They pass the suites of the networked adapters, with the limits of the wire.
 //
-// What nodes share is a value of its own, which each node joins: a Space of
-// entries, a Topic of announcements, a Network of natives.
+// Nodes join a shared value: a Space of entries, a Topic of announcements, a Network of natives.
 package memory

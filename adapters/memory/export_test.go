@@ -1,6 +1,6 @@
 package memory
 
-// Len returns how many entries are held, expired ones included.
+// Len returns the number of entries, including expired ones.
 func (s *Space) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

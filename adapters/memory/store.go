@@ -12,34 +12,34 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// minSweep is the number of entries below which a Space is not worth sweeping.
+// minSweep is the number of entries below which a sweep is not worth its cost.
 const minSweep = 1024
 
 var errStoreClosed = errors.New("the store is closed")
 
-// Space is what Stores share: whatever one of them puts, all of them get.
+// Space connects Stores: each gets the entries of all.
 type Space struct {
 	accept func(*ports.Entry) error
 
 	mu      sync.Mutex
 	members map[*Store]bool
 	values  map[ports.PeerID]value
-	// sweepAt is the number of values at which the expired ones are forgotten. It is
-	// twice what the last sweep left, so sweeping costs each put a constant.
+	// sweepAt is the number of values that starts a sweep: twice the rest after the last sweep,
+	// so sweeping costs each put a constant.
 	sweepAt int
 }
 
-// value is an entry as kaddht stores it: the same limits, the same rule for which
-// of two stays, and a copy for everyone who gets it.
+// value is an entry in kaddht's form: the same limits, the same rule between two values, and a
+// copy for each reader.
 type value struct {
 	text    []byte
 	version ports.Version
-	until   time.Time // when it is forgotten
+	until   time.Time // the end of its life here
 }
 
-// NewSpace returns an empty Space. accept is the rule that its Stores apply: nil, or
-// why an entry may be neither stored nor returned. It reads and checks the entry's proof,
-// knows the time by itself, must not block, and is called concurrently.
+// NewSpace returns an empty Space. accept is its Stores' rule: nil, or the reason that an entry
+// may be neither stored nor returned. It reads and checks the entry's proof, has its own clock,
+// must not block, and is called concurrently.
 func NewSpace(accept func(*ports.Entry) error) *Space {
 	return &Space{
 		accept: accept, members: make(map[*Store]bool),
@@ -50,12 +50,12 @@ func NewSpace(accept func(*ports.Entry) error) *Space {
 // Store keeps entries in memory, shared with the other Stores of its Space.
 type Store struct {
 	space  *Space
-	joined chan struct{} // nil if nobody can join
+	joined chan struct{} // nil if no other Store can join
 }
 
 var _ ports.Store = (*Store)(nil)
 
-// NewStore returns a Store without a network: what a node without a DHT has.
+// NewStore returns a Store without a network, for a node without a DHT.
 func NewStore(accept func(*ports.Entry) error) *Store {
 	return NewSpace(accept).add(&Store{})
 }
@@ -79,7 +79,7 @@ func (s *Space) add(m *Store) *Store {
 	return m
 }
 
-// Put implements ports.Store. It waits for nobody.
+// Put implements ports.Store. It does not wait.
 func (m *Store) Put(_ context.Context, e ports.Entry) (int, error) {
 	text, err := wire.EncodeEntry(e)
 	if err != nil {
@@ -127,13 +127,13 @@ func (v value) beats(w value) bool {
 	return wire.Beats(v.version, v.text, w.version, w.text)
 }
 
-// sweep forgets what has expired at now.
+// sweep removes the values that have expired at now.
 func (s *Space) sweep(now time.Time) {
 	maps.DeleteFunc(s.values, func(_ ports.PeerID, v value) bool { return !now.Before(v.until) })
 	s.sweepAt = max(minSweep, 2*len(s.values))
 }
 
-// Get implements ports.Store. It waits for nobody.
+// Get implements ports.Store. It does not wait.
 func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	s := m.space
 	s.mu.Lock()
@@ -153,7 +153,7 @@ func (m *Store) Get(_ context.Context, id ports.PeerID, newerThan ports.Version)
 	return e, nil
 }
 
-// Local implements ports.Store: what a Space holds is here.
+// Local implements ports.Store: all entries of a Space are here.
 func (m *Store) Local(id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {
 	return m.Get(context.Background(), id, newerThan)
 }
@@ -161,8 +161,8 @@ func (m *Store) Local(id ports.PeerID, newerThan ports.Version) (ports.Entry, er
 // Joined implements ports.Store: another Store joined the Space.
 func (m *Store) Joined() <-chan struct{} { return m.joined }
 
-// Close leaves the Space; the entries stay with the others. The Store returns
-// errors from then on. It may be called twice.
+// Close leaves the Space; the other Stores keep the entries. The Store then returns errors. It
+// may be called twice.
 func (m *Store) Close() error {
 	m.space.mu.Lock()
 	defer m.space.mu.Unlock()

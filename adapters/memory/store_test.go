@@ -37,8 +37,7 @@ func TestStoreWithoutNetwork(t *testing.T) {
 	})
 }
 
-// TestStoreForgets puts generation after generation of entries that expire, which
-// must not pile up.
+// TestStoreForgets puts generation after generation of expiring entries. They must not pile up.
 func TestStoreForgets(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		space := memory.NewSpace(notExpired)

@@ -14,11 +14,11 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Network is what Transports share: each reaches every other by its PeerID.
+// Network connects Transports: each reaches every other by its PeerID.
 type Network struct {
 	mu    sync.Mutex
 	nodes map[ports.PeerID]*Transport
-	// changed is closed, and another takes its place, when a node begins or stops serving.
+	// changed is closed, and replaced, when a node starts or stops serving.
 	changed chan struct{}
 }
 
@@ -27,7 +27,7 @@ func NewNetwork() *Network {
 	return &Network{nodes: make(map[ports.PeerID]*Transport), changed: make(chan struct{})}
 }
 
-// Join returns the Transport of the node id; the same one if it has joined before.
+// Join returns the Transport of the node id, always the same for an id.
 func (n *Network) Join(id ports.PeerID) *Transport {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -39,8 +39,8 @@ func (n *Network) Join(id ports.PeerID) *Transport {
 	return t
 }
 
-// begin returns what the node id serves, with one more exchange to wait for, or
-// nil if it serves nothing.
+// begin returns the server of the node id, with another exchange to wait for, or nil without a
+// server.
 func (n *Network) begin(id ports.PeerID) *server {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -52,8 +52,8 @@ func (n *Network) begin(id ports.PeerID) *server {
 	return t.serving
 }
 
-// serve has t serve what next returns of what it serves now, nil if nothing.
-func (n *Network) serve(t *Transport, next func(now *server) *server) {
+// serve replaces the server of t by next's result; nil is no server.
+func (n *Network) serve(t *Transport, next func(current *server) *server) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := t.serving
@@ -63,8 +63,8 @@ func (n *Network) serve(t *Transport, next func(now *server) *server) {
 	}
 }
 
-// Transport carries what natives offer between the nodes of a Network. An address is
-// any text but the empty one: the PeerID alone says where.
+// Transport carries natives' methods between the nodes of a Network. An address is any text but
+// the empty string: the PeerID alone is the destination.
 type Transport struct {
 	network *Network
 	id      ports.PeerID
@@ -76,10 +76,10 @@ var _ ports.Transport = (*Transport)(nil)
 // Serve implements ports.Transport.
 func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 	srv := &server{native: n, stopping: make(chan struct{})}
-	t.network.serve(t, func(now *server) *server {
-		if now != nil {
+	t.network.serve(t, func(current *server) *server {
+		if current != nil {
 			err = errors.New("serve: already serving; stop that first")
-			return now
+			return current
 		}
 		return srv
 	})
@@ -87,9 +87,9 @@ func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 		return nil, err
 	}
 	return func() {
-		t.network.serve(t, func(now *server) *server {
-			if now != srv {
-				return now
+		t.network.serve(t, func(current *server) *server {
+			if current != srv {
+				return current
 			}
 			close(srv.stopping)
 			return nil
@@ -111,7 +111,7 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 	return &remote{t, id}, nil
 }
 
-// Neighbours implements ports.Transport: all others that serve are connected here.
+// Neighbours implements ports.Transport: every other server is connected.
 func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	t.network.mu.Lock()
 	defer t.network.mu.Unlock()
@@ -124,14 +124,14 @@ func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan stru
 	return natives, t.network.changed
 }
 
-// server is one Native from Serve to stop.
+// server is a Native from Serve to stop.
 type server struct {
 	native    ports.Native
 	stopping  chan struct{}
 	exchanges sync.WaitGroup
 }
 
-// remote is another node's native, or this one's own.
+// remote is another node's native, or this node's own.
 type remote struct {
 	t  *Transport
 	id ports.PeerID
@@ -145,7 +145,7 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 	if err := n.mayAskAs(sender, "register"); err != nil {
 		return ports.Lease{}, err
 	}
-	// What no frame could carry is refused as it would be on the wire.
+	// A registration too large for a frame is refused as on the wire.
 	if _, err := wire.EncodeRegistration(r); err != nil {
 		return ports.Lease{}, err
 	}
@@ -175,7 +175,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 		return ports.Answer{}, err
 	}
 	if id == "" {
-		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
+		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; name the indexer to look up")
 	}
 	return ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Answer, error) {
 		return native.LookUp(ctx, sender, id)
@@ -205,7 +205,7 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 	})
 }
 
-// mayAskAs refuses to ask in another's name.
+// mayAskAs refuses requests in another identity's name.
 func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 	if sender == n.t.id {
 		return nil
@@ -216,8 +216,7 @@ func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 // errSilent is a native that did not answer in time.
 var errSilent = fmt.Errorf("the native did not answer in %s", ports.ExchangeTimeout)
 
-// ask has the native answer on a goroutine of its own, as it may outlast the ctx of the
-// caller.
+// ask calls the native on a goroutine, since the call may outlast the caller's ctx.
 func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.Native) (A, error)) (none A, _ error) {
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -260,7 +259,7 @@ func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.N
 	}
 }
 
-// refusal returns what a native's err is to others.
+// refusal returns a native's err as others see it.
 func refusal(err error) error {
 	if err == nil {
 		return nil
@@ -271,13 +270,13 @@ func refusal(err error) error {
 	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
 }
 
-type told struct {
+type delivery struct {
 	batch ports.Batch
 	err   error
 }
 
-// Watch implements ports.Native. The native tells on a goroutine of its own, and waits
-// while the last batch is not taken.
+// Watch implements ports.Native. The native runs on its own goroutine, and waits until the
+// reader takes the last batch.
 func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		if err := n.mayAskAs(sender, "watch"); err != nil {
@@ -299,18 +298,18 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		}
 		served, cancel := context.WithCancel(ctx)
 		defer cancel()
-		batches := make(chan told)
+		batches := make(chan delivery)
 		go func() {
 			defer srv.exchanges.Done()
 			defer close(batches)
-			srv.tell(served, sender, w, batches)
+			srv.relay(served, sender, w, batches)
 		}()
 
 		idle := time.NewTimer(ports.WatchIdle)
 		defer idle.Stop()
 		var last ports.Batch
 		for {
-			next, more := told{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
+			next, more := delivery{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
 			select {
 			case next, more = <-batches:
 			case <-idle.C:
@@ -336,18 +335,18 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 	}
 }
 
-// ended is why a watch ended that nobody gave a reason for.
+// ended returns the reason for a watch without an error of its own.
 func (srv *server) ended() error {
 	select {
 	case <-srv.stopping:
 		return ports.Refuse(ports.CodeBusy, "this native is stopping; watch another")
 	default:
-		return errors.New("the native ended the watch without a word")
+		return errors.New("the native ended the watch without a reason")
 	}
 }
 
-// tell sends what the native tells sender until ctx or srv ends.
-func (srv *server) tell(ctx context.Context, sender ports.PeerID, w ports.WatchRequest, batches chan<- told) {
+// relay sends the native's batches until ctx or srv ends.
+func (srv *server) relay(ctx context.Context, sender ports.PeerID, w ports.WatchRequest, batches chan<- delivery) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := make(chan struct{})
@@ -360,9 +359,9 @@ func (srv *server) tell(ctx context.Context, sender ports.PeerID, w ports.WatchR
 		}
 	}()
 	for batch, err := range srv.native.Watch(ctx, sender, w) {
-		batch.Changes = slices.Clone(batch.Changes) // the native may go on with its own
+		batch.Changes = slices.Clone(batch.Changes) // the native may reuse its slice
 		select {
-		case batches <- told{batch, refusal(err)}:
+		case batches <- delivery{batch, refusal(err)}:
 		case <-ctx.Done():
 			return
 		}

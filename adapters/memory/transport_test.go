@@ -28,7 +28,7 @@ func TestANodeThatJoinsAgainIsTheSameNode(t *testing.T) {
 	}
 }
 
-// silent is a native that answers nobody before its ctx ends.
+// silent is a native that does not answer before its ctx ends.
 var silent = porttest.Native{OnRegister: func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
 	<-ctx.Done()
 	return ports.Lease{}, ctx.Err()
@@ -54,7 +54,7 @@ func TestSilenceIsUnconfirmedAfterTheTimeout(t *testing.T) {
 	})
 }
 
-// pair returns a native as another node sees it.
+// pair returns n as a remote native.
 func pair(t *testing.T, n ports.Native) ports.RemoteNative {
 	t.Helper()
 	network := memory.NewNetwork()
@@ -120,7 +120,7 @@ func TestStopDoesNotWaitForAReader(t *testing.T) {
 	}
 	var last error
 	for _, last = range native.Watch(t.Context(), "indexer", ports.WatchRequest{}) {
-		stop() // while this batch is being read
+		stop() // while the reader holds this batch
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](last); !ok || refusal.Code != ports.CodeBusy {
 		t.Errorf("ended with %v, want busy", last)

@@ -17,38 +17,38 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// attacked is a native that hears lies.
+// attacked is a native that receives lies.
 type attacked struct {
-	*domain.Registry
-	*porttest.Recorder
+	registry *domain.Registry
+	recorder *porttest.Recorder
 }
 
 func newAttacked(t *testing.T) *attacked {
 	t.Helper()
-	n := &attacked{Recorder: &porttest.Recorder{}}
+	n := &attacked{recorder: &porttest.Recorder{}}
 	rules := domain.Rules{
 		Self: "native", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
 		CheckAddr: func(ports.PeerID, string) error { return nil },
 	}
 	var err error
-	n.Registry, err = domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.Recorder)
+	n.registry, err = domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), memory.NewTopic().Join("native"), n.recorder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-// stands has the test fail unless the native lists v with its last word.
+// stands fails the test unless the native lists v by its last tick.
 func (n *attacked) stands(t *testing.T, v *prooftest.Victim) {
 	t.Helper()
-	if got, ok := n.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
+	if got, ok := n.registry.Get(v.PeerID); !ok || got.Addr != v.Now.Claim.Addrs[0] || got.Proof == nil || got.Proof.Tick.Step != v.Step || got.Proof.Claim.Seq != v.Now.Claim.Seq {
 		t.Fatalf("it is listed %v as %+v, want it at step %d", ok, got, v.Step)
 	}
 }
 
-// The connection proves who registers, so what is replayed here, or is not signed at all, comes
-// in another's name, and what is rolled back is another process with the same key: none is a
-// fault of a proof.
+// The connection proves the sender of a registration. So a replay or an unsigned registration
+// uses another's name, and a rollback is another process with the same key: no proof is at
+// fault.
 func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
 	switch lie.Class {
 	case prooftest.Replayed, prooftest.WrongRank:
@@ -62,11 +62,11 @@ func refusedAs(lie prooftest.Lie) (prooftest.Lie, ports.Code) {
 // maxStep leaves room for lies about the steps after it.
 const maxStep = prooftest.Steps - 25
 
-// registrar registers as somebody with a native.
+// registrar registers an indexer with a native.
 type registrar func(t *testing.T, as *prooftest.Signer, r ports.Registration) error
 
-// attack has each class tried so often on n. Honest registrations are made beside, and all
-// are granted.
+// attack sends that many lies of each class, and honest registrations between them. The native grants
+// all honest registrations.
 func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times int, register registrar) {
 	t.Helper()
 	honest := 0
@@ -87,15 +87,15 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 		grant(v, v.Now, 0)
 	}
 	for _, class := range prooftest.Classes() {
-		for told := 0; told < times; told += len(all) {
-			n.Take()
+		for lies := 0; lies < times; lies += len(all) {
+			n.recorder.Take()
 			for _, v := range all {
 				v.Step = min(v.Step+1, maxStep)
 				grant(v, v.Now, v.Step)
 			}
 			for i, v := range all {
-				liar := liars[(told+i)%len(liars)]
-				lie, want := refusedAs(v.Lie(t, class, told+i, liar))
+				liar := liars[(lies+i)%len(liars)]
+				lie, want := refusedAs(v.Lie(t, class, lies+i, liar))
 				as := v.Signer
 				if want == ports.CodePeerMismatch {
 					as = liar
@@ -108,7 +108,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 				err := register(t, as, ports.Registration{PeerID: v.PeerID, Addr: lie.Entry.Addr, Proof: lie.Entry.Proof})
 				refusal, ok := errors.AsType[*ports.Refusal](err)
 				if want == ports.CodeProofInvalid && ok && refusal.Code == ports.CodeAddrInvalid {
-					want = ports.CodeAddrInvalid // where the bit was flipped
+					want = ports.CodeAddrInvalid // the flipped bit is in an address
 				}
 				if !ok || refusal.Code != want {
 					t.Fatalf("%s: %v, want a refusal with code %s", class, err, want)
@@ -116,7 +116,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 				codes[want]++
 				n.stands(t, v)
 			}
-			tally.Told(n.Take())
+			tally.Told(n.recorder.Take())
 			tally.Check(t)
 		}
 	}
@@ -136,14 +136,14 @@ func TestAttackNoLieIsBelievedOfWhoRegisters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Register(t.Context(), as.PeerID, got)
+			_, err = n.registry.Register(t.Context(), as.PeerID, got)
 			return err
 		})
 	})
 	t.Run("over streams", func(t *testing.T) {
 		n := newAttacked(t)
 		h := hosttest.New(t)
-		serve(t, newTransport(t, h), n)
+		serve(t, newTransport(t, h), n.registry)
 		natives := map[ports.PeerID]ports.Native{}
 		join := func(count int) (signers []*prooftest.Signer) {
 			for range count {

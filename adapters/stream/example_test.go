@@ -10,8 +10,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// A program with a libp2p host of its own registers, looks up, watches and leaves. Where
-// a native is, it is told: by its operator, or by ocnode id.
+// A program with its own libp2p host registers, looks up, watches and leaves. It learns a
+// native's address from the native's operator, or from ocnode id.
 func Example() {
 	nativeID, nativeAddrs, stop := startNative()
 	defer stop()
@@ -34,7 +34,7 @@ func Example() {
 	check(err)
 	fmt.Println("found", found.State, "in zone", found.Meta["zone"])
 	for batch, err := range native.Watch(ctx, me, ports.WatchRequest{}) {
-		check(err) // unless it is a *ports.Refusal, watch again from the last Cursor
+		check(err) // after any error but a *ports.Refusal, watch again from the last Cursor
 		for _, change := range batch.Changes {
 			fmt.Println(change.Kind, "me:", change.PeerID == me)
 			if change.Kind == ports.ChangeSnapshot {

@@ -5,14 +5,14 @@ import "time"
 // SetTimeout replaces ports.ExchangeTimeout, for tests over real sockets.
 func (t *Transport) SetTimeout(d time.Duration) { t.timeout = d }
 
-// Senders returns of how many connections it is known who is at the other end.
+// Senders returns the number of connections whose sender is known.
 func (t *Transport) Senders() int {
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
 	return len(t.senders)
 }
 
-// Running returns how many exchanges are being served.
+// Running returns the number of running exchanges.
 func (t *Transport) Running() int {
 	t.servingMu.Lock()
 	srv := t.serving
@@ -25,10 +25,10 @@ func (t *Transport) Running() int {
 	return len(srv.running)
 }
 
-// Rank returns the addresses of a neighbour in order.
-var Rank = rank
+// BestFirst orders the addresses of a neighbour.
+var BestFirst = bestFirst
 
-// SetWatchers makes it appear that so many watches are served.
+// SetWatchers pretends that n watches are served.
 func (t *Transport) SetWatchers(n int) {
 	t.servingMu.Lock()
 	srv := t.serving

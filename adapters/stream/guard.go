@@ -10,55 +10,55 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// DefaultWatchers bounds the watches that are served at once: what a native's memory holds
-// of each (three goroutines, the stream, a frame) stays near 100 MB in all.
+// DefaultWatchers bounds concurrent watches: a watch takes three goroutines, the stream and a
+// frame, all watches together near 100 MB.
 const DefaultWatchers = 1024
 
-// Door decides who may register, by the authenticated identity and the IP address that
-// the connection comes from, which is invalid if the connection has none. Its "no" is a
-// *ports.Refusal. All methods are called concurrently.
+// Door admits peers, by the authenticated identity and the IP address of the connection, which
+// is invalid if the connection has none. It refuses with a *ports.Refusal. All methods are
+// called concurrently.
 type Door interface {
-	// Hear is asked before a frame is read. It must not block.
+	// Hear admits a sender before its frame is read. It must not block.
 	Hear(sender ports.PeerID, from netip.Addr) error
-	// Admit is asked about each registration that decodes. What it returns is handed to
-	// the native. ctx ends when it is time to answer.
+	// Admit admits a decoded registration and returns the registration for the native. ctx ends
+	// with the time for the answer.
 	Admit(ctx context.Context, sender ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error)
-	// Settle is told what became of each registration that was admitted.
+	// Settle reports whether the native granted an admitted registration.
 	Settle(sender ports.PeerID, granted bool)
-	// AdmitLeave and SettleLeave are the same for a leave.
+	// AdmitLeave and SettleLeave do the same for a leave.
 	AdmitLeave(sender ports.PeerID, from netip.Addr) error
 	SettleLeave(sender ports.PeerID, taken bool)
 }
 
 // Guard protects the natives that a Transport serves.
 type Guard struct {
-	// Door is asked who may register; nil lets everybody.
+	// Door admits peers; nil admits all.
 	Door Door
-	// Watchers is how many watches are served at once; 0 is DefaultWatchers.
+	// Watchers bounds concurrent watches; 0 is DefaultWatchers.
 	Watchers int
 }
 
-// Guard guards what is served from then on; without it, everybody may register.
+// Guard applies g to later calls of Serve. Without a Guard, every peer may register.
 func (t *Transport) Guard(g Guard) {
 	t.servingMu.Lock()
 	defer t.servingMu.Unlock()
 	t.guard = g
 }
 
-// open is a door that lets everybody pass.
-type open struct{}
+// openDoor admits every peer.
+type openDoor struct{}
 
-func (open) Hear(ports.PeerID, netip.Addr) error { return nil }
+func (openDoor) Hear(ports.PeerID, netip.Addr) error { return nil }
 
-func (open) Admit(_ context.Context, _ ports.PeerID, _ netip.Addr, r ports.Registration) (ports.Registration, error) {
+func (openDoor) Admit(_ context.Context, _ ports.PeerID, _ netip.Addr, r ports.Registration) (ports.Registration, error) {
 	return r, nil
 }
 
-func (open) Settle(ports.PeerID, bool)                 {}
-func (open) AdmitLeave(ports.PeerID, netip.Addr) error { return nil }
-func (open) SettleLeave(ports.PeerID, bool)            {}
+func (openDoor) Settle(ports.PeerID, bool)                 {}
+func (openDoor) AdmitLeave(ports.PeerID, netip.Addr) error { return nil }
+func (openDoor) SettleLeave(ports.PeerID, bool)            {}
 
-// comesFrom returns the IP address at the other end of c.
+// comesFrom returns the remote IP address of c.
 func comesFrom(c network.Conn) netip.Addr {
 	ip, err := manet.ToIP(c.RemoteMultiaddr())
 	if err != nil {

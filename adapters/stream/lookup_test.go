@@ -98,14 +98,14 @@ func TestFramesOfTheOtherProtocols(t *testing.T) {
 			{ports.LookupProtocol, `{"After":"x"}`, ports.CodeMalformed},
 			{ports.LookupProtocol, `220 ready`, ports.CodeMalformed},
 			{ports.LookupProtocol, huge, ports.CodeTooLarge},
-			{ports.WatchProtocol, `{}`, ports.CodeRefused}, // the native's own word
+			{ports.WatchProtocol, `{}`, ports.CodeRefused}, // the native's own code
 			{ports.WatchProtocol, `{"Cursor":"` + strings.Repeat("x", ports.MaxCursorBytes+1) + `"}`, ports.CodeMalformed},
 			{ports.WatchProtocol, `{"own":true}`, ports.CodeMalformed},
 			{ports.WatchProtocol, huge, ports.CodeTooLarge},
 		} {
 			for _, closes := range []bool{true, false} {
 				s := openFor(t, client, native, c.protocol)
-				_, _ = io.WriteString(s, c.frame+"\n") // which need not be taken whole
+				_, _ = io.WriteString(s, c.frame+"\n") // the native need not take it whole
 				if closes {
 					_ = s.CloseWrite()
 				}
@@ -158,7 +158,7 @@ func TestALookUpMayTakeAsLongAsTheStore(t *testing.T) {
 				}})
 				s := openFor(t, client, native, ports.LookupProtocol)
 				send(t, s, `{"PeerID":`)
-				time.Sleep(3 * time.Second) // the asker takes its time as well
+				time.Sleep(3 * time.Second) // the caller is slow as well
 				send(t, s, `"`+string(anID)+`"}`+"\n")
 				if got := lastCode(t, s, ports.LookupProtocol); got != c.code {
 					t.Errorf("over a slow stream: got %q, want %q", got, c.code)
@@ -174,7 +174,7 @@ func TestALookUpMayTakeAsLongAsTheStore(t *testing.T) {
 	}
 }
 
-// manyLarge is a page that fills every window on its way.
+// manyLarge is a page that fills every window on its path.
 func manyLarge() ports.Page {
 	entry := ports.Listed{Entry: ports.Entry{PeerID: anID, Addr: strings.Repeat("a", ports.MaxFrameBytes)}}
 	return ports.Page{Entries: slices.Repeat([]ports.Listed{entry}, ports.MaxPage)}
@@ -314,7 +314,7 @@ func TestANativeOfTheSeedOffersNothingElse(t *testing.T) {
 	})
 }
 
-// libp2p takes what it remembers of a peer for what that still speaks.
+// libp2p trusts its memory of a peer's protocols.
 func TestANativeThatNoLongerOffersWhatItDid(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, client := newHost(), newHost()
@@ -378,7 +378,7 @@ func TestNeighboursAreSeenFromBothSides(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-changed
-		porttest.Eventually(t, "nobody is a neighbour", func() bool {
+		porttest.Eventually(t, "no neighbour remains", func() bool {
 			neighbours, _ := natives[0].Neighbours()
 			return len(neighbours) == 0
 		})
@@ -391,7 +391,7 @@ func TestAddressesOfNeighboursAreRanked(t *testing.T) {
 	for _, text := range slices.Backward(want) {
 		addrs = append(addrs, ma.StringCast(text))
 	}
-	if got := stream.Rank(addrs); !slices.Equal(got, want) {
+	if got := stream.BestFirst(addrs); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -30,11 +30,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(hosttest.Settled{M: m}) }
 
 var log = slog.New(slog.DiscardHandler)
 
-// unhurried is how long an exchange may take over real sockets, on a machine that may stall.
+// unhurried bounds an exchange over real sockets, on a machine that may stall.
 const unhurried = porttest.Patience
 
-// overTCPAndQUIC runs a test over both, as they differ in what becomes of bytes
-// in flight when a stream ends.
+// overTCPAndQUIC runs a test over both: they differ in the fate of bytes in flight when a stream
+// ends.
 func overTCPAndQUIC(t *testing.T, test func(t *testing.T, newHost func(...libp2p.Option) host.Host)) {
 	for name, opts := range map[string]libp2p.Option{
 		"tcp":  libp2p.ChainOptions(libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0")),
@@ -64,14 +64,14 @@ func inFakeTime(t *testing.T, test func(t *testing.T, native, indexer host.Host)
 	})
 }
 
-// newTransport returns a Transport over h, with the product's time-out in fake time alone.
+// newTransport returns a Transport over h, with the product's time-out in fake time only.
 func newTransport(t *testing.T, h host.Host) *stream.Transport {
 	t.Helper()
 	tr, _ := observed(t, h)
 	return tr
 }
 
-// observed returns a Transport over h and what it tells.
+// observed returns a Transport over h and its observer.
 func observed(t *testing.T, h host.Host) (*stream.Transport, *porttest.Recorder) {
 	t.Helper()
 	seen := &porttest.Recorder{}
@@ -140,13 +140,13 @@ func openFor(t *testing.T, from, to host.Host, p protocol.ID) network.Stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The deadline ends a test that would hang; Reset ends what the test left open.
+	// The deadline ends a hanging test; Reset closes the test's stream.
 	_ = s.SetDeadline(time.Now().Add(porttest.Patience))
 	t.Cleanup(func() { _ = s.Reset() })
 	return s
 }
 
-// send writes text, which may be more than the native cares to read.
+// send writes text, which may be more than the native reads.
 func send(t *testing.T, s network.Stream, text string) {
 	t.Helper()
 	if _, err := io.WriteString(s, text); err != nil {

@@ -17,33 +17,32 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// eventBuffer is room for what happens to peers while one is looked at. The host waits
-// for whoever does not keep up.
+// eventBuffer holds the host's events during an update: the host waits for a slow subscriber.
 const eventBuffer = 256
 
-// neighbours follows who of the connected peers is a native. It begins when it is first
-// asked: most nodes never do.
+// neighbours tracks the natives among the connected peers. It starts at its first use, since
+// most nodes never use it.
 type neighbours struct {
 	host host.Host
 
 	mu      sync.Mutex
-	events  event.Subscription // nil before the first question
+	events  event.Subscription // nil before the first use
 	closed  bool
-	of      map[peer.ID]neighbour
+	natives map[peer.ID]neighbour
 	changed chan struct{}
 	running sync.WaitGroup
 }
 
-// neighbour is a connected native, as it is told: to spell and rank anew all of thousands
-// whenever one of them comes or goes would cost a core.
+// neighbour is a connected native, in its final form: with thousands of natives, a new spelling
+// and order of all at each change would cost a core.
 type neighbour = ports.Neighbour
 
 func (n *neighbours) init(h host.Host) {
-	n.host, n.of, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
+	n.host, n.natives, n.changed = h, make(map[peer.ID]neighbour), make(chan struct{})
 }
 
-// Neighbours implements ports.Transport. A native is who speaks the registration protocol.
-// That shows once libp2p has identified it, a moment after it has connected.
+// Neighbours implements ports.Transport. A native is a peer that speaks the registration
+// protocol. libp2p learns that when it identifies the peer, a moment after it connects.
 func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	n := &t.neighbours
 	if err := n.begin(); err != nil {
@@ -51,14 +50,14 @@ func (t *Transport) Neighbours() (natives []ports.Neighbour, changed <-chan stru
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, is := range n.of {
+	for _, is := range n.natives {
 		natives = append(natives, is)
 	}
 	slices.SortFunc(natives, func(a, b ports.Neighbour) int { return cmp.Compare(a.PeerID, b.PeerID) })
 	return natives, n.changed
 }
 
-// begin subscribes to what the host says of its peers, and looks at those it has.
+// begin subscribes to the host's events about its peers, and updates the peers it has.
 func (n *neighbours) begin() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -73,18 +72,18 @@ func (n *neighbours) begin() error {
 	}
 	n.events = events
 	for _, id := range n.host.Network().Peers() {
-		n.look(id)
+		n.update(id)
 	}
 	n.running.Go(func() {
 		for e := range events.Out() {
 			n.mu.Lock()
 			switch e := e.(type) {
 			case event.EvtPeerIdentificationCompleted:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			case event.EvtPeerProtocolsUpdated:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			case event.EvtPeerConnectednessChanged:
-				n.look(e.Peer)
+				n.update(e.Peer)
 			}
 			n.mu.Unlock()
 		}
@@ -92,18 +91,18 @@ func (n *neighbours) begin() error {
 	return nil
 }
 
-// look notes what id is now. The caller holds mu.
-func (n *neighbours) look(id peer.ID) {
-	was, known := n.of[id]
-	is, native := n.is(id)
+// update records the current state of id. The caller holds mu.
+func (n *neighbours) update(id peer.ID) {
+	was, known := n.natives[id]
+	is, native := n.current(id)
 	if native {
-		is.PeerID, is.Addrs = was.PeerID, rank(n.host.Peerstore().Addrs(id))
+		is.PeerID, is.Addrs = was.PeerID, bestFirst(n.host.Peerstore().Addrs(id))
 		if !known {
 			is.PeerID = ports.PeerID(id.String())
 		}
-		n.of[id] = is
+		n.natives[id] = is
 	} else {
-		delete(n.of, id)
+		delete(n.natives, id)
 	}
 	if native == known && is.Watchable == was.Watchable {
 		return
@@ -114,7 +113,7 @@ func (n *neighbours) look(id peer.ID) {
 	}
 }
 
-func (n *neighbours) is(id peer.ID) (is neighbour, native bool) {
+func (n *neighbours) current(id peer.ID) (is neighbour, native bool) {
 	if n.host.Network().Connectedness(id) != network.Connected {
 		return neighbour{}, false
 	}
@@ -136,9 +135,9 @@ func (n *neighbours) close() {
 	n.running.Wait()
 }
 
-// rank returns the best of addrs as text, as many as an indexer may have: public ones
-// first, loopback last, TCP before others.
-func rank(addrs []ma.Multiaddr) (ranked []string) {
+// bestFirst returns the best of addrs as text, at most MaxAddrs: public addresses first,
+// loopback last, TCP before others.
+func bestFirst(addrs []ma.Multiaddr) (ranked []string) {
 	order := func(a ma.Multiaddr) int {
 		order := 2
 		switch {

@@ -13,7 +13,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/stream"
 )
 
-// An indexer that is refused by a limit is told whose limit that is.
+// An indexer refused by a limit learns whose limit it is.
 func TestARegistrationThatALimitRefusesSaysWhoseLimit(t *testing.T) {
 	noConns := rcmgr.PartialLimitConfig{System: rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit, ConnsInbound: rcmgr.BlockAllLimit, ConnsOutbound: rcmgr.BlockAllLimit}}
 	noStreams := rcmgr.PartialLimitConfig{Protocol: map[protocol.ID]rcmgr.ResourceLimits{

@@ -17,7 +17,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// remote is a native at the other end of a connection.
+// remote is a native behind a connection.
 type remote struct {
 	t    *Transport
 	info peer.AddrInfo
@@ -25,8 +25,8 @@ type remote struct {
 	disconnected atomic.Pointer[<-chan struct{}]
 }
 
-// Disconnected implements ports.RemoteNative. Another connection to the same
-// native may live on; the next Register then uses that.
+// Disconnected implements ports.RemoteNative. If another connection to the native lives on, the
+// next Register uses it.
 func (n *remote) Disconnected() <-chan struct{} {
 	if c := n.disconnected.Load(); c != nil {
 		return *c
@@ -34,8 +34,8 @@ func (n *remote) Disconnected() <-chan struct{} {
 	return nil
 }
 
-// Register implements ports.Native. Connecting, with the opening of the stream,
-// takes at most ports.ExchangeTimeout, as do writing and waiting for the answer.
+// Register implements ports.Native. It takes at most ports.ExchangeTimeout each to connect and
+// open the stream, to write, and to wait for the answer.
 func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (lease ports.Lease, err error) {
 	if err := n.mayAskAs(sender, "register"); err != nil {
 		return ports.Lease{}, err
@@ -76,7 +76,7 @@ func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) 
 	return n.fault(ctx, "leave", err)
 }
 
-// mayAskAs refuses to ask in another's name.
+// mayAskAs refuses requests in another identity's name.
 func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 	if sender == n.t.id {
 		return nil
@@ -84,7 +84,7 @@ func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 	return fmt.Errorf("%s as %q at native %s: this node can prove no identity but its own, %s", what, sender, n.info.ID, n.t.id)
 }
 
-// fault says what was asked for, unless err is a refusal.
+// fault adds the failed request to err, unless err is a refusal.
 func (n *remote) fault(ctx context.Context, what string, err error) error {
 	if err == nil {
 		return nil
@@ -101,15 +101,15 @@ func (n *remote) fault(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("%s native %s: %w", what, n.info.ID, err)
 }
 
-// notOffered reports whether the native does not speak the protocol. One that did, as far
-// as libp2p remembers, is written to at once, and resets the stream then.
+// notOffered reports whether the native does not speak the protocol. libp2p writes at once to a
+// native that it remembers speaking it; such a native resets the stream.
 func notOffered(err error) bool {
 	reset, ok := errors.AsType[*network.StreamError](err)
 	return errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) ||
 		ok && reset.Remote && reset.ErrorCode == network.StreamProtocolNegotiationFailed
 }
 
-// exchange writes frame on a stream of its own, and has read take the answer.
+// exchange writes frame on a new stream, and read takes the answer.
 func (n *remote) exchange(ctx context.Context, of protocol.ID, frame []byte, read func(s network.Stream, writeErr error) error) error {
 	s, err := n.open(ctx, of)
 	if err != nil {
@@ -121,15 +121,14 @@ func (n *remote) exchange(ctx context.Context, of protocol.ID, frame []byte, rea
 	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
 	_, writeErr := s.Write(frame)
 	if writeErr == nil {
-		_ = s.CloseWrite() // over QUIC an error if the native has closed already: the frame is written
+		_ = s.CloseWrite() // over QUIC an error if the native has already closed: the frame is written
 	}
 	return read(s, writeErr)
 }
 
-// open connects and opens a stream. The addresses are given with every attempt,
-// as the peerstore forgets them, and the dial is forced, as a peer that was away
-// is under back-off for up to 5 minutes. Without addresses it uses a connection
-// that there is.
+// open connects and opens a stream. Each attempt passes the addresses, since the peerstore
+// forgets them. It forces the dial, since libp2p backs off from a lost peer for up to 5 minutes.
+// Without addresses it uses an open connection.
 func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.t.timeout)
 	defer cancel()
@@ -147,8 +146,8 @@ func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, erro
 	return s, nil
 }
 
-// answer reads the answer of one frame, which may be there even though the write
-// failed: a native refuses a frame before it has read all of it. Silence is no error.
+// answer reads the answer to a frame. An answer may exist even though the write failed: a native
+// refuses a frame before it has read it whole. Silence is no error.
 func (n *remote) answer(s network.Stream, writeErr error) (lease ports.Lease, answered bool, err error) {
 	deadline := time.Now().Add(n.t.timeout)
 	_ = s.SetReadDeadline(deadline)
@@ -158,11 +157,11 @@ func (n *remote) answer(s network.Stream, writeErr error) (lease ports.Lease, an
 		lease, err = wire.DecodeAnswer(frame)
 		return lease, true, err
 	case errors.Is(err, wire.ErrFrameTooLarge):
-		// The answer is what is too large, so this is no refusal.
+		// The answer is too large, not the frame, so this is no refusal.
 		return ports.Lease{}, true, fmt.Errorf("its answer has more than %d bytes", ports.MaxFrameBytes)
 	case writeErr != nil:
 		return ports.Lease{}, false, fmt.Errorf("write: %w", blame.Explain(writeErr))
-	// A connection may time out too, before the deadline: that is no silence.
+	// A connection that times out before the deadline is no silence.
 	case err == nil, timedOut(err) && !time.Now().Before(deadline):
 		return ports.Lease{}, false, nil
 	}

@@ -23,7 +23,7 @@ import (
 
 var unconfirmed = ports.Lease{Unconfirmed: true}
 
-// reading makes a native of another make: it reads the frame, then does what it does.
+// reading returns another implementation's native: it reads the frame, then calls then.
 func reading(then func(s network.Stream)) network.StreamHandler {
 	return func(s network.Stream) {
 		if _, err := wire.ReadFrame(s); err == nil {
@@ -126,7 +126,7 @@ func TestSilence(t *testing.T) {
 			inFakeTime(t, func(t *testing.T, native, indexer host.Host) {
 				native.SetStreamHandler(stream.Protocol, c.handler)
 				n := remote(t, newTransport(t, indexer), native)
-				// Connecting takes its own time, and is not what is timed.
+				// Connecting has a time of its own, and is not timed here.
 				_ = open(t, indexer, native).Reset()
 				if c.handler == nil {
 					native.Network().SetStreamHandler(func(network.Stream) {})
@@ -145,7 +145,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// A native may stop taking bytes: its process is stopped, or its cable is cut.
+// A native may stop reading: its process is stopped, or its cable is cut.
 func TestAConnectionThatDiesIsNoSilence(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, indexer := newHost(), newHost()
@@ -182,13 +182,13 @@ func TestReconnectsAtOnceAfterAnOutage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		network := "/ip4/" + hosttest.Loopback + "/tcp/0" // where nobody else takes the port meanwhile
+		network := "/ip4/" + hosttest.Loopback + "/tcp/0" // no other process takes the port there
 		if strings.Contains(t.Name(), "quic") {
 			network = "/ip4/" + hosttest.Loopback + "/udp/0/quic-v1"
 		}
 		native, indexer := newHost(libp2p.Identity(key), libp2p.NoListenAddrs, libp2p.ListenAddrStrings(network)), newHost()
 		tr := newTransport(t, indexer)
-		tr.SetTimeout(300 * time.Millisecond) // a QUIC dial to nobody waits for all of it
+		tr.SetTimeout(300 * time.Millisecond) // a QUIC dial to a closed port waits all of it
 		n := remote(t, tr, native)
 		addrs := addrsOf(native)
 		if err := native.Close(); err != nil {

@@ -21,10 +21,10 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 		return ports.Answer{}, err
 	}
 	if id == "" {
-		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; whom to look up must be said")
+		return ports.Answer{}, ports.Refuse(ports.CodeMalformed, "PeerID is empty; name the indexer to look up")
 	}
 	var found []ports.Listed
-	end, err := n.look(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
+	end, err := n.ask(ctx, wire.Question{PeerID: id}, 1, func(frame []byte) (*wire.End, error) {
 		l, end, err := wire.DecodeListed(frame, time.Now())
 		if end == nil && err == nil && l.PeerID != id {
 			err = fmt.Errorf("it answered with %s", l.PeerID)
@@ -36,7 +36,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeNotFound {
 		return a, fmt.Errorf("look up %s with native %s: %w", id, n.info.ID, ports.ErrNotFound)
 	}
-	if err == nil && len(found) < 2 { // the end is one
+	if err == nil && len(found) < 2 { // the end counts as one
 		err = errors.New("its answer has no entry")
 	}
 	if err != nil {
@@ -52,11 +52,11 @@ func (n *remote) List(ctx context.Context, sender ports.PeerID, q ports.Query) (
 		return ports.Page{}, err
 	}
 	var page ports.Page
-	most := q.Limit
-	if most == 0 {
-		most = ports.DefaultPage
+	limit := q.Limit
+	if limit == 0 {
+		limit = ports.DefaultPage
 	}
-	end, err := n.look(ctx, wire.Question{Query: q}, most, func(frame []byte) (*wire.End, error) {
+	end, err := n.ask(ctx, wire.Question{Query: q}, limit, func(frame []byte) (*wire.End, error) {
 		l, end, err := wire.DecodeListed(frame, time.Now())
 		if end == nil && err == nil {
 			page.Entries = append(page.Entries, l)
@@ -76,7 +76,7 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 		return nil, err
 	}
 	var natives []ports.NativeStatus
-	_, err := n.look(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
+	_, err := n.ask(ctx, wire.Question{Natives: true}, ports.MaxPage, func(frame []byte) (*wire.End, error) {
 		s, end, err := wire.DecodeNative(frame)
 		if end == nil && err == nil {
 			natives = append(natives, s)
@@ -89,12 +89,12 @@ func (n *remote) Natives(ctx context.Context, sender ports.PeerID) ([]ports.Nati
 	return natives, nil
 }
 
-// answers holds what answers are read with.
+// answers pools the readers of answers.
 var answers = sync.Pool{New: func() any { return wire.NewLines(nil, wire.MaxLineBytes) }}
 
-// look asks q and hands each line of the answer to decode, until that returns the end. More
-// than most lines before it are an error. A refusal is an error beside the end.
-func (n *remote) look(ctx context.Context, q wire.Question, most int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
+// ask sends q and passes each line of the answer to decode, until decode returns the end. More
+// than maxLines before the end are an error. A refusal comes as an error beside the end.
+func (n *remote) ask(ctx context.Context, q wire.Question, maxLines int, decode func(frame []byte) (*wire.End, error)) (end wire.End, err error) {
 	frame, err := wire.EncodeQuestion(q)
 	if err != nil {
 		return wire.End{}, err
@@ -106,7 +106,7 @@ func (n *remote) look(ctx context.Context, q wire.Question, most int, decode fun
 			lines.Reset(nil)
 			answers.Put(lines)
 		}()
-		for range most + 1 {
+		for range maxLines + 1 {
 			line, err := lines.Next()
 			switch {
 			case err != nil && writeErr != nil:
@@ -128,12 +128,12 @@ func (n *remote) look(ctx context.Context, q wire.Question, most int, decode fun
 				return nil
 			}
 		}
-		return fmt.Errorf("it answered with more than the %d asked for", most)
+		return fmt.Errorf("it answered with more than the %d asked for", maxLines)
 	})
 	return end, err
 }
 
-// patient reads from a stream that may be slow, but neither silent nor endless.
+// patient reads from a slow stream: each read has a deadline, and so has the whole.
 type patient struct {
 	s     network.Stream
 	each  time.Duration

@@ -13,9 +13,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Watch implements ports.Native. A batch may be a part of what the native told at once: it
-// then has the Cursor of the one before, since going on from there repeats it and misses
-// nothing.
+// Watch implements ports.Native. A batch may be a part of a native's batch. It then has the
+// previous Cursor: to resume there repeats the part and misses nothing.
 func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		if err := n.mayAskAs(sender, "watch"); err != nil {
@@ -32,18 +31,18 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 	}
 }
 
-// watch returns errGone if yield wants no more.
+// watch returns errGone if yield stops it.
 func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield func(ports.Batch) bool) error {
 	s, err := n.open(ctx, ports.WatchProtocol)
 	if err != nil {
 		return err
 	}
-	// A reset tells the native at once, whatever it is at.
+	// The native notices a reset at once, whatever it does.
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 
 	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
-	_, writeErr := s.Write(frame) // and the side stays open: its end would hide that of the stream
+	_, writeErr := s.Write(frame) // this side stays open: closing it would hide the end of the stream
 	lines := wire.NewLines(s, ports.MaxBatchBytes)
 	for silence := n.t.timeout; ; silence = ports.WatchTimeout {
 		_ = s.SetReadDeadline(time.Now().Add(silence))
@@ -52,7 +51,7 @@ func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield f
 		case err != nil && writeErr != nil:
 			return fmt.Errorf("write: %w", blame.Explain(writeErr))
 		case err == io.EOF:
-			return errors.New("it ended the watch without a word")
+			return errors.New("it ended the watch without a reason")
 		case timedOut(err):
 			return fmt.Errorf("it was silent for %s: %w", silence, err)
 		case err != nil:

@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// answerShare is the part of an exchange's time, its last, that is kept for the
-	// answer: 1 s of 5, since an answer is one packet.
+	// answerShare reserves the last part of an exchange's time for the answer: 1 s of 5, since
+	// an answer is one packet.
 	answerShare = 5
-	// drainBytes is how much more is read and dropped of a frame that is too large.
-	// A sender that writes everything before it reads blocks on the window of its
-	// stream; few that are too large are larger than 1 MiB.
+	// drainBytes bounds the rest that is read and dropped of an oversized frame. A sender that
+	// reads only after its whole write blocks on the window of its stream. Few oversized frames
+	// are larger than 1 MiB.
 	drainBytes = 1 << 20
 )
 
-// server hands what arrives to one Native until it is stopped.
+// server serves a Native until it is stopped.
 type server struct {
-	*Transport
-	native ports.Native
-	door   Door
+	transport *Transport
+	native    ports.Native
+	door      Door
 
 	mu sync.Mutex
-	// running has the exchanges that stop hastens; nil once stopped.
+	// running holds the exchanges that stop hastens; nil after stop.
 	running  map[network.Stream]context.CancelFunc
 	watchers watchers
 	done     sync.WaitGroup
@@ -42,24 +42,24 @@ type server struct {
 
 func newServer(t *Transport, n ports.Native) *server {
 	srv := &server{
-		Transport: t, native: n, door: t.guard.Door,
+		transport: t, native: n, door: t.guard.Door,
 		running:  make(map[network.Stream]context.CancelFunc),
 		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}
 	if srv.door == nil {
-		srv.door = open{}
+		srv.door = openDoor{}
 	}
 	return srv
 }
 
-// offer is a protocol and what serves it.
+// offer is a protocol and its handler.
 type offer struct {
 	protocol protocol.ID
 	handle   network.StreamHandler
 }
 
-// offers returns what is served. Registration is last: by it others know a native, and
-// should know at once what else it offers.
+// offers returns the protocols. Registration is last: peers recognise a native by it, and must
+// then find the other protocols at once.
 func (srv *server) offers() []offer {
 	return []offer{
 		{ports.WatchProtocol, srv.handleUntimed(srv.watch)},
@@ -69,7 +69,7 @@ func (srv *server) offers() []offer {
 	}
 }
 
-// stop cuts off what is still being read, hastens what is being answered, and waits.
+// stop cuts off reads, hastens answers, and waits for both.
 func (srv *server) stop() {
 	srv.mu.Lock()
 	now := time.Now()
@@ -83,24 +83,25 @@ func (srv *server) stop() {
 	srv.done.Wait()
 }
 
-// lastShare is the time that is kept for an answer.
-func (srv *server) lastShare() time.Duration { return srv.timeout / answerShare }
+// lastShare is the time reserved for an answer.
+func (srv *server) lastShare() time.Duration { return srv.transport.timeout / answerShare }
 
-// exchange reads what is asked and answers it. ctx is cancelled by stop. An error means
-// that there was nobody left to answer.
+// exchange reads a request and answers it. stop cancels ctx. An error means that no peer is left
+// to answer.
 type exchange func(ctx context.Context, s network.Stream) error
 
-// handleTimed serves exchanges that end ports.ExchangeTimeout after they began, and whose
-// ctx ends when the last share of that begins.
+// handleTimed serves exchanges with a total of ports.ExchangeTimeout; their ctx ends when the
+// share of the answer begins.
 func (srv *server) handleTimed(e exchange) network.StreamHandler {
 	return func(s network.Stream) {
-		ctx, cancel := context.WithDeadline(context.Background(), srv.end(s).Add(-srv.lastShare()))
+		ctx, cancel := context.WithDeadline(context.Background(), srv.deadline(s).Add(-srv.lastShare()))
 		defer cancel()
 		srv.handle(ctx, cancel, s, e)
 	}
 }
 
-// handleUntimed serves exchanges whose frame has that time, and which see to the rest.
+// handleUntimed serves exchanges with that time for the frame alone; the exchange bounds the
+// rest.
 func (srv *server) handleUntimed(e exchange) network.StreamHandler {
 	return func(s network.Stream) {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -109,11 +110,13 @@ func (srv *server) handleUntimed(e exchange) network.StreamHandler {
 	}
 }
 
-func (srv *server) end(s network.Stream) time.Time { return s.Stat().Opened.Add(srv.timeout) }
+func (srv *server) deadline(s network.Stream) time.Time {
+	return s.Stat().Opened.Add(srv.transport.timeout)
+}
 
 func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s network.Stream, e exchange) {
-	end := srv.end(s)
-	// The deadlines stand before stop can see the stream and move them.
+	end := srv.deadline(s)
+	// The deadlines are set before stop sees the stream and moves them.
 	err := errors.Join(s.SetReadDeadline(end.Add(-srv.lastShare())), s.SetWriteDeadline(end))
 	if err != nil || !srv.begin(s, cancel) {
 		_ = s.Reset()
@@ -122,7 +125,7 @@ func (srv *server) handle(ctx context.Context, cancel context.CancelFunc, s netw
 	defer srv.finish(s)
 
 	if err := e(ctx, s); err != nil {
-		srv.log.Debug("exchange not answered", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
+		srv.transport.log.Debug("exchange not answered", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
 		_ = s.Reset()
 		return
 	}
@@ -147,8 +150,8 @@ func (srv *server) finish(s network.Stream) {
 	srv.done.Done()
 }
 
-// readFrame reads what is asked. An error that is no *ports.Refusal means that there is
-// nobody left to answer.
+// readFrame reads a request. An error that is no *ports.Refusal means that no peer is left to
+// answer.
 func (srv *server) readFrame(ctx context.Context, s network.Stream) ([]byte, error) {
 	frame, err := wire.ReadFrame(s)
 	switch {
@@ -156,7 +159,7 @@ func (srv *server) readFrame(ctx context.Context, s network.Stream) ([]byte, err
 		err = stopping()
 	case timedOut(err):
 		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened; end it with a newline",
-			srv.timeout-srv.lastShare())
+			srv.transport.timeout-srv.lastShare())
 	}
 	return frame, err
 }
@@ -165,21 +168,20 @@ func stopping() *ports.Refusal {
 	return ports.Refuse(ports.CodeBusy, "this native is stopping; ask another")
 }
 
-// refusal returns what to tell the sender of err, which is the native's own if it is none.
+// refusal returns the refusal for err: a native's other errors become busy.
 func (srv *server) refusal(s network.Stream, err error) *ports.Refusal {
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
 		return refusal
 	}
 	level := slog.LevelWarn
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		level = slog.LevelDebug // whoever asks for what is nowhere can have that as often as they like
+		level = slog.LevelDebug // a caller can cause it at will, by a PeerID that is nowhere
 	}
-	srv.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
+	srv.transport.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)
 	return ports.Refuse(ports.CodeBusy, "the native could not answer; try again later")
 }
 
-// answer writes the answer to what err is nil for, or refusing it otherwise. An err that
-// is no *ports.Refusal is returned.
+// answer writes the answer, or the refusal if err is a *ports.Refusal. It returns any other err.
 func (srv *server) answer(s network.Stream, answer []byte, err error) error {
 	refusal, refused := errors.AsType[*ports.Refusal](err)
 	if refused {
@@ -191,7 +193,7 @@ func (srv *server) answer(s network.Stream, answer []byte, err error) error {
 	return writeAnswer(s, answer, refused && refusal == wire.ErrFrameTooLarge)
 }
 
-// writeAnswer writes the answer and, if the frame was too large, reads some of the rest.
+// writeAnswer writes the answer and, after an oversized frame, reads some of the rest.
 func writeAnswer(s network.Stream, answer []byte, tooLarge bool) error {
 	if _, err := s.Write(answer); err != nil {
 		return err
@@ -205,7 +207,7 @@ func writeAnswer(s network.Stream, answer []byte, tooLarge bool) error {
 
 // register serves a registration.
 func (srv *server) register(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	err := srv.door.Hear(sender, from)
 	var frame []byte
 	if err == nil {
@@ -219,7 +221,7 @@ func (srv *server) register(ctx context.Context, s network.Stream) error {
 		r, err = srv.door.Admit(ctx, sender, from, r)
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
-		srv.unheard(sender, refusal)
+		srv.observeRefusal(sender, refusal)
 	}
 	if err != nil {
 		return srv.answer(s, nil, err)
@@ -232,8 +234,8 @@ func (srv *server) register(ctx context.Context, s network.Stream) error {
 	return srv.answer(s, wire.EncodeLease(lease), nil)
 }
 
-// unheard tells of a registration that no Native hears of.
-func (srv *server) unheard(sender ports.PeerID, refusal *ports.Refusal) {
+// observeRefusal reports a registration refused before the Native.
+func (srv *server) observeRefusal(sender ports.PeerID, refusal *ports.Refusal) {
 	e := ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: refusal.Code}
 	switch {
 	case refusal.Limit != "":
@@ -241,12 +243,12 @@ func (srv *server) unheard(sender ports.PeerID, refusal *ports.Refusal) {
 	case refusal.Code == ports.CodeBusy: // this native stops
 		return
 	}
-	srv.observer.Observe(e)
+	srv.transport.observer.Observe(e)
 }
 
 // leave serves a leave.
 func (srv *server) leave(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	err := srv.door.Hear(sender, from)
 	var frame []byte
 	if err == nil {
@@ -258,13 +260,13 @@ func (srv *server) leave(ctx context.Context, s network.Stream) error {
 		id, record, err = wire.DecodeLeave(frame, sender)
 	}
 	if err == nil && id != sender {
-		err = ports.Refuse(ports.CodePeerMismatch, "PeerID is %s, but the connection is that of %s; nobody leaves for another", id, sender)
+		err = ports.Refuse(ports.CodePeerMismatch, "PeerID is %s, but the connection is that of %s; an indexer can end only its own lease", id, sender)
 	}
 	if err == nil {
 		err = srv.door.AdmitLeave(sender, from)
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Limit != "" {
-		srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: refusal})
+		srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: refusal})
 	}
 	if err != nil {
 		return srv.answer(s, nil, err)

@@ -33,7 +33,7 @@ func served(t *testing.T, test func(t *testing.T, tr *stream.Transport, native, 
 	})
 }
 
-// Identities and addresses are the Native's affair; here it takes them all.
+// Identities and addresses are for the Native to judge; this Native takes them all.
 func TestFramesOfTheContract(t *testing.T) {
 	served(t, func(t *testing.T, _ *stream.Transport, native, indexer host.Host) {
 		for _, f := range porttest.Frames(t, idOf(indexer), idOf(native), peer.ToCid(indexer.ID()).String()) {
@@ -43,7 +43,7 @@ func TestFramesOfTheContract(t *testing.T) {
 					want = ""
 				}
 				s := open(t, indexer, native)
-				// A native that has refused a frame need not take the rest of it.
+				// A native that refused a frame need not read its rest.
 				_, _ = s.Write(f.Bytes)
 				_ = s.CloseWrite()
 				expectCode(t, s, want)
@@ -229,7 +229,7 @@ func TestRefusalsOfTheCodecAreObserved(t *testing.T) {
 	})
 }
 
-// door records who knocks, and refuses as it is told.
+// door records its calls, and refuses on demand.
 type door struct {
 	mu      sync.Mutex
 	log     []string
@@ -274,19 +274,19 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 		want   ports.Code
 		log    []string
 		events []ports.Event
-		native string // what it is handed
+		native string // the address that it receives
 	}{
 		"a registration": {
 			door: &door{replace: "/ip4/127.0.0.1/tcp/4002"}, frame: "good",
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted true"},
 			native: "/ip4/127.0.0.1/tcp/4002",
 		},
-		"one that the native refuses": {
+		"a registration that the native refuses": {
 			frame: "good", want: ports.CodeRefused,
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1", "granted false"},
 			native: "/ip4/127.0.0.1/tcp/4001",
 		},
-		"who is not heard": {
+		"a sender that the door does not hear": {
 			door: &door{hear: busy}, frame: "never read", want: ports.CodeBusy,
 			log:    []string{"hear from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
@@ -296,7 +296,7 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 			log:    []string{"hear from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeMalformed}},
 		},
-		"who is not admitted": {
+		"a sender that the door does not admit": {
 			door: &door{admit: busy}, frame: "good", want: ports.CodeBusy,
 			log:    []string{"hear from 127.0.0.1", "admit /ip4/127.0.0.1/tcp/4001 from 127.0.0.1"},
 			events: []ports.Event{{Kind: ports.EventRefused, Code: ports.CodeBusy, Err: busy}},
@@ -324,7 +324,7 @@ func TestTheDoorIsAskedBeforeTheNativeIs(t *testing.T) {
 					frame = plainFrame(indexer)
 				}
 				s := open(t, indexer, native)
-				_, _ = io.WriteString(s, frame) // it may have been answered already
+				_, _ = io.WriteString(s, frame) // the answer may have come already
 				expectCode(t, s, tt.want)
 				for i := range tt.events {
 					tt.events[i].PeerID = idOf(indexer)
@@ -359,10 +359,10 @@ func TestTheDoorIsAskedAboutLeaves(t *testing.T) {
 			log                 []string
 			limited             int
 		}{
-			{"one that is taken", nil, nil, nil, "", []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left true"}, 0},
-			{"one that the native refuses", nil, nil, ports.Refuse(ports.CodeBusy, "not now"), ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left false"}, 0},
-			{"who is not heard", busy, nil, nil, ports.CodeBusy, []string{"hear from 127.0.0.1"}, 1},
-			{"who is not admitted", nil, busy, nil, ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1"}, 1},
+			{"a leave that the native takes", nil, nil, nil, "", []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left true"}, 0},
+			{"a leave that the native refuses", nil, nil, ports.Refuse(ports.CodeBusy, "not now"), ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1", "left false"}, 0},
+			{"a sender that the door does not hear", busy, nil, nil, ports.CodeBusy, []string{"hear from 127.0.0.1"}, 1},
+			{"a sender that the door does not admit", nil, busy, nil, ports.CodeBusy, []string{"hear from 127.0.0.1", "admit a leave from 127.0.0.1"}, 1},
 		} {
 			d.mu.Lock()
 			d.hear, d.admit, answer, d.log = tt.hear, tt.admit, tt.native, nil

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// chunkBytes is how much of a page is written at a time: some packets, so that a write
-	// costs little beside them, and a reader that lags holds no more than that.
+	// chunkBytes is the size of a write of a page: several packets, so that the write itself
+	// costs little. A slow reader holds no more memory than that.
 	chunkBytes = 32 << 10
-	// pageTime bounds how long the writing of a page may take in all; each chunk has
-	// ports.ExchangeTimeout. A page of 1,000 usual entries then goes over a line of
-	// 100 kbit/s, the largest possible over one of 3 Mbit/s.
+	// pageTime bounds the writing of a page in all; each chunk has ports.ExchangeTimeout. That
+	// suffices for 1,000 usual entries over a line of 100 kbit/s, and for the largest possible
+	// page over 3 Mbit/s.
 	pageTime = 30 * time.Second
 )
 
@@ -28,8 +28,8 @@ var chunks = sync.Pool{New: func() any {
 	return &chunk
 }}
 
-// lookUp serves a look-up: of one PeerID, of a page, or of the natives. The native has as
-// long to answer as it has for a registration, counted from when the frame has come.
+// lookUp serves a look-up of a PeerID, of a page, or of the natives. The native has as long to
+// answer as for a registration, counted from the whole frame.
 func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 	frame, err := srv.readFrame(ctx, s)
 	var q wire.Question
@@ -43,7 +43,7 @@ func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 	defer func() { *chunk = p.chunk }()
 	var end wire.End
 	if err == nil {
-		end, err = srv.look(ctx, s, q, p)
+		end, err = srv.answerQuestion(ctx, s, q, p)
 	}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok {
 		end.Refusal = refusal
@@ -55,19 +55,19 @@ func (srv *server) lookUp(ctx context.Context, s network.Stream) error {
 		return err
 	}
 	p.chunk = append(p.chunk, line...)
-	p.extend()
+	p.setDeadline()
 	return writeAnswer(s, p.chunk, tooLarge)
 }
 
-// look asks the native and writes all lines of the answer but the last. An error that is
-// no *ports.Refusal is the stream's.
-func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
-	asking, cancel := context.WithTimeout(ctx, srv.timeout-srv.lastShare())
+// answerQuestion asks the native and writes all lines of the answer but the last. An error that
+// is no *ports.Refusal is the stream's.
+func (srv *server) answerQuestion(ctx context.Context, s network.Stream, q wire.Question, p *page) (wire.End, error) {
+	nativeCtx, cancel := context.WithTimeout(ctx, srv.transport.timeout-srv.lastShare())
 	defer cancel()
-	sender := srv.sender(s.Conn())
+	sender := srv.transport.sender(s.Conn())
 	switch {
 	case q.PeerID != "":
-		a, err := srv.native.LookUp(asking, sender, q.PeerID)
+		a, err := srv.native.LookUp(nativeCtx, sender, q.PeerID)
 		end := wire.End{Condition: a.Condition}
 		if errors.Is(err, ports.ErrNotFound) {
 			return end, ports.Refuse(ports.CodeNotFound, "%s is not alive, as far as this native can tell", q.PeerID)
@@ -75,25 +75,25 @@ func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, 
 		if err != nil {
 			return end, srv.refusal(s, err)
 		}
-		return end, p.listed(&a.Listed)
+		return end, p.addListed(&a.Listed)
 	case q.Natives:
-		natives, err := srv.native.Natives(asking, sender)
+		natives, err := srv.native.Natives(nativeCtx, sender)
 		if err != nil {
 			return wire.End{}, srv.refusal(s, err)
 		}
 		for _, n := range natives[:min(len(natives), ports.MaxPage)] {
-			if err := p.native(n); err != nil {
+			if err := p.addNative(n); err != nil {
 				return wire.End{}, err
 			}
 		}
 		return wire.End{}, nil
 	default:
-		page, err := srv.native.List(asking, sender, q.Query)
+		page, err := srv.native.List(nativeCtx, sender, q.Query)
 		if err != nil {
 			return wire.End{}, srv.refusal(s, err)
 		}
 		for i := range page.Entries {
-			if err := p.listed(&page.Entries[i]); err != nil {
+			if err := p.addListed(&page.Entries[i]); err != nil {
 				return wire.End{}, err
 			}
 		}
@@ -101,7 +101,7 @@ func (srv *server) look(ctx context.Context, s network.Stream, q wire.Question, 
 	}
 }
 
-// page is the answer to a look-up as it is written.
+// page is the answer to a look-up while it is written.
 type page struct {
 	srv   *server
 	ctx   context.Context
@@ -110,26 +110,26 @@ type page struct {
 	until time.Time // zero before the first chunk
 }
 
-func (p *page) listed(l *ports.Listed) (err error) {
+func (p *page) addListed(l *ports.Listed) (err error) {
 	p.chunk, err = wire.AppendListed(p.chunk, l, time.Now())
-	return p.wrote(err)
+	return p.writeIfFull(err)
 }
 
-func (p *page) native(n ports.NativeStatus) (err error) {
+func (p *page) addNative(n ports.NativeStatus) (err error) {
 	p.chunk, err = wire.AppendNative(p.chunk, n)
-	return p.wrote(err)
+	return p.writeIfFull(err)
 }
 
-// wrote writes the chunk if it is full. An entry that no line can carry is the native's
-// own fault, and not the sender's.
-func (p *page) wrote(err error) error {
+// writeIfFull writes a full chunk. An entry too large for a line is the native's fault, not the
+// sender's.
+func (p *page) writeIfFull(err error) error {
 	if err != nil {
 		return p.srv.refusal(p.s, fmt.Errorf("encode: %s", err.Error()))
 	}
 	if len(p.chunk) < chunkBytes {
 		return nil
 	}
-	p.extend()
+	p.setDeadline()
 	if _, err := p.s.Write(p.chunk); err != nil {
 		return err
 	}
@@ -137,23 +137,23 @@ func (p *page) wrote(err error) error {
 	return nil
 }
 
-// extend gives the next chunk its time.
-func (p *page) extend() {
+// setDeadline sets the deadline of the next chunk.
+func (p *page) setDeadline() {
 	now := time.Now()
 	if p.until.IsZero() {
 		p.until = now.Add(pageTime)
 	}
-	deadline := now.Add(p.srv.timeout)
+	deadline := now.Add(p.srv.transport.timeout)
 	if deadline.After(p.until) {
 		deadline = p.until
 	}
-	p.srv.writeBy(p.ctx, p.s, deadline)
+	p.srv.setWriteDeadline(p.ctx, p.s, deadline)
 }
 
-// writeBy moves the deadline of what is written to s, unless stop has hastened it.
-func (srv *server) writeBy(ctx context.Context, s network.Stream, deadline time.Time) {
+// setWriteDeadline moves the write deadline of s, unless stop has hastened it.
+func (srv *server) setWriteDeadline(ctx context.Context, s network.Stream, deadline time.Time) {
 	_ = s.SetWriteDeadline(deadline)
-	if ctx.Err() != nil { // stop may have set its own in between
+	if ctx.Err() != nil { // stop may have set its deadline in between
 		_ = s.SetWriteDeadline(time.Now().Add(srv.lastShare()))
 	}
 }

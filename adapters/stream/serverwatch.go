@@ -16,28 +16,28 @@ import (
 )
 
 const (
-	// maxWatchersOfPeer bounds those of one peer: a node that follows, its operator's
-	// terminal or two, and what they left behind after a cut.
+	// maxWatchersOfPeer bounds the watches of a peer: a native that follows, its operator's
+	// terminal or two, and their dead watches after a cut.
 	maxWatchersOfPeer = 8
-	// watchersShare of all may come from one IPv4 address or IPv6 /56, one in so many, since
-	// anybody can make identities: other natives must be able to follow this one.
+	// watchersShare bounds the watches of an IPv4 address or IPv6 /56: one in watchersShare of
+	// all. Identities are free, and other natives must be able to follow this native.
 	watchersShare = 2
-	// frameTime is how long a watcher may take to make room for a frame, before it counts
-	// as one that does not read. At 64 KiB a frame that is a line of 50 kbit/s.
+	// frameTime bounds a watcher's time to make room for a frame, before it counts as too slow.
+	// At 64 KiB a frame, that is a line of 50 kbit/s.
 	frameTime = 10 * time.Second
 )
 
-// watchers counts who watches.
+// watchers counts the watches.
 type watchers struct {
 	max int
 	all int
 	of  map[ports.PeerID]int
-	// sites has those of each, but for loopback.
+	// sites counts them by site, except loopback.
 	sites map[netip.Prefix]int
 }
 
-// admit counts one more watcher, or refuses it.
-func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
+// admitWatcher counts another watcher, or refuses it.
+func (srv *server) admitWatcher(sender ports.PeerID, from netip.Addr) error {
 	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -58,7 +58,7 @@ func (srv *server) admit(sender ports.PeerID, from netip.Addr) error {
 	return nil
 }
 
-func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
+func (srv *server) dismissWatcher(sender ports.PeerID, from netip.Addr) {
 	site := sites.Counted(from)
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -74,7 +74,7 @@ func (srv *server) dismiss(sender ports.PeerID, from netip.Addr) {
 
 // watch serves a watch.
 func (srv *server) watch(ctx context.Context, s network.Stream) error {
-	sender, from := srv.sender(s.Conn()), comesFrom(s.Conn())
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	frame, err := srv.readFrame(ctx, s)
 	tooLarge := err == wire.ErrFrameTooLarge
 	var w ports.WatchRequest
@@ -82,14 +82,14 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 		w, err = wire.DecodeWatch(frame)
 	}
 	if err == nil {
-		if err = srv.admit(sender, from); err == nil {
-			srv.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
+		if err = srv.admitWatcher(sender, from); err == nil {
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
 			var dropped error
-			dropped, err = srv.tell(ctx, s, sender, w)
-			srv.dismiss(sender, from)
-			srv.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
+			dropped, err = srv.relay(ctx, s, sender, w)
+			srv.dismissWatcher(sender, from)
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
 		} else {
-			srv.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
+			srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
 		}
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
@@ -100,44 +100,44 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	srv.writeBy(ctx, s, time.Now().Add(srv.lastShare()))
+	srv.setWriteDeadline(ctx, s, time.Now().Add(srv.lastShare()))
 	return writeAnswer(s, last, tooLarge)
 }
 
-// errGone is a watcher that has gone, as watchers do.
+// errGone is a watcher's normal end.
 var errGone = errors.New("the watcher has gone")
 
-// told is what a native's Watch yields.
-type told struct {
+// delivery is a pair from a native's Watch.
+type delivery struct {
 	batch ports.Batch
 	err   error
 }
 
-// tell writes what the native tells sender until either side ends it. dropped is why if it was
-// not the watcher's wish, nor that this native stops. err is the last thing to say if it is
-// a *ports.Refusal; any other means that there is nobody to say it to.
-func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
-	watching, gone := context.WithCancel(ctx)
+// relay writes the native's batches to sender until either side ends the watch. dropped is the
+// reason, unless the watcher left or this native stops. err is the last answer if it is a
+// *ports.Refusal; any other err means that no peer is left to answer.
+func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
+	watching, stopWatching := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer func() {
-		gone()
+		stopWatching()
 		_ = s.SetReadDeadline(time.Now())
 		running.Wait()
 	}()
 	_ = s.SetReadDeadline(time.Time{})
 	running.Go(func() {
-		// A watcher that ends its side of the stream goes on reading: its end is seen when a
-		// frame is written. One that writes on is not listened to for ever.
+		// A watcher that closes its side of the stream still reads: the next write shows its
+		// end. Input beyond drainBytes ends the watch.
 		if _, err := io.CopyN(io.Discard, s, drainBytes); err != nil && err != io.EOF {
-			gone()
+			stopWatching()
 		}
 	})
-	batches := make(chan told)
+	batches := make(chan delivery)
 	running.Go(func() {
 		defer close(batches)
 		for batch, err := range srv.native.Watch(watching, sender, w) {
 			select {
-			case batches <- told{batch, err}:
+			case batches <- delivery{batch, err}:
 			case <-watching.Done():
 				return
 			}
@@ -151,7 +151,7 @@ func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.Peer
 	defer idle.Stop()
 	var last ports.Batch
 	for {
-		var next told
+		var next delivery
 		var more bool
 		select {
 		case <-watching.Done():
@@ -166,7 +166,7 @@ func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.Peer
 		case watching.Err() != nil:
 			return nil, errGone
 		case !more:
-			next.err = errors.New("the native ended the watch without a word")
+			next.err = errors.New("the native ended the watch without a reason")
 		}
 		if next.err != nil {
 			return next.err, srv.refusal(s, next.err)
@@ -177,7 +177,7 @@ func (srv *server) tell(ctx context.Context, s network.Stream, sender ports.Peer
 		case err == nil:
 		case ctx.Err() != nil && !timedOut(err):
 			return nil, stopping()
-		case unfit: // the native's own fault, and not the watcher's
+		case unfit: // the native's fault, not the watcher's
 			return refusal, srv.refusal(s, errors.New(refusal.Error()))
 		case timedOut(err) && ctx.Err() == nil:
 			return ports.Refuse(ports.CodeTooSlow, "a frame was not taken in %s", frameTime), err
@@ -193,13 +193,13 @@ var batchBuffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-// writeBatch writes a batch, in as many frames as it needs.
+// writeBatch writes a batch in one or more frames.
 func (srv *server) writeBatch(ctx context.Context, s network.Stream, b *ports.Batch) (err error) {
 	buf := batchBuffers.Get().(*[]byte)
 	defer batchBuffers.Put(buf)
 	*buf, err = wire.WriteBatch(*buf, b, time.Now(), func(frame []byte) error {
 		_ = s.SetWriteDeadline(time.Now().Add(frameTime))
-		if err := ctx.Err(); err != nil { // stop may have set its own in between
+		if err := ctx.Err(); err != nil { // stop may have set its deadline in between
 			return err
 		}
 		_, err := s.Write(frame)

@@ -16,22 +16,23 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// 128 identities, of eight watches each, keep every other native from following this one.
+// 128 identities with eight watches each would keep every other native from following this
+// native.
 func TestOneSiteDoesNotHaveAllWatches(t *testing.T) {
 	srv := newServer(&Transport{}, nil)
 	n := 0
 	for i := range DefaultWatchers {
-		if srv.admit(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1")) == nil {
+		if srv.admitWatcher(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1")) == nil {
 			n++
 		}
 	}
-	if err := srv.admit("honest", netip.MustParseAddr("198.51.100.1")); err != nil {
+	if err := srv.admitWatcher("honest", netip.MustParseAddr("198.51.100.1")); err != nil {
 		t.Errorf("one site has %d watches, and another native: %v", n, err)
 	}
 	for i := range n {
-		srv.dismiss(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1"))
+		srv.dismissWatcher(ports.PeerID(fmt.Sprint("evil", i/maxWatchersOfPeer)), netip.MustParseAddr("192.0.2.1"))
 	}
-	srv.dismiss("honest", netip.MustParseAddr("198.51.100.1"))
+	srv.dismissWatcher("honest", netip.MustParseAddr("198.51.100.1"))
 	if w := srv.watchers; w.all != 0 || len(w.of) != 0 || len(w.sites) != 0 {
 		t.Errorf("when all have gone, %+v are counted", w)
 	}
@@ -45,7 +46,7 @@ type crowdedNetwork struct{ network.Network }
 
 func (crowdedNetwork) Connectedness(peer.ID) network.Connectedness { return network.Connected }
 
-// Neighbours is asked whenever who is a neighbour changes: one site may have 5,500 connections.
+// Neighbours is called at each change of a neighbour: a site may have 5,500 connections.
 
 func TestNeighboursOfManyAreCheap(t *testing.T) {
 	h := hosttest.New(t)
@@ -69,7 +70,7 @@ func TestNeighboursOfManyAreCheap(t *testing.T) {
 		h.Peerstore().AddAddrs(id, addrs, time.Hour)
 		_ = h.Peerstore().AddProtocols(id, Protocol)
 		tr.neighbours.mu.Lock()
-		tr.neighbours.look(id)
+		tr.neighbours.update(id)
 		tr.neighbours.mu.Unlock()
 	}
 	var all []ports.Neighbour

@@ -21,7 +21,7 @@ import (
 // Protocol is the protocol of a registration.
 const Protocol protocol.ID = ports.SubscribeProtocol
 
-// Transport carries what natives offer over the streams of a libp2p host.
+// Transport carries natives' methods over the streams of a libp2p host.
 type Transport struct {
 	host     host.Host
 	id       ports.PeerID
@@ -37,11 +37,11 @@ type Transport struct {
 	guard     Guard
 
 	connsMu sync.Mutex
-	// conns has a channel, closed when the connection ends, for every connection that
-	// carried a successful registration; nil once the Transport is closed.
+	// conns holds a channel for each connection with a successful registration, closed with the
+	// connection; nil after Close.
 	conns map[network.Conn]chan struct{}
-	// senders has who is at the other end of each connection that carried a registration
-	// to this node. To spell a PeerID takes as long as to decode a frame.
+	// senders holds the remote PeerID of each connection with a registration to this node. To
+	// spell a PeerID takes as long as to decode a frame.
 	senders map[network.Conn]ports.PeerID
 
 	neighbours neighbours
@@ -49,16 +49,15 @@ type Transport struct {
 
 var _ ports.Transport = (*Transport)(nil)
 
-// New returns a Transport over h, which stays the caller's to close, after
-// Close. The observer is told of the registrations that are refused here, since
-// no Native hears of a frame that does not decode, and of who comes to watch and goes.
-// A nil observer or log is one that takes no notice.
+// New returns a Transport over h. The caller closes h, after the Transport. The observer
+// receives the registrations that the Transport refuses, since no Native sees a frame that does
+// not decode, and the start and end of each watch. observer and log may be nil.
 func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, error) {
 	if h == nil {
 		return nil, errors.New("stream transport: a host is required")
 	}
 	if observer == nil {
-		observer = nobody{}
+		observer = discard{}
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -75,14 +74,14 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 	return t, nil
 }
 
-// nobody is an observer that takes no notice.
-type nobody struct{}
+// discard is an observer that drops every event.
+type discard struct{}
 
-func (nobody) Observe(ports.Event) {}
+func (discard) Observe(ports.Event) {}
 
-// Close stops serving and closes the channels that Disconnected returned, as
-// nobody will watch their connections any more. Natives that were handed out still
-// work; ending what they are at is for whoever called them.
+// Close stops serving and closes the channels of Disconnected, since nothing watches their
+// connections any more. Natives that the Transport handed out still work: their callers end
+// their calls.
 func (t *Transport) Close() {
 	t.servingMu.Lock()
 	t.closed = true
@@ -102,9 +101,8 @@ func (t *Transport) Close() {
 	t.conns, t.senders = nil, nil
 }
 
-// Serve implements ports.Transport. A registration takes at most
-// ports.ExchangeTimeout from the opening of its stream; the context that n gets
-// ends early enough to answer even then.
+// Serve implements ports.Transport. A registration takes at most ports.ExchangeTimeout from the
+// opening of its stream. The context of n ends early enough to answer in time.
 func (t *Transport) Serve(n ports.Native) (stop func(), err error) {
 	t.servingMu.Lock()
 	defer t.servingMu.Unlock()
@@ -134,8 +132,8 @@ func (t *Transport) stop(srv *server) {
 	srv.stop()
 }
 
-// Native implements ports.Transport. The addresses are multiaddrs, with or
-// without id's own /p2p/ part.
+// Native implements ports.Transport. The addresses are multiaddrs, with or without id's /p2p/
+// part.
 func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
 	pid, err := peer.Decode(string(id))
 	if err != nil {
@@ -152,8 +150,7 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 	return &remote{t: t, info: info}, nil
 }
 
-// dialable returns the address without the /p2p/ part that it may end in, which
-// must be id's.
+// dialable returns the address without its /p2p/ part, which must be id's.
 func dialable(id peer.ID, text string) (ma.Multiaddr, error) {
 	addr, err := ma.NewMultiaddr(text)
 	if err != nil {
@@ -164,12 +161,12 @@ func dialable(id peer.ID, text string) (ma.Multiaddr, error) {
 	case named != "" && named != id:
 		return nil, fmt.Errorf("it is that of %s", named)
 	case len(addr) == 0:
-		return nil, errors.New("it says who, not where")
+		return nil, errors.New("it has a PeerID and no address")
 	}
 	return addr, nil
 }
 
-// ended returns a channel that is closed when c has ended.
+// ended returns a channel that closes with c.
 func (t *Transport) ended(c network.Conn) <-chan struct{} {
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
@@ -177,8 +174,8 @@ func (t *Transport) ended(c network.Conn) <-chan struct{} {
 		return ended
 	}
 	ended := make(chan struct{})
-	// libp2p tells of an ended connection after marking it closed, so one that is not
-	// closed here is still to be told of.
+	// libp2p marks a connection closed before it notifies: the notification of an open
+	// connection is still to come.
 	if t.conns == nil || c.IsClosed() {
 		close(ended)
 	} else {
@@ -197,7 +194,7 @@ func (t *Transport) connEnded(c network.Conn) {
 	delete(t.senders, c)
 }
 
-// sender returns who is at the other end of c.
+// sender returns the remote PeerID of c.
 func (t *Transport) sender(c network.Conn) ports.PeerID {
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
@@ -211,7 +208,7 @@ func (t *Transport) sender(c network.Conn) ports.PeerID {
 	return id
 }
 
-// timedOut reports whether err is a stream's deadline.
+// timedOut reports whether err is a missed deadline of a stream.
 func timedOut(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()

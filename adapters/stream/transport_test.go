@@ -41,7 +41,7 @@ func TestAddressesOfANative(t *testing.T) {
 			"/dns4/native.example/udp/4101/quic-v1":  "",
 			"/dnsaddr/native.example/p2p/" + id:      "",
 			"/ip4/192.0.2.1/tcp/4101/p2p/" + other:   other,
-			"/p2p/" + id:                             "not where",
+			"/p2p/" + id:                             "no address",
 			"192.0.2.1:4101":                         "192.0.2.1:4101",
 			"/ip4/192.0.2.1/tcp/4101/p2p/not-a-peer": "not-a-peer",
 		} {
@@ -79,7 +79,7 @@ func TestCloseEndsServingAndWatching(t *testing.T) {
 		if _, err := server.Serve(grant); err == nil {
 			t.Error("a closed transport serves")
 		}
-		// The hosts are the caller's and live on.
+		// The caller owns the hosts, and they live on.
 		if len(indexer.Network().ConnsToPeer(native.ID())) == 0 {
 			t.Error("the connection ended with the transports")
 		}

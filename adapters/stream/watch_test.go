@@ -22,8 +22,8 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// telling is a native that tells one batch of so many changes after the other, as fast as
-// they are taken, or with none one batch and then nothing.
+// telling is a native that yields batches of that many changes as fast as the reader takes them,
+// or with no changes a single batch.
 func telling(changes int) porttest.Native {
 	return porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
@@ -155,7 +155,7 @@ func TestWatchingNativesOfAnotherMake(t *testing.T) {
 		batches int
 		code    ports.Code
 	}{
-		"ends without a word":               {saying(batch), 1, ""},
+		"ends without a reason":             {saying(batch), 1, ""},
 		"ends at once":                      {saying(""), 0, ""},
 		"ends in half a batch":              {saying(batch + batch[:20]), 1, ""},
 		"resets":                            {reading(func(s network.Stream) { _ = s.Reset() }), 0, ""},
@@ -194,7 +194,7 @@ func TestWatchingNativesOfAnotherMake(t *testing.T) {
 	}
 }
 
-// A frame without a cursor is a part of a batch: going on means from before it.
+// A frame without a cursor is a part of a batch: to resume means from before it.
 func TestAPartOfABatchHasTheCursorOfTheOneBefore(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
 		native, watcher := newHost(), newHost()
@@ -326,7 +326,7 @@ func TestAllWatchesAreBounded(t *testing.T) {
 			t.Errorf("observed %+v, want one refusal by the limit", refused)
 		}
 		if seen.Count(ports.EventWatching) != 1 || seen.Count(ports.EventWatched) != 1 {
-			t.Errorf("observed %+v, want the one that was served", seen.Take())
+			t.Errorf("observed %+v, want the served watch", seen.Take())
 		}
 	})
 }
@@ -370,7 +370,7 @@ func TestCloseEndsWatches(t *testing.T) {
 	})
 }
 
-// BenchmarkSnapshot is 100,000 entries told to one watcher over TCP.
+// BenchmarkSnapshot sends 100,000 entries to a watcher over TCP.
 func BenchmarkSnapshot(b *testing.B) {
 	const entries, each = 100_000, 500
 	native, watcher := newTCPHost(b), newTCPHost(b)

@@ -16,20 +16,19 @@ type ClosableAnnouncer interface {
 	Close() error
 }
 
-// Announcer tests the promises of ports.Announcer. network makes an empty network;
-// join adds a node to it, says who that is, and returns once it and those before
-// it are connected. What join made is closed by whoever wrote it, when the test
-// ends.
+// Announcer tests the promises of ports.Announcer. network makes an empty network; join adds a
+// node to it, returns its PeerID, and returns once it is connected to the earlier nodes. The
+// adapter's test closes join's nodes when the test ends.
 func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.PeerID, ClosableAnnouncer))) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, func() *announcerNode)
 	}{
-		{"every other node hears an announcement and who made it", announcerHeard},
+		{"every other node hears an announcement and its author", announcerHeard},
 		{"a node does not hear its own announcements", announcerOwn},
 		{"a PeerID announced again is heard again", announcerRepeats},
-		{"nobody listening is no error", announcerAlone},
-		{"what is no PeerID is an error and is not heard", announcerRefuses},
+		{"an announcement without a listener is no error", announcerAlone},
+		{"a text that is no PeerID is an error and is not heard", announcerRefuses},
 		{"a second Listen is an error until the first was stopped", announcerSecondListen},
 		{"after stop nothing is heard, and stop may be called twice", announcerStop},
 		{"stop waits for a running hear", announcerStopWaits},
@@ -41,7 +40,7 @@ func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 			join := network(t)
 			test.run(t, func() *announcerNode {
 				id, a := join()
-				n := &announcerNode{ClosableAnnouncer: a, id: id}
+				n := &announcerNode{announcer: a, id: id}
 				t.Cleanup(func() {
 					n.mu.Lock()
 					defer n.mu.Unlock()
@@ -55,13 +54,13 @@ func Announcer(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 	}
 }
 
-// announcerNode is a node that notes what it hears.
+// announcerNode is a node that records the announcements it hears.
 type announcerNode struct {
-	ClosableAnnouncer
-	id    ports.PeerID
-	mu    sync.Mutex
-	heard []ports.Announcement
-	own   bool // one came by way of n itself
+	announcer ClosableAnnouncer
+	id        ports.PeerID
+	mu        sync.Mutex
+	heard     []ports.Announcement
+	own       bool // an announcement came through n itself
 }
 
 func (n *announcerNode) hear(a ports.Announcement) {
@@ -70,11 +69,11 @@ func (n *announcerNode) hear(a ports.Announcement) {
 	if a.Via == n.id {
 		n.own = true
 	}
-	a.Via = "" // which way it came is up to the network
+	a.Via = "" // the path is up to the network
 	n.heard = append(n.heard, a)
 }
 
-// count returns how often n has heard a.
+// count returns the number of times that n heard a.
 func (n *announcerNode) count(a ports.Announcement) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -87,12 +86,12 @@ func (n *announcerNode) count(a ports.Announcement) int {
 	return count
 }
 
-// listen makes all nodes listen, and returns when each hears each: a network
-// needs a moment, and announcements made before may be lost.
+// listen makes all nodes listen, and returns when each hears each: a network needs a moment, and
+// may lose earlier announcements.
 func listen(t *testing.T, nodes ...*announcerNode) (stops []func()) {
 	t.Helper()
 	for _, n := range nodes {
-		stop, err := n.Listen(n.hear)
+		stop, err := n.announcer.Listen(n.hear)
 		if err != nil {
 			t.Fatalf("listen: %v", err)
 		}
@@ -110,13 +109,13 @@ func listen(t *testing.T, nodes ...*announcerNode) (stops []func()) {
 
 func (n *announcerNode) announce(t *testing.T, id ports.PeerID) {
 	t.Helper()
-	if err := n.Announce(t.Context(), id); err != nil {
+	if err := n.announcer.Announce(t.Context(), id); err != nil {
 		t.Errorf("announce %s: %v", id, err)
 	}
 }
 
-// expect waits until n has heard id announced by from, times times. What was announced may
-// be lost, so from says it again every now and then.
+// expect waits until n has heard id from from, times times. The network may lose announcements,
+// so from repeats its own now and then.
 func (n *announcerNode) expect(t *testing.T, id ports.PeerID, from *announcerNode, times int) {
 	t.Helper()
 	said := time.Now()
@@ -156,7 +155,7 @@ func announcerOwn(t *testing.T, join func() *announcerNode) {
 	a.announce(t, peerIDs[0])
 	b.expect(t, peerIDs[0], a, 1)
 	b.announce(t, peerIDs[1])
-	a.expect(t, peerIDs[1], b, 1) // its own would have come before
+	a.expect(t, peerIDs[1], b, 1) // its own would have come first
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, h := range a.heard {
@@ -186,7 +185,7 @@ func announcerRefuses(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	listen(t, a, b)
 	for _, id := range notPeerIDs {
-		if err := a.Announce(t.Context(), id); err == nil {
+		if err := a.announcer.Announce(t.Context(), id); err == nil {
 			t.Errorf("announce %.80q: no error", id)
 		}
 	}
@@ -202,17 +201,17 @@ func announcerRefuses(t *testing.T, join func() *announcerNode) {
 func announcerSecondListen(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	stops := listen(t, a, b)
-	if _, err := a.Listen(func(ports.Announcement) {}); err == nil {
+	if _, err := a.announcer.Listen(func(ports.Announcement) {}); err == nil {
 		t.Error("second Listen: no error")
 	}
 	b.announce(t, peerIDs[0])
 	a.expect(t, peerIDs[0], b, 1) // the first goes on
 	stops[0]()
-	stop, err := a.Listen(a.hear)
+	stop, err := a.announcer.Listen(a.hear)
 	if err != nil {
 		t.Fatalf("listen after stop: %v", err)
 	}
-	stops[0]() // is over, and must not end the new one
+	stops[0]() // is over, and must not end the new Listen
 	Eventually(t, "the second listener hears", func() bool {
 		b.announce(t, peerIDs[1])
 		return a.count(ports.Announcement{PeerID: peerIDs[1], From: b.id}) > 0
@@ -236,7 +235,7 @@ func announcerStopWaits(t *testing.T, join func() *announcerNode) {
 	a, b := join(), join()
 	running, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	stop, err := b.Listen(func(ports.Announcement) {
+	stop, err := b.announcer.Listen(func(ports.Announcement) {
 		once.Do(func() {
 			close(running)
 			<-release
@@ -262,7 +261,7 @@ func announcerStopWaits(t *testing.T, join func() *announcerNode) {
 	select {
 	case <-stopped:
 		t.Error("stop returned while hear was running")
-	case <-time.After(50 * time.Millisecond): // a stop that does not wait takes microseconds
+	case <-time.After(50 * time.Millisecond): // a stop without a wait takes microseconds
 	}
 	close(release)
 	<-stopped
@@ -272,7 +271,7 @@ func announcerOneAtATime(t *testing.T, join func() *announcerNode) {
 	a, b, c := join(), join(), join()
 	listen(t, b, c)
 	var inside, overlaps, heard atomic.Int64
-	if _, err := a.Listen(func(ports.Announcement) {
+	if _, err := a.announcer.Listen(func(ports.Announcement) {
 		if inside.Add(1) > 1 {
 			overlaps.Add(1)
 		}
@@ -301,13 +300,13 @@ func announcerOneAtATime(t *testing.T, join func() *announcerNode) {
 func announcerClosed(t *testing.T, join func() *announcerNode) {
 	a, b, c := join(), join(), join()
 	stops := listen(t, a, b, c)
-	if err := a.Close(); err != nil {
+	if err := a.announcer.Close(); err != nil {
 		t.Fatalf("close: %v", err)
 	}
-	if err := a.Announce(t.Context(), peerIDs[0]); err == nil {
+	if err := a.announcer.Announce(t.Context(), peerIDs[0]); err == nil {
 		t.Error("announce on a closed announcer: no error")
 	}
-	if _, err := a.Listen(a.hear); err == nil {
+	if _, err := a.announcer.Listen(a.hear); err == nil {
 		t.Error("listen on a closed announcer: no error")
 	}
 	b.announce(t, peerIDs[1])
@@ -316,7 +315,7 @@ func announcerClosed(t *testing.T, join func() *announcerNode) {
 		t.Error("heard after Close")
 	}
 	stops[0]() // harmless
-	if err := a.Close(); err != nil {
+	if err := a.announcer.Close(); err != nil {
 		t.Errorf("close again: %v", err)
 	}
 }
@@ -334,7 +333,7 @@ func announcerConcurrency(t *testing.T, join func() *announcerNode) {
 	}
 	running.Go(func() {
 		for range 20 {
-			stop, err := a.Listen(a.hear)
+			stop, err := a.announcer.Listen(a.hear)
 			if err != nil {
 				t.Errorf("listen: %v", err)
 				return

@@ -11,15 +11,15 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Discovery tests the promises of ports.Discovery. network makes an empty network; join
-// adds a node to it, and returns once that can find others. What join made is closed by
-// whoever wrote it, when the test ends.
+// Discovery tests the promises of ports.Discovery. network makes an empty network; join adds a
+// node to it, and returns once the node can find others. The adapter's test closes join's nodes
+// when the test ends.
 func Discovery(t *testing.T, network func(t *testing.T) (join func() (ports.PeerID, ports.Discovery))) {
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, join func() (ports.PeerID, ports.Discovery))
 	}{
-		{"who advertises is found by all others, where it can be reached, and nobody else is", discoveryFinds},
+		{"all others find a native that advertises, at its addresses, and no other node", discoveryFinds},
 		{"an Advertise goes on until its context ends, and that is no error", discoveryAdvertises},
 		{"a Find ends with its context, and that is no error", discoveryEndedContext},
 	} {
@@ -27,7 +27,7 @@ func Discovery(t *testing.T, network func(t *testing.T) (join func() (ports.Peer
 	}
 }
 
-// advertise has d advertise until the test ends.
+// advertise lets d advertise until the test ends.
 func advertise(t *testing.T, d ports.Discovery) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -40,7 +40,7 @@ func advertise(t *testing.T, d ports.Discovery) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// found returns whom d finds, sorted.
+// found returns the natives that d finds, sorted.
 func found(t *testing.T, d ports.Discovery) (ids []ports.PeerID) {
 	t.Helper()
 	var calls atomic.Int64
@@ -73,9 +73,9 @@ func discoveryFinds(t *testing.T, join func() (ports.PeerID, ports.Discovery)) {
 		d    ports.Discovery
 		want []ports.PeerID
 	}{
-		"who advertises nothing": {reader, both},
-		"the first":              {first, []ports.PeerID{b}},
-		"the second":             {second, []ports.PeerID{a}},
+		"a node that does not advertise": {reader, both},
+		"the first":                      {first, []ports.PeerID{b}},
+		"the second":                     {second, []ports.PeerID{a}},
 	} {
 		Eventually(t, name+" finds the others", func() bool { return slices.Equal(found(t, c.d), c.want) })
 	}

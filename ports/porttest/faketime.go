@@ -9,15 +9,15 @@ import (
 
 // FakeTime is synctest.Test on one processor. Every test in fake time uses it.
 //
-// Go 1.26 lets a timer whose time has come fire on whatever goroutine looks at its
-// channel next, and all timers of a bubble have one context of the race detector between
-// them. Two that fire at once on two processors corrupt it, and the process dies of a
-// SIGSEGV in ThreadSanitizer (golang/go#78156; 64 goroutines that each poll a timer which
-// ran out while they slept show it in a second). On one processor no two can, and what
-// the detector sees are happens-before edges, which need no second one.
+// In Go 1.26 a due timer fires on the goroutine that looks at its channel next, and all timers
+// of a bubble share a context of the race detector. Two timers that fire at once on two
+// processors corrupt that context, and the process dies of a SIGSEGV in ThreadSanitizer
+// (golang/go#78156; 64 goroutines that each poll a timer which ran out while they slept show it
+// in a second). One processor prevents that. The detector sees happens-before edges, which need
+// no second processor.
 //
-// The number of processors is the whole process's, so what runs beside the bubble shares
-// that one until the last bubble has ended.
+// The number of processors is the process's: other goroutines share the processor until the last
+// bubble ends.
 func FakeTime(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	processors.take()
@@ -27,7 +27,7 @@ func FakeTime(t *testing.T, f func(t *testing.T)) {
 
 var processors oneProcessor
 
-// oneProcessor keeps the process on one processor while anybody has taken it.
+// oneProcessor keeps the process on one processor while takers hold it.
 type oneProcessor struct {
 	mu     sync.Mutex
 	takers int

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// With synctest.Test in FakeTime's place, and with the race detector, this dies of a
-// SIGSEGV on a machine with two processors.
+// With synctest.Test instead of FakeTime, and with the race detector, this dies of a SIGSEGV on
+// a machine with two processors.
 func TestTimersThatAreLookedAtByManyGoroutinesInFakeTime(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	for range 100 {

@@ -14,19 +14,19 @@ import (
 //go:embed testdata/frames.tsv
 var framesTSV string
 
-// Frame is one case of the contract: what an indexer writes and what it must hear.
+// Frame is a case of the contract: an indexer's bytes and their answer.
 type Frame struct {
 	Name string
 	// Want is the code of the refusal, or "" if the answer must be a lease.
 	Want ports.Code
-	// Bytes are written as they stand and followed by the end of the stream.
+	// Bytes are written verbatim, followed by the end of the stream.
 	Bytes []byte
 }
 
 var letters = regexp.MustCompile(`\{\{(\d+) x (\w)\}\}`)
 
-// Frames returns the frames of the contract as the peer self would send them:
-// other is another valid PeerID, and selfCID is self in the text form of a CID.
+// Frames returns the frames of the contract as the peer self would send them. other is another
+// valid PeerID, and selfCID is self in the text form of a CID.
 func Frames(t testing.TB, self, other ports.PeerID, selfCID string) []Frame {
 	t.Helper()
 	placeholders := strings.NewReplacer(

@@ -7,7 +7,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Native is a ports.Native made of functions. What it has none for, it refuses.
+// Native is a ports.Native made of functions. It refuses requests without a function.
 type Native struct {
 	OnRegister func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error)
 	OnLeave    func(ctx context.Context, sender ports.PeerID, record []byte) error
@@ -68,5 +68,5 @@ func (n Native) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchReq
 }
 
 func notMade(what string) error {
-	return ports.Refuse(ports.CodeRefused, "nobody may %s here", what)
+	return ports.Refuse(ports.CodeRefused, "no peer may %s here", what)
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Recorder is an observer that keeps what it is told. The zero Recorder is empty.
+// Recorder is an observer that keeps its events. The zero Recorder is empty.
 type Recorder struct {
 	mu  sync.Mutex
 	all []ports.Event
@@ -19,7 +19,7 @@ func (r *Recorder) Observe(e ports.Event) {
 	r.all = append(r.all, e)
 }
 
-// Of returns what was observed of a kind, in order.
+// Of returns the events of a kind, in order.
 func (r *Recorder) Of(kind ports.EventKind) (events []ports.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -31,10 +31,10 @@ func (r *Recorder) Of(kind ports.EventKind) (events []ports.Event) {
 	return events
 }
 
-// Count returns how often a kind was observed.
+// Count returns the number of events of a kind.
 func (r *Recorder) Count(kind ports.EventKind) int { return len(r.Of(kind)) }
 
-// Take returns what was observed since Take was last called, and forgets it.
+// Take returns the events since the last Take, and forgets them.
 func (r *Recorder) Take() []ports.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// raced is whether the race detector watches.
+// raced reports whether the race detector runs.
 var raced = func() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }()
 
-// Scale returns how much of something a test takes: n, or so few under the race detector,
-// which makes it ten times slower.
+// Scale returns the size of a test: n, or few under the race detector, which makes tests ten
+// times slower.
 func Scale(n, few int) int {
 	if raced {
 		return few
@@ -24,18 +24,18 @@ func Scale(n, few int) int {
 	return n
 }
 
-// Held is what a process holds at one time.
+// Held is the memory and the goroutines of a process at a time.
 type Held struct {
 	Goroutines int
-	// InUse are the bytes of the heap and of stacks that are in use, and Mapped those that
-	// the process has from the system and has not given back, which is the most it needed.
+	// InUse is the size of the heap and stacks in use. Mapped is the memory that the process has
+	// from the system and has not given back: the most it needed.
 	InUse, Mapped int64
 }
 
-// Holds measures what the process holds now, garbage apart.
+// Holds measures the process now, without garbage.
 func Holds() Held {
 	runtime.GC()
-	runtime.GC() // what pools keep is freed by the second
+	runtime.GC() // the second frees the pools
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"},
 		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
@@ -45,17 +45,16 @@ func Holds() Held {
 	return Held{Goroutines: runtime.NumGoroutine(), InUse: of(0) + of(1), Mapped: of(2) - of(3)}
 }
 
-// ExpectNoMore waits until the process holds no more goroutines than it did, and fails the
-// test if it does not come to that, or if it holds so many bytes more. What is returned is
-// how much more it holds.
+// ExpectNoMore waits until the process holds no more goroutines than before. It fails the test
+// if goroutines remain, or if the process holds more than bytes more. It returns the difference.
 func (before Held) ExpectNoMore(t testing.TB, bytes int64) (more Held) {
 	t.Helper()
 	Eventually(t, "there are no more goroutines than before", func() bool { return runtime.NumGoroutine() <= before.Goroutines })
-	now := Holds()
-	for give := time.Now().Add(Patience); now.InUse-before.InUse > bytes && time.Now().Before(give); now = Holds() {
+	held := Holds()
+	for give := time.Now().Add(Patience); held.InUse-before.InUse > bytes && time.Now().Before(give); held = Holds() {
 		time.Sleep(100 * time.Millisecond)
 	}
-	more = Held{now.Goroutines - before.Goroutines, now.InUse - before.InUse, now.Mapped - before.Mapped}
+	more = Held{held.Goroutines - before.Goroutines, held.InUse - before.InUse, held.Mapped - before.Mapped}
 	if more.InUse > bytes || more.Mapped > bytes {
 		t.Errorf("%d KiB more are in use than before, and %d KiB more mapped; at most %d may be", more.InUse>>10, more.Mapped>>10, bytes>>10)
 	}

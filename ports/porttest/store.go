@@ -13,21 +13,21 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// TTL is how long an entry may live in the rule that the Store suite hands out.
+// TTL is the longest life of an entry by the Store suite's rule.
 const TTL = 66 * time.Second
 
-// Patience bounds whatever tests wait for; only a failure takes so long.
+// Patience bounds the waits of tests; only a failure takes so long.
 const Patience = time.Minute
 
-// peerIDs are real identities whose keys nobody has.
+// peerIDs are real identities with unknown keys.
 var peerIDs = []ports.PeerID{
 	"12D3KooWLvzNYpiNGTXEchshJ3xyCnJ4H2Cgn7BNyvGrPsGL8utg",
 	"12D3KooWFgkAgQgn6NRP6QTSnwsVnJjW8ABodhmr5a8wMJMY82Vu",
 	"12D3KooWKFcPiJ3sncMtS3b3VEcwWTDP4NANq8YoNTqvqJTW18cR",
 }
 
-// notPeerIDs are texts that no adapter may take for a PeerID: the third is the
-// first of peerIDs in another spelling.
+// notPeerIDs are texts that an adapter must not take for a PeerID: the third is the first of
+// peerIDs in another spelling.
 var notPeerIDs = []ports.PeerID{
 	"",
 	"indexer-1",
@@ -41,19 +41,18 @@ type ClosableStore interface {
 	Close() error
 }
 
-// Store tests the promises of ports.Store for a store with a network; one without is
-// LocalStore's. network makes an empty network whose nodes all accept entries by the
-// rule accept; join adds a node to it, and returns once that node and those before it
-// know of each other. What join made is closed by whoever wrote it, when the test ends.
+// Store tests the promises of ports.Store for a store with a network; LocalStore is for a store
+// without. network makes an empty network whose nodes all accept entries by the rule accept.
+// join adds a node to it, and returns once the node and the earlier nodes know each other. The
+// adapter's test closes join's nodes when the test ends.
 func Store(t *testing.T, network func(t *testing.T, accept func(*ports.Entry) error) (join func() ClosableStore)) {
 	testStore(t, func(t *testing.T, s *storeTest) { s.join = network(t, s.accept) })
 }
 
-// LocalStore tests the promises of ports.Store for a store without a network, whose
-// Joined returns nil. It runs every test that Store runs, with one node wherever that
-// has several: no other node takes an entry, and whatever holds on each node holds on
-// this one. open makes an empty store that accepts entries by the rule accept; it is
-// closed by whoever wrote it, when the test ends.
+// LocalStore tests the promises of ports.Store for a store without a network, whose Joined
+// returns nil. It runs every test of Store with one node in place of several: no other node
+// takes an entry, and the promises to each node hold on this node. open makes an empty store
+// that accepts entries by the rule accept. The adapter's test closes it when the test ends.
 func LocalStore(t *testing.T, open func(t *testing.T, accept func(*ports.Entry) error) ClosableStore) {
 	testStore(t, func(t *testing.T, s *storeTest) {
 		s.local = true
@@ -66,22 +65,22 @@ func testStore(t *testing.T, prepare func(*testing.T, *storeTest)) {
 		name string
 		run  func(*testing.T, *storeTest)
 	}{
-		{"what one node puts, every node gets, whole", storeGetsWhatWasPut},
-		{"a put says how many other nodes took the entry", storeCountsReplicas},
+		{"every node gets the whole entry that a node puts", storeGetsWhatWasPut},
+		{"a put returns the number of other nodes that took the entry", storeCountsReplicas},
 		{"a lone node stores an entry without a replica and without an error", storeAlone},
-		{"Joined tells when an entry without a replica can be put again", storeJoined},
+		{"Joined signals when an entry without a replica can be put again", storeJoined},
 		{"an entry may be stored between now and TTL and allowance, and at no other time", storeRefusesUnacceptable},
-		{"what is no PeerID is refused", storeRefusesPeerID},
+		{"a text that is no PeerID is refused", storeRefusesPeerID},
 		{"an entry is dead at its deadline, not before", storeDeadline},
-		{"a get returns only what is newer than the caller has", storeNewerThan},
-		{"what a node holds itself it finds without asking anybody", storeLocal},
+		{"a get returns only an entry newer than the caller's", storeNewerThan},
+		{"a node finds its own entries without a request", storeLocal},
 		{"a put that loses to a newer entry is a success and changes nothing", storeOlderLoses},
 		{"a put again of the same entry is a success", storePutAgain},
 		{"a leave beats the entry that ends when it does, whichever comes first, and nothing later", storeLeave},
 		{"to a get, a leave is newer than the entry that ends when it does", storeLeaveIsNewer},
-		{"what nobody put is not found", storeUnknown},
-		{"a store keeps no reference to what was put, and the caller owns what it gets", storeOwnership},
-		{"when the context has ended, a node still stores and answers what it holds itself", storeEndedContext},
+		{"an entry that was never put is not found", storeUnknown},
+		{"a store keeps no reference to an entry, and the caller owns the result of a get", storeOwnership},
+		{"when the context has ended, a node still stores and answers from its own entries", storeEndedContext},
 		{"a closed store returns errors", storeClosed},
 		{"all methods may be called concurrently", storeConcurrency},
 	} {
@@ -101,8 +100,8 @@ func storeLocal(t *testing.T, s *storeTest) {
 		t.Errorf("got %+v, %v; want %+v", got, err, e)
 	}
 	for name, err := range map[string]error{
-		"what is not newer": second(a.Local(e.PeerID, e.Version())),
-		"what nobody put":   second(a.Local(peerIDs[1], ports.Version{})),
+		"an entry that is not newer":  second(a.Local(e.PeerID, e.Version())),
+		"an entry that was never put": second(a.Local(peerIDs[1], ports.Version{})),
 	} {
 		if !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("%s: %v; want ErrNotFound", name, err)
@@ -110,14 +109,14 @@ func storeLocal(t *testing.T, s *storeTest) {
 	}
 	s.setClock(e.ExpiresAt)
 	if _, err := a.Local(e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
-		t.Errorf("what has expired: %v; want ErrNotFound", err)
+		t.Errorf("an expired entry: %v; want ErrNotFound", err)
 	}
 }
 
 func second(_ ports.Entry, err error) error { return err }
 
-// storeTest is one network, the clock of its rule, and how to join it. Whoever joins a
-// local one gets its only store.
+// storeTest is a network, the clock of its rule, and its join. In a local network, each join
+// returns the only store.
 type storeTest struct {
 	join  func() ClosableStore
 	local bool
@@ -125,7 +124,7 @@ type storeTest struct {
 	now   time.Time
 }
 
-// others returns how many other nodes there are after n more than the first have joined.
+// others returns the number of other nodes after n more joins than the first.
 func (s *storeTest) others(n int) int {
 	if s.local {
 		return 0
@@ -151,8 +150,8 @@ func (s *storeTest) setClock(now time.Time) {
 	s.now = now
 }
 
-// entry returns an entry with all fields set that expires left from now.
-func (s *storeTest) entry(id ports.PeerID, left time.Duration) ports.Entry {
+// entry returns an entry with all fields set that expires in remaining.
+func (s *storeTest) entry(id ports.PeerID, remaining time.Duration) ports.Entry {
 	return ports.Entry{
 		PeerID:    id,
 		Addr:      "/ip4/192.0.2.1/tcp/4001",
@@ -160,11 +159,11 @@ func (s *storeTest) entry(id ports.PeerID, left time.Duration) ports.Entry {
 		Meta:      map[string]string{"zone": "eu-1"},
 		Native:    peerIDs[len(peerIDs)-1],
 		SeenAt:    s.now,
-		ExpiresAt: s.now.Add(left),
+		ExpiresAt: s.now.Add(remaining),
 	}
 }
 
-// put puts e, which must succeed, and returns the number of replicas.
+// put puts e, expects success, and returns the number of replicas.
 func (s *storeTest) put(t *testing.T, store ports.Store, e ports.Entry) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
@@ -176,7 +175,7 @@ func (s *storeTest) put(t *testing.T, store ports.Store, e ports.Entry) int {
 	return replicas
 }
 
-// expect gets id and wants the entry want, or ErrNotFound if that is nil.
+// expect gets id and expects the entry want, or ErrNotFound if want is nil.
 func (s *storeTest) expect(t *testing.T, store ports.Store, id ports.PeerID, newerThan ports.Version, want *ports.Entry) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
@@ -267,7 +266,7 @@ func storeRefusesUnacceptable(t *testing.T, s *storeTest) {
 	latest := TTL + ports.ClockAllowance
 	for _, test := range []struct {
 		name       string
-		left       time.Duration
+		remaining  time.Duration
 		acceptable bool
 	}{
 		{"already expired", -time.Second, false},
@@ -281,7 +280,7 @@ func storeRefusesUnacceptable(t *testing.T, s *storeTest) {
 		if test.acceptable {
 			id = peerIDs[1]
 		}
-		e := s.entry(id, test.left)
+		e := s.entry(id, test.remaining)
 		_, err := a.Put(t.Context(), e)
 		if accepted := err == nil; accepted != test.acceptable {
 			t.Errorf("%s: put returned error %v; acceptable: %v", test.name, err, test.acceptable)
@@ -364,7 +363,7 @@ func storePutAgain(t *testing.T, s *storeTest) {
 	s.expect(t, b, e.PeerID, ports.Version{}, &e)
 }
 
-// leave returns the leave of e's indexer, which ends when e does and says no address.
+// leave returns the leave of e's indexer, with e's deadline and no address.
 func (s *storeTest) leave(e ports.Entry) ports.Entry {
 	return ports.Entry{PeerID: e.PeerID, Native: e.Native, SeenAt: e.SeenAt, ExpiresAt: e.ExpiresAt, Leave: true}
 }
@@ -381,21 +380,21 @@ func storeLeave(t *testing.T, s *storeTest) {
 		}
 	}
 	first, e := s.entry(peerIDs[1], TTL), s.entry(peerIDs[0], TTL)
-	left := s.leave(e)
+	leave := s.leave(e)
 	s.put(t, a, e)
-	s.put(t, b, left)
-	everywhere(left)
+	s.put(t, b, leave)
+	everywhere(leave)
 	for _, store := range []ports.Store{a, b} {
 		if got := s.put(t, store, e); got != 0 {
 			t.Errorf("%d nodes took an entry in place of its leave", got)
 		}
 		s.put(t, store, s.entry(e.PeerID, TTL-time.Nanosecond))
 	}
-	everywhere(left)
+	everywhere(leave)
 	again := s.entry(e.PeerID, TTL+time.Nanosecond)
 	s.put(t, a, again)
 	everywhere(again)
-	s.put(t, b, left)
+	s.put(t, b, leave)
 	everywhere(again)
 
 	s.put(t, a, s.leave(first)) // before the entry that it ends
@@ -406,11 +405,11 @@ func storeLeave(t *testing.T, s *storeTest) {
 func storeLeaveIsNewer(t *testing.T, s *storeTest) {
 	a, b := s.join(), s.join()
 	e := s.entry(peerIDs[0], TTL)
-	left := s.leave(e)
-	s.put(t, a, left)
+	leave := s.leave(e)
+	s.put(t, a, leave)
 	for _, store := range []ports.Store{a, b} {
-		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(-time.Nanosecond)), &left)
-		s.expect(t, store, e.PeerID, ending(e.ExpiresAt), &left)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(-time.Nanosecond)), &leave)
+		s.expect(t, store, e.PeerID, ending(e.ExpiresAt), &leave)
 		s.expect(t, store, e.PeerID, ending(e.ExpiresAt.Add(time.Nanosecond)), nil)
 	}
 	s.setClock(e.ExpiresAt)
@@ -451,10 +450,10 @@ func storeEndedContext(t *testing.T, s *storeTest) {
 		t.Errorf("put: %v", err)
 	}
 	if got, err := a.Get(ended, e.PeerID, ports.Version{}); err != nil || !sameEntry(got, e) {
-		t.Errorf("get of what the node holds: %+v, %v", got, err)
+		t.Errorf("get of an entry that the node holds: %+v, %v", got, err)
 	}
 	if got, err := a.Get(ended, peerIDs[1], ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
-		t.Errorf("get of what it does not hold: %+v, %v; want ErrNotFound", got, err)
+		t.Errorf("get of an entry that it does not hold: %+v, %v; want ErrNotFound", got, err)
 	}
 }
 
@@ -489,7 +488,7 @@ func storeConcurrency(t *testing.T, s *storeTest) {
 	for w := range writers {
 		running.Go(func() {
 			for i := range puts {
-				// Every writer's entries are interleaved with the others', and not in order.
+				// The writers' entries are interleaved and out of order.
 				step := (i*7%puts)*writers + w
 				e := s.entry(ids[step%2], TTL+time.Duration(step)*time.Millisecond)
 				if _, err := stores[w/2%2].Put(t.Context(), e); err != nil {

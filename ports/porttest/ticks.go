@@ -7,8 +7,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// AtTicks returns an announcer that hands on what a hears only at its ticks, so often, as a
-// native of the seed looks up. Other natives miss a live indexer for up to 38 % of the time then.
+// AtTicks returns an announcer that passes on a's announcements only at its ticks, as a native
+// of the seed looks up. Other natives then miss a live indexer for up to 38 % of the time.
 func AtTicks(a ports.Announcer, every time.Duration) ports.Announcer { return ticking{a, every} }
 
 type ticking struct {
@@ -40,10 +40,10 @@ func (t ticking) Listen(hear func(ports.Announcement)) (stop func(), err error) 
 			case <-tick.C:
 			}
 			mu.Lock()
-			now := waiting
+			due := waiting
 			waiting = nil
 			mu.Unlock()
-			for _, a := range now {
+			for _, a := range due {
 				hear(a)
 			}
 		}

@@ -14,26 +14,26 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// TransportNode is one node's end of a Transport, and how others reach it.
+// TransportNode is a node's end of a Transport, and its addresses.
 type TransportNode struct {
 	ports.Transport
 	ID    ports.PeerID
 	Addrs []string
 }
 
-// Transport tests the promises of ports.Transport. newPair makes two nodes that
-// can reach each other, which end with the test.
+// Transport tests the promises of ports.Transport. newPair makes two nodes that can reach each
+// other and end with the test.
 func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer TransportNode)) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *transportTest)
 	}{
 		{"a registration arrives as it was sent", transportVerbatim},
-		{"the sender is whom the connection proves, whatever the registration says", transportSender},
+		{"the sender is the connection's, whatever the registration claims", transportSender},
 		{"a lease arrives with all its fields", transportLease},
 		{"a refusal arrives with its code and message", transportRefusal},
 		{"an error that is no refusal arrives as busy", transportBusy},
-		{"what no frame can carry is refused before it is sent", transportLimits},
+		{"a registration too large for a frame is refused before it is sent", transportLimits},
 		{"Register returns when its context ends", transportContext},
 		{"the context of an exchange ends with it", transportExchangeEnds},
 		{"a native that does not serve is an error", transportNotServing},
@@ -46,26 +46,26 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"Disconnected is nil before the first lease", transportDisconnected},
 		{"many registrations at once each get their own lease", transportConcurrency},
 		{"a leave arrives with the sender that the connection proves", transportLeave},
-		{"whatever a node asks, it asks in no name but its own, and the native is told that", transportAsksInOwnName},
+		{"a node makes every request in its own name, and the native receives that name", transportAsksInOwnName},
 		{"an entry that was looked up arrives whole, with the native's condition", transportLookUp},
-		{"who is not found is ErrNotFound, with the native's condition", transportNotFound},
+		{"an unknown PeerID is ErrNotFound, with the native's condition", transportNotFound},
 		{"a query arrives as it was asked, and its page as it was answered", transportList},
 		{"a query that no native answers is refused before it is sent", transportListLimits},
-		{"what a native says of the others arrives whole", transportNatives},
-		{"refusals arrive whatever was asked, and errors as busy", transportAskRefused},
-		{"whatever was asked returns when its context ends", transportAskContext},
-		{"whatever is asked of a native that does not serve is an error", transportAskNobody},
-		{"stop hastens whatever was asked", transportAskStop},
-		{"a native is reached without addresses over a connection that there is", transportOverConnection},
+		{"a native's view of the others arrives whole", transportNatives},
+		{"refusals of every request arrive, and errors as busy", transportAskRefused},
+		{"every request returns when its context ends", transportAskContext},
+		{"every request to a native that does not serve is an error", transportAskNotServing},
+		{"stop hastens every request", transportAskStop},
+		{"a native is reached without addresses over an open connection", transportOverConnection},
 		{"neighbours come and go as they serve", transportNeighbours},
-		{"many can ask at once, each with their own answer", transportAskConcurrency},
-		{"what a watcher asks for arrives as it was asked", transportWatchRequest},
-		{"what a native tells arrives whole and in order, however large", transportWatch},
+		{"many callers can ask at once, each with its own answer", transportAskConcurrency},
+		{"a watcher's request arrives as it was sent", transportWatchRequest},
+		{"a native's batches arrive whole and in order, however large", transportWatch},
 		{"a snapshot has a cursor when it is whole, and a reset where it begins", transportWatchSnapshot},
 		{"a watch ends with its context, on both sides", transportWatchContext},
-		{"a watch that is broken off ends on both sides", transportWatchBreak},
+		{"a broken watch ends on both sides", transportWatchBreak},
 		{"stop ends watches as busy", transportWatchStop},
-		{"a watcher that is dropped hears why", transportWatchTooSlow},
+		{"a dropped watcher learns the reason", transportWatchTooSlow},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			native, indexer := newPair(t)
@@ -76,7 +76,7 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 
 type transportTest struct{ native, indexer TransportNode }
 
-// registerFunc is the part of a native that most of the suite is about.
+// registerFunc is the part of a native that most of the suite tests.
 type registerFunc = func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error)
 
 // grant is a native that accepts everything.
@@ -208,8 +208,8 @@ func expectCode(t *testing.T, err error, want ports.Code) {
 	}
 }
 
-// none is a native that must not be asked.
-func none(t *testing.T) registerFunc {
+// unreached is a native that must not be called.
+func unreached(t *testing.T) registerFunc {
 	return func(_ context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
 		t.Errorf("%+v of %s arrived", r, sender)
 		return ports.Lease{}, nil
@@ -235,7 +235,7 @@ func transportLimits(t *testing.T, tt *transportTest) {
 		}
 	}
 	stop()
-	tt.serve(t, none(t))
+	tt.serve(t, unreached(t))
 	for _, r := range []ports.Registration{meta(ports.MaxMetaBytes + 1), frame(ports.MaxFrameBytes + 1)} {
 		_, err := n.Register(t.Context(), tt.indexer.ID, r)
 		expectCode(t, err, ports.CodeTooLarge)
@@ -253,7 +253,7 @@ func transportContext(t *testing.T, tt *transportTest) {
 		case entered <- struct{}{}:
 		case <-release:
 		}
-		<-release // whatever ctx says
+		<-release // even after ctx ends
 		return grant(ctx, id, r)
 	})
 	defer close(release)
@@ -281,8 +281,8 @@ func transportContext(t *testing.T, tt *transportTest) {
 	})
 }
 
-// promptly fails the test if do fails, or does not end in half of an exchange's time. What
-// took longer is done again a few times, since the machine may stall.
+// promptly fails the test if do fails, or takes more than half of an exchange's time. It retries
+// a slow do a few times, since the machine may stall.
 func promptly(t *testing.T, what string, do func() error) {
 	t.Helper()
 	var took time.Duration
@@ -328,7 +328,7 @@ func transportNotServing(t *testing.T, tt *transportTest) {
 
 func transportSecondServe(t *testing.T, tt *transportTest) {
 	stop := tt.serve(t, grant)
-	if _, err := tt.native.Serve(Native{OnRegister: none(t)}); err == nil {
+	if _, err := tt.native.Serve(Native{OnRegister: unreached(t)}); err == nil {
 		t.Error("served twice")
 	}
 	if _, err := tt.register(t.Context(), tt.remote(t)); err != nil {
@@ -342,11 +342,11 @@ func transportStopWaits(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	promptly(t, "stop", func() error {
 		entered := make(chan struct{})
-		var left atomic.Bool
+		var ended atomic.Bool
 		stop := tt.serve(t, func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
 			close(entered)
 			<-ctx.Done()
-			left.Store(true)
+			ended.Store(true)
 			return ports.Lease{}, ctx.Err()
 		})
 		defer stop()
@@ -361,7 +361,7 @@ func transportStopWaits(t *testing.T, tt *transportTest) {
 			return fmt.Errorf("the registration does not arrive: %w", err)
 		}
 		stop()
-		if !left.Load() {
+		if !ended.Load() {
 			t.Error("stop returned before the exchange had ended")
 		}
 		if err := <-failed; err == nil {

@@ -14,8 +14,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// exampleEntries returns so many entries, no two of them alike, sorted by PeerID as far as
-// their number counts: what they are called is up to who shows them.
+// exampleEntries returns n different entries, sorted by PeerID; the caller may rename them.
 func exampleEntries(n int) []ports.Listed {
 	now := time.Now()
 	var entries []ports.Listed
@@ -40,7 +39,7 @@ func exampleEntries(n int) []ports.Listed {
 	return entries
 }
 
-// sameListed reports whether got is want, given that SeenAt travels as how long ago it was.
+// sameListed reports whether got equals want, although SeenAt travels as an age.
 func sameListed(want, got ports.Listed) bool {
 	if want.SeenAt.IsZero() != got.SeenAt.IsZero() || got.SeenAt.Sub(want.SeenAt).Abs() > Patience || !got.ExpiresAt.Equal(want.ExpiresAt) {
 		return false
@@ -49,7 +48,7 @@ func sameListed(want, got ports.Listed) bool {
 	return reflect.DeepEqual(want, got)
 }
 
-// box holds what a test and its native share: a socket between them orders nothing.
+// box holds a value that a test and its native share: a socket between them orders nothing.
 type box[T any] struct {
 	mu sync.Mutex
 	v  T
@@ -96,7 +95,7 @@ func transportAsksInOwnName(t *testing.T, tt *transportTest) {
 		}
 		return all
 	}
-	for _, sender := range []ports.PeerID{tt.native.ID, "", "somebody else"} {
+	for _, sender := range []ports.PeerID{tt.native.ID, "", "another"} {
 		for what, ask := range asks(sender) {
 			err := ask(t.Context(), n)
 			if _, refused := errors.AsType[*ports.Refusal](err); err == nil || refused || !strings.Contains(err.Error(), "this node can prove no identity but its own") {
@@ -149,12 +148,12 @@ func transportList(t *testing.T, tt *transportTest) {
 		q ports.Query
 		p ports.Page
 	}
-	var now box[exchange]
+	var current box[exchange]
 	tt.serveAll(t, Native{OnList: func(_ context.Context, sender ports.PeerID, q ports.Query) (ports.Page, error) {
-		if asked := now.get().q; sender != tt.indexer.ID || !reflect.DeepEqual(q, asked) {
-			t.Errorf("%s asked for %+v, want %s to ask for %+v", sender, q, tt.indexer.ID, asked)
+		if want := current.get().q; sender != tt.indexer.ID || !reflect.DeepEqual(q, want) {
+			t.Errorf("%s asked for %+v, want %s to ask for %+v", sender, q, tt.indexer.ID, want)
 		}
-		return now.get().p, nil
+		return current.get().p, nil
 	}})
 	n := tt.remote(t)
 	for _, c := range []exchange{
@@ -164,7 +163,7 @@ func transportList(t *testing.T, tt *transportTest) {
 		{ports.Query{Limit: ports.MaxPage, Meta: map[string]string{"zone": "Île-de-France", "": "\x00"}}, ports.Page{Entries: exampleEntries(ports.MaxPage)}},
 		{ports.Query{Limit: ports.MaxPage}, ports.Page{Next: peerIDs[2], Condition: ports.ConditionWarming}},
 	} {
-		now.set(c)
+		current.set(c)
 		got, err := n.List(t.Context(), tt.indexer.ID, c.q)
 		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition {
 			t.Errorf("%+v: got %d entries, next %q, condition %q and %v, want %d, %q and %q", c.q,
@@ -189,7 +188,7 @@ func transportListLimits(t *testing.T, tt *transportTest) {
 		_, err := n.List(t.Context(), tt.indexer.ID, ports.Query{Limit: limit})
 		expectCode(t, err, ports.CodeOutOfRange)
 		if err != nil && !strings.Contains(err.Error(), fmt.Sprint(ports.MaxPage)) {
-			t.Errorf("%v does not say what is allowed", err)
+			t.Errorf("%v does not name the bounds", err)
 		}
 	}
 	_, err := n.List(t.Context(), tt.indexer.ID, ports.Query{Meta: map[string]string{"a": strings.Repeat("a", ports.MaxMetaBytes)}})
@@ -219,7 +218,7 @@ func transportNatives(t *testing.T, tt *transportTest) {
 	}
 }
 
-// asks are all that sender can ask a Native beside a registration.
+// asks are all requests of sender to a Native except a registration.
 func (tt *transportTest) asks(sender ports.PeerID) map[string]func(context.Context, ports.Native) error {
 	return map[string]func(context.Context, ports.Native) error{
 		"leave": func(ctx context.Context, n ports.Native) error { return n.Leave(ctx, sender, nil) },
@@ -243,7 +242,7 @@ func (tt *transportTest) asks(sender ports.PeerID) map[string]func(context.Conte
 	}
 }
 
-// saying is a native that says nothing to sender but err.
+// saying is a native that answers sender with err alone.
 func saying(err func(ctx context.Context, sender ports.PeerID) error) Native {
 	return Native{
 		OnRegister: func(ctx context.Context, sender ports.PeerID, _ ports.Registration) (ports.Lease, error) {
@@ -292,7 +291,7 @@ func transportAskContext(t *testing.T, tt *transportTest) {
 		case entered <- struct{}{}:
 		case <-release:
 		}
-		<-release // whatever ctx says
+		<-release // even after ctx ends
 		return nil
 	}))
 	defer close(release)
@@ -321,7 +320,7 @@ func transportAskContext(t *testing.T, tt *transportTest) {
 	}
 }
 
-func transportAskNobody(t *testing.T, tt *transportTest) {
+func transportAskNotServing(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	for what, ask := range tt.asks(tt.indexer.ID) {
 		err := ask(t.Context(), n)
@@ -379,7 +378,7 @@ func transportNeighbours(t *testing.T, tt *transportTest) {
 		for give := time.After(Patience); ; {
 			natives, changed := of.Neighbours()
 			var ids []ports.PeerID
-			whole := true // a native may show before all that it offers does
+			whole := true // a native may appear before all of its protocols
 			for _, n := range natives {
 				ids = append(ids, n.PeerID)
 				whole = whole && n.Watchable && len(n.Addrs) > 0
@@ -448,7 +447,7 @@ func transportAskConcurrency(t *testing.T, tt *transportTest) {
 				if s, err := n.Natives(t.Context(), tt.indexer.ID); err != nil || len(s) != 1 {
 					t.Errorf("natives: got %v and %v", s, err)
 				}
-				// A native may take a moment to notice that a watch of before has ended.
+				// A native may take a moment to notice the end of an earlier watch.
 				cursor := fmt.Sprint(w, "/", i)
 				for began, busy := time.Now(), true; busy; {
 					for b, err := range n.Watch(t.Context(), tt.indexer.ID, ports.WatchRequest{Cursor: cursor}) {

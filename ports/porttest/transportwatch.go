@@ -14,8 +14,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// telling is a native that tells batches, and then err, or without one nothing more until
-// ctx ends.
+// telling is a native that yields batches and then err; with a nil err it waits for the end of
+// ctx.
 func telling(batches []ports.Batch, err error) func(context.Context, ports.PeerID, ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		return func(yield func(ports.Batch, error) bool) {
@@ -34,12 +34,12 @@ func telling(batches []ports.Batch, err error) func(context.Context, ports.PeerI
 }
 
 func transportWatchRequest(t *testing.T, tt *transportTest) {
-	asked := make(chan ports.WatchRequest, 1)
+	requests := make(chan ports.WatchRequest, 1)
 	tt.serveAll(t, Native{OnWatch: func(_ context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 		if sender != tt.indexer.ID {
 			t.Errorf("%s asked, want %s", sender, tt.indexer.ID)
 		}
-		asked <- w
+		requests <- w
 		return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{Cursor: "1"}, nil) }
 	}})
 	n := tt.remote(t)
@@ -53,7 +53,7 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 			}
 			break
 		}
-		if got := <-asked; got != want {
+		if got := <-requests; got != want {
 			t.Errorf("asked for %+v, want %+v", got, want)
 		}
 	}
@@ -61,14 +61,14 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 		expectCode(t, err, ports.CodeMalformed)
 	}
 	select {
-	case got := <-asked:
+	case got := <-requests:
 		t.Errorf("a cursor of %d bytes arrived", len(got.Cursor))
 	default:
 	}
 }
 
-// join returns what batches tell, and fails if a part that is not the last of a batch does
-// not have the cursor from before it.
+// join merges the parts of batches, and fails if an early part of a batch does not have the
+// previous cursor.
 func join(t interface{ Errorf(string, ...any) }, from string, batches []ports.Batch, cursors map[string]bool) (joined []ports.Batch) {
 	whole := true
 	last := from
@@ -92,17 +92,17 @@ func join(t interface{ Errorf(string, ...any) }, from string, batches []ports.Ba
 }
 
 func transportWatch(t *testing.T, tt *transportTest) {
-	told := make(chan []ports.Batch, 1)
+	batches := make(chan []ports.Batch, 1)
 	done := ports.Refuse(ports.CodeRefused, "that is all")
 	tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-		return telling(<-told, done)(ctx, sender, w)
+		return telling(<-batches, done)(ctx, sender, w)
 	}})
 	n := tt.remote(t)
 	examples := exampleEntries(500)
 	kinds := []ports.ChangeKind{
 		ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed, ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft,
 	}
-	random := rand.New(rand.NewPCG(1, 2)) // the same each time; this package has no library for more
+	random := rand.New(rand.NewPCG(1, 2)) // the same each time; ports import no library for more
 	for range 100 {
 		var want []ports.Batch
 		cursors := make(map[string]bool)
@@ -128,7 +128,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 			}
 			want = append(want, b)
 		}
-		told <- want
+		batches <- want
 		var got []ports.Batch
 		var end error
 		for b, err := range n.Watch(context.Background(), tt.indexer.ID, ports.WatchRequest{Cursor: "from"}) {
@@ -158,7 +158,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 	}
 }
 
-// pick returns one of several.
+// pick returns a random element.
 func pick[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
 func transportWatchSnapshot(t *testing.T, tt *transportTest) {
@@ -197,7 +197,7 @@ func expectEnded(t *testing.T, ctx context.Context) {
 	}
 }
 
-// watched serves a native that tells one batch, and hands out the contexts of its watches.
+// watched serves a native that yields a single batch, and returns the contexts of its watches.
 func (tt *transportTest) watched(t *testing.T) (contexts <-chan context.Context, stop func()) {
 	all := make(chan context.Context, 1)
 	return all, tt.serveAll(t, Native{OnWatch: func(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
