@@ -92,7 +92,7 @@ func heap() float64 {
 func BenchmarkHeartbeat(b *testing.B) {
 	policy := domain.DefaultTTLPolicy()
 	before := heap()
-	r := newTable(b, policy, &stubStore{get: nothing})
+	r := newTable(b, policy, &stubStore{get: findsNothing})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -126,12 +126,12 @@ func cpu() time.Duration {
 }
 
 // still is a policy by which nothing ends during a benchmark unless it is aged.
-func still() domain.TTLPolicy {
+func endlessPolicy() domain.TTLPolicy {
 	return domain.TTLPolicy{TTL: 30 * time.Minute, Heartbeat: 29 * time.Minute, Refresh: 14 * time.Minute}
 }
 
 func BenchmarkPageOf1000(b *testing.B) {
-	r := newTable(b, still(), &stubStore{get: nothing})
+	r := newTable(b, endlessPolicy(), &stubStore{get: findsNothing})
 	fill(b, r)
 	var after ports.PeerID
 	for b.Loop() {
@@ -140,7 +140,7 @@ func BenchmarkPageOf1000(b *testing.B) {
 }
 
 func BenchmarkSweepOfNothing(b *testing.B) {
-	r := newTable(b, still(), &stubStore{get: nothing})
+	r := newTable(b, endlessPolicy(), &stubStore{get: findsNothing})
 	fill(b, r)
 	r.Age(time.Minute) // whose slots have nothing
 	r.Sweep()
@@ -153,10 +153,10 @@ func BenchmarkSweepOfNothing(b *testing.B) {
 // die, from among the million.
 func BenchmarkSweepExpiring10000(b *testing.B) {
 	const dying = 10_000
-	store := &stubStore{get: nothing, local: func(id ports.PeerID) (ports.Entry, error) {
+	store := &stubStore{get: findsNothing, local: func(id ports.PeerID) (ports.Entry, error) {
 		return ports.Entry{PeerID: id, Addr: addr, Native: "other", ExpiresAt: time.Now().Add(time.Second)}, nil
 	}}
-	r := newTable(b, still(), store)
+	r := newTable(b, endlessPolicy(), store)
 	fill(b, r)
 	for b.Loop() {
 		b.StopTimer()
@@ -178,8 +178,8 @@ func BenchmarkSweepExpiring10000(b *testing.B) {
 // a thousand in between; and how long without any of it. The collector is off meanwhile:
 // it has its own way of holding up whoever allocates, whatever runs beside it.
 func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
-	policy := still()
-	r := newTable(b, policy, &stubStore{get: nothing})
+	policy := endlessPolicy()
+	r := newTable(b, policy, &stubStore{get: findsNothing})
 	var alone, beside, batches []time.Duration
 	for b.Loop() {
 		b.StopTimer()
@@ -258,15 +258,15 @@ func BenchmarkSigned(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	all := make([]*identity, entries)
+	all := make([]*signedIndexer, entries)
 	for i := range all {
-		all[i] = newIdentity(b)
+		all[i] = newSignedIndexer(b)
 		all[i].issue(b, "/ip4/10.1.2.3/tcp/4001")
 	}
-	give := func(x *identity, step uint32, record bool) {
+	give := func(x *signedIndexer, step uint32, record bool) {
 		reg := x.heartbeat(step, record)
 		reg.Proof.Record = bytes.Clone(reg.Proof.Record) // as if it came over the wire
-		if _, err := r.Register(context.Background(), x.id, reg); err != nil {
+		if _, err := r.Register(context.Background(), x.PeerID, reg); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // teller is a native that tells whatever it is made to, to all who follow it.
-type teller struct {
+type scriptedNative struct {
 	id   ports.PeerID
 	stop func()
 	now  func() time.Time // what its clock shows; nil for none
@@ -34,64 +34,64 @@ type teller struct {
 	ended   chan struct{} // closed to have everybody begin anew
 }
 
-func (m *mesh) teller(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *teller {
-	m.t.Helper()
-	l := &teller{id: id, more: make(chan struct{}), ended: make(chan struct{})}
-	stop, err := m.network.Join(id).Serve(porttest.Native{
-		OnWatch: l.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+func (net *followingNetwork) scriptedNative(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *scriptedNative {
+	net.t.Helper()
+	n := &scriptedNative{id: id, more: make(chan struct{}), ended: make(chan struct{})}
+	stop, err := net.transports.Join(id).Serve(porttest.Native{
+		OnWatch: n.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
 		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.asks++; l.find == nil {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.asks++; n.find == nil {
 				return ports.Answer{}, ports.ErrNotFound
 			}
-			return l.find(id)
+			return n.find(id)
 		},
 	})
 	if err != nil {
-		m.t.Fatal(err)
+		net.t.Fatal(err)
 	}
-	l.stop = stop
+	n.stop = stop
 	synctest.Wait()
-	return l
+	return n
 }
 
-func (l *teller) tell(changes ...ports.Change) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes = append(l.changes, changes...)
-	close(l.more)
-	l.more = make(chan struct{})
+func (n *scriptedNative) tell(changes ...ports.Change) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.changes = append(n.changes, changes...)
+	close(n.more)
+	n.more = make(chan struct{})
 }
 
 // again has those who watch begin anew, and be told the last changes once more, as they were.
-func (l *teller) again(last int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes = slices.Clone(l.changes[max(0, len(l.changes)-last):])
-	close(l.ended)
-	l.ended = make(chan struct{})
+func (n *scriptedNative) again(last int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.changes = slices.Clone(n.changes[max(0, len(n.changes)-last):])
+	close(n.ended)
+	n.ended = make(chan struct{})
 }
 
-func (l *teller) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
-		l.mu.Lock()
-		ended := l.ended
-		l.mu.Unlock()
+		n.mu.Lock()
+		ended := n.ended
+		n.mu.Unlock()
 		batch := ports.Batch{Reset: ports.ResetNew}
 		for told := 0; ; {
 			batch.Cursor = "1"
-			if l.now != nil {
-				batch.Now = l.now()
+			if n.now != nil {
+				batch.Now = n.now()
 			}
 			if !yield(batch, nil) {
 				return
 			}
-			l.mu.Lock()
-			more := l.more
-			batch = ports.Batch{Changes: slices.Clone(l.changes[min(told, len(l.changes)):])}
-			told = len(l.changes)
-			l.mu.Unlock()
+			n.mu.Lock()
+			more := n.more
+			batch = ports.Batch{Changes: slices.Clone(n.changes[min(told, len(n.changes)):])}
+			told = len(n.changes)
+			n.mu.Unlock()
 			if len(batch.Changes) > 0 {
 				continue
 			}
@@ -107,27 +107,27 @@ func (l *teller) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest
 }
 
 // poisoned is a store in which somebody else answers, whatever that is worth.
-type poisoned struct {
+type lyingStore struct {
 	*memory.Store
 	lies *sync.Map
 }
 
-func (s poisoned) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := load(s.lies, id); err == nil {
+func (s lyingStore) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
+	if e, err := plantedEntry(s.lies, id); err == nil {
 		return e, nil
 	}
 	return s.Store.Local(id, than)
 }
 
-func (s poisoned) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := load(s.lies, id); err == nil {
+func (s lyingStore) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
+	if e, err := plantedEntry(s.lies, id); err == nil {
 		return e, nil
 	}
 	return s.Store.Get(ctx, id, than)
 }
 
 // source is an indexer of a mesh.
-type source struct {
+type indexer struct {
 	*porttest.Recorder
 	id   ports.PeerID
 	kill func() // without a word
@@ -135,46 +135,46 @@ type source struct {
 }
 
 // how differs an indexer from the usual.
-type how struct {
+type indexerOptions struct {
 	addr   string
 	signer ports.Signer
 	clock  *domain.Clock
 }
 
 // indexer starts s with leases at natives.
-func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *source {
-	m.t.Helper()
-	x := &source{Recorder: &porttest.Recorder{}, id: s.PeerID}
-	if h.signer == nil {
-		h.signer = s
+func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions, natives ...ports.PeerID) *indexer {
+	net.t.Helper()
+	x := &indexer{Recorder: &porttest.Recorder{}, id: s.PeerID}
+	if options.signer == nil {
+		options.signer = s
 	}
-	transport := m.network.Join(s.PeerID)
+	transport := net.transports.Join(s.PeerID)
 	given := map[ports.PeerID]ports.Native{}
 	for _, id := range natives {
 		native, err := transport.Native(id, nil)
 		if err != nil {
-			m.t.Fatal(err)
+			net.t.Fatal(err)
 		}
 		given[id] = native
 	}
-	rules := m.rules
+	rules := net.rules
 	rules.Self = s.PeerID
-	if rules.Clock = h.clock; rules.Clock == nil {
+	if rules.Clock = options.clock; rules.Clock == nil {
 		rules.Clock = domain.NewClock(nil)
 	}
 	rules.Clock.Abstain()
-	indexer, err := client.NewIndexer(rules, h.signer, client.PinNatives(given), func() ports.Registration {
-		return ports.Registration{PeerID: s.PeerID, Addr: h.addr}
+	indexer, err := client.NewIndexer(rules, options.signer, client.PinNatives(given), func() ports.Registration {
+		return ports.Registration{PeerID: s.PeerID, Addr: options.addr}
 	}, x.Recorder)
 	if err != nil {
-		m.t.Fatal(err)
+		net.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(m.t.Context())
+	ctx, cancel := context.WithCancel(net.t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if err := indexer.Run(ctx); err != nil {
-			m.t.Errorf("run: %v", err)
+			net.t.Errorf("run: %v", err)
 		}
 	}()
 	x.stop = sync.OnceFunc(func() {
@@ -190,10 +190,10 @@ func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *sou
 }
 
 // rogue is a native, and all that it has a hand in: DHT servers, the topic, its clock.
-type rogue struct {
-	*teller
+type rogueNative struct {
+	*scriptedNative
 	*prooftest.Signer
-	m       *mesh
+	m       *followingNetwork
 	natives []ports.PeerID // the honest ones
 	lies    sync.Map
 	store   *memory.Store
@@ -208,29 +208,29 @@ type rogue struct {
 	said      int
 }
 
-const elsewhere = "/ip4/203.0.113.66/tcp/666"
+const rogueAddr = "/ip4/203.0.113.66/tcp/666"
 
 // infested starts a mesh of so many honest natives and a rogue.
-func infested(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, m *mesh, r *rogue, honest []*follower)) {
+func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
 	key := prooftest.NewSigner(t)
-	proven(t, func(t *testing.T, m *mesh) {
-		m.rules.Plain = func() domain.Plain { return plain }
-		r := &rogue{Signer: key, m: m, natives: peerIDs(natives), store: m.space.Join(), voice: m.topic.Join("somebody")}
-		var honest []*follower
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Plain = func() domain.Plain { return plain }
+		r := &rogueNative{Signer: key, m: net, natives: peerIDs(natives), store: net.space.Join(), voice: net.topic.Join("somebody")}
+		var honest []*followingNative
 		for _, id := range r.natives {
-			honest = append(honest, m.native(id, member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic}))
+			honest = append(honest, net.native(id, nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic}))
 		}
-		r.teller = m.teller(key.PeerID, r.register)
+		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
 		time.Sleep(time.Second)
-		f(t, m, r, honest)
-		m.stop(honest...)
+		f(t, net, r, honest)
+		net.stop(honest...)
 		r.stop()
 		_ = r.voice.Close()
 	})
 }
 
 // register is a lease that the rogue grants as any native would, and what it learns by that.
-func (r *rogue) register(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
+func (r *rogueNative) register(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
 	r.heard.Lock()
 	defer r.heard.Unlock()
 	p := *reg.Proof
@@ -248,14 +248,14 @@ func (r *rogue) register(_ context.Context, _ ports.PeerID, reg ports.Registrati
 }
 
 // release tells what was proven to it, as a native should.
-func (r *rogue) release(p ports.Proof) {
+func (r *rogueNative) release(p ports.Proof) {
 	e := r.proves(p)
 	e.Native = r.PeerID
 	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 }
 
 // proves returns the entry that p, which is sound, does.
-func (r *rogue) proves(p ports.Proof) ports.Entry {
+func (r *rogueNative) proves(p ports.Proof) ports.Entry {
 	claim, err := r.m.rules.Proofs.Read(p.Record)
 	if err != nil {
 		panic(err)
@@ -265,7 +265,7 @@ func (r *rogue) proves(p ports.Proof) ports.Entry {
 }
 
 // lastWord is when what was proven to it last runs out.
-func (r *rogue) lastWord(t *testing.T) time.Time {
+func (r *rogueNative) lastWord(t *testing.T) time.Time {
 	t.Helper()
 	r.heard.Lock()
 	defer r.heard.Unlock()
@@ -273,7 +273,7 @@ func (r *rogue) lastWord(t *testing.T) time.Time {
 }
 
 // entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
-func (r *rogue) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
+func (r *rogueNative) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
 	r.heard.Lock()
 	defer r.heard.Unlock()
 	later := time.Now().Add(prooftest.TTL)
@@ -292,7 +292,7 @@ func (r *rogue) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.
 		late := held // with another end than it proves
 		late.ExpiresAt = later
 		all = append(all, held, guess, ahead, late)
-		if addr == elsewhere {
+		if addr == rogueAddr {
 			moved := *claim
 			moved.Addrs = []string{addr}
 			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
@@ -306,7 +306,7 @@ func (r *rogue) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.
 }
 
 // strike says all that r can, once, of x: that it is at addr, as long as that may be.
-func (r *rogue) strike(t *testing.T, x ports.PeerID, addr string) {
+func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
 	t.Helper()
 	entries := r.entries(t, x, addr)
 	kinds := []ports.ChangeKind{ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed}
@@ -366,14 +366,14 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys, samples := prooftest.NewSigners(t, 2), 0
-			infested(t, 3, c.plain, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
+			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
 				at := []ports.PeerID{r.natives[0], r.PeerID}
 				if r.alone = c.lone; c.lone {
 					at = at[1:]
 				}
-				beside := m.indexer(keys[1], how{addr: addr}, r.natives[1])
-				x := m.indexer(keys[0], how{addr: addr}, at...)
+				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
+				x := net.indexer(keys[0], indexerOptions{addr: addr}, at...)
 				time.Sleep(2 * time.Second)
 				look := func(x ports.PeerID, lists bool, why string) {
 					t.Helper()
@@ -387,7 +387,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 				pause := func(until time.Time, every time.Duration, check func()) {
 					for next := time.Now(); time.Now().Before(until); time.Sleep(250 * time.Millisecond) {
 						if !time.Now().Before(next) {
-							r.strike(t, x.id, []string{addr, elsewhere}[r.said%2])
+							r.lieOf(t, x.id, []string{addr, rogueAddr}[r.said%2])
 							synctest.Wait()
 							next = time.Now().Add(every)
 						}
@@ -414,7 +414,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 				t.Logf("%d times all that it can say; %d samples", r.said, samples)
 
 				// Who comes back is there again.
-				x = m.indexer(keys[0], how{addr: addr}, r.natives[2])
+				x = net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[2])
 				time.Sleep(2 * time.Second)
 				look(x.id, true, "it came back")
 				x.kill()
@@ -428,8 +428,8 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 // told.
 func TestAttackATickThatWasWithheldListsNobodyForLongerThanItSays(t *testing.T) {
 	key := prooftest.NewSigner(t)
-	infested(t, 3, domain.PlainAccept, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
-		x := m.indexer(key, how{addr: addr}, r.PeerID)
+	withRogueNative(t, 3, domain.PlainAccept, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+		x := net.indexer(key, indexerOptions{addr: addr}, r.PeerID)
 		time.Sleep(3*time.Minute + time.Second)
 		known := r.lastWord(t)
 		r.heard.Lock()
@@ -492,10 +492,10 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys := prooftest.NewSigners(t, 2)
-			infested(t, 3, c.plain, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
+			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
-				beside := m.indexer(keys[1], how{addr: addr}, r.natives[1])
-				x := m.indexer(keys[0], how{addr: addr}, r.natives[0], r.natives[1], r.PeerID)
+				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
+				x := net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[0], r.natives[1], r.PeerID)
 				time.Sleep(4*time.Minute + 10*time.Second)
 				old, err := honest[2].store.Local(x.id, ports.Version{})
 				if err != nil || old.Proof == nil {
@@ -526,21 +526,21 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 						natives[2].stop()
 						natives[2] = nil
 					case at == 10*time.Minute:
-						natives[2] = m.native(r.natives[2], member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic})
+						natives[2] = net.native(r.natives[2], nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic})
 					case at == 15*time.Minute: // and one is new
-						natives = append(natives, m.native(peerIDs(9)[8], member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic}))
+						natives = append(natives, net.native(peerIDs(9)[8], nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic}))
 					case at%(5*time.Second) == 0:
 						_, _ = r.store.Put(t.Context(), old)
 						r.lies.Store(x.id, old)
 						_ = r.voice.Announce(t.Context(), x.id)
 					}
 					if time.Since(began).Round(100*time.Millisecond)%(30*time.Second) == 0 {
-						r.strike(t, x.id, []string{addr, elsewhere}[r.said%2])
+						r.lieOf(t, x.id, []string{addr, rogueAddr}[r.said%2])
 					}
 				}
 				t.Logf("%d samples", samples)
 				beside.kill()
-				m.stop(natives...)
+				net.stop(natives...)
 			})
 		})
 	}
@@ -550,10 +550,10 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T) {
 	for _, gives := range []bool{true, false} {
 		t.Run(fmt.Sprintf("given %v", gives), func(t *testing.T) {
-			proven(t, func(t *testing.T, m *mesh) {
-				n := m.native(peerIDs(1)[0], member{})
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				n := net.native(peerIDs(1)[0], nativeOptions{})
 				defer n.stop()
-				other := m.teller("other", nil)
+				other := net.scriptedNative("other", nil)
 				defer other.stop()
 				x := prooftest.NewSigner(t).Says(t, time.Now(), 1, addr)
 				listed := func(step uint32) ports.Listed {
@@ -585,17 +585,17 @@ func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T
 // Where nobody lies nothing is refused, nor said to be: what is told twice, or was under way
 // while a native was cut off, is nobody's fault.
 func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
-	proven(t, func(t *testing.T, m *mesh) {
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(3)
-		var all []*follower
+		var all []*followingNative
 		for _, id := range id {
-			all = append(all, m.native(id, member{store: m.space.Join(), topic: m.topic}))
+			all = append(all, net.native(id, nativeOptions{store: net.space.Join(), topic: net.topic}))
 		}
-		defer m.stop(all...)
+		defer net.stop(all...)
 		time.Sleep(time.Second)
-		both := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[0], id[1])
-		one := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[2])
-		dies := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[1])
+		both := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[0], id[1])
+		one := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[2])
+		dies := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[1])
 		time.Sleep(90 * time.Minute) // in which all records are renewed
 		one.stop()
 		dies.kill()
@@ -604,7 +604,7 @@ func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		all[2].heal()
 		time.Sleep(5 * time.Minute)
-		back := m.native(peerIDs(4)[3], member{store: m.space.Join(), topic: m.topic}) // and one comes late
+		back := net.native(peerIDs(4)[3], nativeOptions{store: net.space.Join(), topic: net.topic}) // and one comes late
 		all = append(all, back)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
