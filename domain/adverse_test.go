@@ -15,36 +15,6 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings)) (*Registry, *porttest.Recorder) {
-	t.Helper()
-	events := &porttest.Recorder{}
-	settings := Settings{}
-	rules := Rules{Self: self, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	if change != nil {
-		change(&rules, &settings)
-	}
-	r, err := NewRegistry(rules, settings, emptyStore{}, nil, events)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r, events
-}
-
-// slowVerifier has something happen while a signature is checked.
-type interruptedVerifier struct {
-	ports.Verifier
-	meanwhile func()
-}
-
-func (v *interruptedVerifier) Verify(record []byte, tick ports.Tick) (*ports.Claim, error) {
-	claim, err := v.Verifier.Verify(record, tick)
-	if f := v.meanwhile; f != nil {
-		v.meanwhile = nil
-		f()
-	}
-	return claim, err
-}
-
 // The leave comes while the registration's signature is checked.
 func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 	key := prooftest.NewSigner(t)
@@ -234,42 +204,6 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	})
-}
-
-// surrounded is a transport that is connected to neighbours.
-type connectedTransport struct {
-	ports.Transport
-	neighbours []ports.Neighbour
-}
-
-func (s connectedTransport) Neighbours() ([]ports.Neighbour, <-chan struct{}) {
-	return s.neighbours, nil
-}
-
-// unmoved is a native whose connection never ends.
-type connectedNative struct{ porttest.Native }
-
-func (connectedNative) Disconnected() <-chan struct{} { return nil }
-
-// oneEntry is a store that has one entry.
-type oneEntryStore struct {
-	emptyStore
-	e Entry
-}
-
-func (s oneEntryStore) Get(_ context.Context, id ports.PeerID, than ports.Version) (Entry, error) {
-	if id != s.e.PeerID || !s.e.NewerThan(than) {
-		return Entry{}, ports.ErrNotFound
-	}
-	return s.e, nil
-}
-func (s oneEntryStore) Joined() <-chan struct{} { return nil }
-
-type silentAnnouncer struct{}
-
-func (silentAnnouncer) Announce(context.Context, ports.PeerID) error { return nil }
-func (silentAnnouncer) Listen(func(ports.Announcement)) (func(), error) {
-	return func() {}, nil
 }
 
 // A native says, without proof, that one who signs has left.

@@ -155,7 +155,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 					honest[d.at].heal()
 				case "restart":
 					honest[d.at].stop()
-					honest[d.at] = net.native(r.natives[d.at], nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic})
+					honest[d.at] = net.native(r.natives[d.at], r.misled())
 					for _, s := range all {
 						delete(s.heard, d.at)
 					}

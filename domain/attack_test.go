@@ -1,26 +1,13 @@
 package domain_test
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/memory"
-	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 )
-
-// proven starts worlds whose natives check proofs.
-func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		net.rules.Proofs = proof.NewVerifier()
-		net.space = memory.NewSpace(net.rules.Acceptable)
-		f(t, net)
-	})
-}
 
 const (
 	liars  = 50
@@ -57,30 +44,6 @@ var routes = []route{
 			liar.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
 		}, liar.stop
 	}},
-}
-
-// said is a store that says what it was told to: here at once, there to who asks the network.
-type plantedStore struct{ here, there sync.Map }
-
-func (s *plantedStore) Put(context.Context, ports.Entry) (int, error) { return 1, nil }
-func (s *plantedStore) Joined() <-chan struct{}                       { return nil }
-func (s *plantedStore) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return plantedEntry(&s.here, id)
-}
-func (s *plantedStore) Get(_ context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return plantedEntry(&s.there, id)
-}
-
-func plantedEntry(m *sync.Map, id ports.PeerID) (ports.Entry, error) {
-	e, ok := m.Load(id)
-	if !ok {
-		return ports.Entry{}, ports.ErrNotFound
-	}
-	entry := e.(ports.Entry)
-	if p := entry.Proof; p != nil { // as it comes from the wire
-		entry.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}
-	}
-	return entry, nil
 }
 
 // Each lie is one change of a word that is accepted beside it. None is believed, and each is

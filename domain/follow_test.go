@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -19,96 +18,6 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 	"pgregory.net/rapid"
 )
-
-// mesh is a network of natives that follow each other. Each has a store and a topic of its
-// own unless it is given one, so that nothing else tells it of the others.
-type followingNetwork struct {
-	*network
-	transports *memory.Network
-}
-
-// follower is a native of a mesh.
-type followingNative struct {
-	*native
-	transport *memory.Transport
-	cut       func() // from the others, which it is without any warning
-	heal      func()
-}
-
-// member is how a native of a mesh differs from the usual.
-type nativeOptions struct {
-	store ports.Store
-	topic *memory.Topic
-	skew  time.Duration        // how much its clock is ahead
-	clock func() time.Duration // the same, as it is at the moment
-	lone  bool                 // nobody can know of it yet
-}
-
-func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
-	withNetwork(t, func(t *testing.T, net *network) { f(t, &followingNetwork{net, memory.NewNetwork()}) })
-}
-
-func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *followingNative {
-	net.t.Helper()
-	rules := net.rules
-	rules.Self = id
-	if options.clock == nil {
-		options.clock = func() time.Duration { return options.skew }
-	}
-	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(options.clock()) })
-	if options.store == nil {
-		options.store = memory.NewStore(rules.Acceptable)
-	}
-	if options.topic == nil {
-		options.topic = memory.NewTopic()
-	}
-	f := &followingNative{transport: net.transports.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: options.store, announcer: options.topic.Join(id)}}
-	var err error
-	following := domain.NewFollower(rules, f.transport, !options.lone)
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following}, options.store, f.announcer, f.Recorder); err != nil {
-		net.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(net.t.Context())
-	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{f.Run, func(ctx context.Context) error { return following.Run(ctx, f.Registry) }} {
-		running.Go(func() {
-			if err := run(ctx); err != nil {
-				net.t.Errorf("run: %v", err)
-			}
-		})
-	}
-	f.heal = func() {
-		stop, err := f.transport.Serve(f.Registry)
-		if err != nil {
-			net.t.Fatal(err)
-		}
-		f.cut = sync.OnceFunc(stop)
-	}
-	f.heal()
-	f.stop = sync.OnceFunc(func() {
-		f.cut()
-		cancel()
-		running.Wait()
-		_ = f.announcer.Close()
-	})
-	synctest.Wait()
-	return f
-}
-
-// natives starts n of them.
-func (net *followingNetwork) natives(n int, options nativeOptions) (all []*followingNative) {
-	for _, id := range peerIDs(n) {
-		all = append(all, net.native(id, options))
-	}
-	synctest.Wait()
-	return all
-}
-
-func (net *followingNetwork) stop(natives ...*followingNative) {
-	for _, n := range natives {
-		n.stop()
-	}
-}
 
 func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
@@ -231,10 +140,9 @@ func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		// The rule of the space is a third one's, whose clock is right.
-		space, topic := memory.NewSpace(net.rules.Acceptable), memory.NewTopic()
-		a := net.native(id[0], nativeOptions{skew: -time.Minute, store: space.Join(), topic: topic})
-		b := net.native(id[1], nativeOptions{store: space.Join(), topic: topic})
-		c := net.native(id[2], nativeOptions{skew: time.Minute, store: space.Join(), topic: topic})
+		a := net.native(id[0], nativeOptions{skew: -time.Minute, shares: true})
+		b := net.native(id[1], nativeOptions{shares: true})
+		c := net.native(id[2], nativeOptions{skew: time.Minute, shares: true})
 		all := []*followingNative{a, b, c}
 		defer net.stop(all...)
 		synctest.Wait()
@@ -311,10 +219,8 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(net.rules.Acceptable), memory.NewTopic()
-		in := func() nativeOptions { return nativeOptions{store: space.Join(), topic: topic} }
-		a, b := net.native(id[0], in()), net.native(id[1], in())
-		only := nativeOfTopic(net.network, id[2], space.Join(), topic) // knows the seed alone: hears by gossip
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
+		only := net.network.native(id[2], nil) // knows the seed alone: hears by gossip
 		defer net.stop(a, b)
 		defer only.stop()
 		synctest.Wait()
@@ -332,11 +238,11 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * time.Second)
-		late := net.native(id[3], in())
+		late := net.native(id[3], nativeOptions{shares: true})
 		defer late.stop()
 		time.Sleep(time.Second)
 		natives := []*native{a.native, b.native, late.native, only}
-		replayer := topic.Join(id[4])
+		replayer := net.topic.Join(id[4])
 		defer replayer.Close()
 		for i := range 100 {
 			for _, n := range natives {
@@ -356,22 +262,12 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 	})
 }
 
-// w2 is a native that follows nobody.
-func nativeOfTopic(net *network, id ports.PeerID, store ports.Store, topic *memory.Topic) *native {
-	before := net.topic
-	net.topic = topic
-	defer func() { net.topic = before }()
-	return net.native(id, store)
-}
-
 func TestALaterRegistrationBeatsALeave(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(net.rules.Acceptable), memory.NewTopic()
-		in := func() nativeOptions { return nativeOptions{store: space.Join(), topic: topic} }
-		a, b := net.native(id[0], in()), net.native(id[1], in())
-		only := nativeOfTopic(net.network, id[2], space.Join(), topic)
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
+		only := net.network.native(id[2], nil)
 		defer net.stop(a, b)
 		defer only.stop()
 		synctest.Wait()
@@ -430,14 +326,12 @@ func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(net.rules.Acceptable), memory.NewTopic()
-		in := func() nativeOptions { return nativeOptions{store: space.Join(), topic: topic} }
-		a, b := net.native(id[0], in()), net.native(id[1], in())
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
 		defer net.stop(a, b)
 		synctest.Wait()
 		a.register(t, x, addr)
 		time.Sleep(time.Second)
-		stranger, voice := space.Join(), topic.Join(id[5])
+		stranger, voice := net.space.Join(), net.topic.Join(id[5])
 		defer voice.Close()
 		for range 200 {
 			_, _ = stranger.Put(t.Context(), ports.Entry{PeerID: x, Addr: addr, Leave: true, ExpiresAt: time.Now().Add(90 * time.Second)})
@@ -814,9 +708,9 @@ func TestNativesThatAreSetBackTogetherGoOnListingWhoSigns(t *testing.T) {
 				ahead.Store(int64(back))
 				clock := func() time.Duration { return time.Duration(ahead.Load()) }
 				id := peerIDs(2)
-				a := net.native(id[0], nativeOptions{clock: clock, store: net.space.Join(), topic: net.topic})
+				a := net.native(id[0], nativeOptions{clock: clock, shares: true})
 				defer a.stop()
-				b := net.native(id[1], nativeOptions{clock: clock, store: net.space.Join(), topic: net.topic})
+				b := net.native(id[1], nativeOptions{clock: clock, shares: true})
 				defer b.stop()
 				time.Sleep(time.Second)
 				x := net.indexer(first, indexerOptions{addr: addr}, id[0])

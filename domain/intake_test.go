@@ -14,58 +14,6 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// emptyStore has nothing.
-type emptyStore struct{ ports.Store }
-
-func (emptyStore) Get(context.Context, ports.PeerID, ports.Version) (Entry, error) {
-	return Entry{}, ports.ErrNotFound
-}
-func (emptyStore) Local(ports.PeerID, ports.Version) (Entry, error) {
-	return Entry{}, ports.ErrNotFound
-}
-
-// watchedRegistry is a bareRegistry whose watcher writes down what it is told: for tests of what
-// natives tell, with sweeps when the test says so.
-type watchedRegistry struct {
-	*Registry
-	told  []string // kind@time
-	began time.Time
-}
-
-func newWatchedRegistry(t *testing.T) (_ *watchedRegistry, stop func()) {
-	bare, _ := bareRegistry(t, "me", nil)
-	r := &watchedRegistry{Registry: bare, began: time.Now()}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for b, err := range r.Watch(ctx, "", ports.WatchRequest{}) {
-			if err != nil {
-				return
-			}
-			for _, c := range b.Changes {
-				r.told = append(r.told, fmt.Sprintf("%s@%v", c.Kind, time.Since(r.began).Round(time.Second)))
-			}
-		}
-	}()
-	synctest.Wait()
-	return r, func() { cancel(); synctest.Wait() }
-}
-
-// tell has native say that it granted x a lease, or took its leave, with so much left.
-func (r *watchedRegistry) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
-	r.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
-		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
-	}}})
-}
-
-// pass lets time pass, and sweeps once a second.
-func (r *watchedRegistry) pass(seconds int) {
-	for range seconds {
-		time.Sleep(time.Second)
-		r.sweep()
-	}
-	synctest.Wait()
-}
-
 // Whatever ends an entry, and whenever, who watches is told once, and in time.
 func TestEveryEndIsTold(t *testing.T) {
 	for _, tt := range []struct {

@@ -18,11 +18,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// entryOf is an entry that another native put into the store now.
-func entryOf(id, native ports.PeerID) ports.Entry {
-	return ports.Entry{PeerID: id, Addr: addr, Native: native, SeenAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
-}
-
 func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
 	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(6)
@@ -152,12 +147,8 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 }
 
 func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
-	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: findsNothing}, silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = r.LookUp(t.Context(), "", "nobody")
+	r := newTable(t, domain.DefaultTTLPolicy(), &stubStore{}, nil)
+	_, err := r.LookUp(t.Context(), "", "nobody")
 	var refusal *ports.Refusal
 	if !errors.As(err, &refusal) || refusal.Code != ports.CodeBusy {
 		t.Errorf("got %v, want %s", err, ports.CodeBusy)
@@ -222,11 +213,7 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 
 // How far one page looks is bounded: it may be short, and goes on from there.
 func TestAPageLooksOnlySoFar(t *testing.T) {
-	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: findsNothing}, silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newTable(t, domain.DefaultTTLPolicy(), &stubStore{}, nil)
 	const entries = 25_000
 	for i := range entries {
 		reg := registration(i)
@@ -261,19 +248,6 @@ type fullNative struct {
 	plain *plainSetting
 	trust atomic.Bool // x is one of the indexers
 	owns  []ports.PeerID
-}
-
-// oldStore gets whatever others have stored, however old. A peer of the DHT may do so.
-type staleStore struct{ *memory.Store }
-
-func (s staleStore) Put(context.Context, ports.Entry) (int, error) { return 0, nil }
-
-func (s staleStore) Get(ctx context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return s.Store.Get(ctx, id, ports.Version{})
-}
-
-func (s staleStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
-	return ports.Entry{}, ports.ErrNotFound
 }
 
 // fill registers indexers until the table takes no more.

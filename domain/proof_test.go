@@ -12,79 +12,9 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof"
-	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
-
-// signedIndexer is an indexer that signs, and whose registrations the test sends by hand: for
-// tests of what a record or a tick does at a native.
-type signedIndexer struct {
-	*prooftest.Signer
-	word prooftest.Word // the last record
-}
-
-func newSignedIndexer(t testing.TB) *signedIndexer {
-	t.Helper()
-	return &signedIndexer{Signer: prooftest.NewSigner(t)}
-}
-
-// issue signs a record of now.
-func (x *signedIndexer) issue(t testing.TB, addr string) {
-	t.Helper()
-	x.word = x.Says(t, x.next(t), 1, addr)
-}
-
-// leave returns the record of a leave of now.
-func (x *signedIndexer) leave(t testing.TB) []byte {
-	t.Helper()
-	return x.Leaves(t, x.next(t), 1)
-}
-
-// next is now, or later if a record of now has been signed.
-func (x *signedIndexer) next(t testing.TB) time.Time {
-	t.Helper()
-	seq, err := x.Seq(time.Now().UnixMilli())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return time.UnixMilli(seq)
-}
-
-// heartbeat is the registration at a step, with the record or with the tick alone.
-func (x *signedIndexer) heartbeat(step uint32, record bool) ports.Registration {
-	r := x.word.Registration(step)
-	if !record {
-		r.Proof.Record = nil
-	}
-	return r
-}
-
-// signing is a network whose natives check what indexers sign, and believe of plain indexers
-// what believing says.
-func withSigningNetwork(t *testing.T, believing domain.Plain, f func(t *testing.T, net *network)) {
-	withNetwork(t, func(t *testing.T, net *network) {
-		net.rules.Clock = domain.NewClock(nil)
-		net.rules.Proofs = proof.NewVerifier()
-		net.rules.Plain = func() domain.Plain { return believing }
-		net.space = memory.NewSpace(net.rules.Acceptable)
-		f(t, net)
-	})
-}
-
-// keyed is a native with a key of its own.
-func (net *network) nativeWithKey() *native {
-	return net.native(prooftest.NewSigner(net.t).PeerID, nil)
-}
-
-func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
-	t.Helper()
-	lease, err := n.Register(t.Context(), r.PeerID, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lease
-}
 
 func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 	for _, c := range []struct {

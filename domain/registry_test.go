@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand"
 	"slices"
 	"strings"
 	"sync"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"pgregory.net/rapid"
 
 	"github.com/opencloud/ocnode/adapters/memory"
@@ -22,107 +19,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-const addr = "/ip4/127.0.0.1/tcp/4001"
-
-// peerIDs returns n identities, always the same ones.
-var peerIDs = func() func(n int) []ports.PeerID {
-	random := rand.New(rand.NewSource(1))
-	var ids []ports.PeerID
-	return func(n int) []ports.PeerID {
-		for len(ids) < n {
-			_, pub, err := crypto.GenerateEd25519Key(random)
-			if err != nil {
-				panic(err)
-			}
-			id, err := peer.IDFromPublicKey(pub)
-			if err != nil {
-				panic(err)
-			}
-			ids = append(ids, ports.PeerID(id.String()))
-		}
-		return slices.Clone(ids[:n])
-	}
-}()
-
-// world is a network of natives without a network.
-type network struct {
-	t        *testing.T
-	rules    domain.Rules
-	settings domain.Settings
-	space    *memory.Space
-	topic    *memory.Topic
-	tickOnly bool // natives look up what they hear at their ticks alone
-}
-
-func newNetwork(t *testing.T) *network {
-	net := &network{t: t, topic: memory.NewTopic(), rules: domain.Rules{
-		Policy: domain.DefaultTTLPolicy(),
-		CheckAddr: func(_ ports.PeerID, addr string) error {
-			if !strings.HasPrefix(addr, "/") {
-				return fmt.Errorf("address %q is not a multiaddr", addr)
-			}
-			return nil
-		},
-	}}
-	net.space = memory.NewSpace(net.rules.Acceptable)
-	return net
-}
-
-type native struct {
-	*domain.Registry
-	*porttest.Recorder
-	store     ports.Store
-	announcer *memory.Announcer
-	stop      func()
-}
-
-// native starts one; store replaces its place in the space if it is not nil.
-func (net *network) native(id ports.PeerID, store ports.Store) *native {
-	if store == nil {
-		store = net.space.Join()
-	}
-	n := &native{Recorder: &porttest.Recorder{}, store: store, announcer: net.topic.Join(id)}
-	rules := net.rules
-	rules.Self = id
-	var err error
-	var announcer ports.Announcer = n.announcer
-	if net.tickOnly {
-		announcer = porttest.AtTicks(announcer, net.rules.Policy.Refresh)
-	}
-	if n.Registry, err = domain.NewRegistry(rules, net.settings, store, announcer, n.Recorder); err != nil {
-		net.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(net.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			net.t.Errorf("run: %v", err)
-		}
-		_ = n.announcer.Close()
-	})
-	synctest.Wait() // it listens
-	return n
-}
-
-func (n *native) register(t testing.TB, id ports.PeerID, addr string) ports.Lease {
-	t.Helper()
-	lease, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr})
-	if err != nil {
-		t.Fatalf("register %s: %v", id, err)
-	}
-	return lease
-}
-
-func (n *native) lists(id ports.PeerID) bool { _, ok := n.Get(id); return ok }
-
-// bubble runs a test in fake time.
-func withNetwork(t *testing.T, f func(t *testing.T, net *network)) {
-	peerIDs(20) // made outside, since they outlive the bubble
-	porttest.FakeTime(t, func(t *testing.T) { f(t, newNetwork(t)) })
-}
 
 func TestARegistrationIsAnsweredListedPutAnnouncedAndListedElsewhere(t *testing.T) {
 	withNetwork(t, func(t *testing.T, net *network) {
@@ -266,35 +162,6 @@ func TestAnIndexerThatMovesToAnotherNativeIsMissingNowhere(t *testing.T) {
 			t.Errorf("the old native says it is leased by %s, want %s", got.Native, id[1])
 		}
 	})
-}
-
-// stubStore answers as a test says.
-type stubStore struct {
-	put func(context.Context, ports.Entry) (int, error)
-	get func(context.Context, ports.PeerID) (ports.Entry, error)
-
-	local func(ports.PeerID) (ports.Entry, error)
-}
-
-func (s *stubStore) Joined() <-chan struct{} { return nil }
-func (s *stubStore) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if s.local == nil {
-		return ports.Entry{}, ports.ErrNotFound
-	}
-	return s.local(id)
-}
-func (s *stubStore) Put(ctx context.Context, e ports.Entry) (int, error) {
-	if s.put == nil {
-		return 0, nil
-	}
-	return s.put(ctx, e)
-}
-func (s *stubStore) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	return s.get(ctx, id)
-}
-
-func findsNothing(context.Context, ports.PeerID) (ports.Entry, error) {
-	return ports.Entry{}, ports.ErrNotFound
 }
 
 func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
@@ -518,7 +385,7 @@ func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
 		var mu sync.Mutex
 		var flights []flight
 		began := time.Now()
-		a := net.native(id[0], &stubStore{get: findsNothing, put: func(_ context.Context, e ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(_ context.Context, e ports.Entry) (int, error) {
 			mu.Lock()
 			flights = append(flights, flight{time.Since(began), e})
 			mu.Unlock()
@@ -564,7 +431,7 @@ func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
 func TestAHungStoreDelaysNoAnswerAndNoNews(t *testing.T) {
 	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(20)
-		a := net.native(id[0], &stubStore{get: findsNothing, put: func(ctx context.Context, _ ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(ctx context.Context, _ ports.Entry) (int, error) {
 			<-ctx.Done()
 			return 0, nil
 		}})
@@ -608,7 +475,7 @@ func TestAFailedPutIsTriedAgainWhileTheEntryLives(t *testing.T) {
 		id := peerIDs(2)
 		var tried []time.Duration
 		began := time.Now()
-		a := net.native(id[0], &stubStore{get: findsNothing, put: func(context.Context, ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(context.Context, ports.Entry) (int, error) {
 			tried = append(tried, time.Since(began))
 			return 0, errors.New("disk full")
 		}})
@@ -810,74 +677,49 @@ func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
 	ids := peerIDs(200)
 	net := newNetwork(t)
 	for range 20 {
-		rules := net.rules
-		rules.Self = ids[0]
-		announcer := net.topic.Join(ids[0])
-		r, err := domain.NewRegistry(rules, domain.Settings{}, net.space.Join(), announcer, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		done := make(chan error, 1)
-		go func() { done <- r.Run(ctx) }()
+		n := net.start(ids[0], nil)
 		var hammers sync.WaitGroup
 		for h := range 4 {
 			hammers.Go(func() {
 				for i := range 100 {
 					id := ids[1+(i+h*50)%199]
-					if _, err := r.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
+					if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
 						t.Error(err)
 					}
 					if i == 50 && h == 0 {
-						cancel()
+						go n.stop()
 					}
 				}
 			})
 		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 		hammers.Wait()
-		_ = announcer.Close()
+		n.stop()
 	}
 }
 
 func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 	ids := peerIDs(200)
 	net := newNetwork(t)
-	rules := net.rules
-	rules.Self = ids[0]
-	store, announcer := net.space.Join(), net.topic.Join(ids[0])
-	r, err := domain.NewRegistry(rules, domain.Settings{}, store, announcer, &porttest.Recorder{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
+	n := net.start(ids[0], nil)
+	defer n.stop()
 	var hammers sync.WaitGroup
 	for h := range 8 {
 		hammers.Go(func() {
 			for i := range 500 {
 				id := ids[1+(i*7+h)%199]
-				if _, err := r.Register(ctx, id, ports.Registration{PeerID: id, Addr: fmt.Sprintf("%s%d", addr, i%3)}); err != nil {
+				if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: fmt.Sprintf("%s%d", addr, i%3)}); err != nil {
 					t.Error(err)
 				}
 				if i%50 == 0 {
-					r.Page("", 50)
-					r.Counts()
-					r.Sweep()
+					n.Page("", 50)
+					n.Counts()
+					n.Sweep()
 				}
 			}
 		})
 	}
 	hammers.Wait()
-	if live, _ := r.Counts(); live != 199 {
+	if live, _ := n.Counts(); live != 199 {
 		t.Errorf("%d live, want 199", live)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

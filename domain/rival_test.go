@@ -8,14 +8,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// twins are two signers with one key, each with its own idea of what it has signed, as two
-// machines have.
-func signersOfOneKey(t *testing.T) (older, newer *prooftest.Signer) {
-	t.Helper()
-	older = prooftest.NewSigner(t)
-	return older, older.Twin(t)
-}
-
 // Natives tell each other, so the older one is refused also by one that the newer one has
 // never turned to, which cannot tell that.
 func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
@@ -36,11 +28,7 @@ func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			first, second := signersOfOneKey(t)
 			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-				id := peerIDs(3)
-				var all []*followingNative
-				for _, id := range id {
-					all = append(all, net.native(id, nativeOptions{store: net.space.Join(), topic: net.topic}))
-				}
+				id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
 				defer net.stop(all...)
 				pick := func(at []int) (natives []ports.PeerID) {
 					for _, i := range at {
@@ -105,11 +93,7 @@ func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T
 		t.Run(c.name, func(t *testing.T) {
 			first, second := signersOfOneKey(t)
 			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-				id := peerIDs(3)
-				var all []*followingNative
-				for _, id := range id {
-					all = append(all, net.native(id, nativeOptions{store: net.space.Join(), topic: net.topic}))
-				}
+				id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
 				defer net.stop(all...)
 				pick := func(at []int) (natives []ports.PeerID) {
 					for _, i := range at {
@@ -143,11 +127,7 @@ func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T
 func TestAttackARestartAfterACrashIsNoRival(t *testing.T) {
 	first := prooftest.NewSigner(t)
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		var all []*followingNative
-		id := peerIDs(2)
-		for _, id := range id {
-			all = append(all, net.native(id, nativeOptions{store: net.space.Join(), topic: net.topic}))
-		}
+		id, all := peerIDs(2), net.natives(2, nativeOptions{shares: true})
 		defer net.stop(all...)
 		rivals, restarts := 0, 0
 		for away := 10 * time.Millisecond; away < 5*time.Minute; away *= 3 {

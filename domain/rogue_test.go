@@ -1,352 +1,17 @@
 package domain_test
 
 import (
-	"context"
-	"crypto/rand"
 	"fmt"
-	"iter"
 	mathrand "math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
-	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
-	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-// teller is a native that tells whatever it is made to, to all who follow it.
-type scriptedNative struct {
-	id   ports.PeerID
-	stop func()
-	now  func() time.Time // what its clock shows; nil for none
-	find func(id ports.PeerID) (ports.Answer, error)
-	asks int // how often somebody was to be found
-
-	mu      sync.Mutex
-	changes []ports.Change
-	more    chan struct{} // closed when there are more
-	ended   chan struct{} // closed to have everybody begin anew
-}
-
-func (net *followingNetwork) scriptedNative(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *scriptedNative {
-	net.t.Helper()
-	n := &scriptedNative{id: id, more: make(chan struct{}), ended: make(chan struct{})}
-	stop, err := net.transports.Join(id).Serve(porttest.Native{
-		OnWatch: n.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
-		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.asks++; n.find == nil {
-				return ports.Answer{}, ports.ErrNotFound
-			}
-			return n.find(id)
-		},
-	})
-	if err != nil {
-		net.t.Fatal(err)
-	}
-	n.stop = stop
-	synctest.Wait()
-	return n
-}
-
-func (n *scriptedNative) tell(changes ...ports.Change) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.changes = append(n.changes, changes...)
-	close(n.more)
-	n.more = make(chan struct{})
-}
-
-// again has those who watch begin anew, and be told the last changes once more, as they were.
-func (n *scriptedNative) again(last int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.changes = slices.Clone(n.changes[max(0, len(n.changes)-last):])
-	close(n.ended)
-	n.ended = make(chan struct{})
-}
-
-func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-	return func(yield func(ports.Batch, error) bool) {
-		n.mu.Lock()
-		ended := n.ended
-		n.mu.Unlock()
-		batch := ports.Batch{Reset: ports.ResetNew}
-		for told := 0; ; {
-			batch.Cursor = "1"
-			if n.now != nil {
-				batch.Now = n.now()
-			}
-			if !yield(batch, nil) {
-				return
-			}
-			n.mu.Lock()
-			more := n.more
-			batch = ports.Batch{Changes: slices.Clone(n.changes[min(told, len(n.changes)):])}
-			told = len(n.changes)
-			n.mu.Unlock()
-			if len(batch.Changes) > 0 {
-				continue
-			}
-			select {
-			case <-more:
-			case <-ended:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
-}
-
-// poisoned is a store in which somebody else answers, whatever that is worth.
-type lyingStore struct {
-	*memory.Store
-	lies *sync.Map
-}
-
-func (s lyingStore) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := plantedEntry(s.lies, id); err == nil {
-		return e, nil
-	}
-	return s.Store.Local(id, than)
-}
-
-func (s lyingStore) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := plantedEntry(s.lies, id); err == nil {
-		return e, nil
-	}
-	return s.Store.Get(ctx, id, than)
-}
-
-// source is an indexer of a mesh.
-type indexer struct {
-	*porttest.Recorder
-	id   ports.PeerID
-	kill func() // without a word
-	stop func() // with a leave
-}
-
-// how differs an indexer from the usual.
-type indexerOptions struct {
-	addr   string
-	signer ports.Signer
-	clock  *domain.Clock
-}
-
-// indexer starts s with leases at natives.
-func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions, natives ...ports.PeerID) *indexer {
-	net.t.Helper()
-	x := &indexer{Recorder: &porttest.Recorder{}, id: s.PeerID}
-	if options.signer == nil {
-		options.signer = s
-	}
-	transport := net.transports.Join(s.PeerID)
-	given := map[ports.PeerID]ports.Native{}
-	for _, id := range natives {
-		native, err := transport.Native(id, nil)
-		if err != nil {
-			net.t.Fatal(err)
-		}
-		given[id] = native
-	}
-	rules := net.rules
-	rules.Self = s.PeerID
-	if rules.Clock = options.clock; rules.Clock == nil {
-		rules.Clock = domain.NewClock(nil)
-	}
-	rules.Clock.Abstain()
-	indexer, err := client.NewIndexer(rules, options.signer, client.PinNatives(given), func() ports.Registration {
-		return ports.Registration{PeerID: s.PeerID, Addr: options.addr}
-	}, x.Recorder)
-	if err != nil {
-		net.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(net.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := indexer.Run(ctx); err != nil {
-			net.t.Errorf("run: %v", err)
-		}
-	}()
-	x.stop = sync.OnceFunc(func() {
-		cancel()
-		<-done
-	})
-	x.kill = func() {
-		indexer.Abandon()
-		x.stop()
-	}
-	synctest.Wait()
-	return x
-}
-
-// rogue is a native, and all that it has a hand in: DHT servers, the topic, its clock.
-type rogueNative struct {
-	*scriptedNative
-	*prooftest.Signer
-	m       *followingNetwork
-	natives []ports.PeerID // the honest ones
-	lies    sync.Map
-	store   *memory.Store
-	voice   *memory.Announcer // that of somebody nobody follows
-
-	heard struct {
-		sync.Mutex
-		proofs []ports.Proof // what indexers proved to it, in order
-	}
-	withholds bool // what it hears from now on
-	alone     bool // knows somebody whom nobody else does, and so can hide it
-	said      int
-}
-
-const rogueAddr = "/ip4/203.0.113.66/tcp/666"
-
-// infested starts a mesh of so many honest natives and a rogue.
-func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
-	key := prooftest.NewSigner(t)
-	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		net.rules.Plain = func() domain.Plain { return plain }
-		r := &rogueNative{Signer: key, m: net, natives: peerIDs(natives), store: net.space.Join(), voice: net.topic.Join("somebody")}
-		var honest []*followingNative
-		for _, id := range r.natives {
-			honest = append(honest, net.native(id, nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic}))
-		}
-		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
-		time.Sleep(time.Second)
-		f(t, net, r, honest)
-		net.stop(honest...)
-		r.stop()
-		_ = r.voice.Close()
-	})
-}
-
-// register is a lease that the rogue grants as any native would, and what it learns by that.
-func (r *rogueNative) register(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	p := *reg.Proof
-	switch {
-	case p.Record == nil && len(r.heard.proofs) == 0: // it is asked what time it is
-		return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
-	case p.Record == nil:
-		p.Record = r.heard.proofs[len(r.heard.proofs)-1].Record
-	}
-	r.heard.proofs = append(r.heard.proofs, p)
-	if !r.withholds {
-		r.release(p)
-	}
-	return ports.Lease{TTL: prooftest.TTL, Heartbeat: time.Minute, ExpiresAt: time.Now().Add(prooftest.TTL), Now: time.Now()}, nil
-}
-
-// release tells what was proven to it, as a native should.
-func (r *rogueNative) release(p ports.Proof) {
-	e := r.proves(p)
-	e.Native = r.PeerID
-	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-}
-
-// proves returns the entry that p, which is sound, does.
-func (r *rogueNative) proves(p ports.Proof) ports.Entry {
-	claim, err := r.m.rules.Proofs.Read(p.Record)
-	if err != nil {
-		panic(err)
-	}
-	p.Claim = claim
-	return p.Entry()
-}
-
-// lastWord is when what was proven to it last runs out.
-func (r *rogueNative) lastWord(t *testing.T) time.Time {
-	t.Helper()
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	return r.proves(r.heard.proofs[len(r.heard.proofs)-1]).ExpiresAt
-}
-
-// entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
-func (r *rogueNative) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	later := time.Now().Add(prooftest.TTL)
-	all = append(all,
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
-	)
-	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
-		p := r.heard.proofs[i]
-		held := r.proves(p)
-		claim, w := held.Proof.Claim, prooftest.Word{Claim: *held.Proof.Claim, Record: p.Record}
-		guess := w.Entry(p.Tick.Step + 1)
-		_, _ = rand.Read(guess.Proof.Tick.Link[:])
-		ahead := w.Entry(p.Tick.Step + 1)
-		ahead.Proof.Tick.Link = p.Tick.Link
-		late := held // with another end than it proves
-		late.ExpiresAt = later
-		all = append(all, held, guess, ahead, late)
-		if addr == rogueAddr {
-			moved := *claim
-			moved.Addrs = []string{addr}
-			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
-			mine.Proof.Tick = p.Tick
-			beside := held
-			beside.Addr, beside.Addrs = addr, nil
-			all = append(all, mine, beside)
-		}
-	}
-	return all
-}
-
-// strike says all that r can, once, of x: that it is at addr, as long as that may be.
-func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
-	t.Helper()
-	entries := r.entries(t, x, addr)
-	kinds := []ports.ChangeKind{ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed}
-	kind := kinds[r.said%len(kinds)]
-	var changes []ports.Change
-	for _, e := range entries {
-		if r.said%5 == 0 { // undone at once
-			changes = append(changes, ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: x, Native: r.PeerID, ExpiresAt: time.Now(), Leave: true}, Remaining: time.Millisecond}})
-		}
-		for _, native := range []ports.PeerID{r.PeerID, r.natives[r.said%len(r.natives)]} {
-			e.Native = native
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-			if p := e.Proof; p != nil { // the tick alone
-				e.Proof = &ports.Proof{Tick: p.Tick}
-				changes = append(changes, ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-				e.Proof = p
-			}
-		}
-	}
-	for _, e := range entries { // and as if it were over
-		if e.Proof != nil && !r.alone {
-			e.Native = r.PeerID
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: time.Millisecond}})
-		}
-	}
-	r.tell(changes...)
-	// Most of what a DHT server says is checked before it is believed, as this is by the space.
-	for _, e := range entries {
-		_, _ = r.store.Put(t.Context(), e)
-	}
-	r.lies.Store(x, entries[r.said%len(entries)])
-	if r.said%3 == 0 {
-		r.lies.Delete(x)
-	}
-	_ = r.voice.Announce(t.Context(), x)
-	if r.said%20 == 19 {
-		r.again(2 * len(entries))
-	}
-	r.said++
-}
 
 func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T) {
 	for _, c := range []struct {
@@ -526,9 +191,9 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 						natives[2].stop()
 						natives[2] = nil
 					case at == 10*time.Minute:
-						natives[2] = net.native(r.natives[2], nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic})
+						natives[2] = net.native(r.natives[2], r.misled())
 					case at == 15*time.Minute: // and one is new
-						natives = append(natives, net.native(peerIDs(9)[8], nativeOptions{store: lyingStore{net.space.Join(), &r.lies}, topic: net.topic}))
+						natives = append(natives, net.native(peerIDs(9)[8], r.misled()))
 					case at%(5*time.Second) == 0:
 						_, _ = r.store.Put(t.Context(), old)
 						r.lies.Store(x.id, old)
@@ -586,11 +251,7 @@ func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T
 // while a native was cut off, is nobody's fault.
 func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		id := peerIDs(3)
-		var all []*followingNative
-		for _, id := range id {
-			all = append(all, net.native(id, nativeOptions{store: net.space.Join(), topic: net.topic}))
-		}
+		id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
 		defer net.stop(all...)
 		time.Sleep(time.Second)
 		both := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[0], id[1])
@@ -604,7 +265,7 @@ func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		all[2].heal()
 		time.Sleep(5 * time.Minute)
-		back := net.native(peerIDs(4)[3], nativeOptions{store: net.space.Join(), topic: net.topic}) // and one comes late
+		back := net.native(peerIDs(4)[3], nativeOptions{shares: true}) // and one comes late
 		all = append(all, back)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()

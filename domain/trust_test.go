@@ -15,41 +15,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// roll is a list of whom somebody trusts, which may change.
-type trustList struct {
-	mu  sync.Mutex
-	ids map[ports.PeerID]bool
-}
-
-func (r *trustList) trusts(id ports.PeerID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ids[id]
-}
-
-func (r *trustList) set(ids ...ports.PeerID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ids = make(map[ports.PeerID]bool)
-	for _, id := range ids {
-		r.ids[id] = true
-	}
-}
-
-type recorder interface {
-	Of(ports.EventKind) []ports.Event
-}
-
-// untrusted is how often n told that something came of somebody whom it does not trust.
-func countUntrusted(n recorder, what ports.Untrusted) (times int) {
-	for _, e := range n.Of(ports.EventUntrusted) {
-		if e.What == what {
-			times++
-		}
-	}
-	return times
-}
-
 func expectClosed(t *testing.T, err error, names ...ports.PeerID) {
 	t.Helper()
 	refusal, ok := errors.AsType[*ports.Refusal](err)
@@ -253,16 +218,6 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 	})
 }
 
-// eventually waits for ok in fake time.
-func eventually(limit time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if ok() {
-			return true
-		}
-	}
-	return ok()
-}
-
 // x registers plainly, starts anew and signs, with another native; then this one closes.
 func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
 	var believing plainSetting
@@ -339,16 +294,4 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 			})
 		})
 	}
-}
-
-// creed is what a native believes of who does not sign, which may change.
-type plainSetting struct{ plain atomic.Pointer[domain.Plain] }
-
-func (c *plainSetting) set(p domain.Plain) { c.plain.Store(&p) }
-
-func (c *plainSetting) now() domain.Plain {
-	if p := c.plain.Load(); p != nil {
-		return *p
-	}
-	return domain.PlainAccept
 }
