@@ -15,41 +15,11 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings)) (*Registry, *porttest.Recorder) {
-	t.Helper()
-	rec := &porttest.Recorder{}
-	settings := Settings{}
-	cfg := Rules{Self: self, Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	if change != nil {
-		change(&cfg, &settings)
-	}
-	r, err := NewRegistry(cfg, settings, emptyStore{}, nil, rec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r, rec
-}
-
-// slowVerifier has something happen while a signature is checked.
-type slowVerifier struct {
-	ports.Verifier
-	meanwhile func()
-}
-
-func (v *slowVerifier) Verify(record []byte, tick ports.Tick) (*ports.Claim, error) {
-	claim, err := v.Verifier.Verify(record, tick)
-	if f := v.meanwhile; f != nil {
-		v.meanwhile = nil
-		f()
-	}
-	return claim, err
-}
-
 // The leave comes while the registration's signature is checked.
 func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		v := &slowVerifier{Verifier: proof.NewVerifier()}
+		v := &interruptedVerifier{Verifier: proof.NewVerifier()}
 		r, _ := bareRegistry(t, "n1", func(c *Rules, _ *Settings) { c.Proofs = v })
 		says := key.Says(t, time.Now(), 1, "a")
 		leave := key.Leaves(t, time.Now().Add(time.Millisecond), 1)
@@ -69,7 +39,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		v := &slowVerifier{Verifier: proof.NewVerifier()}
+		v := &interruptedVerifier{Verifier: proof.NewVerifier()}
 		r, _ := bareRegistry(t, "n1", func(c *Rules, _ *Settings) { c.Proofs = v })
 		older := key.Says(t, time.Now(), 1, "a")
 		newer := key.Says(t, time.Now().Add(time.Millisecond), 2, "b")
@@ -216,9 +186,9 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
-		f := NewFollower(r.rules, surrounded{neighbours: []ports.Neighbour{{PeerID: "n1", Watchable: true}}}, false)
+		f := NewFollower(r.rules, connectedTransport{neighbours: []ports.Neighbour{{PeerID: "n1", Watchable: true}}}, false)
 		r.follower = f
-		f.followed["n1"] = &followed{id: "n1", native: unmoved{porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
+		f.followed["n1"] = &followed{id: "n1", native: connectedNative{porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
 			select {
 			case <-ctx.Done():
 				return ports.Page{}, ctx.Err()
@@ -236,51 +206,17 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	})
 }
 
-// surrounded is a transport that is connected to neighbours.
-type surrounded struct {
-	ports.Transport
-	neighbours []ports.Neighbour
-}
-
-func (s surrounded) Neighbours() ([]ports.Neighbour, <-chan struct{}) { return s.neighbours, nil }
-
-// unmoved is a native whose connection never ends.
-type unmoved struct{ porttest.Native }
-
-func (unmoved) Disconnected() <-chan struct{} { return nil }
-
-// oneEntry is a store that has one entry.
-type oneEntry struct {
-	emptyStore
-	e Entry
-}
-
-func (s oneEntry) Get(_ context.Context, id ports.PeerID, than ports.Version) (Entry, error) {
-	if id != s.e.PeerID || !s.e.NewerThan(than) {
-		return Entry{}, ports.ErrNotFound
-	}
-	return s.e, nil
-}
-func (s oneEntry) Joined() <-chan struct{} { return nil }
-
-type noAnnouncer struct{}
-
-func (noAnnouncer) Announce(context.Context, ports.PeerID) error { return nil }
-func (noAnnouncer) Listen(func(ports.Announcement)) (func(), error) {
-	return func() {}, nil
-}
-
 // A native says, without proof, that one who signs has left.
 func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		e := key.Says(t, time.Now(), 1, "a").Entry(0)
 		e.Native = "n9" // which this one does not follow
-		cfg := Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-		if err := cfg.ReadProof(&e); err != nil { // as stores do
+		rules := Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+		if err := rules.ReadProof(&e); err != nil { // as stores do
 			t.Fatal(err)
 		}
-		r, err := NewRegistry(cfg, Settings{}, oneEntry{e: e}, noAnnouncer{}, &porttest.Recorder{})
+		r, err := NewRegistry(rules, Settings{}, oneEntryStore{e: e}, silentAnnouncer{}, &porttest.Recorder{})
 		if err != nil {
 			t.Fatal(err)
 		}

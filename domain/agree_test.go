@@ -13,7 +13,7 @@ import (
 )
 
 // signedBy is what an indexer has signed, as the model knows it.
-type signedBy struct {
+type modelIndexer struct {
 	*prooftest.Signer
 	word    prooftest.Word // the last
 	said    bool
@@ -25,12 +25,12 @@ type signedBy struct {
 }
 
 // step is the one that its word is at now.
-func (s *signedBy) step() uint32 {
+func (s *modelIndexer) step() uint32 {
 	return min(uint32(time.Since(s.word.Claim.Issued())/prooftest.Interval), prooftest.Steps-1)
 }
 
 // deed is what somebody does, drawn beforehand.
-type deed struct {
+type modelStep struct {
 	op    string
 	at    int // native
 	who   int
@@ -47,8 +47,8 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 		most = 15
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		deeds := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) deed {
-			return deed{
+		deeds := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) modelStep {
+			return modelStep{
 				op:    rapid.SampledFrom([]string{"beat", "beat", "beat", "move", "leave", "replay", "replay", "store", "cut", "heal", "restart", "wait"}).Draw(t, "op"),
 				at:    rapid.IntRange(0, 2).Draw(t, "at"),
 				who:   rapid.IntRange(0, 2).Draw(t, "who"),
@@ -58,18 +58,18 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 		}), 1, most).Draw(rt, "deeds")
 		wrong := ""
 		runs++
-		infested(t, 3, domain.PlainRefuse, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
-			var all []*signedBy
+		withRogueNative(t, 3, domain.PlainRefuse, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+			var all []*modelIndexer
 			for _, s := range prooftest.NewSigners(t, 3) {
-				all = append(all, &signedBy{Signer: s, ends: map[ports.Tick]time.Time{}, heard: map[int]map[ports.Tick]time.Time{}})
+				all = append(all, &modelIndexer{Signer: s, ends: map[ports.Tick]time.Time{}, heard: map[int]map[ports.Tick]time.Time{}})
 			}
-			last := func(s *signedBy) int64 { return s.word.Claim.Seq }
-			issue := func(s *signedBy) {
+			last := func(s *modelIndexer) int64 { return s.word.Claim.Seq }
+			issue := func(s *modelIndexer) {
 				time.Sleep(2 * time.Millisecond) // or it would have the number of the one before, or of its leave
 				s.word = s.Says(t, time.Now(), 1, fmt.Sprintf("/ip4/192.0.2.%d/tcp/4001", 1+s.moves%200))
 				s.said, s.left = true, false
 			}
-			beat := func(s *signedBy, at int) {
+			beat := func(s *modelIndexer, at int) {
 				if !s.said || s.left || time.Since(s.word.Claim.Issued()) > 50*time.Minute {
 					issue(s)
 				}
@@ -155,7 +155,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 					honest[d.at].heal()
 				case "restart":
 					honest[d.at].stop()
-					honest[d.at] = m.native(r.natives[d.at], member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic})
+					honest[d.at] = net.native(r.natives[d.at], r.misled())
 					for _, s := range all {
 						delete(s.heard, d.at)
 					}

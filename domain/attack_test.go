@@ -1,26 +1,13 @@
 package domain_test
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/memory"
-	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 )
-
-// proven starts worlds whose natives check proofs.
-func proven(t *testing.T, f func(t *testing.T, m *mesh)) {
-	meshed(t, func(t *testing.T, m *mesh) {
-		m.rules.Proofs = proof.NewVerifier()
-		m.space = memory.NewSpace(m.rules.Acceptable)
-		f(t, m)
-	})
-}
 
 const (
 	liars  = 50
@@ -28,30 +15,30 @@ const (
 )
 
 // way is how others' word of an indexer reaches a native.
-type way struct {
+type route struct {
 	name string
 	// open returns what has the native told that entry, which the bubble then takes in.
-	open func(m *mesh, n *follower) (tell func(ports.Entry), end func())
+	open func(net *followingNetwork, n *followingNative) (tell func(ports.Entry), end func())
 }
 
 // ways are those that lead past the indexer's own connection.
-var ways = []way{
-	{"gossip, to what is held here", func(m *mesh, n *follower) (func(ports.Entry), func()) {
-		store := n.store.(*said)
+var routes = []route{
+	{"gossip, to what is held here", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
+		store := n.store.(*plantedStore)
 		return func(e ports.Entry) {
 			store.here.Store(e.PeerID, e)
 			n.Hear(ports.Announcement{PeerID: e.PeerID, From: "liar"})
 		}, func() {}
 	}},
-	{"gossip, to what the DHT answers", func(m *mesh, n *follower) (func(ports.Entry), func()) {
-		store := n.store.(*said)
+	{"gossip, to what the DHT answers", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
+		store := n.store.(*plantedStore)
 		return func(e ports.Entry) {
 			store.there.Store(e.PeerID, e)
 			n.Hear(ports.Announcement{PeerID: e.PeerID, From: "liar"})
 		}, func() {}
 	}},
-	{"watch", func(m *mesh, n *follower) (func(ports.Entry), func()) {
-		liar := m.teller("liar", nil)
+	{"watch", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
+		liar := net.scriptedNative("liar", nil)
 		return func(e ports.Entry) {
 			e.Native = "liar"
 			liar.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
@@ -59,41 +46,17 @@ var ways = []way{
 	}},
 }
 
-// said is a store that says what it was told to: here at once, there to who asks the network.
-type said struct{ here, there sync.Map }
-
-func (s *said) Put(context.Context, ports.Entry) (int, error) { return 1, nil }
-func (s *said) Joined() <-chan struct{}                       { return nil }
-func (s *said) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return load(&s.here, id)
-}
-func (s *said) Get(_ context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return load(&s.there, id)
-}
-
-func load(m *sync.Map, id ports.PeerID) (ports.Entry, error) {
-	e, ok := m.Load(id)
-	if !ok {
-		return ports.Entry{}, ports.ErrNotFound
-	}
-	entry := e.(ports.Entry)
-	if p := entry.Proof; p != nil { // as it comes from the wire
-		entry.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}
-	}
-	return entry, nil
-}
-
 // Each lie is one change of a word that is accepted beside it. None is believed, and each is
 // refused for what is wrong with it.
 func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 	who, attackers := prooftest.NewSigners(t, prooftest.Attacks()/100), prooftest.NewSigners(t, liars)
-	for _, way := range ways {
+	for _, way := range routes {
 		t.Run(way.name, func(t *testing.T) {
 			honest, tally := 0, prooftest.NewTally()
 			for _, class := range prooftest.Classes() {
-				proven(t, func(t *testing.T, m *mesh) {
-					n := m.native(peerIDs(1)[0], member{store: &said{}})
-					tell, end := way.open(m, n)
+				withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+					n := net.native(peerIDs(1)[0], nativeOptions{store: &plantedStore{}})
+					tell, end := way.open(net, n)
 					defer end()
 					defer n.stop()
 					var all []*prooftest.Victim
@@ -112,7 +75,7 @@ func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 							tell(v.Now.Entry(v.Step))
 						}
 						synctest.Wait()
-						honest += stand(t, n, all)
+						honest += expectAllListed(t, n, all)
 						if round == 0 {
 							n.Take()
 							continue // there is nothing older than the first tick
@@ -127,7 +90,7 @@ func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 							tally.Told(n.Take())
 							tally.Check(t)
 						}
-						stand(t, n, all)
+						expectAllListed(t, n, all)
 					}
 				})
 				if t.Failed() {
@@ -141,7 +104,7 @@ func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 }
 
 // stand tells how many of all are listed with their last word, which all are to be.
-func stand(t *testing.T, n *follower, all []*prooftest.Victim) (standing int) {
+func expectAllListed(t *testing.T, n *followingNative, all []*prooftest.Victim) (standing int) {
 	t.Helper()
 	for _, v := range all {
 		want := v.Now.Entry(v.Step)

@@ -11,9 +11,9 @@ import (
 func TestAFullTableRenewsAndTakesNobodyElse(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		ids := peerIDs(4)
-		w := newWorld(t)
-		w.settings.Bounds.Entries = 2
-		n := w.native(ids[0], nil)
+		net := newNetwork(t)
+		net.settings.Bounds.Entries = 2
+		n := net.native(ids[0], nil)
 		defer n.stop()
 		register := func(id ports.PeerID) error {
 			_, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr})
@@ -47,9 +47,9 @@ func TestAFullTableRenewsAndTakesNobodyElse(t *testing.T) {
 func TestWhatIsNeverFoundIsBounded(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		ids := peerIDs(9)
-		w := newWorld(t)
-		w.settings.Bounds.Unfound = 3
-		n := w.native(ids[0], nil)
+		net := newNetwork(t)
+		net.settings.Bounds.Unfound = 3
+		n := net.native(ids[0], nil)
 		defer n.stop()
 		for i, id := range ids[1:] {
 			n.Hear(ports.Announcement{PeerID: id, From: "n", Via: "n"})

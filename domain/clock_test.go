@@ -149,11 +149,7 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		clock := NewClock(nil)
-		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Clock: clock, CheckAddr: func(ports.PeerID, string) error { return nil }},
-			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, _ := bareRegistry(t, "me", func(rules *Rules, _ *Settings) { rules.Clock = clock })
 		f := NewFollower(r.rules, nil, false)
 		f.registry = r
 		for _, id := range []ports.PeerID{"a", "b", "c"} {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -20,101 +19,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-// mesh is a network of natives that follow each other. Each has a store and a topic of its
-// own unless it is given one, so that nothing else tells it of the others.
-type mesh struct {
-	*world
-	network *memory.Network
-}
-
-// follower is a native of a mesh.
-type follower struct {
-	*native
-	transport *memory.Transport
-	cut       func() // from the others, which it is without any warning
-	heal      func()
-}
-
-// member is how a native of a mesh differs from the usual.
-type member struct {
-	store ports.Store
-	topic *memory.Topic
-	skew  time.Duration        // how much its clock is ahead
-	clock func() time.Duration // the same, as it is at the moment
-	lone  bool                 // nobody can know of it yet
-}
-
-func meshed(t *testing.T, f func(t *testing.T, m *mesh)) {
-	bubble(t, func(t *testing.T, w *world) { f(t, &mesh{w, memory.NewNetwork()}) })
-}
-
-func (m *mesh) native(id ports.PeerID, how member) *follower {
-	m.t.Helper()
-	rules := m.rules
-	rules.Self = id
-	if how.clock == nil {
-		how.clock = func() time.Duration { return how.skew }
-	}
-	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(how.clock()) })
-	if how.store == nil {
-		how.store = memory.NewStore(rules.Acceptable)
-	}
-	if how.topic == nil {
-		how.topic = memory.NewTopic()
-	}
-	f := &follower{transport: m.network.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: how.store, announcer: how.topic.Join(id)}}
-	var err error
-	following := domain.NewFollower(rules, f.transport, !how.lone)
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following}, how.store, f.announcer, f.Recorder); err != nil {
-		m.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(m.t.Context())
-	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{f.Run, func(ctx context.Context) error { return following.Run(ctx, f.Registry) }} {
-		running.Go(func() {
-			if err := run(ctx); err != nil {
-				m.t.Errorf("run: %v", err)
-			}
-		})
-	}
-	f.heal = func() {
-		stop, err := f.transport.Serve(f.Registry)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		f.cut = sync.OnceFunc(stop)
-	}
-	f.heal()
-	f.stop = sync.OnceFunc(func() {
-		f.cut()
-		cancel()
-		running.Wait()
-		_ = f.announcer.Close()
-	})
-	synctest.Wait()
-	return f
-}
-
-// natives starts n of them.
-func (m *mesh) natives(n int, how member) (all []*follower) {
-	for _, id := range peerIDs(n) {
-		all = append(all, m.native(id, how))
-	}
-	synctest.Wait()
-	return all
-}
-
-func (m *mesh) stop(natives ...*follower) {
-	for _, n := range natives {
-		n.stop()
-	}
-}
-
 func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		x := peerIDs(10)[9]
-		all := m.natives(3, member{})
-		defer m.stop(all...)
+		all := net.natives(3, nativeOptions{})
+		defer net.stop(all...)
 		a := all[0]
 		a.register(t, x, addr)
 		time.Sleep(30 * time.Millisecond)
@@ -146,10 +55,10 @@ func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 
 // What natives have from each other they do not tell, or it would go around for ever.
 func TestNothingEchoes(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
-		all := m.natives(3, member{})
-		defer m.stop(all...)
+		all := net.natives(3, nativeOptions{})
+		defer net.stop(all...)
 		all[0].register(t, id[9], addr)
 		all[1].register(t, id[9], addr)
 		all[1].register(t, id[8], addr)
@@ -168,16 +77,16 @@ func TestNothingEchoes(t *testing.T) {
 
 func TestALateNativeIsWholeAtOnce(t *testing.T) {
 	many := peerIDs(2500)
-	meshed(t, func(t *testing.T, m *mesh) {
-		all := m.natives(2, member{})
-		defer m.stop(all...)
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		all := net.natives(2, nativeOptions{})
+		defer net.stop(all...)
 		for i, x := range many[3:] {
 			all[i%2].register(t, x, addr)
 		}
 		if err := all[0].Leave(t.Context(), many[3], nil); err != nil {
 			t.Fatal(err)
 		}
-		late := m.native(many[2], member{})
+		late := net.native(many[2], nativeOptions{})
 		defer late.stop()
 		time.Sleep(30 * time.Millisecond)
 		if live, _ := late.Counts(); live != len(many)-4 || late.lists(many[3]) {
@@ -190,10 +99,10 @@ func TestALateNativeIsWholeAtOnce(t *testing.T) {
 }
 
 func TestTwoNativesThatWereCutOffAreOneAgain(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
-		all := m.natives(2, member{})
-		defer m.stop(all...)
+		all := net.natives(2, nativeOptions{})
+		defer net.stop(all...)
 		a, b := all[0], all[1]
 		a.register(t, id[5], addr)
 		a.register(t, id[6], addr)
@@ -228,15 +137,14 @@ func TestTwoNativesThatWereCutOffAreOneAgain(t *testing.T) {
 
 // The store says of the lease that the native told of what no clock here makes sense of.
 func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		// The rule of the space is a third one's, whose clock is right.
-		space, topic := memory.NewSpace(m.rules.Acceptable), memory.NewTopic()
-		a := m.native(id[0], member{skew: -time.Minute, store: space.Join(), topic: topic})
-		b := m.native(id[1], member{store: space.Join(), topic: topic})
-		c := m.native(id[2], member{skew: time.Minute, store: space.Join(), topic: topic})
-		all := []*follower{a, b, c}
-		defer m.stop(all...)
+		a := net.native(id[0], nativeOptions{skew: -time.Minute, shares: true})
+		b := net.native(id[1], nativeOptions{shares: true})
+		c := net.native(id[2], nativeOptions{skew: time.Minute, shares: true})
+		all := []*followingNative{a, b, c}
+		defer net.stop(all...)
 		synctest.Wait()
 		for i, n := range all {
 			n.register(t, id[5+i], addr)
@@ -285,7 +193,7 @@ func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
 }
 
 func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		topic := memory.NewTopic()
 		asked := 0
@@ -293,8 +201,8 @@ func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
 			asked++
 			return ports.Entry{}, ports.ErrNotFound
 		}, put: func(context.Context, ports.Entry) (int, error) { return 1, nil }}
-		a, b := m.native(id[0], member{topic: topic}), m.native(id[1], member{topic: topic, store: counting})
-		defer m.stop(a, b)
+		a, b := net.native(id[0], nativeOptions{topic: topic}), net.native(id[1], nativeOptions{topic: topic, store: counting})
+		defer net.stop(a, b)
 		synctest.Wait()
 		for range 10 {
 			a.register(t, id[5], addr)
@@ -308,14 +216,12 @@ func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
 
 // A native that is told a leave, by whatever way, lists nothing that was granted before.
 func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(m.rules.Acceptable), memory.NewTopic()
-		in := func() member { return member{store: space.Join(), topic: topic} }
-		a, b := m.native(id[0], in()), m.native(id[1], in())
-		only := w2(m.world, id[2], space.Join(), topic) // knows the seed alone: hears by gossip
-		defer m.stop(a, b)
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
+		only := net.network.native(id[2], nil) // knows the seed alone: hears by gossip
+		defer net.stop(a, b)
 		defer only.stop()
 		synctest.Wait()
 		a.register(t, x, addr)
@@ -326,17 +232,17 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Second)
-		for _, n := range []*follower{a, b} {
+		for _, n := range []*followingNative{a, b} {
 			if err := n.Leave(t.Context(), x, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(2 * time.Second)
-		late := m.native(id[3], in())
+		late := net.native(id[3], nativeOptions{shares: true})
 		defer late.stop()
 		time.Sleep(time.Second)
 		natives := []*native{a.native, b.native, late.native, only}
-		replayer := topic.Join(id[4])
+		replayer := net.topic.Join(id[4])
 		defer replayer.Close()
 		for i := range 100 {
 			for _, n := range natives {
@@ -356,26 +262,16 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 	})
 }
 
-// w2 is a native that follows nobody.
-func w2(w *world, id ports.PeerID, store ports.Store, topic *memory.Topic) *native {
-	before := w.topic
-	w.topic = topic
-	defer func() { w.topic = before }()
-	return w.native(id, store)
-}
-
 func TestALaterRegistrationBeatsALeave(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(m.rules.Acceptable), memory.NewTopic()
-		in := func() member { return member{store: space.Join(), topic: topic} }
-		a, b := m.native(id[0], in()), m.native(id[1], in())
-		only := w2(m.world, id[2], space.Join(), topic)
-		defer m.stop(a, b)
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
+		only := net.network.native(id[2], nil)
+		defer net.stop(a, b)
 		defer only.stop()
 		synctest.Wait()
-		for _, at := range []*follower{a, b, a} {
+		for _, at := range []*followingNative{a, b, a} {
 			at.register(t, x, addr)
 			if err := at.Leave(t.Context(), x, nil); err != nil {
 				t.Fatal(err)
@@ -397,9 +293,9 @@ func TestALaterRegistrationBeatsALeave(t *testing.T) {
 }
 
 func TestALeaveIsAnsweredAndToldOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(4)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		a.register(t, id[1], addr)
 		for range 3 {
@@ -427,17 +323,15 @@ func TestALeaveIsAnsweredAndToldOnce(t *testing.T) {
 // A stranger may put a leave into the DHT; who is registered here stays listed here, and
 // where this native tells of it.
 func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
-		space, topic := memory.NewSpace(m.rules.Acceptable), memory.NewTopic()
-		in := func() member { return member{store: space.Join(), topic: topic} }
-		a, b := m.native(id[0], in()), m.native(id[1], in())
-		defer m.stop(a, b)
+		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
+		defer net.stop(a, b)
 		synctest.Wait()
 		a.register(t, x, addr)
 		time.Sleep(time.Second)
-		stranger, voice := space.Join(), topic.Join(id[5])
+		stranger, voice := net.space.Join(), net.topic.Join(id[5])
 		defer voice.Close()
 		for range 200 {
 			_, _ = stranger.Put(t.Context(), ports.Entry{PeerID: x, Addr: addr, Leave: true, ExpiresAt: time.Now().Add(90 * time.Second)})
@@ -451,15 +345,10 @@ func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
 	})
 }
 
-// liar is a native that tells others what it likes.
-type liar struct {
-	porttest.Native
-}
-
 func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
-		a := m.native(id[0], member{})
+		a := net.native(id[0], nativeOptions{})
 		defer a.stop()
 		a.register(t, id[5], addr)
 		at := func(kind ports.ChangeKind, x, native ports.PeerID, addr string, left time.Duration) ports.Change {
@@ -487,15 +376,15 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 			at(joined, id[6], id[1], addr, -time.Second),
 		}
 		truth := at(joined, id[7], id[1], addr, time.Minute)
-		serve := liar{porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		serve := porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 			return func(yield func(ports.Batch, error) bool) {
 				if !yield(ports.Batch{Reset: ports.ResetNew, Changes: slices.Concat(lies, harmless, []ports.Change{truth}), Cursor: "c"}, nil) {
 					return
 				}
 				<-ctx.Done()
 			}
-		}}}
-		stop, err := m.network.Join(id[1]).Serve(serve)
+		}}
+		stop, err := net.transports.Join(id[1]).Serve(serve)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -512,9 +401,9 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 }
 
 func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(5)
-		a := m.native(id[0], member{lone: true})
+		a := net.native(id[0], nativeOptions{lone: true})
 		defer a.stop()
 		if c := a.Condition(); c != "" {
 			t.Errorf("a native that nobody can know of is %s", c)
@@ -530,11 +419,11 @@ func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
 			}
 		}}
 		a.cut()
-		stop, err := m.network.Join(id[1]).Serve(slow)
+		stop, err := net.transports.Join(id[1]).Serve(slow)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := m.native(id[2], member{})
+		b := net.native(id[2], nativeOptions{})
 		defer b.stop()
 		time.Sleep(30 * time.Second)
 		if c := b.Condition(); c != ports.ConditionWarming {
@@ -553,8 +442,8 @@ func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
 }
 
 func TestANativeThatReachesNobodyIsWarmingForTenSeconds(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
-		a := m.native(peerIDs(1)[0], member{})
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		a := net.native(peerIDs(1)[0], nativeOptions{})
 		defer a.stop()
 		time.Sleep(10*time.Second - 1)
 		if c := a.Condition(); c != ports.ConditionWarming {
@@ -569,9 +458,9 @@ func TestANativeThatReachesNobodyIsWarmingForTenSeconds(t *testing.T) {
 }
 
 func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
-		all := m.natives(3, member{})
-		defer m.stop(all...)
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		all := net.natives(3, nativeOptions{})
+		defer net.stop(all...)
 		all[1].cut()
 		synctest.Wait()
 		if c := all[0].Condition(); c != "" {
@@ -592,10 +481,10 @@ func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
 }
 
 func TestNativesTellOfEachOther(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
-		all := m.natives(3, member{})
-		defer m.stop(all...)
+		all := net.natives(3, nativeOptions{})
+		defer net.stop(all...)
 		all[1].register(t, id[8], addr)
 		all[1].register(t, id[9], addr)
 		time.Sleep(time.Second)
@@ -636,12 +525,12 @@ func TestNativesThatFollowEachOtherAgree(t *testing.T) {
 		}), 1, 40).Draw(rt, "steps")
 		wrong := ""
 		porttest.FakeTime(t, func(t *testing.T) {
-			m := &mesh{newWorld(t), memory.NewNetwork()}
-			var all []*follower
+			net := &followingNetwork{newNetwork(t), memory.NewNetwork()}
+			var all []*followingNative
 			for i := range 3 {
-				all = append(all, m.native(id[i], member{skew: time.Duration(i-1) * time.Minute}))
+				all = append(all, net.native(id[i], nativeOptions{skew: time.Duration(i-1) * time.Minute}))
 			}
-			defer m.stop(all...)
+			defer net.stop(all...)
 			type end struct {
 				left bool
 				at   time.Time
@@ -699,9 +588,9 @@ func TestNativesThatFollowEachOtherAgree(t *testing.T) {
 
 // A native with more renewals a second than fit in one batch, and nothing else to tell.
 func TestRenewalsOfALargeNativeAreToldInTime(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		ids := peerIDs(11)
-		a := w.native(ids[0], nil)
+		a := net.native(ids[0], nil)
 		defer a.stop()
 		ids = ids[1:]
 		for _, id := range ids {
@@ -741,10 +630,10 @@ func TestRenewalsOfALargeNativeAreToldInTime(t *testing.T) {
 
 // Who watches hears of the native's condition although nothing else happens.
 func TestAWatcherIsToldTheCondition(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(2)
-		a := m.native(ids[0], member{})
-		defer m.stop(a)
+		a := net.native(ids[0], nativeOptions{})
+		defer net.stop(a)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer func() { cancel(); synctest.Wait() }()
 		var said []ports.Condition
@@ -763,9 +652,9 @@ func TestAWatcherIsToldTheCondition(t *testing.T) {
 		if want := []ports.Condition{ports.ConditionWarming, ""}; !slices.Equal(said, want) {
 			t.Errorf("alone for 15 s: told %q, want %q", said, want)
 		}
-		b := m.native(ids[1], member{})
+		b := net.native(ids[1], nativeOptions{})
 		time.Sleep(5 * time.Second)
-		m.stop(b)
+		net.stop(b)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if want := []ports.Condition{ports.ConditionWarming, "", ports.ConditionIsolated}; !slices.Equal(said, want) {
@@ -778,17 +667,17 @@ func TestAWatcherIsToldTheCondition(t *testing.T) {
 
 func TestWhatANativeOfALongerTTLGrantsToWhoSignsIsListedByTheOthers(t *testing.T) {
 	first := prooftest.NewSigner(t)
-	proven(t, func(t *testing.T, m *mesh) {
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(2)
-		a := m.native(id[0], member{})
+		a := net.native(id[0], nativeOptions{})
 		defer a.stop()
-		rules := m.rules
-		m.rules.Policy.TTL += 6 * time.Second
-		b := m.native(id[1], member{})
-		m.rules = rules
+		rules := net.rules
+		net.rules.Policy.TTL += 6 * time.Second
+		b := net.native(id[1], nativeOptions{})
+		net.rules = rules
 		defer b.stop()
 		time.Sleep(time.Second)
-		x := m.indexer(first, how{addr: addr}, id[1])
+		x := net.indexer(first, indexerOptions{addr: addr}, id[1])
 		defer x.kill()
 		time.Sleep(2 * time.Second)
 		missing := 0
@@ -813,18 +702,18 @@ func TestNativesThatAreSetBackTogetherGoOnListingWhoSigns(t *testing.T) {
 	for _, back := range []time.Duration{20 * time.Second, 60 * time.Second, 80 * time.Second, 5 * time.Minute} {
 		t.Run(back.String(), func(t *testing.T) {
 			first := prooftest.NewSigner(t)
-			proven(t, func(t *testing.T, m *mesh) {
-				m.rules.Plain = refusing
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				net.rules.Plain = refusing
 				var ahead atomic.Int64
 				ahead.Store(int64(back))
 				clock := func() time.Duration { return time.Duration(ahead.Load()) }
 				id := peerIDs(2)
-				a := m.native(id[0], member{clock: clock, store: m.space.Join(), topic: m.topic})
+				a := net.native(id[0], nativeOptions{clock: clock, shares: true})
 				defer a.stop()
-				b := m.native(id[1], member{clock: clock, store: m.space.Join(), topic: m.topic})
+				b := net.native(id[1], nativeOptions{clock: clock, shares: true})
 				defer b.stop()
 				time.Sleep(time.Second)
-				x := m.indexer(first, how{addr: addr}, id[0])
+				x := net.indexer(first, indexerOptions{addr: addr}, id[0])
 				defer x.kill()
 				time.Sleep(10 * time.Minute)
 				ahead.Store(0)

@@ -9,102 +9,44 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// emptyStore has nothing.
-type emptyStore struct{ ports.Store }
-
-func (emptyStore) Get(context.Context, ports.PeerID, ports.Version) (Entry, error) {
-	return Entry{}, ports.ErrNotFound
-}
-func (emptyStore) Local(ports.PeerID, ports.Version) (Entry, error) {
-	return Entry{}, ports.ErrNotFound
-}
-
-// hearer is a registry that is told things, is swept once a second, and is watched.
-type hearer struct {
-	*Registry
-	heard []string // kind@time
-	began time.Time
-}
-
-func hearing(t *testing.T) (_ *hearer, stop func()) {
-	r, err := NewRegistry(Rules{
-		Self:      "me",
-		Policy:    TTLPolicy{TTL: 66 * time.Second, Heartbeat: time.Minute, Refresh: 30 * time.Second},
-		CheckAddr: func(ports.PeerID, string) error { return nil },
-	}, Settings{}, emptyStore{}, nil, &porttest.Recorder{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hearer{Registry: r, began: time.Now()}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for b, err := range r.Watch(ctx, "", ports.WatchRequest{}) {
-			if err != nil {
-				return
-			}
-			for _, c := range b.Changes {
-				h.heard = append(h.heard, fmt.Sprintf("%s@%v", c.Kind, time.Since(h.began).Round(time.Second)))
-			}
-		}
-	}()
-	synctest.Wait()
-	return h, func() { cancel(); synctest.Wait() }
-}
-
-// tell has native say that it granted x a lease, or took its leave, with so much left.
-func (h *hearer) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
-	h.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
-		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
-	}}})
-}
-
-func (h *hearer) pass(seconds int) {
-	for range seconds {
-		time.Sleep(time.Second)
-		h.sweep()
-	}
-	synctest.Wait()
-}
-
 // Whatever ends an entry, and whenever, who watches is told once, and in time.
 func TestEveryEndIsTold(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		do   func(*hearer)
+		do   func(*watchedRegistry)
 		want []string
 	}{
-		{"a leave between the deadline and the sweep", func(h *hearer) {
-			h.tell(ports.ChangeJoined, "n1", "n1", 10*time.Second)
+		{"a leave between the deadline and the sweep", func(r *watchedRegistry) {
+			r.tell(ports.ChangeJoined, "n1", "n1", 10*time.Second)
 			time.Sleep(10*time.Second + 100*time.Millisecond)
-			h.tell(ports.ChangeLeft, "n2", "n2", 66*time.Second)
+			r.tell(ports.ChangeLeft, "n2", "n2", 66*time.Second)
 		}, []string{"joined@0s", "expired@10s"}},
-		{"a lease that ends before the leave that it stands against", func(h *hearer) {
-			h.tell(ports.ChangeLeft, "n2", "n1", 60*time.Second)
-			h.tell(ports.ChangeJoined, "n1", "n1", 5*time.Second)
+		{"a lease that ends before the leave that it stands against", func(r *watchedRegistry) {
+			r.tell(ports.ChangeLeft, "n2", "n1", 60*time.Second)
+			r.tell(ports.ChangeJoined, "n1", "n1", 5*time.Second)
 		}, []string{"joined@0s", "expired@5s"}},
-		{"a lease that its native made shorter", func(h *hearer) {
-			h.tell(ports.ChangeJoined, "n1", "n1", 66*time.Second)
-			h.pass(10)
-			h.tell(ports.ChangeRenewed, "n1", "n1", 5*time.Second)
+		{"a lease that its native made shorter", func(r *watchedRegistry) {
+			r.tell(ports.ChangeJoined, "n1", "n1", 66*time.Second)
+			r.pass(10)
+			r.tell(ports.ChangeRenewed, "n1", "n1", 5*time.Second)
 		}, []string{"joined@0s", "expired@15s"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				h, stop := hearing(t)
+				r, stop := newWatchedRegistry(t)
 				defer stop()
-				tt.do(h)
-				h.pass(200)
-				if _, ok := h.Get("x"); ok || h.table.len() != 0 || h.table.listed.Load() != 0 {
+				tt.do(r)
+				r.pass(200)
+				if _, ok := r.Get("x"); ok || r.table.len() != 0 || r.table.listed.Load() != 0 {
 					t.Errorf("x is still there")
 				}
-				if !slices.Equal(h.heard, tt.want) {
-					t.Errorf("told %v, want %v", h.heard, tt.want)
+				if !slices.Equal(r.told, tt.want) {
+					t.Errorf("told %v, want %v", r.told, tt.want)
 				}
 			})
 		})
@@ -114,12 +56,12 @@ func TestEveryEndIsTold(t *testing.T) {
 // A table takes longer to hand over than a native remembers what happens meanwhile.
 func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		h, stop := hearing(t)
+		r, stop := newWatchedRegistry(t)
 		defer stop()
 		const n = 200_000
 		ids := make([]ports.PeerID, n)
 		register := func(i int) {
-			if _, err := h.Register(t.Context(), ids[i], ports.Registration{PeerID: ids[i], Addr: "a"}); err != nil {
+			if _, err := r.Register(t.Context(), ids[i], ports.Registration{PeerID: ids[i], Addr: "a"}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -134,7 +76,7 @@ func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 		var done atomic.Bool
 		go func() {
 			defer done.Store(true)
-			for b, err := range h.Watch(ctx, "", ports.WatchRequest{Own: true, Renewed: true}) {
+			for b, err := range r.Watch(ctx, "", ports.WatchRequest{Own: true, Renewed: true}) {
 				if err != nil {
 					ended = err
 					return
@@ -173,11 +115,7 @@ func TestATakeoverKeepsUpWithTheHeartbeats(t *testing.T) {
 func TestWhoComesBackIsCounted(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
-			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, _ := bareRegistry(t, "me", nil)
 		register := func(reg ports.Registration) {
 			t.Helper()
 			if _, err := r.Register(t.Context(), reg.PeerID, reg); err != nil {
@@ -214,7 +152,7 @@ func TestWhoComesBackIsCounted(t *testing.T) {
 
 func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		h, stop := hearing(t)
+		r, stop := newWatchedRegistry(t)
 		defer stop()
 		granted := time.Now() // by n1
 		time.Sleep(10 * time.Second)
@@ -222,11 +160,11 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 		time.Sleep(time.Second)
 		// It registers with n2, which puts it; this native hears of that and finds it.
 		e := Entry{PeerID: "x", Addr: "a", Native: "n2", ExpiresAt: time.Now().Add(66 * time.Second)}
-		if _, _, err := h.takeEntry("x", e); err != nil {
+		if _, _, err := r.takeEntry("x", e); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if _, ok := h.Get("x"); !ok {
+		if _, ok := r.Get("x"); !ok {
 			t.Fatal("not found in the store")
 		}
 		// n1 is reached again.
@@ -234,26 +172,22 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 			ends := at.Add(66 * time.Second)
 			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Leave: kind == ports.ChangeLeft}, Remaining: time.Until(ends)}}
 		}
-		h.hear("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
-		if _, ok := h.Get("x"); !ok {
+		r.hear("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
+		if _, ok := r.Get("x"); !ok {
 			t.Errorf("the leave at n1 has ended the lease that n2 granted after it")
 		}
-		h.pass(100)
-		if _, ok := h.Get("x"); ok || h.table.len() != 0 {
+		r.pass(100)
+		if _, ok := r.Get("x"); ok || r.table.len() != 0 {
 			t.Errorf("x is still there")
 		}
-		t.Log(h.heard)
+		t.Log(r.told)
 	})
 }
 
 func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
-		r, err := NewRegistry(Rules{Self: "me", Policy: DefaultTTLPolicy(), Proofs: proof.NewVerifier(), CheckAddr: func(ports.PeerID, string) error { return nil }},
-			Settings{}, emptyStore{}, nil, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, _ := bareRegistry(t, "me", nil)
 		e := key.Says(t, time.Now(), 1, "a").Entry(50) // the indexer has given all its links away
 		e.Native = "n1"
 		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})

@@ -18,17 +18,12 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// entryOf is an entry that another native put into the store now.
-func entryOf(id, native ports.PeerID) ports.Entry {
-	return ports.Entry{PeerID: id, Addr: addr, Native: native, SeenAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
-}
-
 func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(6)
 		var mu sync.Mutex
 		var asked []ports.PeerID
-		a := w.native(id[0], &stubStore{get: func(_ context.Context, of ports.PeerID) (ports.Entry, error) {
+		a := net.native(id[0], &stubStore{get: func(_ context.Context, of ports.PeerID) (ports.Entry, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			asked = append(asked, of)
@@ -92,11 +87,11 @@ func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
 }
 
 func TestLookUpsForOthersAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		many := peerIDs(80)
 		running, most := 0, 0
 		var mu sync.Mutex
-		a := w.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
+		a := net.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
 			mu.Lock()
 			running++
 			most = max(most, running)
@@ -152,12 +147,8 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 }
 
 func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
-	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = r.LookUp(t.Context(), "", "nobody")
+	r := newTable(t, domain.DefaultTTLPolicy(), &stubStore{}, nil)
+	_, err := r.LookUp(t.Context(), "", "nobody")
 	var refusal *ports.Refusal
 	if !errors.As(err, &refusal) || refusal.Code != ports.CodeBusy {
 		t.Errorf("got %v, want %s", err, ports.CodeBusy)
@@ -166,8 +157,8 @@ func TestBeforeItRunsANativeLooksNobodyUp(t *testing.T) {
 
 func TestPagesAreFilteredByMetadata(t *testing.T) {
 	many := peerIDs(2500)
-	bubble(t, func(t *testing.T, w *world) {
-		a := w.native(many[0], nil)
+	withNetwork(t, func(t *testing.T, net *network) {
+		a := net.native(many[0], nil)
 		defer a.stop()
 		var want []ports.PeerID
 		for i, id := range many[1:] {
@@ -222,11 +213,7 @@ func TestPagesAreFilteredByMetadata(t *testing.T) {
 
 // How far one page looks is bounded: it may be short, and goes on from there.
 func TestAPageLooksOnlySoFar(t *testing.T) {
-	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, &stubStore{get: nothing}, silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := newTable(t, domain.DefaultTTLPolicy(), &stubStore{}, nil)
 	const entries = 25_000
 	for i := range entries {
 		reg := registration(i)
@@ -258,22 +245,9 @@ type fullNative struct {
 	*native
 	x     *prooftest.Signer
 	space *memory.Store // another native's place in the same space
-	plain *creed
+	plain *plainSetting
 	trust atomic.Bool // x is one of the indexers
 	owns  []ports.PeerID
-}
-
-// oldStore gets whatever others have stored, however old. A peer of the DHT may do so.
-type oldStore struct{ *memory.Store }
-
-func (s oldStore) Put(context.Context, ports.Entry) (int, error) { return 0, nil }
-
-func (s oldStore) Get(ctx context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
-	return s.Store.Get(ctx, id, ports.Version{})
-}
-
-func (s oldStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
-	return ports.Entry{}, ports.ErrNotFound
 }
 
 // fill registers indexers until the table takes no more.
@@ -402,16 +376,16 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 		}, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
+			withNetwork(t, func(t *testing.T, net *network) {
 				// What is stored passes the rules of whoever stored it.
-				w.rules.Clock, w.rules.Proofs = domain.NewClock(nil), proof.NewVerifier()
-				w.space = memory.NewSpace(w.rules.Acceptable)
-				n := &fullNative{x: x, plain: &creed{}, space: w.space.Join(), owns: peerIDs(20)[1:10]}
+				net.rules.Clock, net.rules.Proofs = domain.NewClock(nil), proof.NewVerifier()
+				net.space = memory.NewSpace(net.rules.Acceptable)
+				n := &fullNative{x: x, plain: &plainSetting{}, space: net.space.Join(), owns: peerIDs(20)[1:10]}
 				n.trust.Store(true)
-				w.settings.Bounds.Entries = 4
-				w.rules.Plain = n.plain.now
-				w.rules.Indexers = func(id ports.PeerID) bool { return id != x.PeerID || n.trust.Load() }
-				n.native = w.native(peerIDs(1)[0], oldStore{w.space.Join()})
+				net.settings.Bounds.Entries = 4
+				net.rules.Plain = n.plain.now
+				net.rules.Indexers = func(id ports.PeerID) bool { return id != x.PeerID || n.trust.Load() }
+				n.native = net.native(peerIDs(1)[0], staleStore{net.space.Join()})
 				defer n.stop()
 				c.have(t, n)
 				for range 2 {
@@ -437,10 +411,10 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 func TestNewsEndsANotFound(t *testing.T) {
 	for _, entries := range []int{1, 4} {
 		t.Run(fmt.Sprint("room for ", entries), func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
+			withNetwork(t, func(t *testing.T, net *network) {
 				id := peerIDs(4)
-				w.settings.Bounds.Entries = entries
-				a, b := w.native(id[0], nil), w.topic.Join(id[1])
+				net.settings.Bounds.Entries = entries
+				a, b := net.native(id[0], nil), net.topic.Join(id[1])
 				defer a.stop()
 				defer b.Close()
 				a.register(t, id[2], addr)
@@ -448,7 +422,7 @@ func TestNewsEndsANotFound(t *testing.T) {
 				if got, err := a.LookUp(t.Context(), "", id[3]); !errors.Is(err, ports.ErrNotFound) {
 					t.Fatalf("got %+v, %v", got, err)
 				}
-				if _, err := w.space.Join().Put(t.Context(), entryOf(id[3], id[1])); err != nil {
+				if _, err := net.space.Join().Put(t.Context(), entryOf(id[3], id[1])); err != nil {
 					t.Fatal(err)
 				}
 				_ = b.Announce(t.Context(), id[3])

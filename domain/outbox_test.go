@@ -7,18 +7,10 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-type deaf struct{}
-
-func (deaf) Observe(ports.Event) {}
-
 // An indexer that changes its address and changes it back, as fast as it can, must
 // not fill the wheel of what waits for its due time.
 func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
-	rules := Rules{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := NewRegistry(rules, Settings{}, nil, nil, deaf{}) // Run does not run, so nothing is put
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, _ := bareRegistry(t, "self", nil) // Run does not run, so nothing is put
 	for i := range 4000 {
 		// Two of the same: the first is urgent, the second waits for its due time.
 		if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: fmt.Sprint("/", i/2)}); err != nil {
@@ -27,7 +19,7 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 		rec := r.table.shard("x").records["x"]
 		if rec.outbox.phase == ready { // as a worker does
 			r.outbox.ready = nil
-			rec.outbox = outboxState{due: r.now().at.Add(rules.Policy.putInterval()), filed: rec.outbox.filed}
+			rec.outbox = outboxState{due: r.now().at.Add(r.rules.Policy.putInterval()), filed: rec.outbox.filed}
 		}
 	}
 	held := 0
@@ -42,11 +34,7 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 // What was urgent and is nobody's business any more must not count as urgent still:
 // the next change would not be due earlier than a renewal.
 func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
-	rules := Rules{Self: "self", Policy: DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := NewRegistry(rules, Settings{}, nil, nil, deaf{}) // Run does not run, so nothing is put
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, _ := bareRegistry(t, "self", nil) // Run does not run, so nothing is put
 	if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {
 		t.Fatal(err)
 	}

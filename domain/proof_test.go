@@ -2,7 +2,6 @@ package domain_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,89 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
-
-// identity is a node with a key.
-type identity struct {
-	id     ports.PeerID
-	signer *proof.Signer
-	chain  []ports.Link
-	record []byte
-	claim  ports.Claim
-}
-
-func newIdentity(t testing.TB) *identity {
-	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := proof.NewSigner(key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &identity{id: ports.PeerID(id.String()), signer: signer}
-}
-
-// issue makes a record of now, for a heartbeat a minute.
-func (x *identity) issue(t testing.TB, addrs ...string) {
-	t.Helper()
-	seq, err := x.signer.Seq(time.Now().UnixMilli())
-	if err != nil {
-		t.Fatal(err)
-	}
-	x.claim = ports.Claim{PeerID: x.id, Addrs: addrs, Seq: seq, Start: 1, TTL: domain.DefaultTTLPolicy().TTL}
-	if len(addrs) > 0 {
-		x.chain = x.signer.Chain(60)
-		x.claim.Interval, x.claim.Anchor = time.Minute, x.chain[0]
-	}
-	if x.record, err = x.signer.Sign(x.claim); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// heartbeat is the registration at a step, with the record or without.
-func (x *identity) heartbeat(step uint32, record bool) ports.Registration {
-	p := &ports.Proof{Tick: ports.Tick{Seq: x.claim.Seq, Step: step, Link: x.chain[step]}}
-	if record {
-		p.Record = x.record
-	}
-	return ports.Registration{PeerID: x.id, Addr: x.claim.Addrs[0], Proof: p}
-}
-
-// signing is a network whose natives check what indexers sign, and believe of plain indexers
-// what believing says.
-func signing(t *testing.T, believing domain.Plain, f func(t *testing.T, w *world)) {
-	bubble(t, func(t *testing.T, w *world) {
-		w.rules.Clock = domain.NewClock(nil)
-		w.rules.Proofs = proof.NewVerifier()
-		w.rules.Plain = func() domain.Plain { return believing }
-		w.space = memory.NewSpace(w.rules.Acceptable)
-		f(t, w)
-	})
-}
-
-// keyed is a native with a key of its own.
-func (w *world) keyed() *native { return w.native(newIdentity(w.t).id, nil) }
-
-func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
-	t.Helper()
-	lease, err := n.Register(t.Context(), r.PeerID, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lease
-}
 
 func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 	for _, c := range []struct {
@@ -104,27 +25,27 @@ func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 		{domain.PlainRefuse, false},
 	} {
 		t.Run(string(c.plain), func(t *testing.T) {
-			signing(t, c.plain, func(t *testing.T, w *world) {
-				a, b := w.keyed(), w.keyed()
+			withSigningNetwork(t, c.plain, func(t *testing.T, net *network) {
+				a, b := net.nativeWithKey(), net.nativeWithKey()
 				defer a.stop()
 				defer b.stop()
-				plain, put, signs := newIdentity(t), newIdentity(t), newIdentity(t)
-				_, err := a.Register(t.Context(), plain.id, ports.Registration{PeerID: plain.id, Addr: addr})
-				if taken := err == nil; taken != c.is || a.lists(plain.id) != c.is {
+				plain, put, signs := newSignedIndexer(t), newSignedIndexer(t), newSignedIndexer(t)
+				_, err := a.Register(t.Context(), plain.PeerID, ports.Registration{PeerID: plain.PeerID, Addr: addr})
+				if taken := err == nil; taken != c.is || a.lists(plain.PeerID) != c.is {
 					t.Errorf("a plain registration: %v", err)
 				}
 				signs.issue(t, addr)
 				a.answer(t, signs.heartbeat(0, true))
-				if _, err := w.space.Join().Put(t.Context(), ports.Entry{PeerID: put.id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
+				if _, err := net.space.Join().Put(t.Context(), ports.Entry{PeerID: put.PeerID, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
 					t.Fatal(err)
 				}
-				b.Hear(ports.Announcement{PeerID: put.id, From: "somebody"})
+				b.Hear(ports.Announcement{PeerID: put.PeerID, From: "somebody"})
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if b.lists(plain.id) != c.is || b.lists(put.id) != c.is || !b.lists(signs.id) {
-					t.Errorf("another native lists plain: %t, bare: %t, signed: %t", b.lists(plain.id), b.lists(put.id), b.lists(signs.id))
+				if b.lists(plain.PeerID) != c.is || b.lists(put.PeerID) != c.is || !b.lists(signs.PeerID) {
+					t.Errorf("another native lists plain: %t, bare: %t, signed: %t", b.lists(plain.PeerID), b.lists(put.PeerID), b.lists(signs.PeerID))
 				}
-				if e, err := w.space.Join().Local(plain.id, ports.Version{}); c.is && (err != nil || e.Version().Signed()) {
+				if e, err := net.space.Join().Local(plain.PeerID, ports.Version{}); c.is && (err != nil || e.Version().Signed()) {
 					t.Errorf("the store has a plain one as %+v, %v", e.Version(), err)
 				}
 			})
@@ -135,58 +56,58 @@ func TestWhatIsBelievedOfWhoDoesNotSign(t *testing.T) {
 // TestWhatIsBelievedNoMoreIsGoneAtOnce has a native refuse plain indexers, and accept them again.
 func TestWhatIsBelievedNoMoreIsGoneAtOnce(t *testing.T) {
 	believing := domain.PlainAccept
-	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
-		other := w.keyed()
-		w.rules.Plain = func() domain.Plain { return believing }
-		n := w.keyed()
+	withSigningNetwork(t, domain.PlainAccept, func(t *testing.T, net *network) {
+		other := net.nativeWithKey()
+		net.rules.Plain = func() domain.Plain { return believing }
+		n := net.nativeWithKey()
 		defer other.stop()
 		defer n.stop()
-		own, heard, bare, signs := newIdentity(t), newIdentity(t), newIdentity(t), newIdentity(t)
-		n.register(t, own.id, addr)
-		other.register(t, heard.id, addr)
+		own, heard, bare, signs := newSignedIndexer(t), newSignedIndexer(t), newSignedIndexer(t), newSignedIndexer(t)
+		n.register(t, own.PeerID, addr)
+		other.register(t, heard.PeerID, addr)
 		signs.issue(t, addr)
 		other.answer(t, signs.heartbeat(0, true))
-		if _, err := w.space.Join().Put(t.Context(), ports.Entry{PeerID: bare.id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
+		if _, err := net.space.Join().Put(t.Context(), ports.Entry{PeerID: bare.PeerID, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}); err != nil {
 			t.Fatal(err)
 		}
-		for _, x := range []*identity{heard, bare, signs} {
-			n.Hear(ports.Announcement{PeerID: x.id, From: "somebody"})
+		for _, x := range []*signedIndexer{heard, bare, signs} {
+			n.Hear(ports.Announcement{PeerID: x.PeerID, From: "somebody"})
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		all := []*identity{own, heard, bare, signs}
+		all := []*signedIndexer{own, heard, bare, signs}
 		for _, step := range []struct {
 			plain  domain.Plain
-			remain []*identity
+			remain []*signedIndexer
 		}{
 			{domain.PlainAccept, all},
-			{domain.PlainRefuse, []*identity{signs}},
-			{domain.PlainAccept, []*identity{signs}}, // what is gone has to be heard of again
+			{domain.PlainRefuse, []*signedIndexer{signs}},
+			{domain.PlainAccept, []*signedIndexer{signs}}, // what is gone has to be heard of again
 		} {
 			believing = step.plain
 			n.Revise()
 			for i, x := range all {
-				if want := slices.Contains(step.remain, x); n.lists(x.id) != want {
+				if want := slices.Contains(step.remain, x); n.lists(x.PeerID) != want {
 					t.Errorf("%s: of %d it lists number %d: %t, want %t", step.plain, len(all), i, !want, want)
 				}
 			}
 		}
-		if got := untrusted(n, ports.UntrustedEntry); got != len(all)-1 {
+		if got := countUntrusted(n, ports.UntrustedEntry); got != len(all)-1 {
 			t.Errorf("%d entries were told to count no more, want %d", got, len(all)-1)
 		}
 	})
 }
 
 func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
-	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
-		a := w.keyed()
+	withSigningNetwork(t, domain.PlainAccept, func(t *testing.T, net *network) {
+		a := net.nativeWithKey()
 		defer a.stop()
-		x := newIdentity(t)
+		x := newSignedIndexer(t)
 		x.issue(t, addr)
-		if lease := a.answer(t, x.heartbeat(0, false)); !lease.NeedRecord || lease.TTL != 0 || a.lists(x.id) {
+		if lease := a.answer(t, x.heartbeat(0, false)); !lease.NeedRecord || lease.TTL != 0 || a.lists(x.PeerID) {
 			t.Errorf("got %+v", lease)
 		}
-		if lease := a.answer(t, x.heartbeat(0, true)); lease.NeedRecord || lease.TTL == 0 || lease.Seq != x.claim.Seq || !a.lists(x.id) {
+		if lease := a.answer(t, x.heartbeat(0, true)); lease.NeedRecord || lease.TTL == 0 || lease.Seq != x.word.Claim.Seq || !a.lists(x.PeerID) {
 			t.Errorf("with the record: %+v", lease)
 		}
 		time.Sleep(time.Minute)
@@ -196,7 +117,7 @@ func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
 		forged := x.heartbeat(2, false)
 		forged.Proof.Tick.Link[0]++
 		var refusal *ports.Refusal
-		if _, err := a.Register(t.Context(), x.id, forged); !errors.As(err, &refusal) || refusal.Code != ports.CodeProofInvalid {
+		if _, err := a.Register(t.Context(), x.PeerID, forged); !errors.As(err, &refusal) || refusal.Code != ports.CodeProofInvalid {
 			t.Errorf("a link that was made up: %v", err)
 		}
 	})
@@ -205,14 +126,14 @@ func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
 // One that signs lives on where it is heard, whatever its clock and the native's say.
 func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
-		signing(t, domain.PlainRefuse, func(t *testing.T, w *world) {
-			w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) })
-			a := w.keyed()
+		withSigningNetwork(t, domain.PlainRefuse, func(t *testing.T, net *network) {
+			net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) })
+			a := net.nativeWithKey()
 			defer a.stop()
-			x := newIdentity(t)
+			x := newSignedIndexer(t)
 			x.issue(t, addr)
 			lease := a.answer(t, x.heartbeat(0, true))
-			if !lease.NeedRecord || lease.TTL == 0 || !a.lists(x.id) || time.Until(lease.Now).Round(time.Second) != off {
+			if !lease.NeedRecord || lease.TTL == 0 || !a.lists(x.PeerID) || time.Until(lease.Now).Round(time.Second) != off {
 				t.Errorf("%v ahead it answers %+v, want a lease, its clock and to be sent another record", off, lease)
 			}
 		})
@@ -222,10 +143,10 @@ func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 // TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst has an indexer register with a native that
 // has heard of it from another.
 func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
-		m.rules.Proofs = proof.NewVerifier()
-		all := m.natives(2, member{})
-		defer m.stop(all...)
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Proofs = proof.NewVerifier()
+		all := net.natives(2, nativeOptions{})
+		defer net.stop(all...)
 		time.Sleep(time.Second)
 		var told []ports.Change
 		ctx, cancel := context.WithCancel(t.Context())
@@ -238,7 +159,7 @@ func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
 				told = append(told, batch.Changes...)
 			}
 		})
-		x := newIdentity(t)
+		x := newSignedIndexer(t)
 		x.issue(t, addr)
 		for _, n := range all {
 			n.answer(t, x.heartbeat(0, true))
@@ -246,31 +167,30 @@ func TestWhoFollowsIsToldTheRecordOfWhatWasHeardFirst(t *testing.T) {
 		}
 		cancel()
 		watching.Wait()
-		if !all[1].lists(x.id) || len(told) != 1 || told[0].PeerID != x.id || told[0].Proof == nil || told[0].Proof.Record == nil {
+		if !all[1].lists(x.PeerID) || len(told) != 1 || told[0].PeerID != x.PeerID || told[0].Proof == nil || told[0].Proof.Record == nil {
 			t.Errorf("it is told %+v, want one change with the record", told)
 		}
 	})
 }
 
 func TestWhoLeftAndIsBackIsFoundInTheStore(t *testing.T) {
-	signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
-		a := w.keyed()
-		w.topic = memory.NewTopic() // no gossip between them
-		b := w.keyed()
+	withSigningNetwork(t, domain.PlainAccept, func(t *testing.T, net *network) {
+		a := net.nativeWithKey()
+		net.topic = memory.NewTopic() // no gossip between them
+		b := net.nativeWithKey()
 		defer a.stop()
 		defer b.stop()
-		x := newIdentity(t)
+		x := newSignedIndexer(t)
 		x.issue(t, addr)
 		a.answer(t, x.heartbeat(0, true))
-		x.issue(t)
-		if err := a.Leave(t.Context(), x.id, x.record); err != nil {
+		if err := a.Leave(t.Context(), x.PeerID, x.leave(t)); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
 		x.issue(t, addr)
 		b.answer(t, x.heartbeat(0, true))
 		time.Sleep(10 * time.Second)
-		if _, err := a.LookUp(context.Background(), "asker", x.id); err != nil {
+		if _, err := a.LookUp(context.Background(), "asker", x.PeerID); err != nil {
 			t.Errorf("it has been back for 10 s and stands in the store: %v", err)
 		}
 	})
@@ -279,21 +199,20 @@ func TestWhoLeftAndIsBackIsFoundInTheStore(t *testing.T) {
 func TestASecondLeaveCounts(t *testing.T) {
 	for _, signs := range []bool{true, false} {
 		t.Run(fmt.Sprint("signs ", signs), func(t *testing.T) {
-			signing(t, domain.PlainAccept, func(t *testing.T, w *world) {
-				a := w.keyed()
-				w.topic = memory.NewTopic() // a hears nothing of b
-				b := w.keyed()
+			withSigningNetwork(t, domain.PlainAccept, func(t *testing.T, net *network) {
+				a := net.nativeWithKey()
+				net.topic = memory.NewTopic() // a hears nothing of b
+				b := net.nativeWithKey()
 				defer a.stop()
 				defer b.stop()
-				x := newIdentity(t)
+				x := newSignedIndexer(t)
 				leave := func(n *native) {
 					t.Helper()
 					var record []byte
 					if signs {
-						x.issue(t)
-						record = x.record
+						record = x.leave(t)
 					}
-					if err := n.Leave(t.Context(), x.id, record); err != nil {
+					if err := n.Leave(t.Context(), x.PeerID, record); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -302,7 +221,7 @@ func TestASecondLeaveCounts(t *testing.T) {
 						x.issue(t, addr)
 						n.answer(t, x.heartbeat(0, true))
 					} else {
-						n.register(t, x.id, addr)
+						n.register(t, x.PeerID, addr)
 					}
 				}
 				register(a)
@@ -315,12 +234,12 @@ func TestASecondLeaveCounts(t *testing.T) {
 				leave(a) // x tells a, which may hold a lease of it, that it is gone
 				synctest.Wait()
 				time.Sleep(2 * time.Second)
-				a.Hear(ports.Announcement{PeerID: x.id, From: "somebody"})
+				a.Hear(ports.Announcement{PeerID: x.PeerID, From: "somebody"})
 				time.Sleep(time.Second)
-				if a.lists(x.id) {
+				if a.lists(x.PeerID) {
 					t.Errorf("signs %t: a lists who told it that it left, after it was granted a lease elsewhere", signs)
 				}
-				if e, err := w.space.Join().Local(x.id, ports.Version{}); err != nil || !e.Leave {
+				if e, err := net.space.Join().Local(x.PeerID, ports.Version{}); err != nil || !e.Leave {
 					t.Errorf("signs %t: the store has %+v, %v, want the leave", signs, e, err)
 				}
 			})

@@ -6,13 +6,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
@@ -23,43 +20,8 @@ import (
 // has a cost of its own, takes everything and says nothing. `make bench` runs them and
 // sets them beside their bounds.
 
-const million = 1_000_000
-
-type countingObserver struct{ n atomic.Int64 }
-
-func (o *countingObserver) Observe(ports.Event) { o.n.Add(1) }
-
-type silentAnnouncer struct{}
-
-func (silentAnnouncer) Announce(context.Context, ports.PeerID) error { return nil }
-func (silentAnnouncer) Listen(func(ports.Announcement)) (func(), error) {
-	return func() {}, nil
-}
-
-// registration is indexer i's. Its strings are new, as those of a decoded frame are.
-func registration(i int) ports.Registration {
-	var b [64]byte
-	number := strconv.AppendInt(b[:0], 10_000_000+int64(i), 10)
-	id := string(append(append(b[8:8], "12D3KooWxoi8cQQBRsHz4uAB1B7e5dGE3nDP1Rh1zqt4"...), number...))
-	addr := append(b[:0], "/ip4/10."...)
-	addr = append(strconv.AppendInt(addr, int64(i>>16&255), 10), '.')
-	addr = append(strconv.AppendInt(addr, int64(i>>8&255), 10), '.')
-	addr = strconv.AppendInt(addr, int64(i&255), 10)
-	return ports.Registration{PeerID: ports.PeerID(id), Addr: string(append(addr, "/tcp/4001"...))}
-}
-
 // scattered is the i-th of the million in an order that has nothing to do with theirs.
 func scattered(i int) int { return i * 7907 % million }
-
-func newTable(b *testing.B, policy domain.TTLPolicy, store ports.Store) *domain.Registry {
-	b.Helper()
-	rules := domain.Rules{Self: "self", Policy: policy, CheckAddr: func(ports.PeerID, string) error { return nil }}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, store, silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	return r
-}
 
 func register(b *testing.B, r *domain.Registry, i int) {
 	reg := registration(i)
@@ -92,7 +54,7 @@ func heap() float64 {
 func BenchmarkHeartbeat(b *testing.B) {
 	policy := domain.DefaultTTLPolicy()
 	before := heap()
-	r := newTable(b, policy, &stubStore{get: nothing})
+	r := newTable(b, policy, &stubStore{}, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -125,13 +87,8 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// still is a policy by which nothing ends during a benchmark unless it is aged.
-func still() domain.TTLPolicy {
-	return domain.TTLPolicy{TTL: 30 * time.Minute, Heartbeat: 29 * time.Minute, Refresh: 14 * time.Minute}
-}
-
 func BenchmarkPageOf1000(b *testing.B) {
-	r := newTable(b, still(), &stubStore{get: nothing})
+	r := newTable(b, endlessPolicy(), &stubStore{}, nil)
 	fill(b, r)
 	var after ports.PeerID
 	for b.Loop() {
@@ -140,7 +97,7 @@ func BenchmarkPageOf1000(b *testing.B) {
 }
 
 func BenchmarkSweepOfNothing(b *testing.B) {
-	r := newTable(b, still(), &stubStore{get: nothing})
+	r := newTable(b, endlessPolicy(), &stubStore{}, nil)
 	fill(b, r)
 	r.Age(time.Minute) // whose slots have nothing
 	r.Sweep()
@@ -153,10 +110,10 @@ func BenchmarkSweepOfNothing(b *testing.B) {
 // die, from among the million.
 func BenchmarkSweepExpiring10000(b *testing.B) {
 	const dying = 10_000
-	store := &stubStore{get: nothing, local: func(id ports.PeerID) (ports.Entry, error) {
+	store := &stubStore{local: func(id ports.PeerID) (ports.Entry, error) {
 		return ports.Entry{PeerID: id, Addr: addr, Native: "other", ExpiresAt: time.Now().Add(time.Second)}, nil
 	}}
-	r := newTable(b, still(), store)
+	r := newTable(b, endlessPolicy(), store, nil)
 	fill(b, r)
 	for b.Loop() {
 		b.StopTimer()
@@ -178,8 +135,8 @@ func BenchmarkSweepExpiring10000(b *testing.B) {
 // a thousand in between; and how long without any of it. The collector is off meanwhile:
 // it has its own way of holding up whoever allocates, whatever runs beside it.
 func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
-	policy := still()
-	r := newTable(b, policy, &stubStore{get: nothing})
+	policy := endlessPolicy()
+	r := newTable(b, policy, &stubStore{}, nil)
 	var alone, beside, batches []time.Duration
 	for b.Loop() {
 		b.StopTimer()
@@ -250,23 +207,16 @@ func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
 // record and what is remembered of it. Their chains last for a million heartbeats and more.
 func BenchmarkSigned(b *testing.B) {
 	const entries, steps = 20_000, 60
-	rules := domain.Rules{
-		Self: "self", Policy: domain.DefaultTTLPolicy(), Proofs: proof.NewVerifier(),
-		CheckAddr: func(ports.PeerID, string) error { return nil },
-	}
-	r, err := domain.NewRegistry(rules, domain.Settings{}, memory.NewStore(rules.Acceptable), silentAnnouncer{}, &countingObserver{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	all := make([]*identity, entries)
+	r := newTable(b, domain.DefaultTTLPolicy(), nil, func(rules *domain.Rules) { rules.Proofs = proof.NewVerifier() })
+	all := make([]*signedIndexer, entries)
 	for i := range all {
-		all[i] = newIdentity(b)
+		all[i] = newSignedIndexer(b)
 		all[i].issue(b, "/ip4/10.1.2.3/tcp/4001")
 	}
-	give := func(x *identity, step uint32, record bool) {
+	give := func(x *signedIndexer, step uint32, record bool) {
 		reg := x.heartbeat(step, record)
 		reg.Proof.Record = bytes.Clone(reg.Proof.Record) // as if it came over the wire
-		if _, err := r.Register(context.Background(), x.id, reg); err != nil {
+		if _, err := r.Register(context.Background(), x.PeerID, reg); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand"
 	"slices"
 	"strings"
 	"sync"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"pgregory.net/rapid"
 
 	"github.com/opencloud/ocnode/adapters/memory"
@@ -23,111 +20,10 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-const addr = "/ip4/127.0.0.1/tcp/4001"
-
-// peerIDs returns n identities, always the same ones.
-var peerIDs = func() func(n int) []ports.PeerID {
-	random := rand.New(rand.NewSource(1))
-	var ids []ports.PeerID
-	return func(n int) []ports.PeerID {
-		for len(ids) < n {
-			_, pub, err := crypto.GenerateEd25519Key(random)
-			if err != nil {
-				panic(err)
-			}
-			id, err := peer.IDFromPublicKey(pub)
-			if err != nil {
-				panic(err)
-			}
-			ids = append(ids, ports.PeerID(id.String()))
-		}
-		return slices.Clone(ids[:n])
-	}
-}()
-
-// world is a network of natives without a network.
-type world struct {
-	t        *testing.T
-	rules    domain.Rules
-	settings domain.Settings
-	space    *memory.Space
-	topic    *memory.Topic
-	tickOnly bool // natives look up what they hear at their ticks alone
-}
-
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, topic: memory.NewTopic(), rules: domain.Rules{
-		Policy: domain.DefaultTTLPolicy(),
-		CheckAddr: func(_ ports.PeerID, addr string) error {
-			if !strings.HasPrefix(addr, "/") {
-				return fmt.Errorf("address %q is not a multiaddr", addr)
-			}
-			return nil
-		},
-	}}
-	w.space = memory.NewSpace(w.rules.Acceptable)
-	return w
-}
-
-type native struct {
-	*domain.Registry
-	*porttest.Recorder
-	store     ports.Store
-	announcer *memory.Announcer
-	stop      func()
-}
-
-// native starts one; store replaces its place in the space if it is not nil.
-func (w *world) native(id ports.PeerID, store ports.Store) *native {
-	if store == nil {
-		store = w.space.Join()
-	}
-	n := &native{Recorder: &porttest.Recorder{}, store: store, announcer: w.topic.Join(id)}
-	rules := w.rules
-	rules.Self = id
-	var err error
-	var announcer ports.Announcer = n.announcer
-	if w.tickOnly {
-		announcer = porttest.AtTicks(announcer, w.rules.Policy.Refresh)
-	}
-	if n.Registry, err = domain.NewRegistry(rules, w.settings, store, announcer, n.Recorder); err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(w.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	n.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Errorf("run: %v", err)
-		}
-		_ = n.announcer.Close()
-	})
-	synctest.Wait() // it listens
-	return n
-}
-
-func (n *native) register(t testing.TB, id ports.PeerID, addr string) ports.Lease {
-	t.Helper()
-	lease, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr})
-	if err != nil {
-		t.Fatalf("register %s: %v", id, err)
-	}
-	return lease
-}
-
-func (n *native) lists(id ports.PeerID) bool { _, ok := n.Get(id); return ok }
-
-// bubble runs a test in fake time.
-func bubble(t *testing.T, f func(t *testing.T, w *world)) {
-	peerIDs(20) // made outside, since they outlive the bubble
-	porttest.FakeTime(t, func(t *testing.T) { f(t, newWorld(t)) })
-}
-
 func TestARegistrationIsAnsweredListedPutAnnouncedAndListedElsewhere(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		began := time.Now()
@@ -153,9 +49,9 @@ func TestARegistrationIsAnsweredListedPutAnnouncedAndListedElsewhere(t *testing.
 }
 
 func TestWhatIsNotRenewedIsDeadAtItsDeadlineEverywhere(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		lease := a.register(t, id[2], addr)
@@ -189,10 +85,10 @@ func TestWhatIsNotRenewedIsDeadAtItsDeadlineEverywhere(t *testing.T) {
 
 func TestHeartbeatsKeepAnEntryListedElsewhereWithoutAGapUnlessLookedUpAtTheTickAlone(t *testing.T) {
 	missing := func(tickOnly bool) (missed int) {
-		bubble(t, func(t *testing.T, w *world) {
-			w.tickOnly = tickOnly
+		withNetwork(t, func(t *testing.T, net *network) {
+			net.tickOnly = tickOnly
 			id := peerIDs(3)
-			a, b := w.native(id[0], nil), w.native(id[1], nil)
+			a, b := net.native(id[0], nil), net.native(id[1], nil)
 			defer a.stop()
 			defer b.stop()
 			time.Sleep(29 * time.Second) // the worst phase of the tick
@@ -221,9 +117,9 @@ func TestHeartbeatsKeepAnEntryListedElsewhereWithoutAGapUnlessLookedUpAtTheTickA
 }
 
 func TestALeaseAtFirstHandIsNeverDisplaced(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(4)
-		a, liar, evil := w.native(id[0], nil), w.topic.Join(id[1]), w.space.Join()
+		a, liar, evil := net.native(id[0], nil), net.topic.Join(id[1]), net.space.Join()
 		defer a.stop()
 		defer liar.Close()
 		lease := a.register(t, id[2], addr)
@@ -248,9 +144,9 @@ func TestALeaseAtFirstHandIsNeverDisplaced(t *testing.T) {
 }
 
 func TestAnIndexerThatMovesToAnotherNativeIsMissingNowhere(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		a.register(t, id[2], addr)
@@ -266,35 +162,6 @@ func TestAnIndexerThatMovesToAnotherNativeIsMissingNowhere(t *testing.T) {
 			t.Errorf("the old native says it is leased by %s, want %s", got.Native, id[1])
 		}
 	})
-}
-
-// stubStore answers as a test says.
-type stubStore struct {
-	put func(context.Context, ports.Entry) (int, error)
-	get func(context.Context, ports.PeerID) (ports.Entry, error)
-
-	local func(ports.PeerID) (ports.Entry, error)
-}
-
-func (s *stubStore) Joined() <-chan struct{} { return nil }
-func (s *stubStore) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if s.local == nil {
-		return ports.Entry{}, ports.ErrNotFound
-	}
-	return s.local(id)
-}
-func (s *stubStore) Put(ctx context.Context, e ports.Entry) (int, error) {
-	if s.put == nil {
-		return 0, nil
-	}
-	return s.put(ctx, e)
-}
-func (s *stubStore) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	return s.get(ctx, id)
-}
-
-func nothing(context.Context, ports.PeerID) (ports.Entry, error) {
-	return ports.Entry{}, ports.ErrNotFound
 }
 
 func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
@@ -319,14 +186,14 @@ func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
 		{"at an address nobody can dial, among others", func(e *ports.Entry) { e.Addrs = []string{addr, "nowhere"} }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, w *world) {
-				a := w.native(id[0], &stubStore{get: func(context.Context, ports.PeerID) (ports.Entry, error) {
+			withNetwork(t, func(t *testing.T, net *network) {
+				a := net.native(id[0], &stubStore{get: func(context.Context, ports.PeerID) (ports.Entry, error) {
 					e := good()
 					c.bend(&e)
 					return e, nil
 				}})
 				defer a.stop()
-				b := w.topic.Join(id[1])
+				b := net.topic.Join(id[1])
 				defer b.Close()
 				if err := b.Announce(t.Context(), id[2]); err != nil {
 					t.Fatal(err)
@@ -344,12 +211,12 @@ func TestWhatTheStoreSaysIsHeldAgainstTheRules(t *testing.T) {
 }
 
 func TestAnEntryOfAFastClockIsListedNoLongerThanALease(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
 		fixed := ports.Entry{PeerID: id[2], Addr: addr, ExpiresAt: time.Now().Add(90 * time.Second)}
-		a := w.native(id[0], &stubStore{get: func(_ context.Context, _ ports.PeerID) (ports.Entry, error) { return fixed, nil }})
+		a := net.native(id[0], &stubStore{get: func(_ context.Context, _ ports.PeerID) (ports.Entry, error) { return fixed, nil }})
 		defer a.stop()
-		b := w.topic.Join(id[1])
+		b := net.topic.Join(id[1])
 		defer b.Close()
 		_ = b.Announce(t.Context(), id[2])
 		time.Sleep(66*time.Second - 1)
@@ -365,10 +232,10 @@ func TestAnEntryOfAFastClockIsListedNoLongerThanALease(t *testing.T) {
 
 func TestAFloodOfPeerIDsWithNothingBehindThemIsBoundedAndForgotten(t *testing.T) {
 	many := peerIDs(12_000)
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		var mu sync.Mutex
 		running, most := 0, 0
-		a := w.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
+		a := net.native(many[0], &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
 			mu.Lock()
 			running++
 			most = max(most, running)
@@ -380,7 +247,7 @@ func TestAFloodOfPeerIDsWithNothingBehindThemIsBoundedAndForgotten(t *testing.T)
 			return ports.Entry{}, ports.ErrNotFound
 		}})
 		defer a.stop()
-		b := w.topic.Join(many[1])
+		b := net.topic.Join(many[1])
 		defer b.Close()
 		a.register(t, many[2], addr)
 		for i, id := range many[3:] {
@@ -411,9 +278,9 @@ func TestAFloodOfPeerIDsWithNothingBehindThemIsBoundedAndForgotten(t *testing.T)
 
 func TestOneAuthorsFloodDoesNotHoldUpAnothersNews(t *testing.T) {
 	many := peerIDs(3000)
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		wanted := many[2]
-		a := w.native(many[0], &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
+		a := net.native(many[0], &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
 			if id == wanted {
 				return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}, nil
 			}
@@ -421,7 +288,7 @@ func TestOneAuthorsFloodDoesNotHoldUpAnothersNews(t *testing.T) {
 			return ports.Entry{}, ports.ErrNotFound
 		}})
 		defer a.stop()
-		flooder, honest := w.topic.Join(many[1]), w.topic.Join(many[3])
+		flooder, honest := net.topic.Join(many[1]), net.topic.Join(many[3])
 		defer flooder.Close()
 		defer honest.Close()
 		for _, id := range many[4:] {
@@ -439,7 +306,7 @@ func TestOneAuthorsFloodDoesNotHoldUpAnothersNews(t *testing.T) {
 
 func TestWhatThisNodeHoldsIsFoundAtOnceWhateverWaits(t *testing.T) {
 	many := peerIDs(3000)
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		wanted := many[2]
 		store := &stubStore{
 			get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
@@ -453,11 +320,11 @@ func TestWhatThisNodeHoldsIsFoundAtOnceWhateverWaits(t *testing.T) {
 				return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}, nil
 			},
 		}
-		a := w.native(many[0], store)
+		a := net.native(many[0], store)
 		defer a.stop()
 		var authors []*memory.Announcer
 		for _, id := range many[3:103] {
-			author := w.topic.Join(id)
+			author := net.topic.Join(id)
 			defer author.Close()
 			authors = append(authors, author)
 		}
@@ -483,10 +350,10 @@ func TestMadeUpAuthorsBehindOneNeighbourAreOneAsker(t *testing.T) {
 }
 
 func TestWhatExpiresWhileItIsLookedUpStaysKnown(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
 		asked := 0
-		a := w.native(id[0], &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
+		a := net.native(id[0], &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
 			if asked++; asked == 1 {
 				return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(66 * time.Second)}, nil
 			}
@@ -494,7 +361,7 @@ func TestWhatExpiresWhileItIsLookedUpStaysKnown(t *testing.T) {
 			return ports.Entry{}, ports.ErrNotFound
 		}})
 		defer a.stop()
-		b := w.topic.Join(id[1])
+		b := net.topic.Join(id[1])
 		defer b.Close()
 		_ = b.Announce(t.Context(), id[2])
 		time.Sleep(69 * time.Second)
@@ -509,7 +376,7 @@ func TestWhatExpiresWhileItIsLookedUpStaysKnown(t *testing.T) {
 }
 
 func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
 		type flight struct {
 			at    time.Duration
@@ -518,7 +385,7 @@ func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
 		var mu sync.Mutex
 		var flights []flight
 		began := time.Now()
-		a := w.native(id[0], &stubStore{get: nothing, put: func(_ context.Context, e ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(_ context.Context, e ports.Entry) (int, error) {
 			mu.Lock()
 			flights = append(flights, flight{time.Since(began), e})
 			mu.Unlock()
@@ -527,7 +394,7 @@ func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
 		}})
 		defer a.stop()
 		heard := make(chan ports.Announcement, 100)
-		b := w.topic.Join(id[1])
+		b := net.topic.Join(id[1])
 		defer b.Close()
 		if _, err := b.Listen(func(a ports.Announcement) { heard <- a }); err != nil {
 			t.Fatal(err)
@@ -562,14 +429,14 @@ func TestTheOutboxFliesOnceAPeerIDAndOnlyTheNewest(t *testing.T) {
 }
 
 func TestAHungStoreDelaysNoAnswerAndNoNews(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(20)
-		a := w.native(id[0], &stubStore{get: nothing, put: func(ctx context.Context, _ ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(ctx context.Context, _ ports.Entry) (int, error) {
 			<-ctx.Done()
 			return 0, nil
 		}})
 		defer a.stop()
-		b := w.topic.Join(id[1])
+		b := net.topic.Join(id[1])
 		defer b.Close()
 		began := time.Now()
 		var mu sync.Mutex
@@ -604,11 +471,11 @@ func TestAHungStoreDelaysNoAnswerAndNoNews(t *testing.T) {
 }
 
 func TestAFailedPutIsTriedAgainWhileTheEntryLives(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(2)
 		var tried []time.Duration
 		began := time.Now()
-		a := w.native(id[0], &stubStore{get: nothing, put: func(context.Context, ports.Entry) (int, error) {
+		a := net.native(id[0], &stubStore{put: func(context.Context, ports.Entry) (int, error) {
 			tried = append(tried, time.Since(began))
 			return 0, errors.New("disk full")
 		}})
@@ -622,9 +489,9 @@ func TestAFailedPutIsTriedAgainWhileTheEntryLives(t *testing.T) {
 }
 
 func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(5)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		for _, id := range id[1:4] {
 			a.register(t, id, addr)
@@ -635,7 +502,7 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 				t.Errorf("a lone put is %+v, want no replica and no error", e)
 			}
 		}
-		late := w.native(id[4], nil)
+		late := net.native(id[4], nil)
 		defer late.stop()
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -649,9 +516,9 @@ func TestWhatHadNoReplicaIsPutAgainWhenAnotherNodeJoins(t *testing.T) {
 }
 
 func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(5)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		time.Sleep(2 * time.Second) // b is no newcomer any more
@@ -659,7 +526,7 @@ func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		a.register(t, id[3], addr)
 		time.Sleep(5 * time.Second)
-		late := w.native(id[4], nil) // it heard neither
+		late := net.native(id[4], nil) // it heard neither
 		defer late.stop()
 		time.Sleep(9 * time.Second)
 		if late.lists(id[2]) || !late.lists(id[3]) {
@@ -673,9 +540,9 @@ func TestWhatFlewJustBeforeANodeJoinedFliesOnceMore(t *testing.T) {
 }
 
 func TestRefusalsChangeNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		a.register(t, id[1], addr)
 		before, _ := a.Get(id[1])
@@ -731,8 +598,8 @@ func TestTheRegistryAgreesWithAModel(t *testing.T) {
 		}), 1, 40).Draw(rt, "steps")
 		wrong := "" // rapid's own failing panics in a bubble
 		porttest.FakeTime(t, func(t *testing.T) {
-			w := newWorld(t)
-			a, b := w.native(id[0], nil), w.native(id[1], nil)
+			net := newNetwork(t)
+			a, b := net.native(id[0], nil), net.native(id[1], nil)
 			defer a.stop()
 			defer b.stop()
 			type lease struct {
@@ -780,8 +647,8 @@ func TestTheRegistryAgreesWithAModel(t *testing.T) {
 
 func TestPagesCoverTheTableOnceInOrder(t *testing.T) {
 	many := peerIDs(2500)
-	bubble(t, func(t *testing.T, w *world) {
-		a := w.native(many[0], nil)
+	withNetwork(t, func(t *testing.T, net *network) {
+		a := net.native(many[0], nil)
 		defer a.stop()
 		for _, id := range many[1:] {
 			a.register(t, id, addr)
@@ -808,76 +675,51 @@ func TestPagesCoverTheTableOnceInOrder(t *testing.T) {
 
 func TestRegistrationsWhileItStopsAreAnswered(t *testing.T) {
 	ids := peerIDs(200)
-	w := newWorld(t)
+	net := newNetwork(t)
 	for range 20 {
-		rules := w.rules
-		rules.Self = ids[0]
-		announcer := w.topic.Join(ids[0])
-		r, err := domain.NewRegistry(rules, domain.Settings{}, w.space.Join(), announcer, &porttest.Recorder{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		done := make(chan error, 1)
-		go func() { done <- r.Run(ctx) }()
+		n := net.start(ids[0], nil)
 		var hammers sync.WaitGroup
 		for h := range 4 {
 			hammers.Go(func() {
 				for i := range 100 {
 					id := ids[1+(i+h*50)%199]
-					if _, err := r.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
+					if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: addr}); err != nil {
 						t.Error(err)
 					}
 					if i == 50 && h == 0 {
-						cancel()
+						go n.stop()
 					}
 				}
 			})
 		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 		hammers.Wait()
-		_ = announcer.Close()
+		n.stop()
 	}
 }
 
 func TestHammeredConcurrentlyNothingIsLost(t *testing.T) {
 	ids := peerIDs(200)
-	w := newWorld(t)
-	rules := w.rules
-	rules.Self = ids[0]
-	store, announcer := w.space.Join(), w.topic.Join(ids[0])
-	r, err := domain.NewRegistry(rules, domain.Settings{}, store, announcer, &porttest.Recorder{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
+	net := newNetwork(t)
+	n := net.start(ids[0], nil)
+	defer n.stop()
 	var hammers sync.WaitGroup
 	for h := range 8 {
 		hammers.Go(func() {
 			for i := range 500 {
 				id := ids[1+(i*7+h)%199]
-				if _, err := r.Register(ctx, id, ports.Registration{PeerID: id, Addr: fmt.Sprintf("%s%d", addr, i%3)}); err != nil {
+				if _, err := n.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: fmt.Sprintf("%s%d", addr, i%3)}); err != nil {
 					t.Error(err)
 				}
 				if i%50 == 0 {
-					r.Page("", 50)
-					r.Counts()
-					r.Sweep()
+					n.Page("", 50)
+					n.Counts()
+					n.Sweep()
 				}
 			}
 		})
 	}
 	hammers.Wait()
-	if live, _ := r.Counts(); live != 199 {
+	if live, _ := n.Counts(); live != 199 {
 		t.Errorf("%d live, want 199", live)
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

@@ -10,11 +10,11 @@ import (
 
 func TestARenewalTellsWhatWasLeft(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		w := newWorld(t)
+		net := newNetwork(t)
 		ids := peerIDs(3)
-		n := w.native(ids[0], nil)
+		n := net.native(ids[0], nil)
 		defer n.stop()
-		ttl := w.rules.Policy.TTL
+		ttl := net.rules.Policy.TTL
 		for _, step := range []struct {
 			after  time.Duration // the one before
 			joined bool

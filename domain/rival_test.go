@@ -8,14 +8,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// twins are two signers with one key, each with its own idea of what it has signed, as two
-// machines have.
-func twins(t *testing.T) (older, newer *prooftest.Signer) {
-	t.Helper()
-	older = prooftest.NewSigner(t)
-	return older, older.Twin(t)
-}
-
 // Natives tell each other, so the older one is refused also by one that the newer one has
 // never turned to, which cannot tell that.
 func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
@@ -34,24 +26,20 @@ func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
 		{"with none in common, at one address", []int{0}, []int{1}, 30 * time.Minute, addr, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			first, second := twins(t)
-			proven(t, func(t *testing.T, m *mesh) {
-				id := peerIDs(3)
-				var all []*follower
-				for _, id := range id {
-					all = append(all, m.native(id, member{store: m.space.Join(), topic: m.topic}))
-				}
-				defer m.stop(all...)
+			first, second := signersOfOneKey(t)
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
+				defer net.stop(all...)
 				pick := func(at []int) (natives []ports.PeerID) {
 					for _, i := range at {
 						natives = append(natives, id[i])
 					}
 					return natives
 				}
-				older := m.indexer(first, how{addr: addr}, pick(c.older)...)
+				older := net.indexer(first, indexerOptions{addr: addr}, pick(c.older)...)
 				defer older.kill()
 				time.Sleep(c.after)
-				newer := m.indexer(second, how{addr: c.addr}, pick(c.newer)...)
+				newer := net.indexer(second, indexerOptions{addr: c.addr}, pick(c.newer)...)
 				defer newer.kill()
 				time.Sleep(2 * time.Second)
 				samples := 0
@@ -103,23 +91,19 @@ func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T
 		{"with none in common, at one address", []int{0}, []int{1}, addr},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			first, second := twins(t)
-			proven(t, func(t *testing.T, m *mesh) {
-				id := peerIDs(3)
-				var all []*follower
-				for _, id := range id {
-					all = append(all, m.native(id, member{store: m.space.Join(), topic: m.topic}))
-				}
-				defer m.stop(all...)
+			first, second := signersOfOneKey(t)
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
+				defer net.stop(all...)
 				pick := func(at []int) (natives []ports.PeerID) {
 					for _, i := range at {
 						natives = append(natives, id[i])
 					}
 					return natives
 				}
-				older := m.indexer(first, how{addr: addr}, pick(c.older)...)
+				older := net.indexer(first, indexerOptions{addr: addr}, pick(c.older)...)
 				time.Sleep(100 * time.Second)
-				newer := m.indexer(second, how{addr: c.addr}, pick(c.newer)...)
+				newer := net.indexer(second, indexerOptions{addr: c.addr}, pick(c.newer)...)
 				defer newer.kill()
 				time.Sleep(2 * time.Second)
 				older.stop()
@@ -142,20 +126,16 @@ func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T
 // Who crashed and is back within its lease is no rival of itself.
 func TestAttackARestartAfterACrashIsNoRival(t *testing.T) {
 	first := prooftest.NewSigner(t)
-	proven(t, func(t *testing.T, m *mesh) {
-		var all []*follower
-		id := peerIDs(2)
-		for _, id := range id {
-			all = append(all, m.native(id, member{store: m.space.Join(), topic: m.topic}))
-		}
-		defer m.stop(all...)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id, all := peerIDs(2), net.natives(2, nativeOptions{shares: true})
+		defer net.stop(all...)
 		rivals, restarts := 0, 0
 		for away := 10 * time.Millisecond; away < 5*time.Minute; away *= 3 {
-			x := m.indexer(first, how{addr: addr}, id...)
+			x := net.indexer(first, indexerOptions{addr: addr}, id...)
 			time.Sleep(away)
 			x.kill()
 			time.Sleep(away)
-			x = m.indexer(first, how{addr: addr}, id...)
+			x = net.indexer(first, indexerOptions{addr: addr}, id...)
 			time.Sleep(3 * time.Minute)
 			for i, n := range all {
 				if !n.lists(x.id) {

@@ -1,352 +1,17 @@
 package domain_test
 
 import (
-	"context"
-	"crypto/rand"
 	"fmt"
-	"iter"
 	mathrand "math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/opencloud/ocnode/adapters/memory"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
-	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
-	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-// teller is a native that tells whatever it is made to, to all who follow it.
-type teller struct {
-	id   ports.PeerID
-	stop func()
-	now  func() time.Time // what its clock shows; nil for none
-	find func(id ports.PeerID) (ports.Answer, error)
-	asks int // how often somebody was to be found
-
-	mu      sync.Mutex
-	changes []ports.Change
-	more    chan struct{} // closed when there are more
-	ended   chan struct{} // closed to have everybody begin anew
-}
-
-func (m *mesh) teller(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *teller {
-	m.t.Helper()
-	l := &teller{id: id, more: make(chan struct{}), ended: make(chan struct{})}
-	stop, err := m.network.Join(id).Serve(porttest.Native{
-		OnWatch: l.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
-		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.asks++; l.find == nil {
-				return ports.Answer{}, ports.ErrNotFound
-			}
-			return l.find(id)
-		},
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	l.stop = stop
-	synctest.Wait()
-	return l
-}
-
-func (l *teller) tell(changes ...ports.Change) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes = append(l.changes, changes...)
-	close(l.more)
-	l.more = make(chan struct{})
-}
-
-// again has those who watch begin anew, and be told the last changes once more, as they were.
-func (l *teller) again(last int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes = slices.Clone(l.changes[max(0, len(l.changes)-last):])
-	close(l.ended)
-	l.ended = make(chan struct{})
-}
-
-func (l *teller) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
-	return func(yield func(ports.Batch, error) bool) {
-		l.mu.Lock()
-		ended := l.ended
-		l.mu.Unlock()
-		batch := ports.Batch{Reset: ports.ResetNew}
-		for told := 0; ; {
-			batch.Cursor = "1"
-			if l.now != nil {
-				batch.Now = l.now()
-			}
-			if !yield(batch, nil) {
-				return
-			}
-			l.mu.Lock()
-			more := l.more
-			batch = ports.Batch{Changes: slices.Clone(l.changes[min(told, len(l.changes)):])}
-			told = len(l.changes)
-			l.mu.Unlock()
-			if len(batch.Changes) > 0 {
-				continue
-			}
-			select {
-			case <-more:
-			case <-ended:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-	}
-}
-
-// poisoned is a store in which somebody else answers, whatever that is worth.
-type poisoned struct {
-	*memory.Store
-	lies *sync.Map
-}
-
-func (s poisoned) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := load(s.lies, id); err == nil {
-		return e, nil
-	}
-	return s.Store.Local(id, than)
-}
-
-func (s poisoned) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
-	if e, err := load(s.lies, id); err == nil {
-		return e, nil
-	}
-	return s.Store.Get(ctx, id, than)
-}
-
-// source is an indexer of a mesh.
-type source struct {
-	*porttest.Recorder
-	id   ports.PeerID
-	kill func() // without a word
-	stop func() // with a leave
-}
-
-// how differs an indexer from the usual.
-type how struct {
-	addr   string
-	signer ports.Signer
-	clock  *domain.Clock
-}
-
-// indexer starts s with leases at natives.
-func (m *mesh) indexer(s *prooftest.Signer, h how, natives ...ports.PeerID) *source {
-	m.t.Helper()
-	x := &source{Recorder: &porttest.Recorder{}, id: s.PeerID}
-	if h.signer == nil {
-		h.signer = s
-	}
-	transport := m.network.Join(s.PeerID)
-	given := map[ports.PeerID]ports.Native{}
-	for _, id := range natives {
-		native, err := transport.Native(id, nil)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		given[id] = native
-	}
-	rules := m.rules
-	rules.Self = s.PeerID
-	if rules.Clock = h.clock; rules.Clock == nil {
-		rules.Clock = domain.NewClock(nil)
-	}
-	rules.Clock.Abstain()
-	indexer, err := client.NewIndexer(rules, h.signer, client.PinNatives(given), func() ports.Registration {
-		return ports.Registration{PeerID: s.PeerID, Addr: h.addr}
-	}, x.Recorder)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(m.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := indexer.Run(ctx); err != nil {
-			m.t.Errorf("run: %v", err)
-		}
-	}()
-	x.stop = sync.OnceFunc(func() {
-		cancel()
-		<-done
-	})
-	x.kill = func() {
-		indexer.Abandon()
-		x.stop()
-	}
-	synctest.Wait()
-	return x
-}
-
-// rogue is a native, and all that it has a hand in: DHT servers, the topic, its clock.
-type rogue struct {
-	*teller
-	*prooftest.Signer
-	m       *mesh
-	natives []ports.PeerID // the honest ones
-	lies    sync.Map
-	store   *memory.Store
-	voice   *memory.Announcer // that of somebody nobody follows
-
-	heard struct {
-		sync.Mutex
-		proofs []ports.Proof // what indexers proved to it, in order
-	}
-	withholds bool // what it hears from now on
-	alone     bool // knows somebody whom nobody else does, and so can hide it
-	said      int
-}
-
-const elsewhere = "/ip4/203.0.113.66/tcp/666"
-
-// infested starts a mesh of so many honest natives and a rogue.
-func infested(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, m *mesh, r *rogue, honest []*follower)) {
-	key := prooftest.NewSigner(t)
-	proven(t, func(t *testing.T, m *mesh) {
-		m.rules.Plain = func() domain.Plain { return plain }
-		r := &rogue{Signer: key, m: m, natives: peerIDs(natives), store: m.space.Join(), voice: m.topic.Join("somebody")}
-		var honest []*follower
-		for _, id := range r.natives {
-			honest = append(honest, m.native(id, member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic}))
-		}
-		r.teller = m.teller(key.PeerID, r.register)
-		time.Sleep(time.Second)
-		f(t, m, r, honest)
-		m.stop(honest...)
-		r.stop()
-		_ = r.voice.Close()
-	})
-}
-
-// register is a lease that the rogue grants as any native would, and what it learns by that.
-func (r *rogue) register(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	p := *reg.Proof
-	switch {
-	case p.Record == nil && len(r.heard.proofs) == 0: // it is asked what time it is
-		return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
-	case p.Record == nil:
-		p.Record = r.heard.proofs[len(r.heard.proofs)-1].Record
-	}
-	r.heard.proofs = append(r.heard.proofs, p)
-	if !r.withholds {
-		r.release(p)
-	}
-	return ports.Lease{TTL: prooftest.TTL, Heartbeat: time.Minute, ExpiresAt: time.Now().Add(prooftest.TTL), Now: time.Now()}, nil
-}
-
-// release tells what was proven to it, as a native should.
-func (r *rogue) release(p ports.Proof) {
-	e := r.proves(p)
-	e.Native = r.PeerID
-	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-}
-
-// proves returns the entry that p, which is sound, does.
-func (r *rogue) proves(p ports.Proof) ports.Entry {
-	claim, err := r.m.rules.Proofs.Read(p.Record)
-	if err != nil {
-		panic(err)
-	}
-	p.Claim = claim
-	return p.Entry()
-}
-
-// lastWord is when what was proven to it last runs out.
-func (r *rogue) lastWord(t *testing.T) time.Time {
-	t.Helper()
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	return r.proves(r.heard.proofs[len(r.heard.proofs)-1]).ExpiresAt
-}
-
-// entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
-func (r *rogue) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	later := time.Now().Add(prooftest.TTL)
-	all = append(all,
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
-	)
-	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
-		p := r.heard.proofs[i]
-		held := r.proves(p)
-		claim, w := held.Proof.Claim, prooftest.Word{Claim: *held.Proof.Claim, Record: p.Record}
-		guess := w.Entry(p.Tick.Step + 1)
-		_, _ = rand.Read(guess.Proof.Tick.Link[:])
-		ahead := w.Entry(p.Tick.Step + 1)
-		ahead.Proof.Tick.Link = p.Tick.Link
-		late := held // with another end than it proves
-		late.ExpiresAt = later
-		all = append(all, held, guess, ahead, late)
-		if addr == elsewhere {
-			moved := *claim
-			moved.Addrs = []string{addr}
-			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
-			mine.Proof.Tick = p.Tick
-			beside := held
-			beside.Addr, beside.Addrs = addr, nil
-			all = append(all, mine, beside)
-		}
-	}
-	return all
-}
-
-// strike says all that r can, once, of x: that it is at addr, as long as that may be.
-func (r *rogue) strike(t *testing.T, x ports.PeerID, addr string) {
-	t.Helper()
-	entries := r.entries(t, x, addr)
-	kinds := []ports.ChangeKind{ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed}
-	kind := kinds[r.said%len(kinds)]
-	var changes []ports.Change
-	for _, e := range entries {
-		if r.said%5 == 0 { // undone at once
-			changes = append(changes, ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: x, Native: r.PeerID, ExpiresAt: time.Now(), Leave: true}, Remaining: time.Millisecond}})
-		}
-		for _, native := range []ports.PeerID{r.PeerID, r.natives[r.said%len(r.natives)]} {
-			e.Native = native
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-			if p := e.Proof; p != nil { // the tick alone
-				e.Proof = &ports.Proof{Tick: p.Tick}
-				changes = append(changes, ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-				e.Proof = p
-			}
-		}
-	}
-	for _, e := range entries { // and as if it were over
-		if e.Proof != nil && !r.alone {
-			e.Native = r.PeerID
-			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: time.Millisecond}})
-		}
-	}
-	r.tell(changes...)
-	// Most of what a DHT server says is checked before it is believed, as this is by the space.
-	for _, e := range entries {
-		_, _ = r.store.Put(t.Context(), e)
-	}
-	r.lies.Store(x, entries[r.said%len(entries)])
-	if r.said%3 == 0 {
-		r.lies.Delete(x)
-	}
-	_ = r.voice.Announce(t.Context(), x)
-	if r.said%20 == 19 {
-		r.again(2 * len(entries))
-	}
-	r.said++
-}
 
 func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T) {
 	for _, c := range []struct {
@@ -366,14 +31,14 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys, samples := prooftest.NewSigners(t, 2), 0
-			infested(t, 3, c.plain, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
+			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
 				at := []ports.PeerID{r.natives[0], r.PeerID}
 				if r.alone = c.lone; c.lone {
 					at = at[1:]
 				}
-				beside := m.indexer(keys[1], how{addr: addr}, r.natives[1])
-				x := m.indexer(keys[0], how{addr: addr}, at...)
+				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
+				x := net.indexer(keys[0], indexerOptions{addr: addr}, at...)
 				time.Sleep(2 * time.Second)
 				look := func(x ports.PeerID, lists bool, why string) {
 					t.Helper()
@@ -387,7 +52,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 				pause := func(until time.Time, every time.Duration, check func()) {
 					for next := time.Now(); time.Now().Before(until); time.Sleep(250 * time.Millisecond) {
 						if !time.Now().Before(next) {
-							r.strike(t, x.id, []string{addr, elsewhere}[r.said%2])
+							r.lieOf(t, x.id, []string{addr, rogueAddr}[r.said%2])
 							synctest.Wait()
 							next = time.Now().Add(every)
 						}
@@ -414,7 +79,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 				t.Logf("%d times all that it can say; %d samples", r.said, samples)
 
 				// Who comes back is there again.
-				x = m.indexer(keys[0], how{addr: addr}, r.natives[2])
+				x = net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[2])
 				time.Sleep(2 * time.Second)
 				look(x.id, true, "it came back")
 				x.kill()
@@ -428,8 +93,8 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 // told.
 func TestAttackATickThatWasWithheldListsNobodyForLongerThanItSays(t *testing.T) {
 	key := prooftest.NewSigner(t)
-	infested(t, 3, domain.PlainAccept, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
-		x := m.indexer(key, how{addr: addr}, r.PeerID)
+	withRogueNative(t, 3, domain.PlainAccept, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+		x := net.indexer(key, indexerOptions{addr: addr}, r.PeerID)
 		time.Sleep(3*time.Minute + time.Second)
 		known := r.lastWord(t)
 		r.heard.Lock()
@@ -492,10 +157,10 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys := prooftest.NewSigners(t, 2)
-			infested(t, 3, c.plain, func(t *testing.T, m *mesh, r *rogue, honest []*follower) {
+			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
-				beside := m.indexer(keys[1], how{addr: addr}, r.natives[1])
-				x := m.indexer(keys[0], how{addr: addr}, r.natives[0], r.natives[1], r.PeerID)
+				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
+				x := net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[0], r.natives[1], r.PeerID)
 				time.Sleep(4*time.Minute + 10*time.Second)
 				old, err := honest[2].store.Local(x.id, ports.Version{})
 				if err != nil || old.Proof == nil {
@@ -526,21 +191,21 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 						natives[2].stop()
 						natives[2] = nil
 					case at == 10*time.Minute:
-						natives[2] = m.native(r.natives[2], member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic})
+						natives[2] = net.native(r.natives[2], r.misled())
 					case at == 15*time.Minute: // and one is new
-						natives = append(natives, m.native(peerIDs(9)[8], member{store: poisoned{m.space.Join(), &r.lies}, topic: m.topic}))
+						natives = append(natives, net.native(peerIDs(9)[8], r.misled()))
 					case at%(5*time.Second) == 0:
 						_, _ = r.store.Put(t.Context(), old)
 						r.lies.Store(x.id, old)
 						_ = r.voice.Announce(t.Context(), x.id)
 					}
 					if time.Since(began).Round(100*time.Millisecond)%(30*time.Second) == 0 {
-						r.strike(t, x.id, []string{addr, elsewhere}[r.said%2])
+						r.lieOf(t, x.id, []string{addr, rogueAddr}[r.said%2])
 					}
 				}
 				t.Logf("%d samples", samples)
 				beside.kill()
-				m.stop(natives...)
+				net.stop(natives...)
 			})
 		})
 	}
@@ -550,10 +215,10 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T) {
 	for _, gives := range []bool{true, false} {
 		t.Run(fmt.Sprintf("given %v", gives), func(t *testing.T) {
-			proven(t, func(t *testing.T, m *mesh) {
-				n := m.native(peerIDs(1)[0], member{})
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				n := net.native(peerIDs(1)[0], nativeOptions{})
 				defer n.stop()
-				other := m.teller("other", nil)
+				other := net.scriptedNative("other", nil)
 				defer other.stop()
 				x := prooftest.NewSigner(t).Says(t, time.Now(), 1, addr)
 				listed := func(step uint32) ports.Listed {
@@ -585,17 +250,13 @@ func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T
 // Where nobody lies nothing is refused, nor said to be: what is told twice, or was under way
 // while a native was cut off, is nobody's fault.
 func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
-	proven(t, func(t *testing.T, m *mesh) {
-		id := peerIDs(3)
-		var all []*follower
-		for _, id := range id {
-			all = append(all, m.native(id, member{store: m.space.Join(), topic: m.topic}))
-		}
-		defer m.stop(all...)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
+		defer net.stop(all...)
 		time.Sleep(time.Second)
-		both := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[0], id[1])
-		one := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[2])
-		dies := m.indexer(prooftest.NewSigner(t), how{addr: addr}, id[1])
+		both := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[0], id[1])
+		one := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[2])
+		dies := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[1])
 		time.Sleep(90 * time.Minute) // in which all records are renewed
 		one.stop()
 		dies.kill()
@@ -604,7 +265,7 @@ func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		all[2].heal()
 		time.Sleep(5 * time.Minute)
-		back := m.native(peerIDs(4)[3], member{store: m.space.Join(), topic: m.topic}) // and one comes late
+		back := net.native(peerIDs(4)[3], nativeOptions{shares: true}) // and one comes late
 		all = append(all, back)
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()

@@ -15,41 +15,6 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// roll is a list of whom somebody trusts, which may change.
-type roll struct {
-	mu  sync.Mutex
-	ids map[ports.PeerID]bool
-}
-
-func (r *roll) trusts(id ports.PeerID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.ids[id]
-}
-
-func (r *roll) set(ids ...ports.PeerID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ids = make(map[ports.PeerID]bool)
-	for _, id := range ids {
-		r.ids[id] = true
-	}
-}
-
-type recorder interface {
-	Of(ports.EventKind) []ports.Event
-}
-
-// untrusted is how often n told that something came of somebody whom it does not trust.
-func untrusted(n recorder, what ports.Untrusted) (times int) {
-	for _, e := range n.Of(ports.EventUntrusted) {
-		if e.What == what {
-			times++
-		}
-	}
-	return times
-}
-
 func expectClosed(t *testing.T, err error, names ...ports.PeerID) {
 	t.Helper()
 	refusal, ok := errors.AsType[*ports.Refusal](err)
@@ -64,13 +29,13 @@ func expectClosed(t *testing.T, err error, names ...ports.PeerID) {
 }
 
 func TestAClosedNativeTakesItsIndexersAlone(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		ids := peerIDs(4)
 		self, member, stranger := ids[0], ids[1], ids[2]
-		list := &roll{}
+		list := &trustList{}
 		list.set(self, member)
-		w.rules.Indexers = list.trusts
-		n := w.native(self, nil)
+		net.rules.Indexers = list.trusts
+		n := net.native(self, nil)
 		defer n.stop()
 		n.register(t, member, addr)
 		n.register(t, self, addr)
@@ -94,7 +59,7 @@ func TestAClosedNativeTakesItsIndexersAlone(t *testing.T) {
 // it, to a closed one, beside one on the list.
 func TestAStrangerCostsNoLookUp(t *testing.T) {
 	const announced = 1000
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(4)
 		open, closed, friend, stranger := ids[0], ids[1], ids[2], ids[3]
 		var mu sync.Mutex
@@ -105,12 +70,12 @@ func TestAStrangerCostsNoLookUp(t *testing.T) {
 			asked[id]++
 			return ports.Entry{PeerID: id, Addr: addr, ExpiresAt: time.Now().Add(time.Minute)}, nil
 		}}
-		a := m.native(open, member{topic: m.topic})
-		list := &roll{}
+		a := net.native(open, nativeOptions{topic: net.topic})
+		list := &trustList{}
 		list.set(closed, friend)
-		m.rules.Indexers = list.trusts
-		b := m.native(closed, member{store: store, topic: m.topic})
-		defer m.stop(a, b)
+		net.rules.Indexers = list.trusts
+		b := net.native(closed, nativeOptions{store: store, topic: net.topic})
+		defer net.stop(a, b)
 		synctest.Wait()
 
 		a.register(t, stranger, addr)
@@ -122,7 +87,7 @@ func TestAStrangerCostsNoLookUp(t *testing.T) {
 		if !errors.Is(err, ports.ErrNotFound) {
 			t.Errorf("asked for a stranger it says %v", err)
 		}
-		time.Sleep(2 * m.rules.Policy.Refresh)
+		time.Sleep(2 * net.rules.Policy.Refresh)
 		synctest.Wait()
 		a.register(t, friend, addr)
 		synctest.Wait()
@@ -136,23 +101,23 @@ func TestAStrangerCostsNoLookUp(t *testing.T) {
 		if !b.lists(friend) {
 			t.Error("the indexer on the list is not listed")
 		}
-		if got := untrusted(b, ports.UntrustedAnnouncement); got < announced {
+		if got := countUntrusted(b, ports.UntrustedAnnouncement); got < announced {
 			t.Errorf("%d announcements were told to be of strangers, want %d", got, announced)
 		}
-		if untrusted(b, ports.UntrustedChange) == 0 {
+		if countUntrusted(b, ports.UntrustedChange) == 0 {
 			t.Error("it was not told that a change is of a stranger")
 		}
 	})
 }
 
 func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		ids := peerIDs(20)
 		self, stays, goes, left := ids[0], ids[1:10], ids[10:18], ids[18]
-		list := &roll{}
+		list := &trustList{}
 		list.set(ids...)
-		w.rules.Indexers = list.trusts
-		n := w.native(self, nil)
+		net.rules.Indexers = list.trusts
+		n := net.native(self, nil)
 		defer n.stop()
 		for _, id := range append(append([]ports.PeerID{left}, stays...), goes...) {
 			n.register(t, id, addr)
@@ -162,7 +127,7 @@ func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
 		}
 		n.Hear(ports.Announcement{PeerID: ids[19], From: ids[1]}) // and nothing is found
 		var seen replica
-		stop := watching(t, n, &seen, ports.WatchRequest{})
+		stop := watchInto(t, n, &seen, ports.WatchRequest{})
 		synctest.Wait()
 
 		list.set(append([]ports.PeerID{self}, stays...)...)
@@ -187,7 +152,7 @@ func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
 		if diff := seen.differs(n.Registry, false); diff != "" {
 			t.Errorf("a watcher has another table: %s", diff)
 		}
-		time.Sleep(2 * w.rules.Policy.TTL) // whatever still waited for them finds nothing
+		time.Sleep(2 * net.rules.Policy.TTL) // whatever still waited for them finds nothing
 		if live, _ := n.Counts(); live != 0 {
 			t.Errorf("%d are live after their deadline", live)
 		}
@@ -197,14 +162,14 @@ func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
 // TestOnlyTrustedNativesFollowAndAreFollowed has three natives of which one takes another
 // off its list, and on again.
 func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
-	meshed(t, func(t *testing.T, m *mesh) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(6)
-		list := &roll{}
+		list := &trustList{}
 		list.set(ids[0], ids[1])
-		outsider, friend := m.native(ids[2], member{}), m.native(ids[1], member{})
-		m.rules.Natives = list.trusts
-		n := m.native(ids[0], member{})
-		defer m.stop(outsider, friend, n)
+		outsider, friend := net.native(ids[2], nativeOptions{}), net.native(ids[1], nativeOptions{})
+		net.rules.Natives = list.trusts
+		n := net.native(ids[0], nativeOptions{})
+		defer net.stop(outsider, friend, n)
 		n.register(t, ids[3], addr)
 		friend.register(t, ids[4], addr)
 		outsider.register(t, ids[5], addr)
@@ -212,9 +177,9 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 		if n.Following() != 1 || !n.lists(ids[4]) || n.lists(ids[5]) {
 			t.Errorf("it follows %d natives, lists its friend's indexer: %t, the outsider's: %t", n.Following(), n.lists(ids[4]), n.lists(ids[5]))
 		}
-		if !friend.lists(ids[3]) || outsider.lists(ids[3]) || untrusted(n, ports.UntrustedWatch) == 0 {
+		if !friend.lists(ids[3]) || outsider.lists(ids[3]) || countUntrusted(n, ports.UntrustedWatch) == 0 {
 			t.Errorf("its indexer is listed by its friend: %t, by the outsider: %t; %d watches were refused",
-				friend.lists(ids[3]), outsider.lists(ids[3]), untrusted(n, ports.UntrustedWatch))
+				friend.lists(ids[3]), outsider.lists(ids[3]), countUntrusted(n, ports.UntrustedWatch))
 		}
 		if natives, err := n.Natives(t.Context(), ""); err != nil || len(natives) != 1 || natives[0].PeerID != ids[1] {
 			t.Errorf("it tells of %+v, %v", natives, err)
@@ -253,51 +218,41 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 	})
 }
 
-// eventually waits for ok in fake time.
-func eventually(limit time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if ok() {
-			return true
-		}
-	}
-	return ok()
-}
-
 // x registers plainly, starts anew and signs, with another native; then this one closes.
 func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
-	var believing creed
-	proven(t, func(t *testing.T, m *mesh) {
-		m.rules.Plain = believing.now
-		all := m.natives(2, member{})
-		defer m.stop(all...)
+	var believing plainSetting
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Plain = believing.now
+		all := net.natives(2, nativeOptions{})
+		defer net.stop(all...)
 		time.Sleep(time.Second)
-		x := newIdentity(t)
-		all[0].register(t, x.id, addr)
+		x := newSignedIndexer(t)
+		all[0].register(t, x.PeerID, addr)
 		time.Sleep(10 * time.Second)
 		x.issue(t, addr)
 		all[1].answer(t, x.heartbeat(0, true))
 		time.Sleep(5 * time.Second)
 		believing.set(domain.PlainRefuse)
 		all[0].Revise()
-		if !all[0].lists(x.id) {
+		if !all[0].lists(x.PeerID) {
 			t.Error("what it signed, and the other native told, is gone with the plain lease")
 		}
 	})
 }
 
 func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
-	signing(t, domain.PlainRefuse, func(t *testing.T, w *world) {
-		w.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) })
-		a := w.keyed()
+	withSigningNetwork(t, domain.PlainRefuse, func(t *testing.T, net *network) {
+		net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) })
+		a := net.nativeWithKey()
 		defer a.stop()
-		x := newIdentity(t)
+		x := newSignedIndexer(t)
 		x.issue(t, addr)
 		a.answer(t, x.heartbeat(0, true))
-		if !a.lists(x.id) {
+		if !a.lists(x.PeerID) {
 			t.Fatal("not listed")
 		}
 		a.Revise() // and nothing has changed
-		if !a.lists(x.id) {
+		if !a.lists(x.PeerID) {
 			t.Error("gone")
 		}
 	})
@@ -306,13 +261,13 @@ func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
 func TestNothingComesInBehindTheRevision(t *testing.T) {
 	for _, told := range []bool{false, true} {
 		t.Run(fmt.Sprint("told ", told), func(t *testing.T) {
-			var believing creed
-			proven(t, func(t *testing.T, m *mesh) {
-				var n *follower
+			var believing plainSetting
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				var n *followingNative
 				var armed atomic.Bool
-				check := m.rules.CheckAddr
-				m.rules.Plain = believing.now
-				m.rules.CheckAddr = func(id ports.PeerID, a string) error {
+				check := net.rules.CheckAddr
+				net.rules.Plain = believing.now
+				net.rules.CheckAddr = func(id ports.PeerID, a string) error {
 					if armed.Load() { // it is being parsed when the operator closes
 						armed.Store(false)
 						believing.set(domain.PlainRefuse)
@@ -321,14 +276,14 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 					return check(id, a)
 				}
 				ids := peerIDs(3)
-				n = m.native(ids[0], member{})
+				n = net.native(ids[0], nativeOptions{})
 				defer n.stop()
-				l := m.teller(ids[1], nil)
-				defer l.stop()
+				other := net.scriptedNative(ids[1], nil)
+				defer other.stop()
 				time.Sleep(time.Second)
 				armed.Store(true)
 				if told {
-					l.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Remaining: time.Minute}})
+					other.tell(ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: ports.Entry{PeerID: ids[2], Addr: addr, Native: ids[1], ExpiresAt: time.Now().Add(time.Minute)}, State: ports.StateLive, Remaining: time.Minute}})
 					synctest.Wait()
 				} else {
 					_, _ = n.Register(t.Context(), ids[2], ports.Registration{PeerID: ids[2], Addr: addr})
@@ -339,16 +294,4 @@ func TestNothingComesInBehindTheRevision(t *testing.T) {
 			})
 		})
 	}
-}
-
-// creed is what a native believes of who does not sign, which may change.
-type creed struct{ plain atomic.Pointer[domain.Plain] }
-
-func (c *creed) set(p domain.Plain) { c.plain.Store(&p) }
-
-func (c *creed) now() domain.Plain {
-	if p := c.plain.Load(); p != nil {
-		return *p
-	}
-	return domain.PlainAccept
 }

@@ -76,7 +76,7 @@ func (r *replica) differs(n *domain.Registry, renewals bool) string {
 }
 
 // watching has a watcher apply what it is told until stop is called.
-func watching(t *testing.T, n ports.Native, r *replica, w ports.WatchRequest) (stop func()) {
+func watchInto(t *testing.T, n ports.Native, r *replica, w ports.WatchRequest) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -95,14 +95,14 @@ func watching(t *testing.T, n ports.Native, r *replica, w ports.WatchRequest) (s
 }
 
 func TestAWatcherIsToldWhatBecomesOfAnEntry(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(5)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		a.register(t, id[1], addr)
 		var r, all replica
-		defer watching(t, a, &r, ports.WatchRequest{})()
-		defer watching(t, a, &all, ports.WatchRequest{Renewed: true})()
+		defer watchInto(t, a, &r, ports.WatchRequest{})()
+		defer watchInto(t, a, &all, ports.WatchRequest{Renewed: true})()
 		synctest.Wait()
 		a.register(t, id[2], addr)
 		time.Sleep(50 * time.Second)
@@ -151,12 +151,12 @@ func TestReplayedChangesRebuildTheTable(t *testing.T) {
 		renewed := rapid.Bool().Draw(rt, "renewed")
 		wrong := "" // rapid's own failing panics in a bubble
 		porttest.FakeTime(t, func(t *testing.T) {
-			w := newWorld(t)
-			a, b := w.native(id[0], nil), w.native(id[1], nil)
+			net := newNetwork(t)
+			a, b := net.native(id[0], nil), net.native(id[1], nil)
 			defer a.stop()
 			defer b.stop()
 			var r replica
-			stop := watching(t, a, &r, ports.WatchRequest{Renewed: renewed})
+			stop := watchInto(t, a, &r, ports.WatchRequest{Renewed: renewed})
 			defer func() { stop() }()
 			for _, s := range steps {
 				reg := ports.Registration{PeerID: id[s.who], Addr: s.addr}
@@ -173,7 +173,7 @@ func TestReplayedChangesRebuildTheTable(t *testing.T) {
 					stop()
 					stop = func() {}
 					time.Sleep(s.wait)
-					stop = watching(t, a, &r, ports.WatchRequest{Renewed: renewed, Cursor: r.cursor})
+					stop = watchInto(t, a, &r, ports.WatchRequest{Renewed: renewed, Cursor: r.cursor})
 				}
 				time.Sleep(s.wait)
 				synctest.Wait()
@@ -196,14 +196,14 @@ func TestReplayedChangesRebuildTheTable(t *testing.T) {
 }
 
 func TestACursorThatIsOfNoUseGetsASnapshot(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(5)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		a.register(t, id[2], addr)
 		var at, other replica
-		stopAt, stopOther := watching(t, a, &at, ports.WatchRequest{}), watching(t, b, &other, ports.WatchRequest{})
+		stopAt, stopOther := watchInto(t, a, &at, ports.WatchRequest{}), watchInto(t, b, &other, ports.WatchRequest{})
 		synctest.Wait()
 		stopAt()
 		stopOther()
@@ -237,12 +237,12 @@ func TestACursorThatIsOfNoUseGetsASnapshot(t *testing.T) {
 }
 
 func TestRenewalsThatWereNotRememberedAreAReasonToBeginAnew(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(5)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		var r replica
-		stop := watching(t, a, &r, ports.WatchRequest{})
+		stop := watchInto(t, a, &r, ports.WatchRequest{})
 		synctest.Wait()
 		stop()
 		a.register(t, id[2], addr)
@@ -258,12 +258,12 @@ func TestRenewalsThatWereNotRememberedAreAReasonToBeginAnew(t *testing.T) {
 
 // A reader that stops costs nobody anything but its own place.
 func TestAReaderThatFallsBehindIsDroppedAndNobodyElseIs(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(20)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		var reads replica
-		defer watching(t, a, &reads, ports.WatchRequest{Renewed: true})()
+		defer watchInto(t, a, &reads, ports.WatchRequest{Renewed: true})()
 		next, stop := iter.Pull2(a.Watch(t.Context(), "", ports.WatchRequest{Renewed: true}))
 		defer stop()
 		if b, err, ok := next(); !ok || err != nil || b.Reset != ports.ResetNew {
@@ -299,9 +299,9 @@ func TestAReaderThatFallsBehindIsDroppedAndNobodyElseIs(t *testing.T) {
 
 // Changes that come together travel together: ten thousand a second are forty to eighty batches.
 func TestChangesTravelInBatches(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(3)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		batches, changes := 0, 0
 		ctx, cancel := context.WithCancel(t.Context())
@@ -344,9 +344,9 @@ func TestChangesTravelInBatches(t *testing.T) {
 
 // An Own watch is for other natives: what they do not hear from its own indexers would echo.
 func TestAnOwnWatchTellsWhatTheNativeGranted(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(8)
-		a, b := w.native(id[0], nil), w.native(id[1], nil)
+		a, b := net.native(id[0], nil), net.native(id[1], nil)
 		defer a.stop()
 		defer b.stop()
 		a.register(t, id[2], addr)
@@ -387,9 +387,9 @@ func TestAnOwnWatchTellsWhatTheNativeGranted(t *testing.T) {
 }
 
 func TestManyWatchersOfALargeNativeKeepUp(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
+	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(20)
-		a := w.native(id[0], nil)
+		a := net.native(id[0], nil)
 		defer a.stop()
 		ctx, cancel := context.WithCancel(t.Context())
 		var watching sync.WaitGroup

@@ -25,7 +25,10 @@ var finderModule = Module{
 		if p.On("native") {
 			return fx.Provide(newNatives)
 		}
-		return fx.Provide(newNatives, client.NewFinder)
+		return fx.Options(
+			fx.Provide(newNatives, client.NewFinder),
+			fx.Invoke(func(f *client.Finder, t *Tasks) { t.Run("finder", nil, f.Run) }),
+		)
 	},
 }
 

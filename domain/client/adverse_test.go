@@ -131,6 +131,7 @@ func TestNotFoundKeepsItsOwnDoubt(t *testing.T) {
 		ids := net.natives(1, grants)
 		net.find(ids...)
 		f := NewFinder(testRules, FindNatives("me", nil, net, net), newStore(), &porttest.Recorder{})
+		defer running(t, f)()
 		net.say = func(_, id ports.PeerID) (ports.Answer, error) {
 			if id == "x" {
 				return ports.Answer{Condition: ports.ConditionWarming}, ports.ErrNotFound
@@ -156,6 +157,7 @@ func TestAnAnswerThatDoesNotCountHereIsNoFailure(t *testing.T) {
 		rules.Plain = func() domain.Plain { return domain.PlainRefuse }
 		n := FindNatives("me", nil, net, net)
 		f := NewFinder(rules, n, newStore(), &porttest.Recorder{})
+		defer running(t, f)()
 		net.knows("", "x")
 		_, _ = f.LookUp(t.Context(), "x")
 		if s := n.best()[0].standing; s == fails {

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/domain"
-	"github.com/opencloud/ocnode/domain/internal/notfound"
+	"github.com/opencloud/ocnode/domain/internal/lookup"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -30,6 +30,12 @@ const (
 	// findAgain is how long a finder without a native that answers does not look for more: a
 	// caller that asks for names does not make it search the network each time.
 	findAgain = 30 * time.Second
+	// searchTimeout bounds a search: the natives, the store after them, and a second for what
+	// either takes to end.
+	searchTimeout = askTimeout + domain.StoreTimeout + time.Second
+	// maxCondition bounds the condition that is remembered with a not-found. Natives of a later
+	// version may have another condition, and a native that lies may send a frame of it.
+	maxCondition = 64
 )
 
 // ErrNoAnswer is returned by Finder.LookUp when no native answers and there is no store
@@ -43,20 +49,8 @@ type Finder struct {
 	natives  *Natives
 	store    ports.Store
 	observer ports.Observer
-	notFound map[ports.Condition]*notfound.Cache // by the condition of the natives that said so
-
-	mu       sync.Mutex
-	searches map[ports.PeerID]*search
-}
-
-// conditions are those of natives that did not find a PeerID, the surest first.
-var conditions = []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}
-
-// search is a PeerID that is being looked for, by the first of the callers that asked for it.
-type search struct {
-	done   chan struct{}
-	answer ports.Answer
-	err    error
+	searches *lookup.Machine[ports.Answer]
+	started  chan struct{} // closed by Run
 }
 
 // NewFinder returns a finder that asks natives, and then store. Of rules it needs all but
@@ -65,21 +59,33 @@ func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer
 	if rules.Clock == nil {
 		rules.Clock = domain.NewClock(nil)
 	}
-	f := &Finder{
-		rules: rules, natives: natives, store: store, observer: observer,
-		notFound: make(map[ports.Condition]*notfound.Cache), searches: make(map[ports.PeerID]*search),
-	}
-	for _, c := range conditions {
-		f.notFound[c] = notfound.New()
-	}
+	f := &Finder{rules: rules, natives: natives, store: store, observer: observer, started: make(chan struct{})}
+	f.searches = lookup.New(lookup.Config[ports.Answer]{
+		Look: f.search, Timeout: searchTimeout,
+		// All callers are this node's own.
+		MaxFinds: maxSearches, MaxFindsEach: func(ports.PeerID) int { return maxSearches },
+	})
 	return f
 }
 
+// Run lets look-ups begin until ctx ends, and returns when all of them have ended. It may run
+// once.
+func (f *Finder) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	f.searches.Start(ctx, &running)
+	close(f.started)
+	<-ctx.Done()
+	f.searches.Stop()
+	running.Wait()
+	return nil
+}
+
 // LookUp returns the live entry of id: the answer of the first native that knows, or else that of
-// the store. It blocks for seconds if natives hang. Not found, now or a moment ago, is
-// ports.ErrNotFound, with the Condition of the natives that said so. Too many look-ups at once
-// are a *ports.Refusal. ErrNoAnswer says that there was neither a native nor a store to ask.
-// Callers that ask for the same PeerID share a search.
+// the store. It waits for Run, and blocks for seconds if natives hang. Not found, now or a moment
+// ago, is ports.ErrNotFound, with the Condition of the natives that said so. Too many look-ups at
+// once, or the end of Run, are a *ports.Refusal. ErrNoAnswer says that there was neither a native
+// nor a store to ask. Callers that ask for the same PeerID share a search, which goes on without
+// them.
 func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	began := time.Now()
 	answer, err := f.lookUp(ctx, id)
@@ -92,58 +98,24 @@ func (f *Finder) LookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 }
 
 func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
-	for {
-		for _, c := range conditions {
-			if f.notFound[c].Has(id, f.rules.Clock.Elapsed()) {
-				return ports.Answer{Condition: c}, ports.ErrNotFound
-			}
-		}
-		s, first, err := f.join(id)
-		if err != nil {
-			return ports.Answer{}, err
-		}
-		if first {
-			s.answer, s.err = f.search(ctx, id)
-			f.mu.Lock()
-			if errors.Is(s.err, ports.ErrNotFound) {
-				notFound := f.notFound[s.answer.Condition]
-				if notFound == nil { // a condition of a later version
-					notFound = f.notFound[ports.ConditionWarming]
-				}
-				notFound.Add(id, f.rules.Clock.Elapsed())
-			}
-			delete(f.searches, id)
-			f.mu.Unlock()
-			close(s.done)
-			return s.answer, s.err
-		}
-		select {
-		case <-ctx.Done():
-			return ports.Answer{}, ctx.Err()
-		case <-s.done:
-		}
-		if !errors.Is(s.err, context.Canceled) && !errors.Is(s.err, context.DeadlineExceeded) {
-			return s.answer, s.err
-		}
-		// The first caller has gone away, which says nothing of id.
+	// HTTP starts before the finder does.
+	select {
+	case <-f.started:
+	case <-ctx.Done():
+		return ports.Answer{}, ctx.Err()
 	}
+	answer, err := f.searches.Find(ctx, id, f.rules.Self)
+	switch {
+	case errors.Is(err, lookup.ErrBusy):
+		err = ports.Refuse(ports.CodeBusy, "%d other look-ups are under way; try again later", maxSearches)
+	case errors.Is(err, lookup.ErrStopped), errors.Is(err, context.Canceled) && ctx.Err() == nil:
+		err = ports.Refuse(ports.CodeBusy, "this node stops; ask another")
+	}
+	return answer, err
 }
 
-// join returns the search for id, and whether it is the caller's to make.
-func (f *Finder) join(id ports.PeerID) (_ *search, first bool, _ error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if s := f.searches[id]; s != nil {
-		return s, false, nil
-	}
-	if len(f.searches) >= maxSearches {
-		return nil, false, ports.Refuse(ports.CodeBusy, "%d other look-ups are under way; try again later", maxSearches)
-	}
-	s := &search{done: make(chan struct{})}
-	f.searches[id] = s
-	return s, true, nil
-}
-
+// search asks the natives and then the store. A not-found is remembered: of the answer it has
+// the Condition alone.
 func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	answer, err := f.ask(ctx, id)
 	switch {
@@ -210,9 +182,15 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		case s.err == nil && s.answer.PeerID == id && s.answer.Remaining > 0 && !s.answer.Entry.Leave,
 			errors.Is(s.err, ports.ErrNotFound) && s.answer.Condition == "":
 			f.natives.note(s.native, answers)
-			return s.answer, s.err
+			if s.err != nil {
+				return ports.Answer{}, s.err
+			}
+			return s.answer, nil
 		case errors.Is(s.err, ports.ErrNotFound):
 			doubtful.Condition, none = s.answer.Condition, s.err
+			if len(doubtful.Condition) > maxCondition {
+				doubtful.Condition = ports.ConditionWarming
+			}
 		case s.err != nil && !errors.Is(s.err, ports.ErrNotOffered) && asker.Err() == nil:
 			if _, refused := errors.AsType[*ports.Refusal](s.err); !refused {
 				f.natives.note(s.native, fails)

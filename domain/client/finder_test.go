@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,7 +15,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
-	"github.com/opencloud/ocnode/domain/internal/notfound"
+	"github.com/opencloud/ocnode/domain/internal/lookup"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -151,6 +152,7 @@ func TestAFinderAsksTheNativesAndThenTheStore(t *testing.T) {
 				}
 				var events porttest.Recorder
 				f := NewFinder(testRules, FindNatives("me", nil, net, net), s, &events)
+				defer running(t, f)()
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if !errors.Is(err, c.want) || (c.want == nil) != (err == nil) || got.Condition != c.doubt || got.Source != c.source {
@@ -179,6 +181,7 @@ func TestAFinderResolvesUntilTheEntryExpires(t *testing.T) {
 		net.connect(net.natives(2, down)...)
 		e := entryOf("x", 66*time.Second)
 		f := NewFinder(testRules, FindNatives("me", nil, net), newStore(e), &porttest.Recorder{})
+		defer running(t, f)()
 		for _, at := range []struct {
 			left  time.Duration
 			state ports.State
@@ -213,6 +216,7 @@ func TestAFinderHasItsOwnReplicaConfirmed(t *testing.T) {
 				s := newStore(c.others(own))
 				s.local, s.slow = map[ports.PeerID]ports.Entry{"x": own}, c.slow
 				f := NewFinder(testRules, FindNatives("me", nil, newNetwork()), s, &porttest.Recorder{})
+				defer running(t, f)()
 				began := time.Now()
 				got, err := f.LookUp(t.Context(), "x")
 				if got.Remaining != c.want || (err != nil) != (c.want == 0) {
@@ -232,6 +236,7 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 		id := net.natives(1, grants)[0]
 		net.knows("")
 		f := NewFinder(testRules, PinNatives(map[ports.PeerID]ports.Native{id: fakeNative{net: net, id: id}}), s, &porttest.Recorder{})
+		defer running(t, f)()
 		ask := func(want error) {
 			t.Helper()
 			if _, err := f.LookUp(t.Context(), "x"); !errors.Is(err, want) {
@@ -245,7 +250,7 @@ func TestAFinderRemembersANotFound(t *testing.T) {
 			t.Errorf("the native was asked %d times", n)
 		}
 		net.knows("", "x")
-		time.Sleep(notfound.Kept - 1)
+		time.Sleep(lookup.NotFoundFor - 1)
 		ask(ports.ErrNotFound)
 		time.Sleep(time.Nanosecond)
 		ask(nil)
@@ -263,12 +268,13 @@ func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 		net, s := newNetwork(), newStore(entryOf("x", time.Minute))
 		s.slow = time.Second
 		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
+		defer running(t, f)()
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		var asking sync.WaitGroup
 		asking.Go(func() {
 			if _, err := f.LookUp(impatient, "x"); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("who was first and went away got %v", err)
+				t.Errorf("the caller that was first and went away got %v", err)
 			}
 		})
 		synctest.Wait()
@@ -280,8 +286,8 @@ func TestThoseWhoAskForTheSameShareOneSearch(t *testing.T) {
 			})
 		}
 		asking.Wait()
-		if s.gets() != 2 {
-			t.Errorf("the store was asked %d times, want once by who went away and once for all others", s.gets())
+		if s.gets() != 1 {
+			t.Errorf("the store was asked %d times, want once for all, though the first caller went away", s.gets())
 		}
 	})
 }
@@ -291,6 +297,7 @@ func TestLookUpsAreBounded(t *testing.T) {
 		net, s := newNetwork(), newStore()
 		s.slow = time.Second
 		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
+		defer running(t, f)()
 		var asking sync.WaitGroup
 		var mu sync.Mutex
 		got := map[ports.Code]int{}
@@ -314,11 +321,98 @@ func TestLookUpsAreBounded(t *testing.T) {
 	})
 }
 
+func TestALookUpWaitsForTheStart(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		f := NewFinder(testRules, FindNatives("me", nil, newNetwork()), newStore(entryOf("x", time.Minute)), &porttest.Recorder{})
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if _, err := f.LookUp(impatient, "x"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before the start, a caller that goes away gets %v", err)
+		}
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			if got, err := f.LookUp(t.Context(), "x"); err != nil || got.PeerID != "x" {
+				t.Errorf("a caller that came before the start gets %+v, %v", got, err)
+			}
+		})
+		synctest.Wait()
+		defer running(t, f)()
+		asking.Wait()
+	})
+}
+
+func TestAStopEndsLookUpsWithARefusal(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		s := newStore()
+		s.slow = time.Second
+		var events porttest.Recorder
+		f := NewFinder(testRules, FindNatives("me", nil, newNetwork()), s, &events)
+		stop := running(t, f)
+		expectBusy := func(when string) {
+			_, err := f.LookUp(t.Context(), "x")
+			if refusal, ok := errors.AsType[*ports.Refusal](err); !ok || refusal.Code != ports.CodeBusy {
+				t.Errorf("%s the stop a look-up gets %v", when, err)
+			}
+		}
+		var asking sync.WaitGroup
+		asking.Go(func() { expectBusy("under way at") })
+		synctest.Wait()
+		began := time.Now()
+		stop()
+		asking.Wait()
+		expectBusy("after")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the stop took %v", took)
+		}
+		for _, e := range events.Of(ports.EventAsked) {
+			if e.Code != ports.CodeBusy {
+				t.Errorf("told of %+v", e)
+			}
+		}
+	})
+}
+
+func TestTheLongestSearchIsNotCutOff(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net, s := newNetwork(), newStore(entryOf("x", time.Minute))
+		net.connect(net.natives(1, hangs)...)
+		s.slow = time.Hour
+		f := NewFinder(testRules, FindNatives("me", nil, net), s, &porttest.Recorder{})
+		defer running(t, f)()
+		began := time.Now()
+		_, err := f.LookUp(t.Context(), "x")
+		if took := time.Since(began); !errors.Is(err, ports.ErrNotFound) || took != askTimeout+domain.StoreTimeout {
+			t.Errorf("when all natives hang and the store does: %v, after %v", err, took)
+		}
+	})
+}
+
+func TestALieOfAConditionIsNotRemembered(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newNetwork()
+		net.connect(net.natives(1, grants)...)
+		f := NewFinder(testRules, FindNatives("me", nil, net), newStore(), &porttest.Recorder{})
+		defer running(t, f)()
+		for said, want := range map[ports.Condition]ports.Condition{
+			"of a later version": "of a later version",
+			ports.Condition(strings.Repeat("x", maxCondition+1)): ports.ConditionWarming,
+		} {
+			net.knows(said)
+			for range 2 {
+				if got, err := f.LookUp(t.Context(), ports.PeerID(said)); !errors.Is(err, ports.ErrNotFound) || got.Condition != want {
+					t.Errorf("a native says %q, the finder %q, %v", said, got.Condition, err)
+				}
+			}
+		}
+	})
+}
+
 func TestAFinderLooksForNativesWhenItHasNone(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		net := newNetwork()
 		net.knows("", "x")
 		f := NewFinder(testRules, FindNatives("me", nil, net, net), newStore(), &porttest.Recorder{})
+		defer running(t, f)()
 		for i := range 10 {
 			_, _ = f.LookUp(t.Context(), ports.PeerID(fmt.Sprint(i)))
 		}
@@ -350,6 +444,7 @@ func TestAFinderThatRefusesTakesNoBareAnswer(t *testing.T) {
 			return ports.Answer{Listed: ports.Listed{Entry: forged, State: ports.StateLive, Source: ports.SourceStore, Remaining: time.Minute}}, nil
 		}}
 		f := NewFinder(rules, PinNatives(map[ports.PeerID]ports.Native{"liar": liar}), newStore(), &porttest.Recorder{})
+		defer running(t, f)()
 		if a, err := f.LookUp(t.Context(), victim.PeerID); err == nil {
 			t.Errorf("with trust.plain refuse it believes %s, as %s says", a.Addr, a.Native)
 		}

@@ -116,7 +116,7 @@ func (n *scriptedNative) times() []time.Time {
 }
 
 // running runs x until stop is called, which returns when x has stopped.
-func running(t *testing.T, x *Indexer) (stop func()) {
+func running(t *testing.T, x interface{ Run(context.Context) error }) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = x.Run(ctx) }()

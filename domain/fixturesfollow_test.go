@@ -1,0 +1,269 @@
+package domain_test
+
+import (
+	"context"
+	mathrand "math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// mesh is a network of natives that follow each other. Each has a store and a topic of its
+// own unless it is given one, so that nothing else tells it of the others.
+type followingNetwork struct {
+	*network
+	transports *memory.Network
+}
+
+func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *followingNative {
+	net.t.Helper()
+	rules := net.rules
+	rules.Self = id
+	if options.clock == nil {
+		options.clock = func() time.Duration { return options.skew }
+	}
+	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(options.clock()) })
+	switch {
+	case options.store != nil:
+	case options.shares:
+		options.store = net.space.Join()
+	default:
+		options.store = memory.NewStore(rules.Acceptable)
+	}
+	switch {
+	case options.topic != nil:
+	case options.shares:
+		options.topic = net.topic
+	default:
+		options.topic = memory.NewTopic()
+	}
+	f := &followingNative{transport: net.transports.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: options.store, announcer: options.topic.Join(id)}}
+	var err error
+	following := domain.NewFollower(rules, f.transport, !options.lone)
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following}, options.store, f.announcer, f.Recorder); err != nil {
+		net.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(net.t.Context())
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{f.Run, func(ctx context.Context) error { return following.Run(ctx, f.Registry) }} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				net.t.Errorf("run: %v", err)
+			}
+		})
+	}
+	f.heal = func() {
+		stop, err := f.transport.Serve(f.Registry)
+		if err != nil {
+			net.t.Fatal(err)
+		}
+		f.cut = sync.OnceFunc(stop)
+	}
+	f.heal()
+	f.stop = sync.OnceFunc(func() {
+		f.cut()
+		cancel()
+		running.Wait()
+		_ = f.announcer.Close()
+	})
+	synctest.Wait()
+	return f
+}
+
+// natives starts n of them.
+func (net *followingNetwork) natives(n int, options nativeOptions) (all []*followingNative) {
+	for _, id := range peerIDs(n) {
+		all = append(all, net.native(id, options))
+	}
+	synctest.Wait()
+	return all
+}
+
+func (net *followingNetwork) stop(natives ...*followingNative) {
+	for _, n := range natives {
+		n.stop()
+	}
+}
+
+// indexer starts s with leases at natives.
+func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions, natives ...ports.PeerID) *indexer {
+	net.t.Helper()
+	x := &indexer{Recorder: &porttest.Recorder{}, id: s.PeerID}
+	if options.signer == nil {
+		options.signer = s
+	}
+	transport := net.transports.Join(s.PeerID)
+	given := map[ports.PeerID]ports.Native{}
+	for _, id := range natives {
+		native, err := transport.Native(id, nil)
+		if err != nil {
+			net.t.Fatal(err)
+		}
+		given[id] = native
+	}
+	rules := net.rules
+	rules.Self = s.PeerID
+	if rules.Clock = options.clock; rules.Clock == nil {
+		rules.Clock = domain.NewClock(nil)
+	}
+	rules.Clock.Abstain()
+	indexer, err := client.NewIndexer(rules, options.signer, client.PinNatives(given), func() ports.Registration {
+		return ports.Registration{PeerID: s.PeerID, Addr: options.addr}
+	}, x.Recorder)
+	if err != nil {
+		net.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(net.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := indexer.Run(ctx); err != nil {
+			net.t.Errorf("run: %v", err)
+		}
+	}()
+	x.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+	})
+	x.kill = func() {
+		indexer.Abandon()
+		x.stop()
+	}
+	synctest.Wait()
+	return x
+}
+
+// follower is a native of a mesh.
+type followingNative struct {
+	*native
+	transport *memory.Transport
+	cut       func() // from the others, which it is without any warning
+	heal      func()
+}
+
+// member is how a native of a mesh differs from the usual.
+type nativeOptions struct {
+	store ports.Store
+	topic *memory.Topic
+	// shares is for a native that has its store and its topic in common with others, if it is given none.
+	shares bool
+	skew   time.Duration        // how much its clock is ahead
+	clock  func() time.Duration // the same, as it is at the moment
+	lone   bool                 // nobody can know of it yet
+}
+
+func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
+	withNetwork(t, func(t *testing.T, net *network) { f(t, &followingNetwork{net, memory.NewNetwork()}) })
+}
+
+// proven starts worlds whose natives check proofs.
+func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Proofs = proof.NewVerifier()
+		net.space = memory.NewSpace(net.rules.Acceptable)
+		f(t, net)
+	})
+}
+
+// source is an indexer of a mesh.
+type indexer struct {
+	*porttest.Recorder
+	id   ports.PeerID
+	kill func() // without a word
+	stop func() // with a leave
+}
+
+// how differs an indexer from the usual.
+type indexerOptions struct {
+	addr   string
+	signer ports.Signer
+	clock  *domain.Clock
+}
+
+// town is some natives, indexers that live with each and with all of them, and one that has
+// died, whose last word is said again all the time.
+type settledNetwork struct {
+	*followingNetwork
+	natives []*followingNative
+	clocks  []*settableClock // of the natives
+	living  []*indexer
+	dead    ports.PeerID
+
+	lies    sync.Map
+	samples int
+}
+
+// watch has the test fail if one that lives is missing anywhere, or the dead one is listed, at
+// any tenth of a second.
+func (net *settledNetwork) watch(d time.Duration) {
+	net.t.Helper()
+	voice := net.topic.Join("somebody")
+	defer voice.Close()
+	for began := time.Now(); time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
+		for i, n := range net.natives {
+			for j, x := range net.living {
+				net.samples++
+				if !n.lists(x.id) {
+					net.t.Fatalf("after %v native %d does not list indexer %d, which lives", time.Since(began), i, j)
+				}
+			}
+			if got, ok := n.Get(net.dead); ok {
+				net.t.Fatalf("after %v native %d lists the dead one: %+v", time.Since(began), i, got)
+			}
+		}
+		if time.Since(began)%(5*time.Second) < 100*time.Millisecond {
+			_ = voice.Announce(net.t.Context(), net.dead)
+		}
+	}
+}
+
+func withSettledNetwork(t *testing.T, natives int, indexers *settableClock, f func(t *testing.T, net *settledNetwork)) {
+	keys := prooftest.NewSigners(t, natives+2)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		s := &settledNetwork{followingNetwork: net}
+		ids := peerIDs(natives)
+		for _, id := range ids {
+			clock := &settableClock{}
+			s.clocks = append(s.clocks, clock)
+			s.natives = append(s.natives, net.native(id, nativeOptions{store: lyingStore{net.space.Join(), &s.lies}, shares: true, clock: clock.read, lone: natives == 1}))
+		}
+		if natives > 1 {
+			time.Sleep(time.Second)
+		}
+		dead := net.indexer(keys[0], indexerOptions{addr: addr}, ids...)
+		s.dead = dead.id
+		for i, key := range keys[1:] {
+			at := ids
+			if i < natives {
+				at = ids[i : i+1]
+			}
+			options := indexerOptions{addr: addr}
+			if indexers != nil {
+				options.clock = indexers.clock()
+			}
+			s.living = append(s.living, net.indexer(key, options, at...))
+		}
+		time.Sleep(time.Duration(3*60+mathrand.IntN(60)) * time.Second)
+		last, err := s.natives[0].store.Local(dead.id, ports.Version{})
+		if err != nil || last.Proof == nil {
+			t.Fatalf("the store has %+v, %v", last, err)
+		}
+		dead.kill()
+		time.Sleep(70 * time.Second)
+		s.lies.Store(dead.id, last)
+		f(t, s)
+		for _, x := range s.living {
+			x.kill()
+		}
+		net.stop(s.natives...)
+	})
+}

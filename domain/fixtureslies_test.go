@@ -1,0 +1,329 @@
+package domain_test
+
+import (
+	"context"
+	"crypto/rand"
+	"iter"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/memory"
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// teller is a native that tells whatever it is made to, to all who follow it.
+type scriptedNative struct {
+	id   ports.PeerID
+	stop func()
+	now  func() time.Time // what its clock shows; nil for none
+	find func(id ports.PeerID) (ports.Answer, error)
+	asks int // how often somebody was to be found
+
+	mu      sync.Mutex
+	changes []ports.Change
+	more    chan struct{} // closed when there are more
+	ended   chan struct{} // closed to have everybody begin anew
+}
+
+func (n *scriptedNative) tell(changes ...ports.Change) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.changes = append(n.changes, changes...)
+	close(n.more)
+	n.more = make(chan struct{})
+}
+
+// again has those who watch begin anew, and be told the last changes once more, as they were.
+func (n *scriptedNative) again(last int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.changes = slices.Clone(n.changes[max(0, len(n.changes)-last):])
+	close(n.ended)
+	n.ended = make(chan struct{})
+}
+
+func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return func(yield func(ports.Batch, error) bool) {
+		n.mu.Lock()
+		ended := n.ended
+		n.mu.Unlock()
+		batch := ports.Batch{Reset: ports.ResetNew}
+		for told := 0; ; {
+			batch.Cursor = "1"
+			if n.now != nil {
+				batch.Now = n.now()
+			}
+			if !yield(batch, nil) {
+				return
+			}
+			n.mu.Lock()
+			more := n.more
+			batch = ports.Batch{Changes: slices.Clone(n.changes[min(told, len(n.changes)):])}
+			told = len(n.changes)
+			n.mu.Unlock()
+			if len(batch.Changes) > 0 {
+				continue
+			}
+			select {
+			case <-more:
+			case <-ended:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (net *followingNetwork) scriptedNative(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *scriptedNative {
+	net.t.Helper()
+	n := &scriptedNative{id: id, more: make(chan struct{}), ended: make(chan struct{})}
+	stop, err := net.transports.Join(id).Serve(porttest.Native{
+		OnWatch: n.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.asks++; n.find == nil {
+				return ports.Answer{}, ports.ErrNotFound
+			}
+			return n.find(id)
+		},
+	})
+	if err != nil {
+		net.t.Fatal(err)
+	}
+	n.stop = stop
+	synctest.Wait()
+	return n
+}
+
+// poisoned is a store in which somebody else answers, whatever that is worth.
+type lyingStore struct {
+	*memory.Store
+	lies *sync.Map
+}
+
+func (s lyingStore) Local(id ports.PeerID, than ports.Version) (ports.Entry, error) {
+	if e, err := plantedEntry(s.lies, id); err == nil {
+		return e, nil
+	}
+	return s.Store.Local(id, than)
+}
+
+func (s lyingStore) Get(ctx context.Context, id ports.PeerID, than ports.Version) (ports.Entry, error) {
+	if e, err := plantedEntry(s.lies, id); err == nil {
+		return e, nil
+	}
+	return s.Store.Get(ctx, id, than)
+}
+
+// said is a store that says what it was told to: here at once, there to who asks the network.
+type plantedStore struct{ here, there sync.Map }
+
+func (s *plantedStore) Put(context.Context, ports.Entry) (int, error) { return 1, nil }
+
+func (s *plantedStore) Joined() <-chan struct{} { return nil }
+
+func (s *plantedStore) Local(id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+	return plantedEntry(&s.here, id)
+}
+
+func (s *plantedStore) Get(_ context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+	return plantedEntry(&s.there, id)
+}
+
+func plantedEntry(m *sync.Map, id ports.PeerID) (ports.Entry, error) {
+	e, ok := m.Load(id)
+	if !ok {
+		return ports.Entry{}, ports.ErrNotFound
+	}
+	entry := e.(ports.Entry)
+	if p := entry.Proof; p != nil { // as it comes from the wire
+		entry.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}
+	}
+	return entry, nil
+}
+
+// oldStore gets whatever others have stored, however old. A peer of the DHT may do so.
+type staleStore struct{ *memory.Store }
+
+func (s staleStore) Put(context.Context, ports.Entry) (int, error) { return 0, nil }
+
+func (s staleStore) Get(ctx context.Context, id ports.PeerID, _ ports.Version) (ports.Entry, error) {
+	return s.Store.Get(ctx, id, ports.Version{})
+}
+
+func (s staleStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
+	return ports.Entry{}, ports.ErrNotFound
+}
+
+// rogue is a native, and all that it has a hand in: DHT servers, the topic, its clock.
+type rogueNative struct {
+	*scriptedNative
+	*prooftest.Signer
+	net     *followingNetwork
+	natives []ports.PeerID // the honest ones
+	lies    sync.Map
+	store   *memory.Store
+	voice   *memory.Announcer // that of somebody nobody follows
+
+	heard struct {
+		sync.Mutex
+		proofs []ports.Proof // what indexers proved to it, in order
+	}
+	withholds bool // what it hears from now on
+	alone     bool // knows somebody whom nobody else does, and so can hide it
+	said      int
+}
+
+// misled is how a native differs that shares the network's store and topic, where the rogue has
+// its DHT servers answer.
+func (r *rogueNative) misled() nativeOptions {
+	return nativeOptions{store: lyingStore{r.net.space.Join(), &r.lies}, shares: true}
+}
+
+// register is a lease that the rogue grants as any native would, and what it learns by that.
+func (r *rogueNative) register(_ context.Context, _ ports.PeerID, reg ports.Registration) (ports.Lease, error) {
+	r.heard.Lock()
+	defer r.heard.Unlock()
+	p := *reg.Proof
+	switch {
+	case p.Record == nil && len(r.heard.proofs) == 0: // it is asked what time it is
+		return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
+	case p.Record == nil:
+		p.Record = r.heard.proofs[len(r.heard.proofs)-1].Record
+	}
+	r.heard.proofs = append(r.heard.proofs, p)
+	if !r.withholds {
+		r.release(p)
+	}
+	return ports.Lease{TTL: prooftest.TTL, Heartbeat: time.Minute, ExpiresAt: time.Now().Add(prooftest.TTL), Now: time.Now()}, nil
+}
+
+// release tells what was proven to it, as a native should.
+func (r *rogueNative) release(p ports.Proof) {
+	e := r.proves(p)
+	e.Native = r.PeerID
+	r.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
+}
+
+// proves returns the entry that p, which is sound, does.
+func (r *rogueNative) proves(p ports.Proof) ports.Entry {
+	claim, err := r.net.rules.Proofs.Read(p.Record)
+	if err != nil {
+		panic(err)
+	}
+	p.Claim = claim
+	return p.Entry()
+}
+
+// lastWord is when what was proven to it last runs out.
+func (r *rogueNative) lastWord(t *testing.T) time.Time {
+	t.Helper()
+	r.heard.Lock()
+	defer r.heard.Unlock()
+	return r.proves(r.heard.proofs[len(r.heard.proofs)-1]).ExpiresAt
+}
+
+// entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
+func (r *rogueNative) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
+	r.heard.Lock()
+	defer r.heard.Unlock()
+	later := time.Now().Add(prooftest.TTL)
+	all = append(all,
+		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
+		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
+	)
+	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
+		p := r.heard.proofs[i]
+		held := r.proves(p)
+		claim, w := held.Proof.Claim, prooftest.Word{Claim: *held.Proof.Claim, Record: p.Record}
+		guess := w.Entry(p.Tick.Step + 1)
+		_, _ = rand.Read(guess.Proof.Tick.Link[:])
+		ahead := w.Entry(p.Tick.Step + 1)
+		ahead.Proof.Tick.Link = p.Tick.Link
+		late := held // with another end than it proves
+		late.ExpiresAt = later
+		all = append(all, held, guess, ahead, late)
+		if addr == rogueAddr {
+			moved := *claim
+			moved.Addrs = []string{addr}
+			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
+			mine.Proof.Tick = p.Tick
+			beside := held
+			beside.Addr, beside.Addrs = addr, nil
+			all = append(all, mine, beside)
+		}
+	}
+	return all
+}
+
+// strike says all that r can, once, of x: that it is at addr, as long as that may be.
+func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
+	t.Helper()
+	entries := r.entries(t, x, addr)
+	kinds := []ports.ChangeKind{ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed}
+	kind := kinds[r.said%len(kinds)]
+	var changes []ports.Change
+	for _, e := range entries {
+		if r.said%5 == 0 { // undone at once
+			changes = append(changes, ports.Change{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: ports.Entry{PeerID: x, Native: r.PeerID, ExpiresAt: time.Now(), Leave: true}, Remaining: time.Millisecond}})
+		}
+		for _, native := range []ports.PeerID{r.PeerID, r.natives[r.said%len(r.natives)]} {
+			e.Native = native
+			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
+			if p := e.Proof; p != nil { // the tick alone
+				e.Proof = &ports.Proof{Tick: p.Tick}
+				changes = append(changes, ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
+				e.Proof = p
+			}
+		}
+	}
+	for _, e := range entries { // and as if it were over
+		if e.Proof != nil && !r.alone {
+			e.Native = r.PeerID
+			changes = append(changes, ports.Change{Kind: kind, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: time.Millisecond}})
+		}
+	}
+	r.tell(changes...)
+	// Most of what a DHT server says is checked before it is believed, as this is by the space.
+	for _, e := range entries {
+		_, _ = r.store.Put(t.Context(), e)
+	}
+	r.lies.Store(x, entries[r.said%len(entries)])
+	if r.said%3 == 0 {
+		r.lies.Delete(x)
+	}
+	_ = r.voice.Announce(t.Context(), x)
+	if r.said%20 == 19 {
+		r.again(2 * len(entries))
+	}
+	r.said++
+}
+
+// infested starts a mesh of so many honest natives and a rogue.
+func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
+	key := prooftest.NewSigner(t)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Plain = func() domain.Plain { return plain }
+		r := &rogueNative{Signer: key, net: net, natives: peerIDs(natives), store: net.space.Join(), voice: net.topic.Join("somebody")}
+		var honest []*followingNative
+		for _, id := range r.natives {
+			honest = append(honest, net.native(id, r.misled()))
+		}
+		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
+		time.Sleep(time.Second)
+		f(t, net, r, honest)
+		net.stop(honest...)
+		r.stop()
+		_ = r.voice.Close()
+	})
+}
+
+const rogueAddr = "/ip4/203.0.113.66/tcp/666"
