@@ -29,6 +29,7 @@ func breach(folder, path string) string {
 	own := in(path, module)
 	path = strings.TrimPrefix(path, module+"/")
 	standard := !own && !strings.Contains(strings.Split(path, "/")[0], ".")
+	forTests := func(p string) bool { return strings.HasSuffix(p, "test") }
 	room := func(p string) string { // adapters/stream of adapters/stream/x
 		return strings.Join(append(strings.Split(p, "/"), "")[:2], "/")
 	}
@@ -38,6 +39,8 @@ func breach(folder, path string) string {
 		return "only modules and cmd know fx"
 	case !own && in(path, "github.com/knadh/koanf") && !in(folder, "modules/config"):
 		return "only modules/config knows koanf"
+	case own && forTests(path) && !forTests(folder):
+		return "tests alone import what is for tests"
 	}
 	switch {
 	case in(folder, "ports"):
@@ -62,6 +65,10 @@ func breach(folder, path string) string {
 	case in(folder, "modules"):
 		if own && !in(path, "modules", "domain", "ports", "adapters") {
 			return "modules import what they compose"
+		}
+	case in(folder, "cmd/ocnodetest"):
+		if own && !in(path, "ports") {
+			return "the harness knows a program as a process alone"
 		}
 	case in(folder, "cmd"):
 		if own && !in(path, "cmd", "modules", "ports", "adapters/httpapi") {
@@ -157,6 +164,10 @@ func TestBreachesAreSeen(t *testing.T) {
 		{"modules/config", own("ports"), true},
 		{"cmd/ocnode", own("modules/config"), false},
 		{"cmd/ocnode", own("domain"), true},
+		{"cmd/ocnode", own("cmd/ocnodetest"), true},
+		{"cmd/ocnodetest", own("ports/porttest"), false},
+		{"cmd/ocnodetest", own("modules"), true},
+		{"modules", own("ports/porttest"), true},
 		{"cmd/ocnode", own("adapters/stream"), true},
 		{"util", "fmt", true},
 	} {
