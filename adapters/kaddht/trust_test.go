@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -171,7 +172,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	if _, err := n.messenger.GetClosestPeers(t.Context(), bad.ID(), friendly.ID()); err == nil {
 		t.Error("the outsider answers")
 	}
-	streams, requests := gather(t, reg)["ocnode_dht_untrusted_total what=stream"], gather(t, reg)["ocnode_dht_untrusted_total what=request"]
+	streams, requests := metricstest.Gather(t, reg)[`ocnode_dht_untrusted_total{what="stream"}`], metricstest.Gather(t, reg)[`ocnode_dht_untrusted_total{what="request"}`]
 	t.Logf("%d puts, %d provider records and %d disguised requests of an outsider: none stored, %d asked it, in the table: %t; %d of %d honest puts taken; turned away: %v streams, %v requests",
 		attempts, attempts/10, 2*len(tricks), asked.Load(), inTable(), took, honest, streams, requests)
 	if asked.Load() != 0 {
