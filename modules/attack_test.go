@@ -548,6 +548,7 @@ func (nobody) Observe(ports.Event) {}
 // TestAttackHeldConnections holds many connections from one address, each with a lease, as
 // a large site does: it must not look like an attack.
 func TestAttackHeldConnections(t *testing.T) {
+	t.Parallel()
 	const heartbeat, ttl = 3 * time.Second, 12 * time.Second // a busy machine renews late
 	const held = 3 * ttl
 	connections := porttest.Scale(1000, 250)
