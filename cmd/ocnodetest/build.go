@@ -18,12 +18,7 @@ const atOnce = "8"
 // Main builds the program of the current folder, as name, and runs the tests of m, which have
 // its path in *path from then on. It returns the exit code.
 func Main(m *testing.M, name string, path *string) (code int) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		_ = flag.Set("test.parallel", atOnce)
-	}
+	_ = flag.Set("test.parallel", atOnce)
 	dir, err := os.MkdirTemp("", name+"-")
 	if err == nil {
 		defer os.RemoveAll(dir)
