@@ -392,7 +392,7 @@ func TestSimAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMi
 	} {
 		t.Run(away.name, func(t *testing.T) {
 			simulate(t, func(t *testing.T, s *simulation) {
-				natives := s.natives(3, modules.Environment{})
+				natives := s.natives(porttest.Scale(3, 2), modules.Environment{})
 				indexers := s.indexers(porttest.Scale(8, 3), natives, false)
 				time.Sleep(time.Minute)
 				for _, n := range natives {
@@ -405,7 +405,9 @@ func TestSimAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMi
 				took, ok := until(time.Minute, everyone(natives, indexers))
 				t.Logf("everyone was registered again, and listed by all, after %v", took)
 				if !ok {
-					t.Errorf("after a minute the natives list %d, %d and %d of %d", count(natives[0]), count(natives[1]), count(natives[2]), len(indexers))
+					for _, n := range natives {
+						t.Errorf("after a minute %s lists %d of %d", n.name, count(n), len(indexers))
+					}
 				}
 				stopAll(indexers, natives)
 			})
