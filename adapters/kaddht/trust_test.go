@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -224,9 +225,12 @@ func TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce(t *testing.T) {
 
 	natives.Set(h, other)
 	n.Revise()
+	old := other.Network().ConnsToPeer(h.ID())
 	_ = h.Network().ClosePeer(other.ID())
 	// Until it has seen the end, the other takes itself to be connected, and dials nobody.
-	porttest.Eventually(t, "the other has seen the end", func() bool { return other.Network().Connectedness(h.ID()) != network.Connected })
+	porttest.Eventually(t, "the other has seen the end", func() bool {
+		return !slices.ContainsFunc(old, func(c network.Conn) bool { return !c.IsClosed() })
+	})
 	hosttest.Connect(t, other, h)
 	porttest.Eventually(t, "they put to each other again", func() bool { return n.Peers() == 1 && taken.Peers() == 1 && both(1) == nil })
 }
