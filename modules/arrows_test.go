@@ -29,6 +29,7 @@ func breach(folder, path string) string {
 	own := in(path, module)
 	path = strings.TrimPrefix(path, module+"/")
 	standard := !own && !strings.Contains(strings.Split(path, "/")[0], ".")
+	forTests := func(p string) bool { return strings.HasSuffix(p, "test") }
 	room := func(p string) string { // adapters/stream of adapters/stream/x
 		return strings.Join(append(strings.Split(p, "/"), "")[:2], "/")
 	}
@@ -38,6 +39,8 @@ func breach(folder, path string) string {
 		return "only modules and cmd know fx"
 	case !own && in(path, "github.com/knadh/koanf") && !in(folder, "modules/config"):
 		return "only modules/config knows koanf"
+	case own && forTests(path) && !forTests(folder):
+		return "tests alone import what is for tests"
 	}
 	switch {
 	case in(folder, "ports"):
@@ -72,6 +75,10 @@ func breach(folder, path string) string {
 	case in(folder, "cmd/demo"):
 		if own && !in(path, "cmd/internal", "modules", "ports") {
 			return "the demo imports modules, and knows no command"
+		}
+	case in(folder, "cmd/ocnodetest"):
+		if own && !in(path, "ports") {
+			return "the harness knows a program as a process alone"
 		}
 	case in(folder, "cmd"):
 		if own && !in(path, "cmd", "modules", "ports", "adapters/httpapi") {
@@ -198,6 +205,10 @@ func TestBreachesAreSeen(t *testing.T) {
 		{"cmd/internal/display", own("cmd/demo"), true},
 		{"cmd/ocnode", own("modules/config"), false},
 		{"cmd/ocnode", own("domain"), true},
+		{"cmd/ocnode", own("cmd/ocnodetest"), true},
+		{"cmd/ocnodetest", own("ports/porttest"), false},
+		{"cmd/ocnodetest", own("modules"), true},
+		{"modules", own("ports/porttest"), true},
 		{"cmd/ocnode", own("adapters/stream"), true},
 		{"util", "fmt", true},
 	} {

@@ -17,7 +17,7 @@ import (
 // entry, and keeps no dead one.
 func TestClocksThatAreAnHourOffLoseNobodyAndReviveNobody(t *testing.T) {
 	t.Parallel()
-	const ttl, heartbeat = 30 * time.Second, 4 * time.Second // a busy machine renews late
+	const ttl, heartbeat = 14 * time.Second, 2 * time.Second // a busy machine renews late
 	var jump atomic.Int64
 	clocks := map[string]func() time.Time{
 		"right":   nil,

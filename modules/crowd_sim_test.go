@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // A crowd is small where every change is tested, and as large as the contract's where
@@ -20,7 +21,7 @@ var (
 	crowdEntries  = flag.Int("crowd-entries", 0, "how many entries besides, which are renewed in process")
 	crowdModules  = flag.String("crowd-modules", "native,dht,gossip", "the natives' modules")
 	crowdDeaf     = flag.Bool("crowd-deaf", false, "have them not follow each other")
-	crowdTime     = flag.Duration("crowd-time", 5*time.Minute, "for how long it is watched, in fake time")
+	crowdTime     = flag.Duration("crowd-time", time.Duration(porttest.Scale(5, 2))*time.Minute, "for how long it is watched, in fake time")
 )
 
 // renewEvery is what indexers do on average, which renew at 90 to 100 % of a heartbeat.

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // strangers are PeerIDs of nobody in the simulated network.
@@ -63,11 +64,11 @@ func (s *simulation) plain(n int) []*member {
 }
 
 func TestSimALateNativeIsWholeWithinTwoSecondsOfConnecting(t *testing.T) {
-	many := strangers(t, 10_000)
+	many := strangers(t, porttest.Scale(10_000, 2_000))
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.plain(2)
-		enter(t, natives[0], many[:5000])
-		enter(t, natives[1], many[5000:])
+		enter(t, natives[0], many[:len(many)/2])
+		enter(t, natives[1], many[len(many)/2:])
 		for _, id := range many[:100] {
 			if err := natives[0].node.Registry().Leave(t.Context(), id, nil); err != nil {
 				t.Fatal(err)

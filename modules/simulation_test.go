@@ -263,16 +263,20 @@ func everyone(natives, indexers []*member) func() bool {
 	}
 }
 
-// watchTenMinutes lets three natives and eight indexers live for ten minutes, the
-// indexers that much after the natives' refresh tick, and returns how often one was
-// looked for, how often it was missing, and how long the slowest took to appear everywhere.
-func watchTenMinutes(t *testing.T, phase time.Duration, env modules.Environment) (samples, missing int, slowest time.Duration) {
+// watched is for how long natives and indexers are watched at each phase: ten minutes, or a few
+// ticks and heartbeats.
+var watched = time.Duration(porttest.Scale(10, 3)) * time.Minute
+
+// watch lets three natives and eight indexers live, the indexers that much after the
+// natives' refresh tick, and returns how often one was looked for, how often it was
+// missing, and how long the slowest took to appear everywhere.
+func watch(t *testing.T, phase time.Duration, env modules.Environment) (samples, missing int, slowest time.Duration) {
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives := s.natives(3, env)
 		time.Sleep(27*time.Second + phase) // three seconds have passed
 		indexers := s.indexers(8, natives, false)
 		listed := make([]bool, len(indexers))
-		for began := time.Now(); time.Since(began) < 10*time.Minute; time.Sleep(100 * time.Millisecond) {
+		for began := time.Now(); time.Since(began) < watched; time.Sleep(100 * time.Millisecond) {
 			for i, x := range indexers {
 				first := x.granted.Load()
 				if first == nil {
@@ -301,10 +305,10 @@ func watchTenMinutes(t *testing.T, phase time.Duration, env modules.Environment)
 func TestSimALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
 	for phase := time.Duration(0); phase < 30*time.Second; phase += 5 * time.Second {
 		t.Run(phase.String(), func(t *testing.T) {
-			samples, missing, slowest := watchTenMinutes(t, phase, modules.Environment{})
+			samples, missing, slowest := watch(t, phase, modules.Environment{})
 			t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
-			if samples < 8*3*5900 {
-				t.Errorf("%d samples, want 8 indexers at 3 natives every 100 ms of ten minutes", samples)
+			if looks := int((watched - 10*time.Second) / (100 * time.Millisecond)); samples < 8*3*looks {
+				t.Errorf("%d samples, want 8 indexers at 3 natives every 100 ms of %v", samples, watched)
 			}
 			if missing != 0 {
 				t.Errorf("missing in %d of %d samples", missing, samples)
@@ -318,7 +322,7 @@ func TestSimALiveIndexerIsMissingNowhereAtAnyPhaseOfTheRefresh(t *testing.T) {
 
 // Without look-up on receipt, and without following, the test above must fail, or it shows nothing.
 func TestSimWithLookUpsAtTheTickAloneLiveIndexersAreMissing(t *testing.T) {
-	samples, missing, slowest := watchTenMinutes(t, 10*time.Second, modules.Environment{Options: []fx.Option{looksUpAtTicks(), followsNobody()}})
+	samples, missing, slowest := watch(t, 10*time.Second, modules.Environment{Options: []fx.Option{looksUpAtTicks(), followsNobody()}})
 	t.Logf("%d samples, %d missing, the slowest was listed by all after %v", samples, missing, slowest)
 	if missing == 0 || slowest <= time.Second {
 		t.Errorf("missing in %d of %d samples, listed by all after %v: the other test proves nothing", missing, samples, slowest)
@@ -390,8 +394,8 @@ func TestSimAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMi
 	} {
 		t.Run(away.name, func(t *testing.T) {
 			simulate(t, func(t *testing.T, s *simulation) {
-				natives := s.natives(3, modules.Environment{})
-				indexers := s.indexers(8, natives, false)
+				natives := s.natives(porttest.Scale(3, 2), modules.Environment{})
+				indexers := s.indexers(porttest.Scale(8, 3), natives, false)
 				time.Sleep(time.Minute)
 				for _, n := range natives {
 					away.leave(n)
@@ -403,7 +407,9 @@ func TestSimAfterAllNativesWereAwayForTwentyMinutesEveryoneIsRegisteredWithinAMi
 				took, ok := until(time.Minute, everyone(natives, indexers))
 				t.Logf("everyone was registered again, and listed by all, after %v", took)
 				if !ok {
-					t.Errorf("after a minute the natives list %d, %d and %d of 8", count(natives[0]), count(natives[1]), count(natives[2]))
+					for _, n := range natives {
+						t.Errorf("after a minute %s lists %d of %d", n.name, count(n), len(indexers))
+					}
 				}
 				stopAll(indexers, natives)
 			})
@@ -476,7 +482,7 @@ func TestSimAHungDHTServerDelaysNeitherAnswersNorNews(t *testing.T) {
 // Whatever stops, is cut off and comes back: the dead are listed nowhere, and once
 // the faults are over everyone is listed by all.
 func TestSimThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *testing.T) {
-	for run := range 3 {
+	for run := range porttest.Scale(3, 1) {
 		t.Run(fmt.Sprint(run), func(t *testing.T) {
 			simulate(t, func(t *testing.T, s *simulation) {
 				natives := s.natives(3, modules.Environment{})

@@ -98,7 +98,8 @@ func TestSimOutsidersOfAClosedNetwork(t *testing.T) {
 }
 
 func outsidersOfAClosedNetwork(t *testing.T, listed bool) {
-	const minutes, flood = 3, 5000
+	const minutes = 3
+	flood := porttest.Scale(5000, 500)
 	simulate(t, func(t *testing.T, s *simulation) {
 		natives, indexers, told := s.closedNetwork(listed)
 		var everybody []string

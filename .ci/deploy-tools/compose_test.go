@@ -14,6 +14,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 const composeFile = root + "/deploy/compose.yaml"
@@ -87,7 +88,7 @@ func TestComposeUpIsANetwork(t *testing.T) {
 	var here []string // what to put for the names and ports of the containers
 	ports, apis := make(map[string]int), make(map[string]int)
 	for name := range project.Services {
-		ports[name], apis[name] = unusedPort(t), unusedPort(t)
+		ports[name], apis[name] = ocnodetest.UnusedPort(t), ocnodetest.UnusedPort(t)
 		here = append(here,
 			"/dns4/"+name+"/tcp/4101", fmt.Sprint("/ip4/127.0.0.1/tcp/", ports[name]),
 			"/dns4/"+name+"/udp/4101", fmt.Sprint("/ip4/127.0.0.1/udp/", ports[name]))
@@ -146,7 +147,7 @@ func TestComposeUpIsANetwork(t *testing.T) {
 	before := []string{a.peerID(), b.peerID(), x.peerID()}
 	for _, c := range []*container{x, b, a} { // who depends on another first, as compose has it
 		c.stop(time.Duration(*project.Services[c.name].StopGracePeriod))
-		for line := range strings.Lines(c.log.String()) {
+		for line := range strings.Lines(c.Log.String()) {
 			// They start together, so that one may dial before the other listens.
 			early := strings.Contains(line, "native cannot be reached; trying on") || strings.Contains(line, "lease failed")
 			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") && !early {

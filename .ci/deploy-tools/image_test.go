@@ -23,6 +23,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/semver"
@@ -317,14 +318,13 @@ func TestTheImagesBuildMakesOneStaticBinary(t *testing.T) {
 func TestAContainerThatPublishesHTTPIsHealthy(t *testing.T) {
 	t.Parallel()
 	env := imageOf(t, stage(t, "")).env
-	dir, port := t.TempDir(), unusedPort(t)
+	dir, port := t.TempDir(), ocnodetest.UnusedPort(t)
 	env["OCNODE_DATA__DIR"] = filepath.Join(dir, "data")
 	env["OCNODE_HTTP__LISTEN"] = fmt.Sprint(":", port)
-	env["OCNODE_HOST__LISTEN"] = listen(unusedPort(t))
+	env["OCNODE_HOST__LISTEN"] = listen(ocnodetest.UnusedPort(t))
 	env["OCNODE_HTTP__TOKEN"] = filepath.Join(dir, "token")
 	refused := run(t, "without the file", dir, env, "run")
-	<-refused.done
-	if code := refused.cmd.ProcessState.ExitCode(); code != 3 {
+	if code := refused.Wait(ocnodetest.Patience); code != 3 {
 		t.Errorf("without the file of the token it exits %d", code)
 	}
 	if err := os.WriteFile(env["OCNODE_HTTP__TOKEN"], []byte("0123456789abcdef\n"), 0o400); err != nil {
@@ -342,13 +342,12 @@ func TestAContainerThatPublishesHTTPIsHealthy(t *testing.T) {
 			t.Errorf("%s without the token: %d", path, resp.StatusCode)
 		}
 	}
-	c.stop(patience)
+	c.stop(ocnodetest.Patience)
 
 	delete(env, "OCNODE_HTTP__TOKEN")
 	refused = run(t, "without a token", dir, env, "run")
-	<-refused.done
-	if code := refused.cmd.ProcessState.ExitCode(); code != 3 || !strings.Contains(refused.log.String(), "http.token") {
-		t.Errorf("without a token it exits %d: %s", code, refused.log.String())
+	if code := refused.Wait(ocnodetest.Patience); code != 3 || !strings.Contains(refused.Log.String(), "http.token") {
+		t.Errorf("without a token it exits %d: %s", code, refused.Log.String())
 	}
 }
 

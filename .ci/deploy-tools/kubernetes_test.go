@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/zegl/kube-score/config"
 	ks "github.com/zegl/kube-score/domain"
 	"github.com/zegl/kube-score/parser"
@@ -251,7 +252,7 @@ func TestThePodsAreANetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range replicas {
-		ports[i], apis[i], dirs[i] = unusedPort(t), unusedPort(t), t.TempDir()
+		ports[i], apis[i], dirs[i] = ocnodetest.UnusedPort(t), ocnodetest.UnusedPort(t), t.TempDir()
 		for _, name := range []string{fmt.Sprintf("/dns/ocnode-%d.ocnode.%s.svc", i, namespace), fmt.Sprintf("/dns/ocnode-%d.ocnode", i)} {
 			here = append(here, name+"/tcp/4101", fmt.Sprint("/ip4/127.0.0.1/tcp/", ports[i]), name+"/udp/4101", fmt.Sprint("/ip4/127.0.0.1/udp/", ports[i]))
 		}
@@ -290,7 +291,7 @@ func TestThePodsAreANetwork(t *testing.T) {
 		env["OCNODE_HOST__LISTEN"] = listen(ports[i])
 		c := run(t, fmt.Sprint("ocnode-", i), t.TempDir(), env, node.Args...)
 		for _, probe := range []*corev1.Probe{node.StartupProbe, node.ReadinessProbe, node.LivenessProbe} {
-			eventually(t, c.name+" answers "+probe.HTTPGet.Path, func() bool {
+			ocnodetest.Eventually(t, c.name+" answers "+probe.HTTPGet.Path, func() bool {
 				resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", apis[i], probe.HTTPGet.Path))
 				if err != nil {
 					return false

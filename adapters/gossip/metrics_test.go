@@ -2,34 +2,16 @@ package gossip
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-// gather returns the counters and gauges in reg, by name and the value of the one label.
-func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples := make(map[string]float64)
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			name := family.GetName()
-			for _, label := range m.GetLabel() {
-				name += " " + label.GetValue()
-			}
-			samples[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return samples
-}
 
 func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 	bad, h := hosttest.New(t), hosttest.New(t)
@@ -40,7 +22,7 @@ func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = a.Close() })
 	heard := listen(t, a)
-	before := gather(t, reg)
+	before := metricstest.Gather(t, reg)
 	if len(before) != 10+3+4 {
 		t.Errorf("%d series from the start, want 17: %v", len(before), before)
 	}
@@ -63,7 +45,7 @@ func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 	}
 	hosttest.Connect(t, bad, h)
 	porttest.Eventually(t, "the neighbour is in the mesh", func() bool {
-		got := gather(t, reg)
+		got := metricstest.Gather(t, reg)
 		return got["ocnode_gossip_peers"] == 1 && got["ocnode_gossip_mesh_peers"] == 1 && len(topic.ListPeers()) == 1
 	})
 	const good = 7
@@ -79,27 +61,27 @@ func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 		}
 	}
 	porttest.Eventually(t, "each is counted by what became of it", func() bool {
-		got := gather(t, reg)
-		return got["ocnode_gossip_messages_total delivered"] == good && got["ocnode_gossip_messages_total not_a_peer_id"] == float64(len(rejected))
+		got := metricstest.Gather(t, reg)
+		return got[`ocnode_gossip_messages_total{result="delivered"}`] == good && got[`ocnode_gossip_messages_total{result="not_a_peer_id"}`] == float64(len(rejected))
 	})
-	before = gather(t, reg)
+	before = metricstest.Gather(t, reg)
 	if err := a.Announce(t.Context(), hosttest.PeerID(t)); err != nil {
 		t.Fatal(err)
 	}
 	var got map[string]float64
 	porttest.Eventually(t, "its own is sent", func() bool {
-		got = gather(t, reg)
-		return got["ocnode_gossip_rpcs_total sent"] > before["ocnode_gossip_rpcs_total sent"]
+		got = metricstest.Gather(t, reg)
+		return got[`ocnode_gossip_rpcs_total{result="sent"}`] > before[`ocnode_gossip_rpcs_total{result="sent"}`]
 	})
 	for _, result := range []string{"invalid_signature", "missing_signature", "queue_full", "self_origin", "throttled", "other"} {
-		if n := got["ocnode_gossip_messages_total "+result]; n != 0 {
+		if n := got[fmt.Sprintf("ocnode_gossip_messages_total{result=%q}", result)]; n != 0 {
 			t.Errorf("%v %s", n, result)
 		}
 	}
-	if got["ocnode_gossip_messages_total delivered"] != good { // its own is no message received
-		t.Errorf("delivered are %v, want %d", got["ocnode_gossip_messages_total delivered"], good)
+	if got[`ocnode_gossip_messages_total{result="delivered"}`] != good { // its own is no message received
+		t.Errorf("delivered are %v, want %d", got[`ocnode_gossip_messages_total{result="delivered"}`], good)
 	}
-	if got["ocnode_gossip_rpcs_total received"] == 0 || got["ocnode_gossip_rpcs_total sent"] == 0 || got["ocnode_gossip_rpcs_total dropped"] != 0 {
+	if got[`ocnode_gossip_rpcs_total{result="received"}`] == 0 || got[`ocnode_gossip_rpcs_total{result="sent"}`] == 0 || got[`ocnode_gossip_rpcs_total{result="dropped"}`] != 0 {
 		t.Errorf("packets: %v", got)
 	}
 	porttest.Eventually(t, "all are heard", func() bool { return heard.len() == good })
@@ -108,7 +90,7 @@ func TestMetricsFollowWhatComesAndWhoIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	porttest.Eventually(t, "a neighbour that is gone is not counted", func() bool {
-		got := gather(t, reg)
+		got := metricstest.Gather(t, reg)
 		return got["ocnode_gossip_peers"] == 0 && got["ocnode_gossip_mesh_peers"] == 0
 	})
 	if _, err := New(h, Config{Metrics: reg}); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
@@ -129,17 +111,18 @@ func TestEveryReasonOfTheLibraryHasItsLabel(t *testing.T) {
 		pubsub.RejectBlacklistedSource: "untrusted_author",
 		"a reason of a later version":  "other",
 	} {
-		before := gather(t, reg)["ocnode_gossip_messages_total "+label]
+		series := fmt.Sprintf("ocnode_gossip_messages_total{result=%q}", label)
+		before := metricstest.Gather(t, reg)[series]
 		m.RejectMessage(nil, reason)
-		if got := gather(t, reg)["ocnode_gossip_messages_total "+label]; got != before+1 {
+		if got := metricstest.Gather(t, reg)[series]; got != before+1 {
 			t.Errorf("%s: %s is %v after %v", reason, label, got, before)
 		}
 	}
 	m.DuplicateMessage(nil)
 	m.UndeliverableMessage(nil)
 	m.DropRPC(nil, "")
-	got := gather(t, reg)
-	for _, series := range []string{"ocnode_gossip_messages_total duplicate", "ocnode_gossip_undelivered_total", "ocnode_gossip_rpcs_total dropped"} {
+	got := metricstest.Gather(t, reg)
+	for _, series := range []string{`ocnode_gossip_messages_total{result="duplicate"}`, "ocnode_gossip_undelivered_total", `ocnode_gossip_rpcs_total{result="dropped"}`} {
 		if got[series] != 1 {
 			t.Errorf("%s is %v", series, got[series])
 		}

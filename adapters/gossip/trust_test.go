@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
@@ -55,7 +56,7 @@ func TestAnOutsiderIsNotHeard(t *testing.T) {
 	hosttest.Connect(t, bad, h)
 	hosttest.Connect(t, bad, friendly)
 	porttest.Eventually(t, "the honest ones know each other, and the open one the outsider", func() bool {
-		got := gather(t, reg)
+		got := metricstest.Gather(t, reg)
 		return a.Peers() == 1 && friend.Peers() == 2 && len(topic.ListPeers()) == 1 && got["ocnode_gossip_mesh_peers"] == 1
 	})
 
@@ -105,13 +106,13 @@ func TestAnOutsiderIsNotHeard(t *testing.T) {
 		}
 	}
 	porttest.Eventually(t, "all has come", func() bool { return passed.len() == flood && heard.len() >= honest })
-	got := gather(t, reg)
+	got := metricstest.Gather(t, reg)
 	t.Logf("an outsider wrote %d messages itself and had %d published by way of a native, which heard %d of them: %d heard, of %d by the native itself; %v streams and %v messages turned away",
-		written, flood, passed.len(), heard.len(), honest, got["ocnode_gossip_untrusted_total"], got["ocnode_gossip_messages_total untrusted_author"])
+		written, flood, passed.len(), heard.len(), honest, got["ocnode_gossip_untrusted_total"], got[`ocnode_gossip_messages_total{result="untrusted_author"}`])
 	if heard.len() != honest || a.Peers() != 1 || got["ocnode_gossip_mesh_peers"] != 1 {
 		t.Errorf("%d are heard, want %d; it knows %d peers, of which %v are in the mesh", heard.len(), honest, a.Peers(), got["ocnode_gossip_mesh_peers"])
 	}
-	if got["ocnode_gossip_untrusted_total"] < flood/50 || got["ocnode_gossip_messages_total untrusted_author"] == 0 {
+	if got["ocnode_gossip_untrusted_total"] < flood/50 || got[`ocnode_gossip_messages_total{result="untrusted_author"}`] == 0 {
 		t.Errorf("they are not counted: %v", got)
 	}
 }
@@ -142,7 +143,7 @@ func TestWhoIsTakenOffTheListIsNotHeardAnyMore(t *testing.T) {
 		}
 		expect := func(when string, want int, peers float64) {
 			t.Helper()
-			got := gather(t, reg)
+			got := metricstest.Gather(t, reg)
 			if heard.len() != want || heardThere.len() != want || float64(a.Peers()) != peers || got["ocnode_gossip_mesh_peers"] != peers {
 				t.Errorf("%s: %d and %d are heard, want %d; it knows %d peers, of which %v are in the mesh, want %v",
 					when, heard.len(), heardThere.len(), want, a.Peers(), got["ocnode_gossip_mesh_peers"], peers)
@@ -161,7 +162,7 @@ func TestWhoIsTakenOffTheListIsNotHeardAnyMore(t *testing.T) {
 		time.Sleep(time.Minute) // until the other tries no more
 		announce(many)
 		expect("off the list for long", few, 0)
-		if gather(t, reg)["ocnode_gossip_untrusted_total"] == 0 {
+		if metricstest.Gather(t, reg)["ocnode_gossip_untrusted_total"] == 0 {
 			t.Error("no stream of it was turned away")
 		}
 
@@ -193,7 +194,7 @@ func TestAStreamIsNoLongerHeardThanItsPeerIsOnTheList(t *testing.T) {
 	if err := taken.Announce(t.Context(), hosttest.PeerID(t)); err != nil {
 		t.Fatal(err)
 	}
-	porttest.Eventually(t, "its stream is turned away", func() bool { return gather(t, reg)["ocnode_gossip_untrusted_total"] > 0 })
+	porttest.Eventually(t, "its stream is turned away", func() bool { return metricstest.Gather(t, reg)["ocnode_gossip_untrusted_total"] > 0 })
 	if heard.len() != 1 {
 		t.Errorf("%d are heard", heard.len())
 	}

@@ -14,28 +14,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
-
-// gather returns the count of each series in reg, by its name and all its labels.
-func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples := make(map[string]float64)
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			name := family.GetName()
-			for _, label := range m.GetLabel() {
-				name += " " + label.GetName() + "=" + label.GetValue()
-			}
-			samples[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-		}
-	}
-	return samples
-}
 
 // TestMetricsHaveNoLabelThatAStrangerWrites counts with two stores in a process, and a stranger
 // sends messages of unknown types.
@@ -47,24 +28,24 @@ func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 	}
 	hosttest.Connect(t, stores[0].host, stores[1].host)
 	for i, s := range stores {
-		porttest.Eventually(t, "each has the other", func() bool { return s.Peers() == 1 && gather(t, regs[i])["ocnode_dht_peers"] == 1 })
+		porttest.Eventually(t, "each has the other", func() bool { return s.Peers() == 1 && metricstest.Gather(t, regs[i])["ocnode_dht_peers"] == 1 })
 	}
-	before := gather(t, regs[0])
+	before := metricstest.Gather(t, regs[0])
 	e := entryFor(t)
 	if n, err := stores[0].Put(t.Context(), e); n != 1 || err != nil {
 		t.Fatalf("%d took it: %v", n, err)
 	}
 	for i := range stores {
-		if got := gather(t, regs[i])["ocnode_dht_records"]; got != 1 {
+		if got := metricstest.Gather(t, regs[i])["ocnode_dht_records"]; got != 1 {
 			t.Errorf("store %d has %v records", i, got)
 		}
 	}
-	after := gather(t, regs[0])
+	after := metricstest.Gather(t, regs[0])
 	for series, want := range map[string]float64{ // of both stores together
-		"kad_dht_rpc_outbound_requests_total message_type=PUT_VALUE":               1,
-		"kad_dht_rpc_inbound_messages_total message_type=PUT_VALUE":                1,
-		"kad_dht_rpc_inbound_bytes message_type=PUT_VALUE":                         1,
-		"kad_dht_rpc_outbound_request_latency_milliseconds message_type=PUT_VALUE": 1,
+		`kad_dht_rpc_outbound_requests_total{message_type="PUT_VALUE"}`:               1,
+		`kad_dht_rpc_inbound_messages_total{message_type="PUT_VALUE"}`:                1,
+		`kad_dht_rpc_inbound_bytes{message_type="PUT_VALUE"}`:                         1,
+		`kad_dht_rpc_outbound_request_latency_milliseconds{message_type="PUT_VALUE"}`: 1,
 	} {
 		if got := after[series] - before[series]; got != want {
 			t.Errorf("%s moved by %v, want %v", series, got, want)
@@ -74,7 +55,7 @@ func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 	stranger := hosttest.New(t)
 	hosttest.Connect(t, stranger, stores[0].host)
 	const errorsOf = "kad_dht_rpc_inbound_message_errors_total" // without a type
-	had := gather(t, regs[0])[errorsOf]
+	had := metricstest.Gather(t, regs[0])[errorsOf]
 	for kind := range 20 {
 		s, err := stranger.NewStream(t.Context(), stores[0].host.ID(), kadProtocol)
 		if err != nil {
@@ -86,13 +67,13 @@ func TestMetricsHaveNoLabelThatAStrangerWrites(t *testing.T) {
 		_, _ = io.Copy(io.Discard, s)
 		_ = s.Close()
 	}
-	porttest.Eventually(t, "the strange messages are counted", func() bool { return gather(t, regs[0])[errorsOf] == had+20 })
-	for series := range gather(t, regs[0]) {
-		name, labels, _ := strings.Cut(series, " ")
+	porttest.Eventually(t, "the strange messages are counted", func() bool { return metricstest.Gather(t, regs[0])[errorsOf] == had+20 })
+	for series := range metricstest.Gather(t, regs[0]) {
+		name, labels, _ := strings.Cut(strings.TrimSuffix(series, `"}`), "{")
 		if name == "ocnode_dht_untrusted_total" { // all its series exist from the start
 			continue
 		}
-		kind, found := strings.CutPrefix(labels, "message_type=")
+		kind, found := strings.CutPrefix(labels, `message_type="`)
 		if _, known := pb.Message_MessageType_value[kind]; labels != "" && (!found || !known) {
 			t.Errorf("there is %s", series)
 		}
@@ -113,7 +94,7 @@ func TestWhatOthersReportToOpenTelemetryIsNotShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	counter.Add(t.Context(), 1)
-	for series := range gather(t, reg) {
+	for series := range metricstest.Gather(t, reg) {
 		if strings.Contains(series, "somebodys") {
 			t.Errorf("there is %s", series)
 		}

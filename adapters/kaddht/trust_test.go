@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -171,7 +173,7 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	if _, err := n.messenger.GetClosestPeers(t.Context(), bad.ID(), friendly.ID()); err == nil {
 		t.Error("the outsider answers")
 	}
-	streams, requests := gather(t, reg)["ocnode_dht_untrusted_total what=stream"], gather(t, reg)["ocnode_dht_untrusted_total what=request"]
+	streams, requests := metricstest.Gather(t, reg)[`ocnode_dht_untrusted_total{what="stream"}`], metricstest.Gather(t, reg)[`ocnode_dht_untrusted_total{what="request"}`]
 	t.Logf("%d puts, %d provider records and %d disguised requests of an outsider: none stored, %d asked it, in the table: %t; %d of %d honest puts taken; turned away: %v streams, %v requests",
 		attempts, attempts/10, 2*len(tricks), asked.Load(), inTable(), took, honest, streams, requests)
 	if asked.Load() != 0 {
@@ -223,7 +225,12 @@ func TestWhoIsTakenOffTheListIsOutOfTheDHTAtOnce(t *testing.T) {
 
 	natives.Set(h, other)
 	n.Revise()
+	old := other.Network().ConnsToPeer(h.ID())
 	_ = h.Network().ClosePeer(other.ID())
+	// Until it has seen the end, the other takes itself to be connected, and dials nobody.
+	porttest.Eventually(t, "the other has seen the end", func() bool {
+		return !slices.ContainsFunc(old, func(c network.Conn) bool { return !c.IsClosed() })
+	})
 	hosttest.Connect(t, other, h)
 	porttest.Eventually(t, "they put to each other again", func() bool { return n.Peers() == 1 && taken.Peers() == 1 && both(1) == nil })
 }

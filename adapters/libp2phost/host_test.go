@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 )
 
 func TestNewDoesNotListenAndListenBindsAll(t *testing.T) {
@@ -175,22 +177,22 @@ func TestTwoHostsWithMetricsInOneProcess(t *testing.T) {
 	if err := hosts[0].Connect(t.Context(), to); err != nil {
 		t.Fatal(err)
 	}
-	got := gather(t, registries[0])
+	got := metricstest.Gather(t, registries[0])
 	for series, want := range map[string]float64{
 		// Each host's own.
-		`ocnode_connections{outbound}`:       1,
-		`ocnode_connections{inbound}`:        0,
-		`ocnode_connection_limit{inbound}`:   float64(testLimits.inbound()),
-		`ocnode_connection_limit{outbound}`:  float64(testLimits.Conns),
-		`ocnode_stream_limit{}`:              float64(testLimits.streams()),
-		`ocnode_blocked_total{peer}`:         0,
-		`ocnode_blocked_total{peer_service}`: 0,
+		`ocnode_connections{direction="outbound"}`:      1,
+		`ocnode_connections{direction="inbound"}`:       0,
+		`ocnode_connection_limit{direction="inbound"}`:  float64(testLimits.inbound()),
+		`ocnode_connection_limit{direction="outbound"}`: float64(testLimits.Conns),
+		`ocnode_stream_limit`:                           float64(testLimits.streams()),
+		`ocnode_blocked_total{resource="peer"}`:         0,
+		`ocnode_blocked_total{resource="peer_service"}`: 0,
 	} {
 		if value, ok := got[series]; !ok || value != want {
 			t.Errorf("%s is %v, want %v", series, value, want)
 		}
 	}
-	if other := gather(t, registries[1]); other[`ocnode_connections{inbound}`] != 1 || other[`ocnode_connections{outbound}`] != 0 {
+	if other := metricstest.Gather(t, registries[1]); other[`ocnode_connections{direction="inbound"}`] != 1 || other[`ocnode_connections{direction="outbound"}`] != 0 {
 		t.Errorf("the other host has %v", other)
 	}
 	// The process's, in both.
@@ -209,26 +211,6 @@ func TestTwoHostsWithMetricsInOneProcess(t *testing.T) {
 	if _, err := New(Config{Key: newKey(t), Limits: testLimits, Metrics: registries[0]}); !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 		t.Errorf("a second host in one registry: %v", err)
 	}
-}
-
-// gather returns the counters and gauges in reg, by name{values of the labels}.
-func gather(t *testing.T, reg *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples := make(map[string]float64)
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			var labels []string
-			for _, label := range m.GetLabel() {
-				labels = append(labels, label.GetValue())
-			}
-			samples[family.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	return samples
 }
 
 func TestDialTCPFirst(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 var nativeProtocols = []protocol.ID{ports.SubscribeProtocol, "/opencloud/kad/1.0.0"}
 
 func TestJoinerReconnectsAfterARestartOnTheSamePort(t *testing.T) {
+	t.Parallel()
 	key := newKey(t)
 	native := newHost(t, key, ownTCP)
 	listen, bootstrap := addrStrings(native.Addrs()), fullAddrs(native)
@@ -148,12 +149,14 @@ func decode(t *testing.T, text string) peer.ID {
 }
 
 func TestJoinerRemembersNativesAndOnlyThem(t *testing.T) {
+	t.Parallel()
 	for name, protocols := range map[string][]protocol.ID{
 		"known when identified": {ports.SubscribeProtocol},
 		"DHT server":            {"/opencloud/kad/1.0.0"},
 		"indexer":               nil,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			key := newKey(t)
 			serve := func(h host.Host) {
 				for _, id := range protocols {
@@ -278,6 +281,7 @@ func TestNewJoinerRefusesWrongAddresses(t *testing.T) {
 // Who says once that it is a native, at addresses of a victim, and goes, has them dialled.
 
 func TestJoinerDoesNotHammerAVictim(t *testing.T) {
+	t.Parallel()
 	var dialled atomic.Int64
 	var victims []ma.Multiaddr
 	for range ports.MaxAddrs {

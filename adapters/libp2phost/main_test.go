@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"flag"
 	"log/slog"
 	"strings"
 	"sync"
@@ -18,7 +19,10 @@ import (
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(hosttest.Settled{M: m}) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // unless it is given: those that are parallel wait for time to pass
+	goleak.VerifyTestMain(hosttest.Settled{M: m})
+}
 
 const loopbackTCP, loopbackQUIC = "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"
 

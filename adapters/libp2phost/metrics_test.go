@@ -8,12 +8,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
+	"github.com/opencloud/ocnode/ports"
 )
 
-func TestWhateverLimitRefusesIsCounted(t *testing.T) {
-	l := LimitsFor(2<<30, 1024) // 768 connections, 384 of a site
+// counted returns a resource manager with these limits, and what counts it.
+func counted(t *testing.T, l Limits) (network.ResourceManager, *metrics, *prometheus.Registry) {
+	t.Helper()
 	reg := prometheus.NewRegistry()
 	m, err := newMetrics(reg, l)
 	if err != nil {
@@ -23,16 +26,22 @@ func TestWhateverLimitRefusesIsCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer manager.Close()
+	t.Cleanup(func() { _ = manager.Close() })
+	return manager, m, reg
+}
+
+func TestWhateverLimitRefusesIsCounted(t *testing.T) {
+	l := LimitsFor(2<<30, 1024) // 768 connections, 384 of a site
+	manager, _, reg := counted(t, l)
 	want := map[string]float64{}
 	check := func(when string) {
 		t.Helper()
-		got := gather(t, reg)
+		got := metricstest.Gather(t, reg)
 		for _, resource := range []string{
 			"inbound_connection", "outbound_connection", "site_connection", "site_rate", "inbound_stream", "outbound_stream",
 			"peer", "protocol", "service", "memory", "peer_protocol", "peer_service",
 		} {
-			if n := got["ocnode_blocked_total{"+resource+"}"]; n != want[resource] {
+			if n := got[fmt.Sprintf("ocnode_blocked_total{resource=%q}", resource)]; n != want[resource] {
 				t.Errorf("%s: %v of %s are counted, want %v", when, n, resource, want[resource])
 			}
 		}
@@ -56,13 +65,13 @@ func TestWhateverLimitRefusesIsCounted(t *testing.T) {
 		t.Errorf("%v connections were refused, want 5", n)
 	}
 	check("one site")
-	if got := gather(t, reg)["ocnode_connections{inbound}"]; got != float64(l.perSite()) {
+	if got := metricstest.Gather(t, reg)[`ocnode_connections{direction="inbound"}`]; got != float64(l.perSite()) {
 		t.Errorf("%v connections are counted, want %d", got, l.perSite())
 	}
 	for _, scope := range open {
 		scope.Done()
 	}
-	if got := gather(t, reg)["ocnode_connections{inbound}"]; got != 0 {
+	if got := metricstest.Gather(t, reg)[`ocnode_connections{direction="inbound"}`]; got != 0 {
 		t.Errorf("%v connections are counted after the last was closed", got)
 	}
 
@@ -102,7 +111,7 @@ func TestWhateverLimitRefusesIsCounted(t *testing.T) {
 		t.Errorf("refused were %v", want)
 	}
 	check("one peer's streams")
-	if got := gather(t, reg); got["ocnode_streams{inbound}"] != peerStreams+3-want["inbound_stream"] {
-		t.Errorf("%v streams are counted", got["ocnode_streams{inbound}"])
+	if got := metricstest.Gather(t, reg); got[`ocnode_streams{direction="inbound"}`] != peerStreams+3-want["inbound_stream"] {
+		t.Errorf("%v streams are counted", got[`ocnode_streams{direction="inbound"}`])
 	}
 }

@@ -167,6 +167,7 @@ func TestAPrivateHostSpeaksWithItsOwnAndOverTCPAlone(t *testing.T) {
 // What the two sides make of each other's bytes is chance: an answer of nonsense, a closed
 // connection, or silence. So each pair is tried often.
 func TestWhoHasAnotherKeyIsToldThatThisMayBeSo(t *testing.T) {
+	t.Parallel()
 	const often = 16
 	ours, theirs := newPSK(t), newPSK(t)
 	for name, keys := range map[string][2]pnet.PSK{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/opencloud/ocnode/adapters/internal/metricstest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -117,29 +119,14 @@ func TestStreamsCountWhereTheyComeFrom(t *testing.T) {
 func countedResources(t *testing.T) (*watchedResources, *prometheus.Registry) {
 	l := LimitsFor(512<<20, 1024)
 	l.CountLoopback = true
-	reg := prometheus.NewRegistry()
-	m, err := newMetrics(reg, l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inner, err := l.resourceManager(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = inner.Close() })
+	inner, m, reg := counted(t, l)
 	return &watchedResources{inner, newRefusals(l, nil, m)}, reg
 }
 
 func blocked(t *testing.T, reg *prometheus.Registry) (n float64) {
-	all, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.GetName() == "ocnode_blocked_total" {
-			for _, m := range f.GetMetric() {
-				n += m.GetCounter().GetValue()
-			}
+	for series, value := range metricstest.Gather(t, reg) {
+		if strings.HasPrefix(series, "ocnode_blocked_total{") {
+			n += value
 		}
 	}
 	return n

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // expectMessage fails the test unless log ends in an error that says all of these.
@@ -150,9 +151,9 @@ func TestWhatDoesNotAddUpIsRefused(t *testing.T) {
 				write(t, filepath.Join(dir, "config.yaml"), tt.file)
 			}
 			p := launch(t, dir, tt.environ, strings.Fields(tt.args)...)
-			p.expectExit(tt.code, patience)
-			expectMessage(t, p.log.String(), tt.says...)
-			if out := p.out.String(); out != "" {
+			p.ExpectExit(tt.code)
+			expectMessage(t, p.Log.String(), tt.says...)
+			if out := p.Out.String(); out != "" {
 				t.Errorf("standard output has %q", out)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
@@ -220,8 +221,8 @@ func TestAPortInUseIsNamed(t *testing.T) {
 				environ = append(environ[:len(environ):len(environ)], "OCNODE_HTTP__LISTEN="+tt.http)
 			}
 			p := launch(t, t.TempDir(), environ)
-			p.expectExit(1, patience)
-			expectMessage(t, p.log.String(), tt.says...)
+			p.ExpectExit(1)
+			expectMessage(t, p.Log.String(), tt.says...)
 		})
 	}
 }
@@ -233,19 +234,15 @@ func TestASignalEndsAStartThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := launch(t, dir, nil, "--config", "pipe.yaml") // nobody writes into it
-	eventually(t, "it waits for what the pipe holds", func() bool {
+	ocnodetest.Eventually(t, "it waits for what the pipe holds", func() bool {
 		w, err := os.OpenFile(filepath.Join(dir, "pipe.yaml"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
 		if err == nil { // it has the pipe open: an error until then
 			t.Cleanup(func() { _ = w.Close() })
 		}
 		return err == nil
 	})
-	p.signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(patience):
-		t.Error("a signal does not end it")
-	}
+	p.Signal(syscall.SIGTERM)
+	p.Wait(ocnodetest.Patience) // the signal ends it
 }
 
 func TestADataFolderInUseIsRefused(t *testing.T) {
@@ -253,8 +250,8 @@ func TestADataFolderInUseIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, dir)
 	p := launch(t, dir, freePorts)
-	p.expectExit(1, patience)
-	expectMessage(t, p.log.String(), "data", "in use by another process", "choose another data.dir")
+	p.ExpectExit(1)
+	expectMessage(t, p.Log.String(), "data", "in use by another process", "choose another data.dir")
 	if id, _ := run(t, dir, 0, "id"); id != n.PeerID+"\n" {
 		t.Errorf("the identity is %q, want that of the node that runs, %s", id, n.PeerID)
 	}
@@ -263,18 +260,18 @@ func TestADataFolderInUseIsRefused(t *testing.T) {
 
 func TestABootstrapThatIsNotThereYet(t *testing.T) {
 	t.Parallel()
-	dir, port := t.TempDir(), unusedPort(t)
+	dir, port := t.TempDir(), ocnodetest.UnusedPort(t)
 	id, _ := run(t, dir, 0, "id")
 	addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
 	n := start(t, t.TempDir(), "--host.bootstrap", addr+"/p2p/"+strings.TrimSpace(id))
-	warning := n.logs("native cannot be reached; trying on")
+	warning := n.Logs("native cannot be reached; trying on")
 	if warning.Level != "WARN" || !strings.Contains(fmt.Sprint(warning.Addrs), addr) || !strings.Contains(warning.Hint, "check") {
 		t.Errorf("the warning is %+v", warning)
 	}
-	eventually(t, "it is ready without it", func() bool { // once it has tried for as long as it warms
+	ocnodetest.Eventually(t, "it is ready without it", func() bool { // once it has tried for as long as it warms
 		status, err := n.get("/readyz", nil)
 		return err == nil && status == http.StatusOK
 	})
 	start(t, dir, "--host.listen", addr)
-	n.logs("native reached")
+	n.Logs("native reached")
 }

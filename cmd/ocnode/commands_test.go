@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 const stranger = "12D3KooWEqwTBN3GE4vT6DWZiKpq24UtSBmhhwM73vg7SfTjYWaF"
@@ -44,7 +45,7 @@ func TestTheBareCommandIsAHealthyLoneNative(t *testing.T) {
 				t.Errorf("it lists %v, want []", listed)
 			}
 			register(t, newSeed(t), n.Addrs[0])
-			eventually(t, "it lists who registers", func() bool {
+			ocnodetest.Eventually(t, "it lists who registers", func() bool {
 				listed, err := n.list()
 				return err == nil && len(listed) == 1
 			})
@@ -52,7 +53,7 @@ func TestTheBareCommandIsAHealthyLoneNative(t *testing.T) {
 			if err != nil || key.Mode().Perm() != 0o600 {
 				t.Errorf("its key is %v, %v", key, err)
 			}
-			if log := n.log.String(); strings.Contains(log, `"level":"WARN"`) || strings.Contains(log, `"level":"ERROR"`) {
+			if log := n.Log.String(); strings.Contains(log, `"level":"WARN"`) || strings.Contains(log, `"level":"ERROR"`) {
 				t.Errorf("it is not healthy:\n%s", log)
 			}
 		})
@@ -83,7 +84,7 @@ func TestANodeMayServeTheDHTAlone(t *testing.T) {
 	h := newSeed(t)
 	store := joinDHT(t, h, connect(t, h, n.Addrs[0]), dht.ModeClient)
 	register(t, h, native.Addrs[0])
-	eventually(t, "what the native puts is found there", func() bool {
+	ocnodetest.Eventually(t, "what the native puts is found there", func() bool {
 		_, err := store.GetValue(t.Context(), seedKey+h.ID().String())
 		return err == nil
 	})
@@ -139,7 +140,7 @@ func TestCommandsAskARunningNode(t *testing.T) {
 
 func TestCommandsSayThatNobodyIsThere(t *testing.T) {
 	t.Parallel()
-	api := fmt.Sprint("127.0.0.1:", unusedPort(t))
+	api := fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t))
 	for _, command := range [][]string{{"ls"}, {"get", stranger}, {"status"}} {
 		out, log := run(t, t.TempDir(), 4, append(command, "-o", "json", "--api", api)...)
 		if out != "" {
@@ -168,29 +169,29 @@ func TestAWatchOutlivesItsNative(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	args := []string{
-		"--host.listen", fmt.Sprint("/ip4/127.0.0.1/tcp/", unusedPort(t)), "--http.listen", fmt.Sprint("127.0.0.1:", unusedPort(t)),
+		"--host.listen", fmt.Sprint("/ip4/127.0.0.1/tcp/", ocnodetest.UnusedPort(t)), "--http.listen", fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t)),
 	}
 	native := start(t, dir, args...)
 	register(t, newSeed(t), native.Addrs[0])
-	ways := []*process{
+	ways := []*ocnodetest.Process{
 		launch(t, t.TempDir(), nil, "watch", "--api", native.HTTP),
 		launch(t, t.TempDir(), nil, "watch", "--native", native.Addrs[0]),
 		launch(t, t.TempDir(), nil, "watch", "--native", native.Addrs[0], "-o", "json"),
 	}
 	for _, p := range ways {
-		p.prints(`synced\b.*\b1\b`)
+		p.Prints(`synced\b.*\b1\b`)
 	}
-	native.kill()
+	native.Kill()
 	for _, p := range ways {
-		eventually(t, "it says that the native is away", func() bool { return strings.Contains(p.log.String(), "asking again in 1s\n") })
+		p.Says("asking again in 1s\n")
 	}
 	native = start(t, dir, args...)
 	late := newSeed(t)
 	register(t, late, native.Addrs[0])
 	for _, p := range ways {
-		p.prints(`(?s)synced.*\breset\b.*synced`)
-		p.prints(late.ID().String())
-		p.signal(syscall.SIGINT)
-		p.expectExit(0, patience)
+		p.Prints(`(?s)synced.*\breset\b.*synced`)
+		p.Prints(late.ID().String())
+		p.Signal(syscall.SIGINT)
+		p.ExpectExit(0)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	diff "github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 )
@@ -63,9 +64,9 @@ func lineOf(origin string) int {
 // against all that is wrong.
 func expectMistakes(t *testing.T, dir string, environ []string, args []string, want []wrong) {
 	t.Helper()
-	check := func(args ...string) *process {
+	check := func(args ...string) *ocnodetest.Process {
 		p := launch(t, dir, environ, append([]string{"config", "check"}, args...)...)
-		p.expectExit(3, patience)
+		p.ExpectExit(3)
 		return p
 	}
 	p := check(append(args, "-o", "json")...)
@@ -73,8 +74,8 @@ func expectMistakes(t *testing.T, dir string, environ []string, args []string, w
 		File     string
 		Mistakes []told
 	}
-	if err := json.Unmarshal([]byte(p.out.String()), &doc); err != nil {
-		t.Fatalf("%v\n%s", err, p.out.String())
+	if err := json.Unmarshal([]byte(p.Out.String()), &doc); err != nil {
+		t.Fatalf("%v\n%s", err, p.Out.String())
 	}
 	if doc.File != "config.yaml" {
 		t.Errorf("the file is %q", doc.File)
@@ -94,12 +95,12 @@ func expectMistakes(t *testing.T, dir string, environ []string, args []string, w
 
 	// In words the same: one line each, which begins with the place and the key, in the same order.
 	p = check(args...)
-	if out := p.out.String(); out != "" {
+	if out := p.Out.String(); out != "" {
 		t.Errorf("standard output has %q", out)
 	}
-	lines := strings.Split(strings.TrimSuffix(p.log.String(), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(p.Log.String(), "\n"), "\n")
 	if len(lines) != len(doc.Mistakes) {
-		t.Fatalf("%d lines of %d mistakes\n%s", len(lines), len(doc.Mistakes), p.log.String())
+		t.Fatalf("%d lines of %d mistakes\n%s", len(lines), len(doc.Mistakes), p.Log.String())
 	}
 	for i, m := range doc.Mistakes {
 		begin := "ocnode: " + m.Origin + ": "
@@ -207,9 +208,9 @@ func TestEveryMistakeIsToldInOneGo(t *testing.T) {
 
 	// A node that would be started there says the same.
 	p := launch(t, dir, environ, args...)
-	p.expectExit(3, patience)
-	if got := strings.Count(p.log.String(), "\n"); got != len(want) {
-		t.Errorf("run tells %d mistakes of %d\n%s", got, len(want), p.log.String())
+	p.ExpectExit(3)
+	if got := strings.Count(p.Log.String(), "\n"); got != len(want) {
+		t.Errorf("run tells %d mistakes of %d\n%s", got, len(want), p.Log.String())
 	}
 }
 
@@ -334,9 +335,9 @@ func TestACheckSaysWhatItRead(t *testing.T) {
 	expect := func(want string, environ []string, args ...string) {
 		t.Helper()
 		p := launch(t, dir, environ, append([]string{"config", "check"}, args...)...)
-		p.expectExit(0, patience)
-		if p.out.String() != want+"\n" || p.log.String() != "" {
-			t.Errorf("%q prints %q and %q, want %q", args, p.out.String(), p.log.String(), want)
+		p.ExpectExit(0)
+		if p.Out.String() != want+"\n" || p.Log.String() != "" {
+			t.Errorf("%q prints %q and %q, want %q", args, p.Out.String(), p.Log.String(), want)
 		}
 	}
 	expect("there is no config.yaml here, so all is at its default: no mistakes", nil)
@@ -390,8 +391,8 @@ func TestWhatCannotBeReadIsToldByName(t *testing.T) {
 	}
 	p := launch(t, dir, nil, "config", "check", "pipe.yaml")
 	write(t, pipe, "registry: {tll: 66s}\n") // blocks until it reads
-	p.expectExit(3, patience)
-	expectMessage(t, p.log.String(), "pipe.yaml:1: registry.tll: unknown key; did you mean registry.ttl?")
+	p.ExpectExit(3)
+	expectMessage(t, p.Log.String(), "pipe.yaml:1: registry.tll: unknown key; did you mean registry.ttl?")
 
 	for _, args := range []string{"config check a.yaml b.yaml", "config check a.yaml --config b.yaml", "config chek", "config show x", "config show -o yaml"} {
 		run(t, dir, 2, strings.Fields(args)...)
@@ -449,7 +450,7 @@ func TestConfigInitWritesWhatANodeTakes(t *testing.T) {
 		run(t, dir, 0, append([]string{"config", "init"}, args...)...)
 		expectFile(t, filepath.Join(dir, want), printed)
 	}
-	launch(t, dir, []string{"OCNODE_CONFIG=c.yaml"}, "config", "init").expectExit(0, patience)
+	launch(t, dir, []string{"OCNODE_CONFIG=c.yaml"}, "config", "init").ExpectExit(0)
 	expectFile(t, filepath.Join(dir, "c.yaml"), printed)
 	expectFolder(t, dir, "a.yaml", "b.yaml", "c.yaml", "config.yaml", "link.yaml")
 }
@@ -728,10 +729,10 @@ func TestShowHasEveryKeyAndWhereItIsFrom(t *testing.T) {
 	show := func(environ []string, args ...string) map[string]setting {
 		t.Helper()
 		p := launch(t, dir, environ, append([]string{"config", "show", "--origin", "-o", "json"}, args...)...)
-		p.expectExit(0, patience)
+		p.ExpectExit(0)
 		var doc map[string]map[string]setting
-		if err := json.Unmarshal([]byte(p.out.String()), &doc); err != nil {
-			t.Fatalf("%v\n%s", err, p.out.String())
+		if err := json.Unmarshal([]byte(p.Out.String()), &doc); err != nil {
+			t.Fatalf("%v\n%s", err, p.Out.String())
 		}
 		all := map[string]setting{}
 		for section, values := range doc {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
@@ -26,11 +26,12 @@ var updateDemo = flag.Bool("update-demo", false, "write the screens in docs/demo
 
 // tty is a run of the binary on a terminal.
 type tty struct {
-	*process          // whose log has all that the terminal was sent
-	pty, end *os.File // the terminal's side, and the process's
-	mu       sync.Mutex
-	term     *vt.Emulator // it takes from the process under mu, and answers without
-	before   *term.State
+	*ocnodetest.Process          // whose log has all that the terminal was sent
+	pty, end            *os.File // the terminal's side, and the process's
+	t                   *testing.T
+	mu                  sync.Mutex
+	term                *vt.Emulator // it takes from the process under mu, and answers without
+	before              *term.State
 }
 
 // launchTTY starts a command, the binary unless it is given, as launch does, on a
@@ -41,20 +42,16 @@ func launchTTY(t *testing.T, width, height int, environ []string, command ...str
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &tty{term: vt.NewEmulator(width, height), pty: master, end: slave}
+	x := &tty{term: vt.NewEmulator(width, height), pty: master, end: slave, t: t}
 	x.size(t, width, height)
 	if x.before, err = term.GetState(int(slave.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	x.process = &process{t: t, cmd: exec.Command(command[0], command[1:]...), ended: make(chan struct{})}
-	x.cmd.Dir = dir
-	x.cmd.Env = append([]string{"HOME=" + dir, "TMPDIR=" + dir, "GORACE=atexit_sleep_ms=0", "TERM=xterm-256color"}, environ...)
-	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = slave, slave, slave
-	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := x.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd := ocnodetest.Command(command[0], dir, append([]string{"TMPDIR=" + dir, "TERM=xterm-256color"}, environ...), command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	x.Process = ocnodetest.Start(t, cmd)
 	reading, answering := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(reading)
@@ -64,17 +61,9 @@ func launchTTY(t *testing.T, width, height int, environ []string, command ...str
 		defer close(answering)
 		_, _ = io.Copy(master, x.term)
 	}()
-	go func() {
-		defer close(x.ended)
-		_ = x.cmd.Wait()
-	}()
 	t.Cleanup(func() {
-		x.kill()
-		if log := x.log.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
-			t.Errorf("%s: a race or a panic: %s", x.cmd, log)
-		}
 		if t.Failed() {
-			t.Logf("%s\n%s", x.cmd, x.text())
+			t.Logf("the screen is\n%s", x.text())
 		}
 		_ = slave.Close()
 		_ = master.Close()
@@ -102,7 +91,7 @@ func (x *tty) size(t *testing.T, width, height int) {
 
 // Write takes what the process sends.
 func (x *tty) Write(b []byte) (int, error) {
-	_, _ = x.log.Write(b) // it takes everything
+	_, _ = x.Log.Write(b) // it takes everything
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.term.Write(b)
@@ -131,7 +120,7 @@ func (x *tty) text() string {
 func (x *tty) shows(pattern string) (text string) {
 	x.t.Helper()
 	re := regexp.MustCompile("(?m)" + pattern)
-	eventually(x.t, "the screen shows "+pattern, func() bool {
+	ocnodetest.Eventually(x.t, "the screen shows "+pattern, func() bool {
 		text = x.text()
 		return re.MatchString(text)
 	})
@@ -167,12 +156,12 @@ func (x *tty) signalForeground(s syscall.Signal) {
 // restored checks that the process left its terminal and its folder as they were.
 func (x *tty) restored() {
 	x.t.Helper()
-	eventually(x.t, "the terminal is as it was", func() bool { return !x.drawn() })
+	ocnodetest.Eventually(x.t, "the terminal is as it was", func() bool { return !x.drawn() })
 	after, err := term.GetState(int(x.end.Fd()))
 	if err != nil || !reflect.DeepEqual(after, x.before) {
 		x.t.Errorf("the terminal's state is %v, %v; it was %v", after, err, x.before)
 	}
-	if left, err := filepath.Glob(filepath.Join(x.cmd.Dir, "*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(x.Cmd.Dir, "*")); err != nil || len(left) > 0 {
 		x.t.Errorf("it left %v, %v", left, err)
 	}
 }
@@ -241,7 +230,7 @@ func TestDemoOnATerminalStopsAndStartsNodes(t *testing.T) {
 	// Longer than whatever native-2 granted: nobody is lost, unless the machine stands still.
 	for stopped := time.Now(); time.Since(stopped) < 5*time.Second; time.Sleep(sampleEvery) {
 		if text := x.text(); !strings.Contains(text, "2 of 3 natives up, 5 live") {
-			if !stoodStill() {
+			if !ocnodetest.StoodStill() {
 				t.Fatalf("with native-2 stopped, the others lost somebody:\n%s", text)
 			}
 			x.shows(fmt.Sprintf(titled, 2, 5))
@@ -261,7 +250,7 @@ func TestDemoOnATerminalStopsAndStartsNodes(t *testing.T) {
 	x.shows(`add an indexer .*ctrl\+z|older events`)
 	x.press("?")
 	x.press("q")
-	x.expectExit(0, patience)
+	x.ExpectExit(0)
 	x.restored()
 	x.shows(`^ *\d+\.\d{3}s  the demo ends$`)
 
@@ -332,17 +321,17 @@ func TestDemoLeavesTheTerminalAsItWas(t *testing.T) {
 	for name, end := range map[string]func(x *tty){
 		"q while it comes up": func(x *tty) { x.press("q") },
 		"ctrl-c":              func(x *tty) { x.shows("1 live"); x.press("\x03") },
-		"SIGTERM":             func(x *tty) { x.shows("1 live"); x.signal(syscall.SIGTERM) },
-		"SIGINT":              func(x *tty) { x.shows("1 live"); x.signal(syscall.SIGINT) },
-		"SIGHUP":              func(x *tty) { x.shows("1 live"); x.signal(syscall.SIGHUP) },
-		"SIGQUIT":             func(x *tty) { x.shows("1 live"); x.signal(syscall.SIGQUIT) },
+		"SIGTERM":             func(x *tty) { x.shows("1 live"); x.Signal(syscall.SIGTERM) },
+		"SIGINT":              func(x *tty) { x.shows("1 live"); x.Signal(syscall.SIGINT) },
+		"SIGHUP":              func(x *tty) { x.shows("1 live"); x.Signal(syscall.SIGHUP) },
+		"SIGQUIT":             func(x *tty) { x.shows("1 live"); x.Signal(syscall.SIGQUIT) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			x := demoTTY(t, nil, small...)
 			x.shows("^ocnode demo")
 			end(x)
-			x.expectExit(0, patience) // nodes that do not stop in their time make it 1
+			x.ExpectExit(0) // nodes that do not stop in their time make it 1
 			x.restored()
 		})
 	}
@@ -351,12 +340,8 @@ func TestDemoLeavesTheTerminalAsItWas(t *testing.T) {
 		x := demoTTY(t, nil, small...)
 		x.shows("1 live")
 		_ = x.pty.Close()
-		select {
-		case <-x.ended:
-		case <-time.After(patience):
-			t.Fatal("it runs on")
-		}
-		if left, _ := filepath.Glob(filepath.Join(x.cmd.Dir, "*")); len(left) > 0 {
+		x.Wait(ocnodetest.Patience)
+		if left, _ := filepath.Glob(filepath.Join(x.Cmd.Dir, "*")); len(left) > 0 {
 			t.Errorf("it left %v", left)
 		}
 	})
@@ -364,7 +349,7 @@ func TestDemoLeavesTheTerminalAsItWas(t *testing.T) {
 		t.Parallel()
 		x := demoTTY(t, nil, slices.Concat(small, []string{"--for", "12s"})...)
 		x.shows(`^ocnode demo  \d of 1 natives up, \d live +0:\d\d of 0:12$`)
-		x.expectExit(0, patience)
+		x.ExpectExit(0)
 		x.restored()
 	})
 }
@@ -393,7 +378,7 @@ func TestDemoCanBeSuspended(t *testing.T) {
 					t.Errorf("a suspended demo keeps the screen: %v", x.drawn())
 				}
 				x.press("\n")
-				eventually(t, "the demo alone stands on the screen", func() bool {
+				ocnodetest.Eventually(t, "the demo alone stands on the screen", func() bool {
 					text := x.text()
 					return strings.HasPrefix(text, "ocnode demo") && !strings.Contains(text, "suspended")
 				})
@@ -402,7 +387,7 @@ func TestDemoCanBeSuspended(t *testing.T) {
 			x.shows("^>indexer-1 ")
 			x.press("q")
 			x.shows("^ended: 0$")
-			x.expectExit(0, patience)
+			x.ExpectExit(0)
 			x.restored()
 		})
 	}
@@ -421,8 +406,8 @@ func TestDemoOnATerminalPlaysByItself(t *testing.T) {
 	}
 	x.shows(story)
 	x.shows(`^.indexer-1  indexer   live `)
-	x.signal(syscall.SIGTERM)
-	x.expectExit(0, patience)
+	x.Signal(syscall.SIGTERM)
+	x.ExpectExit(0)
 	x.restored()
 }
 
@@ -440,7 +425,7 @@ func TestDemoWithoutANativeTellsOfNoLease(t *testing.T) {
 	x.shows(`indexer-1 is stopped; no native lists it$`)
 	x.shows(`^>indexer-1  indexer   stopped +×$`)
 	x.press("q")
-	x.expectExit(0, patience)
+	x.ExpectExit(0)
 	x.restored()
 }
 
@@ -464,14 +449,14 @@ func TestDemoOnATerminalShowsStrangers(t *testing.T) {
 			renewed = time.Now()
 		}
 	}
-	eventually(t, "the screen shows the stranger", func() bool { renew(); return re.MatchString(x.text()) })
+	ocnodetest.Eventually(t, "the screen shows the stranger", func() bool { renew(); return re.MatchString(x.text()) })
 	renew()
 	x.press("Gs")
 	x.shows("is none of the demo's nodes")
 	x.shows(`expired at native-2$`)
 	x.shows(`^>native-2 `) // since the row that was selected has gone
 	x.press("q")
-	x.expectExit(0, patience)
+	x.ExpectExit(0)
 	x.restored()
 }
 
@@ -494,7 +479,7 @@ func TestDemoFitsTheTerminal(t *testing.T) {
 		}
 	}
 	x.press("q")
-	x.expectExit(0, patience)
+	x.ExpectExit(0)
 	x.restored()
 }
 
@@ -515,9 +500,9 @@ func TestDemoWithoutColour(t *testing.T) {
 			x.shows("1 live")
 			x.shows(`█`)
 			x.press("q")
-			x.expectExit(0, patience)
+			x.ExpectExit(0)
 			x.restored()
-			if got := colour.MatchString(x.log.String()); got != c.coloured {
+			if got := colour.MatchString(x.Log.String()); got != c.coloured {
 				t.Errorf("coloured: %v, want %v", got, c.coloured)
 			}
 		})
@@ -531,10 +516,10 @@ func TestDemoTellsLinesWhereItCannotDraw(t *testing.T) {
 			t.Parallel()
 			x := demoTTY(t, []string{environ}, slices.Concat(small, []string{"--for", "0"})...)
 			x.shows(`registered with native-1`)
-			x.signal(syscall.SIGTERM)
-			x.expectExit(0, patience)
+			x.Signal(syscall.SIGTERM)
+			x.ExpectExit(0)
 			x.shows(`the demo ends$`)
-			if log := x.log.String(); strings.Contains(log, "\x1b") {
+			if log := x.Log.String(); strings.Contains(log, "\x1b") {
 				t.Errorf("it has escape codes: %q", log)
 			}
 			x.restored()
@@ -543,26 +528,20 @@ func TestDemoTellsLinesWhereItCannotDraw(t *testing.T) {
 	t.Run("a pipe that nobody reads", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		p := &process{t: t, cmd: exec.Command(binary, "demo", "--for", "0"), ended: make(chan struct{})}
-		p.cmd.Env = []string{"TMPDIR=" + dir, "GORACE=atexit_sleep_ms=0"}
-		p.cmd.Stderr = &p.log
-		out, err := p.cmd.StdoutPipe()
+		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 1)); err != nil {
+		defer r.Close()
+		cmd := ocnodetest.Command(binary, dir, []string{"TMPDIR=" + dir}, "demo", "--for", "0")
+		cmd.Stdout = w
+		p := ocnodetest.Start(t, cmd)
+		_ = w.Close() // the process has its own
+		if _, err := r.Read(make([]byte, 1)); err != nil {
 			t.Error(err)
 		}
-		_ = out.Close()
-		go func() {
-			defer close(p.ended)
-			_ = p.cmd.Wait()
-		}()
-		t.Cleanup(p.kill)
-		p.expectExit(0, patience)
+		_ = r.Close()
+		p.ExpectExit(0)
 		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
 			t.Errorf("it left %v", left)
 		}

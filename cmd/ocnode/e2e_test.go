@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // sampleEvery is how often a watched node is asked.
@@ -68,7 +70,7 @@ func TestEndToEndNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	times := []string{"--registry.ttl", ttl.String(), "--registry.heartbeat", heartbeat.String(), "--registry.refresh", (ttl / 3).String()}
 	launched := func(dir string, args ...string) *node { return start(t, dir, append(args, times...)...) }
 
-	dirA, port := t.TempDir(), unusedPort(t)
+	dirA, port := t.TempDir(), ocnodetest.UnusedPort(t)
 	listenA := fmt.Sprintf("--host.listen=/ip4/127.0.0.1/tcp/%d,/ip4/127.0.0.1/udp/%[1]d/quic-v1", port)
 	a := launched(dirA, listenA)
 	b := launched(t.TempDir(), "--host.bootstrap", a.Addrs[0])
@@ -81,8 +83,8 @@ func TestEndToEndNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	stop := watch(t, b)
 
 	time.Sleep(heartbeat + upTo(heartbeat)) // it is to renew at least once
-	pinned.kill()
-	eventually(t, "B lists the pinned indexer as A does, after its last heartbeat", func() bool {
+	pinned.Kill()
+	ocnodetest.Eventually(t, "B lists the pinned indexer as A does, after its last heartbeat", func() bool {
 		atA, atB := a.lists(pinned.PeerID), b.lists(pinned.PeerID)
 		return atA.ExpiresAt.Sub(atB.ExpiresAt).Abs() < clockSlack
 	})
@@ -91,14 +93,14 @@ func TestEndToEndNativesListWhoRenewsAndNobodyElse(t *testing.T) {
 	if last.ExpiresAt.Sub(deadline).Abs() > clockSlack {
 		t.Errorf("it expires at %v, want the last heartbeat and a TTL, %v", last.ExpiresAt, deadline)
 	}
-	eventually(t, "B has dropped the pinned indexer", func() bool {
+	ocnodetest.Eventually(t, "B has dropped the pinned indexer", func() bool {
 		listed, err := b.list()
 		_, ok := listed[pinned.PeerID]
 		return err == nil && !ok
 	})
 	gone := time.Now()
 
-	a.kill()
+	a.Kill()
 	died := time.Now()
 	time.Sleep(ttl + heartbeat + upTo(heartbeat)) // longer than whatever A granted
 	if x := b.lists(both.PeerID); x.Via != b.PeerID {
@@ -141,21 +143,21 @@ func TestEndToEndAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	c := start(t, t.TempDir(), "--host.bootstrap", a.Addrs[0], "--host.bootstrap", b.Addrs[0])
 	natives := []*node{a, b, c}
 	for _, n := range natives {
-		eventually(t, "each native follows both others", func() bool {
+		ocnodetest.Eventually(t, "each native follows both others", func() bool {
 			s := launch(t, t.TempDir(), nil, "natives", "--api", n.HTTP, "-o", "json")
-			s.expectExit(0, patience)
-			return strings.Count(s.out.String(), `"following": true`) == 2
+			s.ExpectExit(0)
+			return strings.Count(s.Out.String(), `"following": true`) == 2
 		})
 	}
 	over := launch(t, t.TempDir(), nil, "watch", "--native", c.Addrs[0], "-o", "json")
-	over.prints(`"kind":"synced"`)
+	over.Prints(`"kind":"synced"`)
 	http := launch(t, t.TempDir(), nil, "watch", "--api", b.HTTP, "-o", "json")
-	http.prints(`"kind":"synced"`)
+	http.Prints(`"kind":"synced"`)
 
 	began := time.Now()
 	x := start(t, t.TempDir(), "--modules=indexer", "--indexer.natives", a.Addrs[0])
-	for _, w := range []*process{over, http} {
-		w.prints(`"kind":"joined","peerID":"` + x.PeerID + `"`)
+	for _, w := range []*ocnodetest.Process{over, http} {
+		w.Prints(`"kind":"joined","peerID":"` + x.PeerID + `"`)
 	}
 	joined := time.Since(began)
 	for _, n := range natives[1:] {
@@ -164,12 +166,12 @@ func TestEndToEndAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 		}
 	}
 	began = time.Now()
-	x.signal(syscall.SIGTERM)
-	for _, w := range []*process{over, http} {
-		w.prints(`"kind":"left","peerID":"` + x.PeerID + `"`)
+	x.Signal(syscall.SIGTERM)
+	for _, w := range []*ocnodetest.Process{over, http} {
+		w.Prints(`"kind":"left","peerID":"` + x.PeerID + `"`)
 	}
 	for _, n := range natives {
-		eventually(t, "nobody lists who left", func() bool {
+		ocnodetest.Eventually(t, "nobody lists who left", func() bool {
 			listed, err := n.list()
 			_, still := listed[x.PeerID]
 			return err == nil && !still
@@ -180,11 +182,11 @@ func TestEndToEndAWatcherOfOneNativeIsToldWhatHappensAtAnother(t *testing.T) {
 	if left > 2*time.Second+stall {
 		t.Errorf("gone everywhere only %v after its SIGTERM", left)
 	}
-	x.expectExit(0, patience)
-	for _, w := range []*process{over, http} {
-		w.signal(syscall.SIGINT)
-		w.expectExit(0, patience)
-		if log := w.log.String(); log != "" {
+	x.ExpectExit(0)
+	for _, w := range []*ocnodetest.Process{over, http} {
+		w.Signal(syscall.SIGINT)
+		w.ExpectExit(0)
+		if log := w.Log.String(); log != "" {
 			t.Errorf("standard error has %q", log)
 		}
 	}
@@ -206,11 +208,11 @@ func TestEndToEndASignalEndsANodeWhateverIsOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			native.signal(sig)
-			indexer.signal(sig)
+			native.Signal(sig)
+			indexer.Signal(sig)
 			// After lastResort, 4.9 s of its own, a process exits 1.
-			native.expectExit(0, patience)
-			indexer.expectExit(0, patience)
+			native.ExpectExit(0)
+			indexer.ExpectExit(0)
 			t.Logf("both ended %v after the signal", time.Since(began))
 		})
 	}
@@ -239,34 +241,34 @@ func TestEndToEndDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	t.Parallel()
 	demo := launch(t, t.TempDir(), nil, "demo", "--for", "0")
 	up := func(name string) (api, addr string) {
-		m := demo.prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
+		m := demo.Prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
 		return m[1], m[2]
 	}
 	_, native1 := up("native-1")
 	api2, _ := up("native-2")
 	for i := range 3 {
-		demo.prints(fmt.Sprintf(`indexer-%d registered with native-1\n`, i+1))
-		demo.prints(fmt.Sprintf(`indexer-%d appeared at native-2, by way of native-1(, \S+ after it registered)?\n`, i+1))
+		demo.Prints(fmt.Sprintf(`indexer-%d registered with native-1\n`, i+1))
+		demo.Prints(fmt.Sprintf(`indexer-%d appeared at native-2, by way of native-1(, \S+ after it registered)?\n`, i+1))
 	}
 
 	stranger := newSeed(t)
-	eventually(t, "native-2 lists the stranger", func() bool {
+	ocnodetest.Eventually(t, "native-2 lists the stranger", func() bool {
 		register(t, stranger, native1) // again, should its 4 s have passed
 		listed, err := list(api2)
 		return err == nil && listed[stranger.ID().String()].Addr == seedAddr
 	})
-	demo.prints(stranger.ID().String() + ` registered with native-1\n`)
-	demo.prints(stranger.ID().String() + ` appeared at native-2`)
+	demo.Prints(stranger.ID().String() + ` registered with native-1\n`)
+	demo.Prints(stranger.ID().String() + ` appeared at native-2`)
 
 	for _, native := range []string{"native-1", "native-2"} {
-		demo.prints(`(?s)indexer-3 is killed.*indexer-3 expired at ` + native + `\n`)
-		demo.prints(stranger.ID().String() + ` expired at ` + native + `\n`)
-		demo.prints(`(?s)indexer-3 is stopped, and leaves.*indexer-3 left ` + native + `\n`)
+		demo.Prints(`(?s)indexer-3 is killed.*indexer-3 expired at ` + native + `\n`)
+		demo.Prints(stranger.ID().String() + ` expired at ` + native + `\n`)
+		demo.Prints(`(?s)indexer-3 is stopped, and leaves.*indexer-3 left ` + native + `\n`)
 	}
-	demo.signal(syscall.SIGTERM)
-	demo.expectExit(0, patience)
-	demo.prints(`the demo ends\n$`)
-	if log := demo.log.String(); log != "" {
+	demo.Signal(syscall.SIGTERM)
+	demo.ExpectExit(0)
+	demo.Prints(`the demo ends\n$`)
+	if log := demo.Log.String(); log != "" {
 		t.Errorf("standard error has %q", log)
 	}
 }

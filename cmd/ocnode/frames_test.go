@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -113,7 +114,7 @@ func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	endless, deaf := open(t, h, native.Addrs[0]), open(t, h, native.Addrs[0])
 	go flood(endless)
 	go flood(deaf)
-	eventually(t, "the native waits for those who do not end their frames", waits)
+	ocnodetest.Eventually(t, "the native waits for those who do not end their frames", waits)
 
 	if a := hear(t, endless); a.Error.Code != "too_large" {
 		t.Errorf("who writes without end hears %+v, want too_large", a)
@@ -139,7 +140,7 @@ func TestDawdlersAreCutOffAndTheOthersServed(t *testing.T) {
 	if a := hear(t, slow); a.Error.Code != "malformed" {
 		t.Errorf("a byte a second is answered %+v, want malformed", a)
 	}
-	eventually(t, "their goroutines are gone", func() bool { return native.goroutines() < calm+each/2 })
+	ocnodetest.Eventually(t, "their goroutines are gone", func() bool { return native.goroutines() < calm+each/2 })
 	if took := time.Since(began); took > cut {
 		t.Errorf("the last of them was cut off after %v", took)
 	}

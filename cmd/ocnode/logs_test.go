@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // noisy is an environment in which the libraries would write much, in formats of their
@@ -29,14 +31,14 @@ func TestEveryLineOfANodesLogHasOneFormat(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			run := func(args ...string) *process {
+			run := func(args ...string) *ocnodetest.Process {
 				args = append(args, "--log.level", "debug", "--log.format", format)
 				return launch(t, t.TempDir(), append(slices.Clone(freePorts), noisy...), args...)
 			}
-			addrOf := func(p *process) (addr string) {
+			addrOf := func(p *ocnodetest.Process) (addr string) {
 				re := regexp.MustCompile(`/ip4/127.0.0.1/tcp/[0-9]+/p2p/[0-9A-Za-z]+`)
-				eventually(t, "it is ready", func() bool {
-					for line := range strings.Lines(p.log.String()) {
+				p.Await("it is ready", func() bool {
+					for line := range strings.Lines(p.Log.String()) {
 						if (strings.Contains(line, "msg=ready ") || strings.Contains(line, `"msg":"ready"`)) && strings.HasSuffix(line, "\n") {
 							addr = re.FindString(line)
 						}
@@ -45,10 +47,10 @@ func TestEveryLineOfANodesLogHasOneFormat(t *testing.T) {
 				})
 				return addr
 			}
-			logs := func(p *process, msg string, times int) {
+			logs := func(p *ocnodetest.Process, msg string, times int) {
 				t.Helper()
-				eventually(t, fmt.Sprintf("it logs %q %d times", msg, times), func() bool {
-					return strings.Count(p.log.String(), `msg="`+msg)+strings.Count(p.log.String(), `"msg":"`+msg) >= times
+				p.Await(fmt.Sprintf("it logs %q %d times", msg, times), func() bool {
+					return strings.Count(p.Log.String(), `msg="`+msg)+strings.Count(p.Log.String(), `"msg":"`+msg) >= times
 				})
 			}
 			first := run()
@@ -57,27 +59,27 @@ func TestEveryLineOfANodesLogHasOneFormat(t *testing.T) {
 			addrOf(x)
 			logs(x, "lease granted", 2)
 			logs(second, "indexer joined", 1)
-			for _, p := range []*process{first, second} {
-				eventually(t, "each part of a native is heard", func() bool {
-					log := p.log.String()
+			for _, p := range []*ocnodetest.Process{first, second} {
+				p.Await("each part of a native is heard", func() bool {
+					log := p.Log.String()
 					return !slices.ContainsFunc([]string{"kad-dht", "pubsub", "registry"}, func(name string) bool {
 						return !strings.Contains(log, " logger="+name+" ") && !strings.Contains(log, `"logger":"`+name+`"`)
 					})
 				})
 			}
-			first.kill()
+			first.Kill()
 			logs(x, "lease lost", 1)
 			logs(second, "native cannot be reached", 1)
-			for _, p := range []*process{x, second} {
-				p.signal(syscall.SIGTERM)
-				p.expectExit(0, patience)
+			for _, p := range []*ocnodetest.Process{x, second} {
+				p.Signal(syscall.SIGTERM)
+				p.ExpectExit(0)
 			}
-			for _, p := range []*process{first, second, x} {
-				if out := p.out.String(); out != "" {
+			for _, p := range []*ocnodetest.Process{first, second, x} {
+				if out := p.Out.String(); out != "" {
 					t.Errorf("standard output has %q", out)
 				}
 				loggers := map[string]int{}
-				for line := range strings.Lines(p.log.String()) {
+				for line := range strings.Lines(p.Log.String()) {
 					if !strings.HasSuffix(line, "\n") && p == first {
 						continue // it was killed as it wrote this
 					}
@@ -149,26 +151,26 @@ func TestLevelsOfSubsystemsAreRereadAtSIGHUP(t *testing.T) {
 	write(t, file, "log: {levels: {fx: error}}\n")
 	n := start(t, dir)
 	heard := func(logger string) bool {
-		return strings.Contains(n.log.String(), `"logger":"`+logger+`"`)
+		return strings.Contains(n.Log.String(), `"logger":"`+logger+`"`)
 	}
 	if heard("libp2p") || heard("fx") {
 		t.Error("at info libraries are heard")
 	}
 	write(t, file, "log: {level: warn, levels: {node: info, libp2p: debug, kad-dht: debug}}\n")
-	n.signal(syscall.SIGHUP)
-	if told := n.logs("configuration reread"); told.Level != "INFO" {
+	n.Signal(syscall.SIGHUP)
+	if told := n.Logs("configuration reread"); told.Level != "INFO" {
 		t.Errorf("got %+v", told)
 	}
 	other := start(t, t.TempDir(), "--host.bootstrap", n.Addrs[0])
-	eventually(t, "libp2p and kad-dht are heard", func() bool { return heard("libp2p") && heard("kad-dht") })
-	other.kill()
+	n.Await("libp2p and kad-dht are heard", func() bool { return heard("libp2p") && heard("kad-dht") })
+	other.Kill()
 
-	before := n.log.String()
+	before := n.Log.String()
 	if err := os.WriteFile(file, []byte("log: {levels: {lib2p: debug}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.signal(syscall.SIGHUP)
-	if told := n.logs("the configuration has mistakes and was not taken over; mend them and send SIGHUP again"); !strings.Contains(told.Error, "did you mean libp2p?") {
+	n.Signal(syscall.SIGHUP)
+	if told := n.Logs("the configuration has mistakes and was not taken over; mend them and send SIGHUP again"); !strings.Contains(told.Error, "did you mean libp2p?") {
 		t.Errorf("got %+v", told)
 	}
 	if strings.Contains(before, `"level":"INFO","msg":"indexer`) {

@@ -2,11 +2,12 @@ package main_test
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // block is a block of code of a Markdown file.
@@ -82,11 +83,11 @@ func (b block) commands() (list []string) {
 }
 
 // shell starts a command as it is written, in a shell that finds ocnode.
-func shell(t *testing.T, dir string, environ []string, command string) *process {
+func shell(t *testing.T, dir string, environ []string, command string) *ocnodetest.Process {
 	t.Helper()
 	// exec makes the process that is signalled ocnode itself.
-	return launchCommand(t, exec.Command("/bin/sh", "-euc", "exec "+command), dir,
-		append([]string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH")}, environ...))
+	environ = append([]string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH")}, environ...)
+	return ocnodetest.Start(t, ocnodetest.Command("/bin/sh", dir, environ, "-euc", "exec "+command))
 }
 
 func TestBlocksOfMarkdownAreFound(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -385,20 +386,20 @@ func startAsked(t *testing.T) asked {
 	other := launched(t.TempDir(), "--host.bootstrap", native.Addrs[0])
 	native.lists(native.PeerID)
 	native.lists(indexer.PeerID)
-	eventually(t, "the natives follow each other", func() bool {
+	ocnodetest.Eventually(t, "the natives follow each other", func() bool {
 		var body struct{ Natives []struct{ Following bool } }
 		status, err := native.get("/api/v1/natives", &body)
 		return err == nil && status == http.StatusOK && len(body.Natives) == 1 && body.Natives[0].Following
 	})
 	return asked{
 		"NATIVE_ADDR": native.Addrs[0], "EMPTY_ADDR": empty.Addrs[0], "INDEXER_ADDR": indexer.Addrs[0], "OTHER": other.PeerID,
-		"AWAY_ADDR": fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", unusedPort(t), stranger),
+		"AWAY_ADDR": fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", ocnodetest.UnusedPort(t), stranger),
 		"API":       native.HTTP, "NATIVE": native.PeerID, "KEPT": filepath.Join(dir, "data"),
 		"INDEXER": indexer.HTTP, "PEER": indexer.PeerID,
 		"SHORT":    indexer.PeerID[:7] + "…" + indexer.PeerID[len(indexer.PeerID)-6:],
 		"PEER_END": indexer.PeerID[len(indexer.PeerID)-6:],
 		"EMPTY":    empty.HTTP,
-		"AWAY":     fmt.Sprint("127.0.0.1:", unusedPort(t)),
+		"AWAY":     fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t)),
 		"STRANGER": stranger,
 	}
 }
@@ -453,7 +454,7 @@ func completes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	for end := time.Now().Add(patience); ; {
+	for end := time.Now().Add(ocnodetest.Patience); ; {
 		exits(ts, false, append([]string{"0", "ocnode", "__complete"}, args[1:]...))
 		if out := ts.ReadFile("stdout"); pattern.MatchString(out) {
 			return
@@ -471,12 +472,12 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	var out, log output
+	var out, log ocnodetest.Output
 	cmd := exec.Command(binary, args[2:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = ts.MkAbs("."), []string{"GORACE=atexit_sleep_ms=0"}, &out, &log
 	ts.Check(cmd.Start())
 	matched := false
-	for end := time.Now().Add(patience); !matched && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(ocnodetest.Patience); !matched && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		matched = pattern.MatchString(out.String())
 	}
 	ts.Check(cmd.Process.Signal(os.Interrupt))
@@ -511,7 +512,7 @@ func TestAReaderThatIsGoneIsNotComplainedOf(t *testing.T) {
 				}
 				defer w.Close()
 				_ = r.Close()
-				var log output
+				var log ocnodetest.Output
 				cmd := exec.CommandContext(t.Context(), "sh", "-c", before+`exec "$0" `+command, binary)
 				cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = t.TempDir(), []string{"GORACE=atexit_sleep_ms=0"}, w, &log
 				err = cmd.Run()

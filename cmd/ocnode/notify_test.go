@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,7 +43,7 @@ func newManager(t *testing.T) *manager {
 // hears waits for the next message and returns its assignments.
 func (m *manager) hears() map[string]string {
 	m.t.Helper()
-	if err := m.socket.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := m.socket.SetReadDeadline(time.Now().Add(ocnodetest.Patience)); err != nil {
 		m.t.Fatal(err)
 	}
 	b := make([]byte, 4096)
@@ -90,7 +91,7 @@ func TestAServiceManagerIsTold(t *testing.T) {
 	m, dir := newManager(t), t.TempDir()
 	config := filepath.Join(dir, "config.yaml")
 	write(t, config, "log: {level: info}\n")
-	api := fmt.Sprint("127.0.0.1:", unusedPort(t))
+	api := fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t))
 	p := launch(t, dir, []string{
 		"NOTIFY_SOCKET=" + m.path, "OCNODE_HTTP__LISTEN=" + api, freePorts[0], "OCNODE_LOG__FORMAT=json",
 	})
@@ -102,7 +103,7 @@ func TestAServiceManagerIsTold(t *testing.T) {
 	for _, text := range []string{"registry: {ttl: 70s}\n", "registry: {ttl: soon}\n"} { // good or bad, it goes on
 		write(t, config, text)
 		before := monotonic(t)
-		p.signal(syscall.SIGHUP)
+		p.Signal(syscall.SIGHUP)
 		said := m.hears()
 		at, err := strconv.ParseInt(said["MONOTONIC_USEC"], 10, 64)
 		if said["RELOADING"] != "1" || err != nil || len(said) != 2 {
@@ -113,12 +114,12 @@ func TestAServiceManagerIsTold(t *testing.T) {
 		}
 		m.expect("READY=1")
 	}
-	p.logs("configuration reread; some of what changed can only change with a restart")
-	p.logs("the configuration has mistakes and was not taken over; mend them and send SIGHUP again")
+	p.Logs("configuration reread; some of what changed can only change with a restart")
+	p.Logs("the configuration has mistakes and was not taken over; mend them and send SIGHUP again")
 
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	m.expect("STOPPING=1")
-	p.expectExit(0, patience)
+	p.ExpectExit(0)
 }
 
 // A start that fails never says that it is ready.
@@ -131,7 +132,7 @@ func TestAServiceManagerIsNotToldOfANodeThatCannotStart(t *testing.T) {
 	}
 	defer taken.Close()
 	p := launch(t, t.TempDir(), []string{"NOTIFY_SOCKET=" + m.path, "OCNODE_HTTP__LISTEN=" + taken.Addr().String(), freePorts[0]})
-	p.expectExit(1, patience)
+	p.ExpectExit(1)
 	m.hearsNothing()
 }
 
@@ -147,8 +148,8 @@ func TestAServiceManagersWatchdogIsTold(t *testing.T) {
 	for range 4 {
 		m.expect("WATCHDOG=1")
 	}
-	p.signal(syscall.SIGSTOP)
-	if _, err := syscall.Wait4(p.cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil { // until all of it stands still
+	p.Signal(syscall.SIGSTOP)
+	if _, err := syscall.Wait4(p.Cmd.Process.Pid, nil, syscall.WUNTRACED, nil); err != nil { // until all of it stands still
 		t.Fatal(err)
 	}
 	go func() { _, _ = m.socket.WriteTo([]byte("STOPPED=1"), m.socket.LocalAddr()) }()
@@ -159,13 +160,13 @@ func TestAServiceManagersWatchdogIsTold(t *testing.T) {
 	}
 	time.Sleep(3 * within)
 	m.hearsNothing()
-	p.signal(syscall.SIGCONT)
+	p.Signal(syscall.SIGCONT)
 	m.expect("WATCHDOG=1")
-	p.signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM)
 	for said := m.hears(); said["STOPPING"] != "1"; said = m.hears() {
 		if said["WATCHDOG"] != "1" {
 			t.Fatalf("the service manager hears %v", said)
 		}
 	}
-	p.expectExit(0, patience)
+	p.ExpectExit(0)
 }

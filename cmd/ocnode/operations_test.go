@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/modules/config"
 	"github.com/prometheus/prometheus/model/relabel"
@@ -92,12 +93,12 @@ var symptoms = map[string]func(t *testing.T) string{
 		if err := os.Chown(dir, 65532, 65532); err != nil {
 			t.Fatal(err)
 		}
-		p := launchCommand(t, exec.Command("setpriv", "--bounding-set=-all", "--inh-caps=-all", binary, "--data.dir", filepath.Join(dir, "data")), t.TempDir(), freePorts)
-		p.expectExit(1, patience)
-		return p.log.String()
+		p := ocnodetest.Start(t, ocnodetest.Command("setpriv", t.TempDir(), freePorts, "--bounding-set=-all", "--inh-caps=-all", binary, "--data.dir", filepath.Join(dir, "data")))
+		p.ExpectExit(1)
+		return p.Log.String()
 	},
 	"A native is alone: it cannot reach the others": func(t *testing.T) string {
-		return complains(t, "native cannot be reached; trying on", fmt.Sprintf("--host.bootstrap=/ip4/127.0.0.1/tcp/%d/p2p/%s", unusedPort(t), stranger))
+		return complains(t, "native cannot be reached; trying on", fmt.Sprintf("--host.bootstrap=/ip4/127.0.0.1/tcp/%d/p2p/%s", ocnodetest.UnusedPort(t), stranger))
 	},
 	"A native is alone: the name does not resolve": func(t *testing.T) string {
 		// A label longer than 63 bytes, of which no name server needs to be asked.
@@ -110,7 +111,7 @@ var symptoms = map[string]func(t *testing.T) string{
 	},
 	"An indexer is listed nowhere": func(t *testing.T) string {
 		addr, _, _ := strings.Cut(start(t, t.TempDir()).Addrs[0], "/p2p/")
-		return leaseFails(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", unusedPort(t), stranger)) + leaseFails(t, addr+"/p2p/"+stranger)
+		return leaseFails(t, fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/p2p/%s", ocnodetest.UnusedPort(t), stranger)) + leaseFails(t, addr+"/p2p/"+stranger)
 	},
 	"An indexer is listed at one native only": func(t *testing.T) string {
 		deaf := metrics(t, start(t, t.TempDir()))
@@ -118,14 +119,14 @@ var symptoms = map[string]func(t *testing.T) string{
 		addr := addrs(t, a)[0]
 		b := start(t, t.TempDir(), "--host.bootstrap", addr, "--registry.ttl", "5m", "--modules.indexer")
 		b.lists(b.PeerID)
-		eventually(t, "the other native refuses what it is told", func() bool { return strings.Contains(a.log.String(), "changes refused") })
+		a.Says("changes refused")
 		if listed, log := run(t, t.TempDir(), 0, "ls", "--native", addr, "-o", "json"); strings.TrimSpace(listed) != "[]" || log != "" {
 			t.Errorf("the other native lists %s, %s", listed, log)
 		}
-		return deaf + a.log.String() + complains(t, "gossip without dht: this node hears who is alive elsewhere and cannot look it up; turn dht on to list what other natives hold", "--modules=native,gossip")
+		return deaf + a.Log.String() + complains(t, "gossip without dht: this node hears who is alive elsewhere and cannot look it up; turn dht on to list what other natives hold", "--modules=native,gossip")
 	},
 	"A command says that the node is unreachable": func(t *testing.T) string {
-		_, log := run(t, t.TempDir(), 4, "status", "--api", fmt.Sprint("127.0.0.1:", unusedPort(t)))
+		_, log := run(t, t.TempDir(), 4, "status", "--api", fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t)))
 		return log
 	},
 	"A node lists nobody since it is no native": func(t *testing.T) string {
@@ -140,8 +141,8 @@ var symptoms = map[string]func(t *testing.T) string{
 		for _, addr := range addrs(t, small) {
 			said += leaseFails(t, addr)
 		}
-		eventually(t, "the native tells of the refusal", func() bool { return strings.Contains(small.log.String(), "refused by this node") })
-		said += small.log.String()
+		small.Says("refused by this node")
+		said += small.Log.String()
 
 		few := shell(t, t.TempDir(), append([]string{"OCNODE_HTTP__LISTEN="}, freePorts[0]), "sh -c 'ulimit -n 24; exec ocnode'")
 		fill(t, addrs(t, few)[0])
@@ -157,10 +158,10 @@ func leaseFails(t *testing.T, addr string) string {
 }
 
 // addrs returns the addresses of a node that logs in text.
-func addrs(t *testing.T, p *process) (addrs []string) {
+func addrs(t *testing.T, p *ocnodetest.Process) (addrs []string) {
 	t.Helper()
-	eventually(t, "it is ready", func() bool {
-		m := regexp.MustCompile(`msg=ready .*addrs="\[(.*?)\]"`).FindStringSubmatch(p.log.String())
+	p.Await("it is ready", func() bool {
+		m := regexp.MustCompile(`msg=ready .*addrs="\[(.*?)\]"`).FindStringSubmatch(p.Log.String())
 		if m != nil {
 			addrs = strings.Fields(m[1])
 		}
@@ -191,16 +192,16 @@ func fill(t *testing.T, addr string) {
 func fails(t *testing.T, dir string, code int, environ []string, args ...string) string {
 	t.Helper()
 	p := launch(t, dir, environ, args...)
-	p.expectExit(code, patience)
-	return p.log.String()
+	p.ExpectExit(code)
+	return p.Log.String()
 }
 
 // complains runs a node until it logs this message, and returns its log, in text.
 func complains(t *testing.T, msg string, args ...string) string {
 	t.Helper()
 	p := launch(t, t.TempDir(), freePorts[:2], args...)
-	eventually(t, fmt.Sprintf("it logs %q", msg), func() bool { return strings.Contains(p.log.String(), msg) })
-	return p.log.String()
+	p.Says(msg)
+	return p.Log.String()
 }
 
 func metrics(t *testing.T, n *node) string {
@@ -258,9 +259,9 @@ var ocnodeCommand = regexp.MustCompile(`(?:^|[ /])ocnode ([a-z]+)`)
 func TestTheCommandsOfOperationsAreReal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	api := fmt.Sprint("127.0.0.1:", unusedPort(t))
+	api := fmt.Sprint("127.0.0.1:", ocnodetest.UnusedPort(t))
 	p := launch(t, dir, []string{"OCNODE_HTTP__LISTEN=" + api, freePorts[0], freePorts[2]})
-	p.logs("ready")
+	p.Logs("ready")
 	here := strings.NewReplacer("/var/lib/ocnode", filepath.Join(dir, "data"), "127.0.0.1:4180", api, "127.0.0.1:4181", api)
 	known, ran := make(map[string]bool), 0
 	for _, b := range blocks(t, operations) {
@@ -286,7 +287,7 @@ func TestTheCommandsOfOperationsAreReal(t *testing.T) {
 			case slices.Contains(elsewhere, word):
 			case word == "ocnode":
 				ran++
-				shell(t, dir, []string{"OCNODE_HTTP__LISTEN=" + api}, here.Replace(command)).expectExit(0, patience)
+				shell(t, dir, []string{"OCNODE_HTTP__LISTEN=" + api}, here.Replace(command)).ExpectExit(0)
 			default:
 				t.Errorf("operations.md:%d: nothing tests %q", b.line, command)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 const (
@@ -112,7 +113,7 @@ func TestAPrivateNetworkWorksEndToEnd(t *testing.T) {
 
 	// It is told of no address to listen on, so that it takes those of the built-in list.
 	p := launch(t, t.TempDir(), freePorts[1:], "--modules=indexer", "--indexer.natives", a.Addrs[0], "--host.psk", psk, "--registry.heartbeat=3s")
-	x := &node{p, p.logs("ready")}
+	x := ready(t, p)
 	for _, addr := range x.Addrs {
 		if strings.Contains(addr, "/udp/") {
 			t.Errorf("it listens on %s", addr)
@@ -121,13 +122,13 @@ func TestAPrivateNetworkWorksEndToEnd(t *testing.T) {
 	if listed := b.lists(x.PeerID); listed.Via != a.PeerID {
 		t.Errorf("it is listed by way of %q, want %s", listed.Via, a.PeerID)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), ocnodetest.Patience)
 	defer cancel()
 	told, err := heard.Next(ctx)
 	if err != nil || string(told.GetData()) != x.PeerID {
 		t.Fatalf("the gossip is %v, %v", told, err)
 	}
-	eventually(t, "the DHT has it", func() bool {
+	ocnodetest.Eventually(t, "the DHT has it", func() bool {
 		_, err := store.GetValue(t.Context(), seedKey+x.PeerID)
 		return err == nil
 	})
@@ -147,14 +148,14 @@ func TestAPrivateNetworkWorksEndToEnd(t *testing.T) {
 	} {
 		for _, command := range []string{"ls", "natives", "get " + x.PeerID} {
 			p := launch(t, tt.dir, tt.environ, append(append(strings.Fields(command), tt.args...), "--native", b.Addrs[0])...)
-			p.expectExit(0, patience)
-			if id := map[bool]string{true: a.PeerID, false: x.PeerID}[command == "natives"]; !strings.Contains(p.out.String(), id) {
-				t.Errorf("%s, by %s, prints no %s: %s", command, name, id, p.out.String())
+			p.ExpectExit(0)
+			if id := map[bool]string{true: a.PeerID, false: x.PeerID}[command == "natives"]; !strings.Contains(p.Out.String(), id) {
+				t.Errorf("%s, by %s, prints no %s: %s", command, name, id, p.Out.String())
 			}
 		}
 	}
 	w := launch(t, dir, nil, "watch", "--native", b.Addrs[0], "-o", "json")
-	w.prints(x.PeerID)
+	w.Prints(x.PeerID)
 }
 
 func TestWhoHasNotTheKeyOfAPrivateNetworkIsRefusedAndTold(t *testing.T) {
@@ -173,11 +174,11 @@ func TestWhoHasNotTheKeyOfAPrivateNetworkIsRefusedAndTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			at := tt.native.Addrs[0]
 			x := start(t, t.TempDir(), append(tt.args, tcpOnly, "--modules=indexer", "--indexer.natives", at)...)
-			if l := x.logs("lease failed"); !strings.Contains(l.Error, otherKeys) {
+			if l := x.Logs("lease failed"); !strings.Contains(l.Error, otherKeys) {
 				t.Errorf("the lease failed: %s", l.Error)
 			}
 			n := start(t, t.TempDir(), append(tt.args, tcpOnly, "--host.bootstrap", at)...)
-			if l := n.logs("native cannot be reached; trying on"); !strings.Contains(l.Error, otherKeys) {
+			if l := n.Logs("native cannot be reached; trying on"); !strings.Contains(l.Error, otherKeys) {
 				t.Errorf("the native cannot be reached: %s", l.Error)
 			}
 			_, log := run(t, t.TempDir(), 4, append([]string{"ls", "--native", at}, tt.args...)...)

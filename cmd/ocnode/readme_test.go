@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 const root = "../.."
@@ -25,7 +27,7 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	return &place{dir: t.TempDir(), p2p: unusedPort(t), api: unusedPort(t)}
+	return &place{dir: t.TempDir(), p2p: ocnodetest.UnusedPort(t), api: ocnodetest.UnusedPort(t)}
 }
 
 func (m *place) environ() []string {
@@ -42,8 +44,7 @@ func (m *place) environ() []string {
 // runs runs a command that goes on, and waits until its node is ready.
 func (m *place) runs(t *testing.T, command string) {
 	t.Helper()
-	p := shell(t, m.dir, m.environ(), command)
-	m.node = &node{p, p.logs("ready")}
+	m.node = ready(t, shell(t, m.dir, m.environ(), command))
 }
 
 // prints runs a command that ends by itself, and returns what it prints.
@@ -58,8 +59,8 @@ func (m *place) prints(t *testing.T, command string) string {
 func (m *place) ends(t *testing.T, command string, code int) (out, log string) {
 	t.Helper()
 	p := shell(t, m.dir, m.environ(), command)
-	p.expectExit(code, patience)
-	return p.out.String(), p.log.String()
+	p.ExpectExit(code)
+	return p.Out.String(), p.Log.String()
 }
 
 // readme is the network of README.md as far as it has been read.
@@ -103,7 +104,7 @@ var readmeCommands = map[string]func(t *testing.T, r *readme, command string){
 	"ocnode run --modules indexer --indexer.meta zone=eu-1 \\\n  --indexer.natives /dns4/a.example/tcp/4101/p2p/12D3Koo…,/dns4/b.example/tcp/4101/p2p/12D3Koo…": func(t *testing.T, r *readme, command string) {
 		r.indexer.runs(t, command)
 		for _, native := range []*place{r.a, r.b} { // each by itself: either may die
-			eventually(t, "each native has granted it a lease", func() bool {
+			ocnodetest.Eventually(t, "each native has granted it a lease", func() bool {
 				x := native.lists(r.indexer.PeerID)
 				return x.Via == native.PeerID && x.Meta["zone"] == "eu-1"
 			})
@@ -153,11 +154,10 @@ var readmeCommands = map[string]func(t *testing.T, r *readme, command string){
 			without := newPlace(t)
 			without.private, without.dir = true, r.closed.dir
 			p := shell(t, without.dir, without.environ(), command)
-			eventually(t, why, func() bool {
-				return strings.Contains(p.log.String(), "lease failed") && strings.Contains(p.log.String(), why)
-			})
-			p.signal(syscall.SIGTERM)
-			p.expectExit(0, patience)
+			p.Says("lease failed")
+			p.Says(why)
+			p.Signal(syscall.SIGTERM)
+			p.ExpectExit(0)
 		}
 		if listed, err := r.closed.list(); err != nil || len(listed) != 1 {
 			t.Errorf("listed are %v, %v", listed, err)
@@ -189,9 +189,9 @@ var readmeCommands = map[string]func(t *testing.T, r *readme, command string){
 	},
 	"ocnode watch": func(t *testing.T, r *readme, command string) {
 		p := shell(t, r.a.dir, r.a.environ(), command)
-		p.prints(`(?m)snapshot +` + r.indexer.PeerID + ` (.*\n)+.* synced +\d+ live$`)
-		p.signal(syscall.SIGINT)
-		p.expectExit(0, patience)
+		p.Prints(`(?m)snapshot +` + r.indexer.PeerID + ` (.*\n)+.* synced +\d+ live$`)
+		p.Signal(syscall.SIGINT)
+		p.ExpectExit(0)
 	},
 	"ocnode natives": func(t *testing.T, r *readme, command string) {
 		if out := r.a.prints(t, command); !strings.Contains(out, r.b.PeerID) {
@@ -291,7 +291,7 @@ func TestTheReadmesTableOfHTTPIsTrue(t *testing.T) {
 		paths++
 		if strings.HasPrefix(path, "api/v1/watch") { // which does not end
 			p := launch(t, t.TempDir(), nil, "watch", "--api", native.HTTP)
-			p.prints("synced")
+			p.Prints("synced")
 			continue
 		}
 		if status, err := native.get("/"+strings.ReplaceAll(path, "{peerID}", indexer.PeerID), nil); status != http.StatusOK || err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // What a node says of a configuration that it read again.
@@ -25,9 +27,9 @@ type reread struct {
 	Taken, NeedRestart      []string
 }
 
-// rereads returns all of them so far.
-func (p *process) rereads() (all []reread) {
-	for text := range strings.Lines(p.log.String()) {
+// rereads returns all that p said so far.
+func rereads(p *ocnodetest.Process) (all []reread) {
+	for text := range strings.Lines(p.Log.String()) {
 		var l reread
 		known := []string{rereadAll, rereadSome, rereadWrong, rereadNone, rereadGone}
 		if json.Unmarshal([]byte(text), &l) == nil && slices.Contains(known, l.Msg) {
@@ -38,21 +40,17 @@ func (p *process) rereads() (all []reread) {
 }
 
 // hangUp sends SIGHUP and returns what the node says to that.
-func (p *process) hangUp() reread {
-	p.t.Helper()
-	before := len(p.rereads())
-	p.signal(syscall.SIGHUP)
-	return p.saysAfter(before)
+func (n *node) hangUp() reread {
+	n.t.Helper()
+	before := len(rereads(n.Process))
+	n.Signal(syscall.SIGHUP)
+	return saysAfter(n.Process, before)
 }
 
 // saysAfter waits for the line after the first before lines.
-func (p *process) saysAfter(before int) (l reread) {
-	p.t.Helper()
-	eventually(p.t, "it says what came of SIGHUP", func() bool {
-		if p.hasEnded() {
-			p.t.Fatalf("%s: it has ended", p.cmd)
-		}
-		all := p.rereads()
+func saysAfter(p *ocnodetest.Process, before int) (l reread) {
+	p.Await("it says what came of SIGHUP", func() bool {
+		all := rereads(p)
 		if len(all) > before {
 			l = all[before]
 		}
@@ -74,9 +72,9 @@ func TestSIGHUPTakesOverWhatCanChangeWhileANodeRuns(t *testing.T) {
 	path := filepath.Join(dir, "config.yaml")
 	write(t, path, "log:\n  level: info\n")
 	n := start(t, dir)
-	debugs := func() bool { return strings.Contains(n.log.String(), `"level":"DEBUG"`) }
+	debugs := func() bool { return strings.Contains(n.Log.String(), `"level":"DEBUG"`) }
 	if debugs() {
-		t.Fatalf("it logs details at level info:\n%s", n.log.String())
+		t.Fatalf("it logs details at level info:\n%s", n.Log.String())
 	}
 
 	n.hangUp().expect(t, "INFO", rereadAll, nil, nil)
@@ -88,7 +86,7 @@ func TestSIGHUPTakesOverWhatCanChangeWhileANodeRuns(t *testing.T) {
 		t.Errorf("the file is %q", said.File)
 	}
 	register(t, newSeed(t), n.Addrs[0])
-	eventually(t, "it logs details", debugs)
+	n.Await("it logs details", debugs)
 
 	// With mistakes, nothing changes, what is right beside them included.
 	write(t, path, "log:\n  level: error\nregistry:\n  tll: 99s\n  refresh: 90s\n")
@@ -119,8 +117,8 @@ func TestSIGHUPTakesOverWhatCanChangeWhileANodeRuns(t *testing.T) {
 	n.hangUp().expect(t, "WARN", rereadSome, []string{"log.level"}, []string{"registry.ttl"})
 	n.expectReady()
 	register(t, newSeed(t), n.Addrs[0])
-	n.signal(syscall.SIGTERM)
-	n.expectExit(0, patience)
+	n.Signal(syscall.SIGTERM)
+	n.ExpectExit(0)
 }
 
 func TestSIGHUPWithoutAFile(t *testing.T) {
@@ -147,7 +145,7 @@ func TestSIGHUPDuringTheStart(t *testing.T) {
 	feed := func(text string) {
 		t.Helper()
 		var w *os.File
-		eventually(t, "it opens the pipe", func() (open bool) {
+		ocnodetest.Eventually(t, "it opens the pipe", func() (open bool) {
 			var err error
 			w, err = os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0) // an error until it has
 			return err == nil
@@ -156,18 +154,18 @@ func TestSIGHUPDuringTheStart(t *testing.T) {
 		if text == "" {
 			return
 		}
-		p.signal(syscall.SIGHUP)
+		p.Signal(syscall.SIGHUP)
 		if _, err := w.WriteString(text); err != nil {
 			t.Fatal(err)
 		}
 	}
 	feed("registry: {ttl: 99s}\n")
-	p.logs("ready")
+	p.Logs("ready")
 	// It heard, and reads again once it runs. An empty file is one, so the TTL changes.
 	feed("")
-	p.saysAfter(0).expect(t, "WARN", rereadSome, nil, []string{"registry.ttl"})
-	p.signal(syscall.SIGTERM)
-	p.expectExit(0, patience)
+	saysAfter(p, 0).expect(t, "WARN", rereadSome, nil, []string{"registry.ttl"})
+	p.Signal(syscall.SIGTERM)
+	p.ExpectExit(0)
 }
 
 // Signals may come faster than the file is read: what was written before the last of
@@ -180,12 +178,12 @@ func TestTheLastOfManySIGHUPsCounts(t *testing.T) {
 	n := start(t, dir)
 	for range 50 {
 		rename(t, path, "registry: {ttl: 99s}\n")
-		n.signal(syscall.SIGHUP)
+		n.Signal(syscall.SIGHUP)
 	}
 	rename(t, path, "registry: {refresh: 31s}\n")
-	n.signal(syscall.SIGHUP)
-	eventually(t, "it read the last one", func() bool {
-		return slices.ContainsFunc(n.rereads(), func(l reread) bool { return slices.Equal(l.NeedRestart, []string{"registry.refresh"}) })
+	n.Signal(syscall.SIGHUP)
+	n.Await("it read the last one", func() bool {
+		return slices.ContainsFunc(rereads(n.Process), func(l reread) bool { return slices.Equal(l.NeedRestart, []string{"registry.refresh"}) })
 	})
 	n.expectReady()
 }

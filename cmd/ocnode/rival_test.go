@@ -22,11 +22,11 @@ func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 			write(t, filepath.Join(dir, "data", "identity.key"), string(key))
 		}
 		n := start(t, dir, "--modules=indexer", "--registry.heartbeat=2s", "--indexer.natives", native.Addrs[0], "--indexer.meta", "start="+meta)
-		n.logs("lease granted")
+		n.Logs("lease granted")
 		return n
 	}
 	older := indexer(nil, "first")
-	key, err := os.ReadFile(filepath.Join(older.cmd.Dir, "data", "identity.key"))
+	key, err := os.ReadFile(filepath.Join(older.Cmd.Dir, "data", "identity.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,22 +34,22 @@ func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 	if older.PeerID != newer.PeerID {
 		t.Fatalf("%s and %s have one key", older.PeerID, newer.PeerID)
 	}
-	older.logs("another process with this node's key started after it; this one registers no more")
+	older.Logs("another process with this node's key started after it; this one registers no more")
 	if status, err := older.get("/readyz", nil); status != http.StatusServiceUnavailable || err != nil {
 		t.Errorf("the older one's /readyz answers %d, %v", status, err)
 	}
 	newer.expectReady()
-	newer.logs("another process has this node's key, and started before it; stop that one")
-	native.logs("two processes have one key; the older is refused")
+	newer.Logs("another process has this node's key, and started before it; stop that one")
+	native.Logs("two processes have one key; the older is refused")
 	if x := native.lists(newer.PeerID); x.Meta["start"] != "second" {
 		t.Errorf("listed is %v", x.Meta)
 	}
-	older.signal(2)
-	older.expectExit(0, patience)
+	older.Signal(2)
+	older.ExpectExit(0)
 	if x := native.lists(newer.PeerID); x.Meta["start"] != "second" {
 		t.Errorf("after the older one stopped, listed is %v", x.Meta)
 	}
-	if n := strings.Count(newer.log.String(), "lease lost"); n > 0 {
+	if n := strings.Count(newer.Log.String(), "lease lost"); n > 0 {
 		t.Errorf("the newer one lost its lease %d times", n)
 	}
 }

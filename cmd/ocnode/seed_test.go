@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 // What a peer knows that was built from the seed's diagram alone.
@@ -75,7 +76,7 @@ func open(t *testing.T, h host.Host, addr string) network.Stream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Reset() })
-	_ = s.SetDeadline(time.Now().Add(patience))
+	_ = s.SetDeadline(time.Now().Add(ocnodetest.Patience))
 	return s
 }
 
@@ -104,7 +105,7 @@ func joinTopic(t *testing.T, h host.Host, native peer.ID) (*pubsub.Topic, *pubsu
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the seed knows that the native gossips", func() bool { return slices.Contains(topic.ListPeers(), native) })
+	ocnodetest.Eventually(t, "the seed knows that the native gossips", func() bool { return slices.Contains(topic.ListPeers(), native) })
 	return topic, sub
 }
 
@@ -117,7 +118,7 @@ func joinDHT(t *testing.T, h host.Host, native peer.ID, mode dht.ModeOpt) *dht.I
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close() })
-	eventually(t, "the seed knows that the native serves the DHT", func() bool { return d.RoutingTable().Find(native) != "" })
+	ocnodetest.Eventually(t, "the seed knows that the native serves the DHT", func() bool { return d.RoutingTable().Find(native) != "" })
 	return d
 }
 
@@ -159,12 +160,12 @@ func TestEndToEndASeedIndexerIsServed(t *testing.T) {
 			if x := native.lists(id); x.Addr != seedAddr || x.Via != native.PeerID || x.State != "live" {
 				t.Errorf("it is listed as %+v", x)
 			}
-			if took := time.Since(began); took > 2*time.Second && !stoodStill() {
+			if took := time.Since(began); took > 2*time.Second && !ocnodetest.StoodStill() {
 				t.Errorf("it is listed after %v: the native waited for something", took)
 			}
 			// What is said before the two are in each other's mesh may be lost: the next
 			// heartbeat says it again.
-			eventually(t, "it hears the gossip about itself", func() bool {
+			ocnodetest.Eventually(t, "it hears the gossip about itself", func() bool {
 				if hears(t, gossip, at, id) {
 					return true
 				}
@@ -172,7 +173,7 @@ func TestEndToEndASeedIndexerIsServed(t *testing.T) {
 				return false
 			})
 			var value []byte
-			eventually(t, "the DHT has it", func() bool { // what takes its time is announced before
+			ocnodetest.Eventually(t, "the DHT has it", func() bool { // what takes its time is announced before
 				value, err = store.GetValue(t.Context(), seedKey+id)
 				return err == nil
 			})
@@ -239,7 +240,7 @@ func TestEndToEndASeedNativeIsHeard(t *testing.T) {
 	if x := native.lists(id); x.Addr != seedAddr || x.ExpiresAt.Sub(expires).Abs() > clockSlack {
 		t.Errorf("it is listed as %+v, want the deadline %v", x, expires)
 	}
-	eventually(t, "it is gone", func() bool {
+	ocnodetest.Eventually(t, "it is gone", func() bool {
 		asked := time.Now()
 		listed, err := native.list()
 		_, ok := listed[id]
@@ -313,7 +314,7 @@ func TestEndToEndAnIndexerRegistersWithSeedNatives(t *testing.T) {
 		"--indexer.natives", open.addr(), "--indexer.natives", closed.addr(), "--indexer.natives", reset.addr())
 
 	for name, n := range map[string]*seedNative{"leaves streams open": open, "closes streams": closed} {
-		eventually(t, "a native that "+name+" is registered with three times", func() bool { return len(n.pauses()) >= 2 })
+		ocnodetest.Eventually(t, "a native that "+name+" is registered with three times", func() bool { return len(n.pauses()) >= 2 })
 		// A machine that stands still makes one of them longer.
 		if pauses := n.pauses(); slices.Min(pauses) < heartbeat-early-slack || slices.Min(pauses) > heartbeat+slack {
 			t.Errorf("a native that %s is registered with after %v, want once a heartbeat, %v", name, pauses, heartbeat)

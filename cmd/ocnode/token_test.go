@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
 const secretToken = "0123456789abcdef-the-token"
@@ -75,7 +77,7 @@ func TestHTTPBeyondLoopbackWantsATokenAndLoopbackMayHaveOne(t *testing.T) {
 		_, log := run(t, dir, 1, "ls", "--api", api, "--token", other)
 		expectMessage(t, log, "came with another one", "--token names a file")
 		run(t, dir, 0, "ls", "--api", api, "--token", token)
-		launch(t, dir, nil, "watch", "--api", api, "--token", token).prints("synced")
+		launch(t, dir, nil, "watch", "--api", api, "--token", token).Prints("synced")
 
 		// The node of the configuration is asked with its token, and nobody else is.
 		own := t.TempDir()
@@ -148,6 +150,6 @@ func TestMistakesAboutTheTokenAreToldWhereTheyAre(t *testing.T) {
 	_, log = run(t, dir, 3, "status")
 	expectMessage(t, log, `config.yaml:1: http.token: "missing" is not there`)
 	// What else is wrong there is of no concern to who asks.
-	write(t, filepath.Join(dir, "config.yaml"), fmt.Sprintf("http: {listen: 127.0.0.1:%d}\nhost: {psk: missing}\n", unusedPort(t)))
+	write(t, filepath.Join(dir, "config.yaml"), fmt.Sprintf("http: {listen: 127.0.0.1:%d}\nhost: {psk: missing}\n", ocnodetest.UnusedPort(t)))
 	run(t, dir, 4, "status")
 }

@@ -2,148 +2,56 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 	"github.com/opencloud/ocnode/ports"
-	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // These tests use the program as others do: they build it and run it as processes.
 
-// built is the folder of the build, "" if nothing was built.
+// built is the program.
 var built string
 
-// build returns a build of the program, with the race detector if the tests have it.
-var build = sync.OnceValues(func() (path string, err error) {
-	if built, err = os.MkdirTemp("", "boltstore-"); err != nil {
-		return "", err
-	}
-	path = filepath.Join(built, "boltstore")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path)
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		cmd.Args = append(cmd.Args, "-race")
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
-	}
-	return path, nil
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(ocnodetest.Main(m, "boltstore", &built)) }
 
 // program returns a run of it in dir, with nothing of this process's environment.
-func program(t *testing.T, dir string, args ...string) *exec.Cmd {
-	t.Helper()
-	path, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "GORACE=atexit_sleep_ms=0"}
-	return cmd
+func program(dir string, args ...string) *exec.Cmd {
+	return ocnodetest.Command(built, dir, nil, args...)
 }
 
 // node is a process that runs a node.
 type node struct {
-	*exec.Cmd
-	PeerID, HTTP   string
-	Addrs, Modules []string
-	t              *testing.T
-	log            output
-	end            func() error // waits
+	*ocnodetest.Process
+	ocnodetest.Line // which said that it is ready
+	t               *testing.T
 }
 
-// start starts a node in dir, and waits until it is ready. It is killed when the test
-// ends, if it runs then.
+// start starts a node in dir, and waits until it is ready.
 func start(t *testing.T, dir string, args ...string) *node {
 	t.Helper()
-	n := &node{t: t, Cmd: program(t, dir, args...)}
-	n.Env = append(n.Env, "OCNODE_HOST__LISTEN=/ip4/127.0.0.1/tcp/0", "OCNODE_HTTP__LISTEN=127.0.0.1:0", "OCNODE_LOG__FORMAT=json",
+	p := ocnodetest.Start(t, ocnodetest.Command(built, dir, []string{
+		"OCNODE_HOST__LISTEN=/ip4/127.0.0.1/tcp/0", "OCNODE_HTTP__LISTEN=127.0.0.1:0", "OCNODE_LOG__FORMAT=json",
 		// Announced six times a second, whoever renews; and nothing expires before the test ends.
-		"OCNODE_REGISTRY__HEARTBEAT=1s", "OCNODE_REGISTRY__TTL=5m")
-	n.Stderr = &n.log
-	if err := n.Start(); err != nil {
-		t.Fatal(err)
-	}
-	n.end = sync.OnceValue(n.Wait)
-	t.Cleanup(func() {
-		n.kill()
-		if log := n.log.String(); t.Failed() || strings.Contains(log, "DATA RACE") {
-			t.Errorf("%s\n%s", n, log)
-		}
-	})
-	eventually(t, "it is ready", func() bool {
-		for line := range strings.Lines(n.log.String()) {
-			var l struct{ Msg string }
-			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "ready" {
-				return json.Unmarshal([]byte(line), n) == nil
-			}
-		}
-		return false
-	})
-	return n
-}
-
-// kill is kill -9.
-func (n *node) kill() {
-	_ = n.Process.Kill() // it may have ended already
-	_ = n.end()
+		"OCNODE_REGISTRY__HEARTBEAT=1s", "OCNODE_REGISTRY__TTL=5m",
+	}, args...))
+	return &node{p, p.Logs("ready"), t}
 }
 
 // lists returns how the node lists id.
 func (n *node) lists(id string) (entry struct{ ExpiresAt time.Time }, ok bool) {
 	n.t.Helper()
-	out, err := program(n.t, n.Dir, "get", id, "--api", n.HTTP, "-o", "json").Output()
+	out, err := program(n.Cmd.Dir, "get", id, "--api", n.HTTP, "-o", "json").Output()
 	return entry, err == nil && json.Unmarshal(out, &entry) == nil
-}
-
-// output is what a process wrote so far.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*porttest.Patience)
-	defer cancel()
-	for !done() {
-		if ctx.Err() != nil {
-			t.Fatalf("%s: not in time", what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // keeps looks into a copy of a file that a node may have open.
@@ -180,9 +88,9 @@ func TestAnEntryOutlivesItsNode(t *testing.T) {
 	}
 	indexer := start(t, indexerDir, "--modules=indexer", "--indexer.natives", native.Addrs[0])
 	id := indexer.PeerID
-	eventually(t, "the entry is in the file", func() bool { _, ok := keeps(t, file, id); return ok })
-	indexer.kill()
-	native.kill()
+	ocnodetest.Eventually(t, "the entry is in the file", func() bool { _, ok := keeps(t, file, id); return ok })
+	indexer.Kill()
+	native.Kill()
 	kept, ok := keeps(t, file, id)
 	if !ok {
 		t.Fatal("kill -9 took the entry along")
@@ -196,12 +104,8 @@ func TestAnEntryOutlivesItsNode(t *testing.T) {
 	if _, err := Open(file, notExpired); err == nil {
 		t.Error("two have the file open")
 	}
-	if err := native.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := native.end(); err != nil {
-		t.Errorf("a clean stop: %v", err)
-	}
+	native.Signal(syscall.SIGTERM)
+	native.ExpectExit(0)
 
 	off := start(t, dir, "--modules=native,gossip")
 	if !slices.Equal(off.Modules, []string{"native", "gossip"}) {
@@ -214,7 +118,7 @@ func TestAnEntryOutlivesItsNode(t *testing.T) {
 }
 
 func TestTheModuleHasItsFlags(t *testing.T) {
-	out, err := program(t, t.TempDir(), "run", "--help").Output()
+	out, err := program(t.TempDir(), "run", "--help").Output()
 	for _, want := range []string{"--modules.boltstore", module.Summary, "--boltstore.file", "name of the file of the entries"} {
 		if err != nil || !bytes.Contains(out, []byte(want)) {
 			t.Errorf("run --help does not say %q (%v)", want, err)
@@ -227,7 +131,7 @@ func TestTheModuleIsListed(t *testing.T) {
 		{"native,boltstore", `(?m)^boltstore +on +--modules +Store +` + module.Summary + `$`},
 		{"native,dht", `(?m)^boltstore +off +--modules +Store +`},
 	} {
-		out, err := program(t, t.TempDir(), "modules", "--modules", c.modules).Output()
+		out, err := program(t.TempDir(), "modules", "--modules", c.modules).Output()
 		if err != nil || !regexp.MustCompile(c.want).Match(out) {
 			t.Errorf("modules --modules %s prints (%v)\n%s", c.modules, err, out)
 		}
@@ -253,7 +157,7 @@ func TestTheWalkThroughIsTrue(t *testing.T) {
 		case language == "console":
 			for _, run := range strings.Split("\n"+body, "\n$ ./boltstore")[1:] {
 				args, want, _ := strings.Cut(run, "\n")
-				out, err := program(t, dir, strings.Fields(args)...).CombinedOutput()
+				out, err := program(dir, strings.Fields(args)...).CombinedOutput()
 				if strings.TrimSpace(string(out)) != strings.TrimSpace(want) {
 					t.Errorf("boltstore%s prints (%v)\n%s\nand docs/adapters.md says\n%s", args, err, out, want)
 				}
@@ -268,7 +172,7 @@ func TestTheWalkThroughIsTrue(t *testing.T) {
 
 func TestTheExitCodeOfAMistakeIsTheConfigurations(t *testing.T) {
 	for _, args := range []string{"--modules=native,dht,boltstore", "--boltstore.file=../entries.db", "--modules=native,boltsore"} {
-		cmd := program(t, t.TempDir(), args)
+		cmd := program(t.TempDir(), args)
 		if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 3 {
 			t.Errorf("%s: %v\n%s", args, err, out)
 		}
