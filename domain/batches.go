@@ -37,12 +37,12 @@ type segment struct {
 func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segment, until uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	asked := time.Now()
 	for i := len(s.last) - 1; i >= 0 && s.last[i].until > next; i-- {
 		switch seg := s.last[i]; {
 		case seg.from > next:
 			until = seg.from
-		case seg.from == next && now.Sub(seg.made) < segmentAge:
+		case seg.from == next && asked.Sub(seg.made) < segmentAge:
 			return seg, seg.until
 		default:
 			return nil, seg.until
@@ -52,10 +52,10 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 	if until > 0 || head == next {
 		return nil, max(until, next)
 	}
-	if n := len(s.last); n > 0 && now.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
+	if n := len(s.last); n > 0 && asked.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
 		return nil, next // one that is full had more behind it
 	}
-	seg := &segment{from: next, until: min(head, next+maxBatch), made: now}
+	seg := &segment{from: next, until: min(head, next+maxBatch), made: asked}
 	w := watcher{registry: r, changes: r.table.changes, request: ports.WatchRequest{Renewed: true}, next: next}
 	batch, err := w.read(seg.until)
 	if err != nil {

@@ -48,11 +48,11 @@ type changelog struct {
 	kept atomic.Pointer[kept]
 	next atomic.Uint64 // the number of the next change
 	// urgent is the number behind the last change that is no renewal.
-	urgent atomic.Uint64
-	since  atomic.Uint64 // from here on renewals are remembered too
+	urgent       atomic.Uint64
+	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
 
 	news     chan struct{} // receives a value after each change; several may be one
-	caller   caller
+	waker    waker
 	segments segments
 }
 
@@ -76,22 +76,22 @@ func (l *changelog) add(c change) {
 	}
 	l.mu.Lock()
 	k, n := l.kept.Load(), l.next.Load()
-	at := n - k.first
-	if at == uint64(len(k.chunks))*chunkChanges {
-		more := &kept{chunks: make([]*[chunkChanges]change, 0, maxChunks), first: k.first}
+	i := n - k.first
+	if i == uint64(len(k.chunks))*chunkChanges {
+		grown := &kept{chunks: make([]*[chunkChanges]change, 0, maxChunks), first: k.first}
 		over := max(len(k.chunks)+1-maxChunks, 0)
-		more.chunks = append(append(more.chunks, k.chunks[over:]...), new([chunkChanges]change))
-		more.first += uint64(over) * chunkChanges
-		l.kept.Store(more)
-		k, at = more, n-more.first
+		grown.chunks = append(append(grown.chunks, k.chunks[over:]...), new([chunkChanges]change))
+		grown.first += uint64(over) * chunkChanges
+		l.kept.Store(grown)
+		k, i = grown, n-grown.first
 	}
-	k.chunks[at/chunkChanges][at%chunkChanges] = c
+	k.chunks[i/chunkChanges][i%chunkChanges] = c
 	l.next.Store(n + 1)
 	if c.kind != ports.ChangeRenewed {
 		l.urgent.Store(n + 1)
 	}
 	l.mu.Unlock()
-	if l.caller.asked.Load() || c.kind != ports.ChangeRenewed && l.caller.askedUrgent.Load() {
+	if l.waker.asked.Load() || c.kind != ports.ChangeRenewed && l.waker.askedUrgent.Load() {
 		select {
 		case l.news <- struct{}{}:
 		default: // whoever wakes the watchers has not come around since the last
@@ -104,7 +104,7 @@ func (l *changelog) remember() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.renewals.Load() {
-		l.since.Store(l.next.Load())
+		l.renewalsFrom.Store(l.next.Load())
 		l.renewals.Store(true)
 	}
 }
@@ -129,9 +129,9 @@ func (l *changelog) read(from uint64, limit int) (_ iter.Seq[*change], ok bool) 
 	}, true
 }
 
-// caller wakes those who wait for changes: a thousand of them take longer to wake than
+// waker wakes those who wait for changes: a thousand of them take longer to wake than
 // whoever registers is to wait. It runs while anybody watches.
-type caller struct {
+type waker struct {
 	mu sync.Mutex
 	// wake is closed when there are changes, wakeUrgent when there are such that are no
 	// renewals; nil if nobody waits.
@@ -143,7 +143,7 @@ type caller struct {
 
 // watch has wait work until stop is called.
 func (l *changelog) watch() (stop func()) {
-	c := &l.caller
+	c := &l.waker
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watching.Add(1) == 1 {
@@ -151,7 +151,7 @@ func (l *changelog) watch() (stop func()) {
 		c.done, c.stopped = done, stopped
 		go func() {
 			defer close(stopped)
-			l.call(done)
+			l.wakeAll(done)
 		}()
 	}
 	return func() {
@@ -168,10 +168,10 @@ func (l *changelog) watch() (stop func()) {
 	}
 }
 
-// call wakes who waits, until done is closed.
-func (l *changelog) call(done <-chan struct{}) {
-	c := &l.caller
-	for urgent := uint64(0); ; {
+// wakeAll wakes who waits, until done is closed.
+func (l *changelog) wakeAll(done <-chan struct{}) {
+	c := &l.waker
+	for woken := uint64(0); ; {
 		select {
 		case <-done:
 			return
@@ -183,9 +183,9 @@ func (l *changelog) call(done <-chan struct{}) {
 			c.wake = nil
 			c.asked.Store(false)
 		}
-		if now := l.urgent.Load(); now > urgent && c.wakeUrgent != nil {
+		if urgent := l.urgent.Load(); urgent > woken && c.wakeUrgent != nil {
 			close(c.wakeUrgent)
-			c.wakeUrgent, urgent = nil, now
+			c.wakeUrgent, woken = nil, urgent
 			c.askedUrgent.Store(false)
 		}
 		c.mu.Unlock()
@@ -195,7 +195,7 @@ func (l *changelog) call(done <-chan struct{}) {
 // wait returns when there is a change of number from or later, one that is no renewal if
 // urgent, or with the error of ctx.
 func (l *changelog) wait(ctx context.Context, from uint64, urgent bool) error {
-	c := &l.caller
+	c := &l.waker
 	next, wake, asked := &l.next, &c.wake, &c.asked
 	if urgent {
 		next, wake, asked = &l.urgent, &c.wakeUrgent, &c.askedUrgent
@@ -235,7 +235,7 @@ func (l *changelog) resume(cursor string, renewed bool) (n uint64, reset ports.R
 	switch {
 	case instance != l.instance || err != nil || n > l.next.Load():
 		return 0, ports.ResetUnknown
-	case n < l.kept.Load().first, renewed && n < l.since.Load():
+	case n < l.kept.Load().first, renewed && n < l.renewalsFrom.Load():
 		return 0, ports.ResetTooOld
 	}
 	return n, ""

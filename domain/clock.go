@@ -53,25 +53,25 @@ type Clock struct {
 // A source that is set back is believed after two or three whiles. A set-back by more than
 // maxHeldUp is believed as soon as a second sample confirms it.
 type clockSource struct {
-	offset time.Duration
-	since  time.Duration // when the while began, by Elapsed
-	next   time.Duration // the largest offset since then
-	back   time.Duration // when a sample first was behind by more than maxHeldUp; 0 if none was
+	offset  time.Duration
+	since   time.Duration // when the while began, by Elapsed
+	largest time.Duration // the largest offset since then
+	back    time.Duration // when a sample first was behind by more than maxHeldUp; 0 if none was
 }
 
 func (s *clockSource) sample(offset, elapsed time.Duration) {
 	setBack := offset < s.offset && uint64(s.offset)-uint64(offset) > uint64(maxHeldUp)
 	switch {
 	case offset >= s.offset, setBack && s.back != 0 && elapsed-s.back >= confirmAfter:
-		*s = clockSource{offset: offset, since: elapsed, next: offset}
+		*s = clockSource{offset: offset, since: elapsed, largest: offset}
 	case setBack:
 		if s.back == 0 {
 			s.back = elapsed
 		}
 	case elapsed-s.since >= sampledFor:
-		*s = clockSource{offset: max(s.next, offset), since: elapsed, next: offset}
+		*s = clockSource{offset: max(s.largest, offset), since: elapsed, largest: offset}
 	default:
-		s.next, s.back = max(s.next, offset), 0
+		s.largest, s.back = max(s.largest, offset), 0
 	}
 }
 

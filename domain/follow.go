@@ -47,16 +47,16 @@ type Follower struct {
 	// registry is what is told; nil until Run.
 	registry *Registry
 
-	mu       sync.Mutex
-	followed map[ports.PeerID]*followed
-	taken    bool // a table has been taken over since the start
-	warm     bool
-	said     ports.Condition // to watchers
-	// checked is when the answers in statuses are from.
-	checked  time.Time
-	statuses []ports.NativeStatus
-	checking sync.Mutex
-	revised  chan struct{} // has a value after it has changed whom this native trusts
+	mu        sync.Mutex
+	followed  map[ports.PeerID]*followed
+	taken     bool // a table has been taken over since the start
+	warm      bool
+	condition ports.Condition // to watchers
+	// statusesAt is when the answers in statuses are from.
+	statusesAt time.Time
+	statuses   []ports.NativeStatus
+	checking   sync.Mutex
+	revised    chan struct{} // has a value after it has changed whom this native trusts
 }
 
 // followed is a native that is followed, or was: its cursor is worth something when it
@@ -80,7 +80,7 @@ func NewFollower(rules Rules, transport ports.Transport, expected bool) *Followe
 		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
 		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
 	}
-	f.said = f.Condition()
+	f.condition = f.Condition()
 	return f
 }
 
@@ -104,8 +104,8 @@ func (f *Follower) conditionNow() ports.Condition {
 
 // say has watchers told of the condition if it has changed; the caller holds the lock.
 func (f *Follower) say() {
-	if now := f.conditionNow(); now != f.said {
-		f.said = now
+	if condition := f.conditionNow(); condition != f.condition {
+		f.condition = condition
 		f.registry.table.changes.add(change{kind: conditionChanged})
 	}
 }
@@ -320,17 +320,17 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if lag > 0 {
 			n.lag = lag
 		}
-		now := batch.Cursor != "" && !following
+		whole := batch.Cursor != "" && !following
 		if batch.Cursor != "" {
 			n.cursor = batch.Cursor
 		}
-		if now {
+		if whole {
 			following, n.following, f.taken, f.warm = true, true, true, true
 			f.registry.rules.Clock.vote()
 			f.say()
 		}
 		f.mu.Unlock()
-		if now {
+		if whole {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventFollowing, Via: n.id, Took: time.Since(began)})
 		}
 	}
@@ -341,7 +341,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	f.checking.Lock()
 	defer f.checking.Unlock()
-	if f.statuses != nil && time.Since(f.checked) < statusAge {
+	if f.statuses != nil && time.Since(f.statusesAt) < statusAge {
 		return slices.Clone(f.statuses)
 	}
 	neighbours, _ := f.neighbours()
@@ -374,6 +374,6 @@ func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	}
 	asking.Wait()
 	slices.SortFunc(statuses, func(a, b ports.NativeStatus) int { return strings.Compare(string(a.PeerID), string(b.PeerID)) })
-	f.statuses, f.checked = statuses, time.Now()
+	f.statuses, f.statusesAt = statuses, time.Now()
 	return slices.Clone(statuses)
 }

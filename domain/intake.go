@@ -54,14 +54,14 @@ func (r *Registry) echo(id ports.PeerID) (keep, known bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	at := r.now().at
 	held := s.holding(id)
-	lease := held.lease(now)
-	keep = lease != nil && lease.source != stored && now.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
+	lease := held.lease(at)
+	keep = lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
 	if keep {
 		s.records[id].echoed = true
 	}
-	return keep, lease != nil || held.leave(now) != nil
+	return keep, lease != nil || held.leave(at) != nil
 }
 
 // neighbour is in whose name an announcement is looked up: its author's if that is
@@ -125,21 +125,21 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 }
 
 // have returns how new the word is that the table goes by, to be asked for what is newer.
-func (r *Registry) have(id ports.PeerID) (have ports.Version, now Instant) {
+func (r *Registry) have(id ports.PeerID) (have ports.Version, at Instant) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := r.now()
-	held := s.holding(id).at(m)
-	if lease := held.lease(m.at); lease != nil {
+	now := r.now()
+	held := s.holding(id).at(now)
+	if lease := held.lease(now.at); lease != nil {
 		have = lease.version()
-	} else if leave := held.leave(m.at); leave != nil {
+	} else if leave := held.leave(now.at); leave != nil {
 		have = leave.version()
 	}
 	if newest := held.newest(); newest != nil && compareVersion(newest, have) > 0 {
 		have.Seq, have.Step = newest.Claim.Seq, newest.Tick.Step
 	}
-	return have, m.at
+	return have, now.at
 }
 
 // observe tells the observer what the word of via made of id.
@@ -202,7 +202,7 @@ func (r *Registry) storedWord(e Entry, now moment) word {
 		w.seenAt = now.wall.Add(-max(ago, 0)).UnixNano()
 	}
 	if e.Leave && e.Proof != nil {
-		w.prove(e.Proof, 0, now)
+		w.setLeave(e.Proof, 0, now)
 	}
 	return w
 }
@@ -260,7 +260,7 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	case c.Remaining <= 0:
 		return became{}, ErrExpired
 	}
-	if err := r.proveTold(from, c); err != nil {
+	if err := r.checkTold(from, c); err != nil {
 		return became{}, err
 	}
 	if c.Kind != ports.ChangeLeft && !r.says(c) {
@@ -314,7 +314,7 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 			w.expiresAt = ends.UnixNano()
 		}
 	case w.leave:
-		w.prove(w.proof, c.Remaining, now)
+		w.setLeave(w.proof, c.Remaining, now)
 	default:
 		ends := w.proof.Claim.ExpiresAt(w.proof.Tick.Step)
 		w.expiresAt = ends.UnixNano()
@@ -323,9 +323,9 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	return w
 }
 
-// proveTold checks what a change that the native from told is proven by, and fills in what
+// checkTold checks what a change that the native from told is proven by, and fills in what
 // the proof says.
-func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
+func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) error {
 	p := c.Proof
 	switch {
 	case p == nil && r.rules.plain() == PlainRefuse:
@@ -334,13 +334,13 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 		c.Proof = nil
 		return nil
 	}
-	held := r.proofOf(c.PeerID, p.Tick.Seq)
+	proof := r.proofOf(c.PeerID, p.Tick.Seq)
 	switch {
-	case held != nil && (p.Record == nil || bytes.Equal(held.Record, p.Record)):
-		if p.Tick.Step < held.Tick.Step {
+	case proof != nil && (p.Record == nil || bytes.Equal(proof.Record, p.Record)):
+		if p.Tick.Step < proof.Tick.Step {
 			return ports.Faulty(ports.FaultOlder, "a newer tick is known")
 		}
-		advanced, err := r.advance(held, p.Tick)
+		advanced, err := r.advance(proof, p.Tick)
 		if err != nil {
 			return err
 		}
@@ -360,7 +360,7 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 	if err := proves(&c.Entry); err != nil {
 		return err
 	}
-	return r.rules.timely(c.Proof.Claim, r.rules.now())
+	return r.rules.timely(c.Proof.Claim, r.rules.wall())
 }
 
 // proofOf returns the proof of id's signed record with that Seq, nil if it is not held.

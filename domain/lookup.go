@@ -104,8 +104,8 @@ func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error
 	w, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
 	l, listed := r.Get(id)
 	// A lease that counts is an answer also if the table has no room for it.
-	if now := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(now) {
-		l, listed = r.listed(id, &w, now), true
+	if at := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(at) {
+		l, listed = r.listed(id, &w, at), true
 	}
 	got.err = err
 	switch {
@@ -136,10 +136,10 @@ func (r *Registry) leftHere(id ports.PeerID) bool {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	at := r.now().at
 	held := s.holding(id)
-	leave := held.leave(now)
-	return leave != nil && held.lease(now) == nil && leave.source == granted && leave.proof == nil
+	leave := held.leave(at)
+	return leave != nil && held.lease(at) == nil && leave.source == granted && leave.proof == nil
 }
 
 // unknow takes id out of the known set if it is live, and reports whether it is.

@@ -38,10 +38,10 @@ type holding struct {
 type rest struct {
 	leases []word // those that follow on the first, in their order
 	leave  *word  // the leave that counts; nil if there is none
-	// record is the newest record and tick, if no word above has them, and until is when the
+	// proof is the newest record and tick, if no word above has them, and until is when the
 	// record counts no more.
-	record *ports.Proof
-	until  Instant
+	proof *ports.Proof
+	until Instant
 }
 
 // leases calls f with each lease, those first that go before the others, until f returns false.
@@ -57,20 +57,20 @@ func (h *holding) leases(f func(*word) bool) {
 }
 
 // leave returns the leave that counts at now, nil if there is none.
-func (h *holding) leave(now Instant) *word {
-	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(now) {
+func (h *holding) leave(at Instant) *word {
+	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(at) {
 		return nil
 	}
 	return h.rest.leave
 }
 
 // lease returns the live lease that goes before the others, nil if there is none.
-func (h *holding) lease(now Instant) (lease *word) {
-	if h.first.live(now) {
+func (h *holding) lease(at Instant) (lease *word) {
+	if h.first.live(at) {
 		return &h.first
 	}
 	h.leases(func(w *word) bool {
-		if w.live(now) {
+		if w.live(at) {
 			lease = w
 		}
 		return lease == nil
@@ -80,10 +80,10 @@ func (h *holding) lease(now Instant) (lease *word) {
 
 // own returns what this native has to put and announce of the indexer at now, nil if nothing:
 // the lease that it granted, or the leave that it took.
-func (h *holding) own(now Instant) *word {
-	w := h.lease(now)
+func (h *holding) own(at Instant) *word {
+	w := h.lease(at)
 	if w == nil {
-		w = h.leave(now)
+		w = h.leave(at)
 	}
 	if w == nil || w.source != granted {
 		return nil
@@ -103,7 +103,7 @@ func (h *holding) newest() *ports.Proof {
 	if h.rest.leave != nil {
 		best = newer(best, h.rest.leave.proof)
 	}
-	return newer(best, h.rest.record)
+	return newer(best, h.rest.proof)
 }
 
 // proof returns the proof of the record with that Seq and the newest tick, nil if it is not held.
@@ -121,7 +121,7 @@ func (h *holding) proof(seq int64) (found *ports.Proof) {
 		if h.rest.leave != nil {
 			is(h.rest.leave.proof)
 		}
-		is(h.rest.record)
+		is(h.rest.proof)
 	}
 	return found
 }
@@ -170,9 +170,9 @@ func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holdin
 	if r.leave = leave; r.leases != nil || leave != nil {
 		h.rest = &r
 	}
-	if held := h.newest(); newest != nil && (held == nil || compareProofs(held, newest) < 0) {
+	if best := h.newest(); newest != nil && (best == nil || compareProofs(best, newest) < 0) {
 		if remains := newest.Claim.Ends().Add(ports.ClockAllowance).Sub(now.wall); remains > 0 {
-			r.record, r.until = newest, now.at.Add(remains)
+			r.proof, r.until = newest, now.at.Add(remains)
 			h.rest = &r
 		}
 	}
@@ -184,8 +184,8 @@ func (h *holding) at(now moment) holding {
 	if h.rest == nil && h.first.live(now.at) {
 		return *h
 	}
-	var room [maxLeases]word
-	leases, ended := room[:0], false
+	var buf [maxLeases]word
+	leases, ended := buf[:0], false
 	h.leases(func(w *word) bool {
 		if w.live(now.at) {
 			leases = append(leases, *w)
@@ -196,7 +196,7 @@ func (h *holding) at(now moment) holding {
 	})
 	leave := h.leave(now.at)
 	if h.rest != nil {
-		ended = ended || leave != h.rest.leave || h.rest.record != nil && !now.at.Before(h.rest.until)
+		ended = ended || leave != h.rest.leave || h.rest.proof != nil && !now.at.Before(h.rest.until)
 	}
 	if !ended {
 		return *h
@@ -213,9 +213,9 @@ type rule struct {
 // shown returns the lease that is shown of the indexer at now, nil if none is live. It is the
 // first one. Once a heartbeat of that is overdue, it is the one of the same address that lasts
 // longest of those that another native told.
-func (r rule) shown(h *holding, now Instant) *word {
-	shown := h.lease(now)
-	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(now)) {
+func (r rule) shown(h *holding, at Instant) *word {
+	shown := h.lease(at)
+	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(at)) {
 		return shown
 	}
 	first := shown
@@ -240,7 +240,7 @@ func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 	}
 	h = h.at(now)
 	if w.leave {
-		if held := h.leave(now.at); held != nil && held.proof != nil && w.proof != nil && held.proof.Claim.Seq == w.proof.Claim.Seq && (w.source != granted || held.source == granted) {
+		if leave := h.leave(now.at); leave != nil && leave.proof != nil && w.proof != nil && leave.proof.Claim.Seq == w.proof.Claim.Seq && (w.source != granted || leave.source == granted) {
 			return h, errKnown // every native hands it on
 		}
 	}
@@ -268,8 +268,8 @@ func (h *holding) with(w word, now moment) (holding, error) {
 // revise returns what still stands of h, after a change of what is believed.
 func (r rule) revise(h holding, now moment) holding {
 	h = h.at(now)
-	var room [maxLeases]word
-	leases, fallen := room[:0], false
+	var buf [maxLeases]word
+	leases, fallen := buf[:0], false
 	h.leases(func(w *word) bool {
 		if r.stands(w) {
 			leases = append(leases, *w)
@@ -291,7 +291,7 @@ func (r rule) stands(w *word) bool {
 }
 
 // against returns why w does not count beside what the indexer is known to have signed.
-func (w *word) against(h *holding, now Instant) error {
+func (w *word) against(h *holding, at Instant) error {
 	newest := h.newest()
 	switch {
 	case newest == nil:
@@ -304,7 +304,7 @@ func (w *word) against(h *holding, now Instant) error {
 	switch c := compareProofs(w.proof, newest); {
 	case c < 0 && w.leave && w.endsAny(h):
 		return nil // of a record before the newest
-	case c < 0, c == 0 && w.source != granted && h.lease(now) == nil:
+	case c < 0, c == 0 && w.source != granted && h.lease(at) == nil:
 		return ports.Faulty(ports.FaultOlder, "a newer record or tick of the indexer is known")
 	}
 	return nil
@@ -322,7 +322,7 @@ func (w *word) endsAny(h *holding) (does bool) {
 // withLease returns what is held once the lease w is granted.
 func (h *holding) withLease(w word, now moment) (holding, error) {
 	leave := h.leave(now.at)
-	if leave != nil && !w.since(leave) {
+	if leave != nil && !w.survives(leave) {
 		return *h, errEnded
 	}
 	if leave != nil && leave.proof == nil && w.proof != nil {
@@ -332,8 +332,8 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 		w.share(&h.first)
 		return holding{first: w}, nil // what most heartbeats are
 	}
-	var room [maxLeases + 1]word
-	leases, known := room[:0], false
+	var buf [maxLeases + 1]word
+	leases, known := buf[:0], false
 	newest := newer(w.proof, h.newest())
 	h.leases(func(l *word) bool {
 		w.share(l)
@@ -355,11 +355,11 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 	if known {
 		return *h, errKnown
 	}
-	at := slices.IndexFunc(leases, func(l word) bool { return w.before(&l) })
-	if at < 0 {
-		at = len(leases)
+	i := slices.IndexFunc(leases, func(l word) bool { return w.before(&l) })
+	if i < 0 {
+		i = len(leases)
 	}
-	leases = slices.Insert(leases, at, w)
+	leases = slices.Insert(leases, i, w)
 	return hold(leases[:min(len(leases), maxLeases)], leave, newest, now), nil
 }
 
@@ -424,22 +424,22 @@ func (w *word) before(l *word) bool {
 
 // withLeave returns what is held once the leave w is said.
 func (h *holding) withLeave(w word, now moment) (holding, error) {
-	var room [maxLeases]word
-	leases, ends := room[:0], false
+	var buf [maxLeases]word
+	leases, ended := buf[:0], false
 	h.leases(func(l *word) bool {
 		if w.ends(l) {
-			ends = true
+			ended = true
 		} else {
 			leases = append(leases, *l)
 		}
 		return true
 	})
 	leave := h.leave(now.at)
-	if leave != nil && !w.after(leave) && !ends {
+	if leave != nil && !w.replaces(leave) && !ended {
 		return *h, errKnown
 	}
 	newest := newer(w.proof, h.newest())
-	if leave == nil || w.after(leave) {
+	if leave == nil || w.replaces(leave) {
 		leave = &w
 	}
 	return hold(leases, leave, newest, now), nil
@@ -451,13 +451,13 @@ func (w *word) ends(l *word) bool {
 	if w.source == granted && (l.source == granted || w.proof == nil && l.proof != nil) {
 		return true
 	}
-	return !l.since(w)
+	return !l.survives(w)
 }
 
-// after reports whether the leave w counts in the place of the leave o: a signed one before a
+// replaces reports whether the leave w counts in the place of the leave o: a signed one before a
 // bare one, the one with the higher Seq, what an indexer or its native said before what the
 // store has, and what was said later.
-func (w *word) after(o *word) bool {
+func (w *word) replaces(o *word) bool {
 	switch {
 	case (w.proof == nil) != (o.proof == nil):
 		return w.proof != nil
@@ -473,10 +473,10 @@ func (w *word) after(o *word) bool {
 	return o.deadline.Before(w.deadline)
 }
 
-// since reports whether the lease l stands against the leave: it is held more firmly, or was
+// survives reports whether the lease l stands against the leave: it is held more firmly, or was
 // granted after it. Of one clock, a native's own or the store's, the times are compared as it
 // said them; of two natives, by this native's clock.
-func (l *word) since(leave *word) bool {
+func (l *word) survives(leave *word) bool {
 	switch of, by := l.proof, leave.proof; {
 	case of != nil && by != nil:
 		return of.Claim.Seq > by.Claim.Seq

@@ -45,7 +45,7 @@ func (o *order) insert(id ports.PeerID) {
 		return
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if found {
 		return
 	}
@@ -55,11 +55,11 @@ func (o *order) insert(id ports.PeerID) {
 		clear(half)
 		o.blocks[b] = o.blocks[b][:blockSize/2]
 		o.blocks = slices.Insert(o.blocks, b+1, right)
-		if at > blockSize/2 {
-			b, at = b+1, at-blockSize/2
+		if i > blockSize/2 {
+			b, i = b+1, i-blockSize/2
 		}
 	}
-	o.blocks[b] = slices.Insert(o.blocks[b], at, id)
+	o.blocks[b] = slices.Insert(o.blocks[b], i, id)
 }
 
 func (o *order) remove(id ports.PeerID) {
@@ -69,11 +69,11 @@ func (o *order) remove(id ports.PeerID) {
 		return
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if !found {
 		return
 	}
-	o.blocks[b] = slices.Delete(o.blocks[b], at, at+1)
+	o.blocks[b] = slices.Delete(o.blocks[b], i, i+1)
 	switch {
 	case len(o.blocks[b]) == 0:
 		o.blocks = slices.Delete(o.blocks, b, b+1)
@@ -92,13 +92,13 @@ func (o *order) after(id ports.PeerID, n int) []ports.PeerID {
 		return nil
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if found {
-		at++
+		i++
 	}
 	page := make([]ports.PeerID, 0, n)
-	for ; b < len(o.blocks) && len(page) < n; b, at = b+1, 0 {
-		rest := o.blocks[b][at:]
+	for ; b < len(o.blocks) && len(page) < n; b, i = b+1, 0 {
+		rest := o.blocks[b][i:]
 		page = append(page, rest[:min(len(rest), n-len(page))]...)
 	}
 	return page

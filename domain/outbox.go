@@ -91,7 +91,7 @@ func (o *outbox) stop() {
 
 // offer asks for rec to be put and announced when its due time has come, which is
 // earlier if it is urgent, that is, new or changed. The caller holds the shard's lock.
-func (o *outbox) offer(rec *record, now Instant, urgent bool) {
+func (o *outbox) offer(rec *record, at Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
@@ -102,7 +102,7 @@ func (o *outbox) offer(rec *record, now Instant, urgent bool) {
 		st.again, st.hurry = true, st.hurry || urgent
 	case st.phase == ready, st.phase == delayed && !urgent:
 		// It waits already, and its newest entry is read when it flies.
-	case !now.Before(st.due):
+	case !at.Before(st.due):
 		st.phase = ready
 		o.mu.Lock()
 		o.ready = append(o.ready, rec)
@@ -126,30 +126,30 @@ func (o *outbox) delay(rec *record, due Instant) {
 	o.mu.Unlock()
 }
 
-// advance makes ready what has waited for its due time.
-func (o *outbox) advance(now Instant) {
+// wakeDue makes ready what has waited for its due time.
+func (o *outbox) wakeDue(at Instant) {
 	for more := true; more; {
-		var due []*record
+		var records []*record
 		o.mu.Lock()
-		due, more = o.delayed.take(now, sweepBatch)
+		records, more = o.delayed.take(at, sweepBatch)
 		o.mu.Unlock()
-		for _, rec := range due {
-			o.wake(rec, now)
+		for _, rec := range records {
+			o.wake(rec, at)
 		}
 	}
 }
 
 // wake makes rec ready, or delays it again if it flew since it was delayed.
-func (o *outbox) wake(rec *record, now Instant) {
+func (o *outbox) wake(rec *record, at Instant) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !now.Before(rec.outbox.filed) {
+	if !at.Before(rec.outbox.filed) {
 		rec.outbox.filed = Instant{}
 	}
 	if rec.outbox.phase == delayed && !rec.gone {
 		rec.outbox.phase = idle
-		o.offer(rec, now, false)
+		o.offer(rec, at, false)
 	}
 }
 
@@ -198,15 +198,15 @@ func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := o.now().at
+	at := o.now().at
 	st := &rec.outbox
-	own := rec.held.own(now)
+	own := rec.held.own(at)
 	if own == nil || rec.gone {
 		st.phase, st.urgent = idle, false
 		return e, false
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
-	st.due = now.Add(o.policy.putInterval())
+	st.due = at.Add(o.policy.putInterval())
 	return own.entry(rec.id), true
 }
 
@@ -215,17 +215,17 @@ func (o *outbox) land(rec *record, replicas int, err error) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := o.now().at
+	at := o.now().at
 	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	switch {
 	case rec.gone:
 	case st.again:
-		o.offer(rec, now, st.hurry)
+		o.offer(rec, at, st.hurry)
 	case err != nil:
 		pause := Backoff{retryPut, o.policy.Refresh}.Pause(int(st.failures))
 		st.failures = min(st.failures+1, 10)
-		o.delay(rec, now.Add(pause))
+		o.delay(rec, at.Add(pause))
 	default:
 		st.failures = 0
 	}

@@ -73,18 +73,18 @@ type PolicyError struct {
 func (e *PolicyError) Error() string { return e.Setting + ": " + e.Reason }
 
 // Grant returns the lease that a registration at now gets.
-func (p TTLPolicy) Grant(now time.Time) ports.Lease {
-	return ports.Lease{ExpiresAt: now.Add(p.TTL), TTL: p.TTL, Heartbeat: p.Heartbeat, Now: now}
+func (p TTLPolicy) Grant(wall time.Time) ports.Lease {
+	return ports.Lease{ExpiresAt: wall.Add(p.TTL), TTL: p.TTL, Heartbeat: p.Heartbeat, Now: wall}
 }
 
 // Acceptable tells whether an entry that says it ends at expiresAt may be stored
 // at now: ErrExpired from its deadline on, ErrTooFar if it ends later than
 // now + TTL + ports.ClockAllowance.
-func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
+func (p TTLPolicy) Acceptable(expiresAt, wall time.Time) error {
 	switch {
-	case !now.Before(expiresAt):
+	case !wall.Before(expiresAt):
 		return ErrExpired
-	case expiresAt.After(now.Add(p.TTL + ports.ClockAllowance)):
+	case expiresAt.After(wall.Add(p.TTL + ports.ClockAllowance)):
 		return ErrTooFar
 	}
 	return nil
@@ -92,14 +92,14 @@ func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
 
 // State says how fresh a live entry is that is left so long to live: late from the moment on at
 // which its heartbeat is overdue.
-func (p TTLPolicy) State(left time.Duration) ports.State {
-	if p.late(left) {
+func (p TTLPolicy) State(remaining time.Duration) ports.State {
+	if p.late(remaining) {
 		return ports.StateLate
 	}
 	return ports.StateLive
 }
 
-func (p TTLPolicy) late(left time.Duration) bool { return left < p.TTL-p.Heartbeat }
+func (p TTLPolicy) late(remaining time.Duration) bool { return remaining < p.TTL-p.Heartbeat }
 
 // overdue is when the heartbeat is due of a lease that ends at deadline.
 func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL) }

@@ -48,12 +48,12 @@ func (nobody) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer,
 // and the known set, puts and announces what it granted, and looks up what others
 // announce. It implements ports.Native; all methods may be called concurrently.
 type Registry struct {
-	rules    Rules
-	settings Settings
-	self     unique.Handle[ports.PeerID]
-	store    ports.Store
-	hears    ports.Announcer
-	observer ports.Observer
+	rules     Rules
+	settings  Settings
+	self      unique.Handle[ports.PeerID]
+	store     ports.Store
+	announcer ports.Announcer
+	observer  ports.Observer
 
 	table   *table
 	known   *knownSet
@@ -80,7 +80,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	}
 	r := &Registry{
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
-		store: store, hears: announcer, observer: observer,
+		store: store, announcer: announcer, observer: observer,
 		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
 	}
 	if r.follower = settings.Follower; r.follower == nil {
@@ -129,25 +129,25 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant,
 		return grant{}, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
 	}
 	for checked := false; ; {
-		proven, claim := proven{}, reg
+		proven, claimed := proven{}, reg
 		if reg.Proof != nil {
 			var refusal *ports.Refusal
-			if proven, refusal = r.prove(sender, &claim); refusal != nil {
+			if proven, refusal = r.checkProof(sender, &claimed); refusal != nil {
 				return grant{}, refusal
 			}
 		} else if r.rules.plain() == PlainRefuse {
 			return grant{}, refusePlain()
 		}
 		if proven.unknown {
-			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.now(), Seq: r.seq(sender)}}, nil
+			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.wall(), Seq: r.seq(sender)}}, nil
 		}
-		g, refusal := r.grant(sender, claim, proven.needRecord, checked)
+		g, refusal := r.grant(sender, claimed, proven.needRecord, checked)
 		switch {
 		case refusal != nil:
 			return grant{}, refusal
 		case g.unchecked:
 			// Something is new. Addresses are parsed, which is not done under the lock.
-			if refusal := r.rules.check(claim); refusal != nil {
+			if refusal := r.rules.check(claimed); refusal != nil {
 				return grant{}, refusal
 			}
 			checked = true
@@ -185,7 +185,7 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 		g.unchecked = true
 		return g, nil
 	case !r.rules.Indexers.in(sender):
-		return g, r.closedTo(sender)
+		return g, r.refuseStranger(sender)
 	}
 	g.Lease = r.rules.Policy.Grant(now.wall)
 	w.deadline, w.expiresAt, w.seenAt = now.at.Add(g.TTL), g.ExpiresAt.UnixNano(), now.wall.UnixNano()
@@ -201,8 +201,8 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 	case lease == nil && leave != nil && leave.source == granted:
 		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // in the store too it is to win over the leave
 	}
-	known := s.records[sender]
-	next, err := r.rule().merge(held, w, known != nil || !r.full(), now)
+	old := s.records[sender]
+	next, err := r.rule().merge(held, w, old != nil || !r.full(), now)
 	switch {
 	case errors.Is(err, errFull):
 		return grant{}, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
@@ -232,18 +232,18 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
-	shown := r.rule().shown(s.holding(id), now)
+	at := r.now().at
+	shown := r.rule().shown(s.holding(id), at)
 	if shown == nil {
 		return ports.Listed{}, false
 	}
-	return r.listed(id, shown, now), true
+	return r.listed(id, shown, at), true
 }
 
 // listed returns what the lease w says of id at now. Its end by other natives' clocks means
 // nothing to anybody here, so a lease that another native granted ends by this one's.
-func (r *Registry) listed(id ports.PeerID, w *word, now Instant) ports.Listed {
-	remaining := max(w.deadline.Sub(now), 0)
+func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
+	remaining := max(w.deadline.Sub(at), 0)
 	e := w.entry(id)
 	if w.source != granted && w.proof == nil {
 		e.ExpiresAt = r.wall(w.deadline)

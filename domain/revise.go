@@ -7,8 +7,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// closedTo is what a stranger is told.
-func (r *Registry) closedTo(id ports.PeerID) *ports.Refusal {
+// refuseStranger is what a stranger is told.
+func (r *Registry) refuseStranger(id ports.PeerID) *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its indexers: ask whoever runs the native %s to add it to trust.indexers there", id, r.rules.Self)
 }
 
@@ -34,8 +34,8 @@ func (r *Registry) evict(s *shard) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.records))
 	s.mu.Unlock()
-	for batch := range slices.Chunk(ids, sweepBatch) {
-		for _, id := range r.evictBatch(s, batch) {
+	for chunk := range slices.Chunk(ids, sweepBatch) {
+		for _, id := range r.evictBatch(s, chunk) {
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedEntry, PeerID: id})
 			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 		}
@@ -52,11 +52,11 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 		if rec == nil {
 			continue
 		}
-		var stands holding // nothing of a stranger
+		var next holding // nothing of a stranger
 		if r.rules.Indexers.in(id) {
-			stands = rule.revise(rec.held, now)
+			next = rule.revise(rec.held, now)
 		}
-		if b := s.apply(rec, stands, now); b.expired || b.left {
+		if b := s.apply(rec, next, now); b.expired || b.left {
 			gone = append(gone, id)
 		}
 	}

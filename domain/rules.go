@@ -50,7 +50,7 @@ func (t Trust) in(id ports.PeerID) bool { return t == nil || t(id) }
 
 var errUntrusted = errors.New("it is none of the indexers that this node trusts")
 
-func (r Rules) now() time.Time {
+func (r Rules) wall() time.Time {
 	if r.Clock != nil {
 		return r.Clock.Now()
 	}
@@ -95,9 +95,9 @@ func (r Rules) Acceptable(e *Entry) error {
 	if !r.Indexers.in(e.PeerID) {
 		return errUntrusted
 	}
-	now := r.now()
+	wall := r.wall()
 	if e.Proof == nil {
-		if err := r.Policy.Acceptable(e.ExpiresAt, now); err != nil || e.Leave {
+		if err := r.Policy.Acceptable(e.ExpiresAt, wall); err != nil || e.Leave {
 			return err
 		}
 		return r.checkAddrs(e.PeerID, e.Addr, e.Addrs)
@@ -110,7 +110,7 @@ func (r Rules) Acceptable(e *Entry) error {
 	if err := proves(e); err != nil {
 		return err
 	}
-	return r.timely(e.Proof.Claim, now)
+	return r.timely(e.Proof.Claim, wall)
 }
 
 // verify checks p, whose Claim it sets.
@@ -194,11 +194,11 @@ func proves(e *Entry) error {
 }
 
 // timely tells whether a record counts at now, with an allowance for other clocks.
-func (r Rules) timely(claim *ports.Claim, now time.Time) error {
+func (r Rules) timely(claim *ports.Claim, wall time.Time) error {
 	switch {
-	case claim.Issued().After(now.Add(ports.ClockAllowance)):
-		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), now.Format(time.RFC3339))
-	case !now.Before(claim.Ends().Add(ports.ClockAllowance)):
+	case claim.Issued().After(wall.Add(ports.ClockAllowance)):
+		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), wall.Format(time.RFC3339))
+	case !wall.Before(claim.Ends().Add(ports.ClockAllowance)):
 		return ports.Faulty(ports.FaultEnded, "record of %s has ended", claim.PeerID)
 	}
 	return nil
@@ -238,8 +238,8 @@ func (r Rules) CheckAnswer(a *ports.Answer) error {
 		return err
 	}
 	a.Entry = e
-	if left := e.ExpiresAt.Sub(r.now()); left < a.Remaining {
-		a.Remaining = left
+	if remaining := e.ExpiresAt.Sub(r.wall()); remaining < a.Remaining {
+		a.Remaining = remaining
 	}
 	return nil
 }

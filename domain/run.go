@@ -23,7 +23,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	r.outbox.start(ctx, &running)
 	r.lookups.Start(ctx, &running)
 
-	deaf, err := r.hears.Listen(r.heard)
+	deaf, err := r.announcer.Listen(r.heard)
 	if err != nil {
 		return fmt.Errorf("listen to announcements: %w", err)
 	}
@@ -41,7 +41,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-sweep.C:
 			r.watchClock()
 			r.sweep()
-			r.outbox.advance(r.now().at)
+			r.outbox.wakeDue(r.now().at)
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():
@@ -79,12 +79,12 @@ func (r *Registry) watchClock() {
 // here, at the usual pace. All else it hears with the next heartbeats.
 func (r *Registry) welcome() {
 	for ids := range r.table.everyone() {
-		now := r.now().at
+		at := r.now().at
 		for _, id := range ids {
 			s := r.table.shard(id)
 			s.mu.Lock()
-			if rec := s.records[id]; rec != nil && rec.held.own(now) != nil && (rec.outbox.alone || now.Before(rec.outbox.due)) {
-				r.outbox.offer(rec, now, rec.outbox.alone)
+			if rec := s.records[id]; rec != nil && rec.held.own(at) != nil && (rec.outbox.alone || at.Before(rec.outbox.due)) {
+				r.outbox.offer(rec, at, rec.outbox.alone)
 			}
 			s.mu.Unlock()
 		}

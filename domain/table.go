@@ -28,7 +28,7 @@ type table struct {
 	order         order // the indexers that are listed
 	leaves        order // those that have left, and are not listed
 	changes       *changelog
-	held          atomic.Int64 // records in all shards
+	size          atomic.Int64 // records in all shards
 	listed        atomic.Int64 // those that are listed
 	owned         atomic.Int64 // those of them that this native has granted a lease
 }
@@ -49,16 +49,16 @@ type shard struct {
 type record struct {
 	id   ports.PeerID
 	held holding
-	// told is when watchers were told last: they know what was shown of held then.
-	told  Instant
-	filed Instant // where the wheel comes around to it
+	// shownAt is when watchers were told last: they know what was shown of held then.
+	shownAt Instant
+	filed   Instant // where the wheel comes around to it
 
-	place   place
-	owned   bool // this native has granted its first lease
-	echoed  bool // own, and another native announced it too since its last check
-	checked bool // looked up ahead of this deadline already
-	gone    bool // swept; whoever still holds the pointer must let go
-	rival   bool // another process with its key was refused since its last registration
+	place       place
+	owned       bool // this native has granted its first lease
+	echoed      bool // own, and another native announced it too since its last check
+	lookedAhead bool // looked up ahead of this deadline already
+	gone        bool // swept; whoever still holds the pointer must let go
+	rival       bool // another process with its key was refused since its last registration
 
 	outbox outboxState
 }
@@ -92,7 +92,7 @@ func (t *table) shard(id ports.PeerID) *shard {
 	return &t.shards[maphash.String(t.seed, string(id))%shardCount]
 }
 
-func (t *table) len() int { return int(t.held.Load()) }
+func (t *table) len() int { return int(t.size.Load()) }
 
 // holding returns what is held of id; the caller has locked the shard. Of an indexer that the
 // table does not know, nothing is.
@@ -110,7 +110,7 @@ func (s *shard) insert(id ports.PeerID) *record {
 	if r == nil {
 		r = &record{id: id}
 		s.records[id] = r
-		s.table.held.Add(1)
+		s.table.size.Add(1)
 	}
 	return r
 }
@@ -121,15 +121,15 @@ type view struct {
 	late  bool
 }
 
-func (s *shard) view(h *holding, now Instant) view {
-	w := rule{policy: s.table.policy}.shown(h, now)
-	return view{w, w != nil && !now.Before(s.table.policy.overdue(w.deadline))}
+func (s *shard) view(h *holding, at Instant) view {
+	w := rule{policy: s.table.policy}.shown(h, at)
+	return view{w, w != nil && !at.Before(s.table.policy.overdue(w.deadline))}
 }
 
 // apply holds next of r from now on, and tells watchers the difference between what was shown
 // and what is. All that changes the table comes through here; the caller has locked the shard.
 func (s *shard) apply(r *record, next holding, now moment) (b became) {
-	was := s.view(&r.held, r.told)
+	was := s.view(&r.held, r.shownAt)
 	if was.shown != nil && !was.shown.live(now.at) { // and the sweep has not come around
 		since := s.view(&r.held, now.at)
 		b.expired = since.shown == nil
@@ -152,14 +152,14 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	s.tell(r, was, is, said)
 
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
-		r.checked, r.echoed = false, false
+		r.lookedAhead, r.echoed = false, false
 	}
 	s.list(r, &next, is.shown != nil, leave != nil)
-	r.held, r.told = next, now.at
-	if _, only := next.remembered(); next.empty() || only && s.table.held.Load()-s.table.listed.Load() > s.table.maxRemembered {
+	r.held, r.shownAt = next, now.at
+	if _, only := next.remembered(); next.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
 		s.drop(r)
 	} else {
-		s.file(r, s.due(r, now.at))
+		s.file(r, s.nextCheck(r, now.at))
 	}
 	return b
 }
@@ -232,28 +232,28 @@ func (s *shard) list(r *record, next *holding, listed, left bool) {
 func (s *shard) drop(r *record) {
 	r.gone = true
 	delete(s.records, r.id)
-	s.table.held.Add(-1)
+	s.table.size.Add(-1)
 	s.list(r, &holding{}, false, false)
 }
 
-// due returns when r is to be looked at next: when what is shown of it becomes late or ends,
+// nextCheck returns when r is to be looked at next: when what is shown of it becomes late or ends,
 // when it is to be looked up ahead of that, or when nothing is held of it any more.
-func (s *shard) due(r *record, now Instant) Instant {
+func (s *shard) nextCheck(r *record, at Instant) Instant {
 	p := s.table.policy
-	is := s.view(&r.held, now)
+	is := s.view(&r.held, at)
 	if is.shown == nil {
-		if leave := r.held.leave(now); leave != nil {
+		if leave := r.held.leave(at); leave != nil {
 			return leave.deadline
 		}
 		until, _ := r.held.remembered()
 		return until
 	}
-	first := r.held.lease(now)
+	first := r.held.lease(at)
 	next := earliest(first.deadline, is.shown.deadline)
-	if overdue := p.overdue(is.shown.deadline); now.Before(overdue) {
+	if overdue := p.overdue(is.shown.deadline); at.Before(overdue) {
 		next = earliest(next, overdue)
 	}
-	if ahead := first.deadline.Add(-p.lookAhead()); now.Before(ahead) {
+	if ahead := first.deadline.Add(-p.lookAhead()); at.Before(ahead) {
 		next = earliest(next, ahead)
 	}
 	return next
@@ -268,33 +268,33 @@ func (s *shard) file(r *record, at Instant) {
 	}
 }
 
-// check reports whether r is to be looked up now, shortly before its first lease ends.
-func (s *shard) check(r *record, now Instant) bool {
-	first := r.held.lease(now)
-	if first == nil || now.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.checked || first.source == granted && !r.echoed {
+// markAhead reports whether r is to be looked up now, shortly before its first lease ends.
+func (s *shard) markAhead(r *record, at Instant) bool {
+	first := r.held.lease(at)
+	if first == nil || at.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.lookedAhead || first.source == granted && !r.echoed {
 		return false
 	}
-	r.checked, r.echoed = true, false
+	r.lookedAhead, r.echoed = true, false
 	return true
 }
 
 // sweep takes one batch of what the wheel has come around to, and reports whether there may be
 // more. It returns the indexers whose leases have ended, and those to be looked up before theirs do.
-func (s *shard) sweep(now func() moment) (expired, ahead []ports.PeerID, more bool) {
+func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := now()
-	due, more := s.wheel.take(m.at, sweepBatch)
-	for _, r := range due {
-		if r.gone || m.at.Before(r.filed) {
+	now := read()
+	records, more := s.wheel.take(now.at, sweepBatch)
+	for _, r := range records {
+		if r.gone || now.at.Before(r.filed) {
 			continue // it was filed again since
 		}
 		r.filed = Instant{}
-		b := s.apply(r, r.held.at(m), m)
+		b := s.apply(r, r.held.at(now), now)
 		if b.expired {
 			expired = append(expired, r.id)
 		}
-		if s.check(r, m.at) {
+		if s.markAhead(r, now.at) {
 			ahead = append(ahead, r.id)
 		}
 	}

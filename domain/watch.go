@@ -47,7 +47,7 @@ type watcher struct {
 	yield    func(ports.Batch, error) bool
 
 	next      uint64          // the number of the change to read next
-	told      uint64          // the cursor of the last batch
+	sent      uint64          // the cursor of the last batch
 	looked    time.Time       // when it last looked for changes, or handed a batch over
 	condition ports.Condition // as told last
 }
@@ -77,7 +77,7 @@ func (w *watcher) run(ctx context.Context) error {
 	} else if err := w.send(ports.Batch{Cursor: changes.cursor(w.next)}); err != nil {
 		return err // the first batch comes at once: there is a watch
 	}
-	w.told = w.next
+	w.sent = w.next
 	for {
 		// An idle one is told at once, and then no more often than every so often.
 		if err := changes.wait(ctx, w.next, false); err != nil {
@@ -96,11 +96,11 @@ func (w *watcher) run(ctx context.Context) error {
 			if batch, more, err = w.take(); err != nil {
 				return err
 			}
-			if len(batch.Changes) == 0 && w.next-w.told < freshCursor && w.registry.Condition() == w.condition {
+			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && w.registry.Condition() == w.condition {
 				continue
 			}
 			batch.Cursor = changes.cursor(w.next)
-			w.told = w.next
+			w.sent = w.next
 			if err := w.send(batch); err != nil {
 				return err
 			}
@@ -144,7 +144,7 @@ func (w *watcher) take() (batch ports.Batch, more bool, err error) {
 
 // interval is how long after one batch the next one follows.
 func (w *watcher) interval() time.Duration {
-	watching := time.Duration(w.changes.caller.watching.Load())
+	watching := time.Duration(w.changes.waker.watching.Load())
 	return min(batchInterval+watching*perWatcher, maxBatchInterval)
 }
 
@@ -190,10 +190,10 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 		return ports.Batch{}, nil
 	}
 	batch := ports.Batch{Changes: make([]ports.Change, 0, wanted)}
-	now := w.registry.now().at
+	at := w.registry.now().at
 	for c := range changes {
 		if w.wants(c) {
-			batch.Changes = append(batch.Changes, w.change(c, now))
+			batch.Changes = append(batch.Changes, w.public(c, at))
 		}
 	}
 	return batch, nil
@@ -211,24 +211,24 @@ func (w *watcher) wants(c *change) bool {
 	return true
 }
 
-func (w *watcher) change(c *change, now Instant) ports.Change {
+func (w *watcher) public(c *change, at Instant) ports.Change {
 	switch {
 	case !c.kind.Gone():
-		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, now)}
+		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, at)}
 		change.Proof = w.proof(c)
 		return change
 	case c.kind == ports.ChangeExpired:
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.word.native.Value()}}}
 	}
-	left := ports.Listed{
+	leave := ports.Listed{
 		Entry:     Entry{PeerID: c.id, Native: c.word.native.Value(), ExpiresAt: time.Unix(0, c.word.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
-		Remaining: max(c.word.deadline.Sub(now), 0),
+		Remaining: max(c.word.deadline.Sub(at), 0),
 	}
-	if c.word.proof != nil && left.Proof == nil {
+	if c.word.proof != nil && leave.Proof == nil {
 		// It is remembered for as long as its record counts, which is longer than what that says.
-		left.ExpiresAt = w.registry.rules.now().Add(left.Remaining).Round(time.Millisecond).UTC()
+		leave.ExpiresAt = w.registry.rules.wall().Add(leave.Remaining).Round(time.Millisecond).UTC()
 	}
-	return ports.Change{Kind: c.kind, Listed: left}
+	return ports.Change{Kind: c.kind, Listed: leave}
 }
 
 // proof is as much of what proves c as the watcher needs.
@@ -307,20 +307,20 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	s := w.registry.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := w.registry.now().at
+	at := w.registry.now().at
 	held := s.holding(id)
-	shown := w.registry.rule().shown(held, now)
+	shown := w.registry.rule().shown(held, at)
 	if w.request.Own && shown != nil {
-		shown = held.lease(now)
+		shown = held.lease(at)
 	}
 	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
-	switch leave := held.leave(now); {
+	switch leave := held.leave(at); {
 	case shown != nil:
 		c.word = *shown
-		return w.change(&c, now), !w.request.Own || shown.source == granted
+		return w.public(&c, at), !w.request.Own || shown.source == granted
 	case leave != nil && w.request.Own:
 		c.kind, c.word = ports.ChangeLeft, *leave
-		return w.change(&c, now), true
+		return w.public(&c, at), true
 	}
 	return ports.Change{}, false
 }

@@ -22,8 +22,8 @@ func (w *wheel[T]) add(at Instant, item T) {
 }
 
 // take removes at most limit items that are due and reports whether there may be more.
-func (w *wheel[T]) take(now Instant, limit int) (due []T, more bool) {
-	for ; w.next <= int64(now.since/w.slot); w.next++ {
+func (w *wheel[T]) take(at Instant, limit int) (due []T, more bool) {
+	for ; w.next <= int64(at.since/w.slot); w.next++ {
 		items := w.slots[w.next]
 		if len(items) > limit {
 			w.slots[w.next] = items[limit:]

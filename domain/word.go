@@ -61,7 +61,7 @@ func (d *details) equal(e *details) bool {
 }
 
 // live reports whether the word has not ended at now.
-func (w *word) live(now Instant) bool { return now.Before(w.deadline) }
+func (w *word) live(at Instant) bool { return at.Before(w.deadline) }
 
 // same reports whether two words give the indexer the same addresses and metadata.
 func (w *word) same(o *word) bool { return w.addr == o.addr && w.details.equal(o.details) }
@@ -90,9 +90,9 @@ func (w *word) entry(id ports.PeerID) Entry {
 	return e
 }
 
-// prove makes w the leave that proof proves, with so much left of it. It holds for as long as
+// setLeave makes w the leave that proof proves, with so much left of it. It holds for as long as
 // any record that was issued before it counts, at least until its own ends.
-func (w *word) prove(proof *ports.Proof, remaining time.Duration, now moment) {
+func (w *word) setLeave(proof *ports.Proof, remaining time.Duration, now moment) {
 	w.addr, w.details, w.proof = "", nil, proof
 	w.expiresAt = proof.Claim.ExpiresAt(0).UnixNano()
 	w.deadline = now.at.Add(max(min(remaining, ports.RecordLife), proof.Claim.Ends().Sub(now.wall)))
