@@ -8,8 +8,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Leave implements ports.Native. It takes a microsecond, or as long as a signature takes to
-// check, and waits for nobody.
+// Leave implements ports.Native. It takes a microsecond, or the check of a signature, and does no
+// I/O.
 func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) error {
 	proof, refusal := r.checkLeave(sender, record)
 	if refusal != nil {
@@ -30,8 +30,8 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	return nil
 }
 
-// takeLeave takes sender's leave, which proof proves if it is not nil. It reports whether that
-// had been said already.
+// takeLeave takes sender's leave; proof is nil for a bare one. It reports whether this native
+// knew the leave already.
 func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became, already bool, _ *ports.Refusal) {
 	s := r.table.shard(sender)
 	s.mu.Lock()
@@ -55,8 +55,8 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	if proof != nil {
 		w.setLeave(proof, ports.RecordLife, now)
 	} else {
-		// It ends all that is held and the indexer did not sign: the time of day may have been
-		// set back, and other natives' clocks may be ahead.
+		// A bare leave ends every plain lease, also if the time of day was set back or another
+		// native's clock is ahead.
 		held.leases(func(l *word) bool {
 			if l.proof == nil {
 				w.expiresAt = max(w.expiresAt, l.expiresAt+int64(time.Millisecond))
@@ -70,7 +70,7 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	case errors.Is(err, errFull):
 		return b, false, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
 	case err != nil:
-		return b, true, nil // a leave that counts before this one is known
+		return b, true, nil // a stronger leave is known
 	}
 	rec := s.insert(sender)
 	b = s.apply(rec, next, now)
@@ -78,8 +78,8 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	return b, false, nil
 }
 
-// saidAlready tells whether a leave that is proven by proof, or bare, says no more than was: it
-// ends nothing that was granted since.
+// saidAlready reports whether a leave with that proof, nil for a bare one, adds nothing to the
+// leave was. No lease was granted since was.
 func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	switch {
 	case proof != nil:
@@ -87,10 +87,10 @@ func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	case was.proof != nil:
 		return true
 	}
-	return now.wall.UnixNano()-was.seenAt < int64(r.rules.Policy.putInterval()) // it asks again
+	return now.wall.UnixNano()-was.seenAt < int64(r.rules.Policy.putInterval()) // the indexer repeats itself
 }
 
-// checkLeave checks the record of a leave, nil if there is none.
+// checkLeave checks the record of a leave. It returns nil for a leave without a record.
 func (r *Registry) checkLeave(sender ports.PeerID, record []byte) (*ports.Proof, *ports.Refusal) {
 	if record == nil || r.rules.Proofs == nil {
 		return nil, nil

@@ -7,20 +7,20 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// order keeps the PeerIDs of the live table sorted, so that a page is found
-// without sorting a million names. It is a list of sorted blocks: a new PeerID
-// moves at most one block's worth of memory, and a heartbeat of a known one does
-// not touch it.
+// order keeps the PeerIDs of the live table sorted, so that a page costs no sort
+// of a million names. It is a list of sorted blocks: a new PeerID moves at most
+// one block's worth of memory. A heartbeat of a listed indexer does not touch
+// it.
 type order struct {
 	mu     sync.RWMutex
-	blocks [][]ports.PeerID // none empty, each sorted, each before the next
+	blocks [][]ports.PeerID // each sorted, each before the next, no block empty
 }
 
 // blockSize is how many PeerIDs a block holds before it is split: 8 KiB of string
 // headers, a fraction of a microsecond to move.
 const blockSize = 512
 
-// block returns the index of the block in which id is or belongs.
+// block returns the index of the block of id, whether id is in it or not.
 func (o *order) block(id ports.PeerID) int {
 	i, found := slices.BinarySearchFunc(o.blocks, id, func(b []ports.PeerID, id ports.PeerID) int {
 		switch {
@@ -78,7 +78,7 @@ func (o *order) remove(id ports.PeerID) {
 	case len(o.blocks[b]) == 0:
 		o.blocks = slices.Delete(o.blocks, b, b+1)
 	case b+1 < len(o.blocks) && len(o.blocks[b])+len(o.blocks[b+1]) <= blockSize/2:
-		// Two that are nearly empty become one, so that memory follows the table down.
+		// Two small blocks become one, so that memory follows the table down.
 		o.blocks[b] = append(o.blocks[b], o.blocks[b+1]...)
 		o.blocks = slices.Delete(o.blocks, b+1, b+2)
 	}

@@ -9,14 +9,14 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// proven is what a registration's proof is worth.
+// proven is the result of checking a registration's proof.
 type proven struct {
-	needRecord bool // the record is wanted, or one by this native's clock
-	unknown    bool // and nothing is granted before it comes
+	needRecord bool // the indexer must send its record, or issue one by this native's clock
+	unknown    bool // without that record this native grants no lease
 }
 
-// checkProof checks what a registration of sender is proven by, and fills in what the proof says of
-// it. A registration whose record does not count by this native's clock stands without it.
+// checkProof checks the proof of sender's registration, and copies the proof's fields into reg. A
+// registration stands without its proof if the record does not count by this native's clock.
 func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (proven, *ports.Refusal) {
 	newest, live := r.recall(sender)
 	p := *reg.Proof
@@ -62,8 +62,7 @@ func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (pro
 	return proven{}, nil
 }
 
-// recall returns the newest record and tick that are known of id, nil if there are none, and
-// whether id is live.
+// recall returns id's newest record and tick, nil if id has not signed, and whether id is live.
 func (r *Registry) recall(id ports.PeerID) (newest *ports.Proof, live bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -72,7 +71,7 @@ func (r *Registry) recall(id ports.PeerID) (newest *ports.Proof, live bool) {
 	return held.newest(), held.lease(r.now().at) != nil
 }
 
-// seq returns the highest Seq that is known of a record of id, 0 for none.
+// seq returns the highest known Seq of id's records, 0 if id has not signed.
 func (r *Registry) seq(id ports.PeerID) int64 {
 	if newest, _ := r.recall(id); newest != nil {
 		return newest.Claim.Seq
@@ -80,8 +79,8 @@ func (r *Registry) seq(id ports.PeerID) int64 {
 	return 0
 }
 
-// supersede refuses a process since another one with its key, id, has registered. That one is
-// told with its next answer.
+// supersede refuses an older process with the key of id. The newer process learns of this Rival
+// with its next answer.
 func (r *Registry) supersede(id ports.PeerID) *ports.Refusal {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -93,7 +92,7 @@ func (r *Registry) supersede(id ports.PeerID) *ports.Refusal {
 	return ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since this one started; stop one of them, or give it an identity of its own (data.dir)")
 }
 
-// advance returns held with tick, or held itself if it is newer.
+// advance returns proof with tick, or proof itself if its own tick is no older.
 func (r *Registry) advance(proof *ports.Proof, tick ports.Tick) (*ports.Proof, error) {
 	was := proof.Tick
 	switch {
@@ -109,7 +108,7 @@ func (r *Registry) advance(proof *ports.Proof, tick ports.Tick) (*ports.Proof, e
 	return nil, ports.Faulty(ports.FaultTick, "tick's link is not that of step %d of the record's chain", tick.Step)
 }
 
-// refuseProof refuses what err says is no proof, and tells of it.
+// refuseProof refuses sender's invalid proof, and tells the observer.
 func (r *Registry) refuseProof(sender ports.PeerID, err error) *ports.Refusal {
 	r.faulty(sender, "", err)
 	if fault, ok := errors.AsType[*ports.ProofError](err); ok && fault.Fault == ports.FaultAddress {
@@ -118,5 +117,5 @@ func (r *Registry) refuseProof(sender ports.PeerID, err error) *ports.Refusal {
 	return ports.Refuse(ports.CodeProofInvalid, "%v", err)
 }
 
-// faulty tells the observer of a proof that is none.
+// faulty tells the observer if err is an invalid proof.
 func (r *Registry) faulty(id, via ports.PeerID, err error) { tellFault(r.observer, id, via, err) }

@@ -13,51 +13,49 @@ import (
 // so that a sweep or a walk holds up one sixty-fourth of the heartbeats at a time.
 const shardCount = 64
 
-// sweepBatch is how many entries are taken under a shard's lock at once: 0.1 ms if all
-// of them expire (1.6 µs each, among a million), so that no heartbeat waits longer for a
-// sweep.
+// sweepBatch bounds the entries that one hold of a shard's lock handles: 0.1 ms if all of
+// them expire (1.6 µs each, among a million). No heartbeat waits longer for a sweep.
 const sweepBatch = 64
 
-// table is the live table: what is held of each indexer, by PeerID. It carries out what the
-// rule of merge.go decides, and tells watchers what that changes.
+// table is the live table: the record of each indexer, by PeerID. It applies the decisions of
+// merge.go, and tells watchers the changes.
 type table struct {
 	policy        TTLPolicy
 	maxRemembered int64
 	seed          maphash.Seed
 	shards        [shardCount]shard
-	order         order // the indexers that are listed
-	leaves        order // those that have left, and are not listed
+	order         order // the listed indexers
+	leaves        order // indexers that have left and are not listed
 	changes       *changelog
 	size          atomic.Int64 // records in all shards
-	listed        atomic.Int64 // those that are listed
-	owned         atomic.Int64 // those of them that this native has granted a lease
+	listed        atomic.Int64 // the listed records
+	owned         atomic.Int64 // listed records with a lease of this native
 }
 
 type shard struct {
 	table   *table
 	mu      sync.Mutex
 	records map[ports.PeerID]*record
-	// wheel holds every record of this shard, at its next check as that was when it was put
-	// there. A renewal moves the check only; the wheel finds that out when it comes around. A
-	// record whose check comes earlier than it did is put there again, and where it was before
-	// it is passed over.
+	// wheel holds every record of this shard, at the check that was next when file added it. A
+	// renewal moves the check alone; the sweep finds that out when the wheel comes around. A
+	// record with an earlier check is added again, and the sweep passes over its old place.
 	wheel wheel[*record]
 }
 
-// record is what is held of an indexer, with what the registry knows about it. All but id is
-// guarded by the shard's lock.
+// record is the holding of an indexer, with the registry's notes on it. The shard's lock guards
+// all but id.
 type record struct {
 	id   ports.PeerID
 	held holding
-	// shownAt is when watchers were told last: they know what was shown of held then.
+	// shownAt is when watchers were told last: they know the view of held at that instant.
 	shownAt Instant
 	filed   Instant // where the wheel comes around to it
 
 	place       place
 	owned       bool // this native has granted its first lease
-	echoed      bool // own, and another native announced it too since its last check
+	echoed      bool // a native announced it too since its last check
 	lookedAhead bool // looked up ahead of this deadline already
-	gone        bool // swept; whoever still holds the pointer must let go
+	gone        bool // dropped; the outbox and the wheels must let go of the pointer
 	rival       bool // another process with its key was refused since its last registration
 
 	outbox outboxState
@@ -67,15 +65,15 @@ type record struct {
 type place uint8
 
 const (
-	nowhere   place = iota // only its newest record is remembered
-	inEntries              // it is listed, or was until a sweep that is yet to come
+	nowhere   place = iota // the holding is only its newest record
+	inEntries              // it is listed, or was until the next sweep
 	inLeaves               // it has left
 )
 
-// became is what a word or the time made of a record.
+// became is how a word or the time changed a record.
 type became struct {
 	joined  bool // it was not listed, and is
-	expired bool // its leases ended, or count no more
+	expired bool // its leases have ended, or count no more
 	left    bool // it was listed until its indexer left
 }
 
@@ -94,8 +92,8 @@ func (t *table) shard(id ports.PeerID) *shard {
 
 func (t *table) len() int { return int(t.size.Load()) }
 
-// holding returns what is held of id; the caller has locked the shard. Of an indexer that the
-// table does not know, nothing is.
+// holding returns the holding of id, an empty one for an unknown indexer. The caller has locked
+// the shard.
 func (s *shard) holding(id ports.PeerID) *holding {
 	if r := s.records[id]; r != nil {
 		return &r.held
@@ -103,8 +101,8 @@ func (s *shard) holding(id ports.PeerID) *holding {
 	return &holding{}
 }
 
-// insert returns the record of id, a new one if there is none; the caller has locked the shard,
-// and applies what is held of it.
+// insert returns the record of id, a new record for an unknown indexer. The caller has locked the
+// shard, and applies a holding to the record.
 func (s *shard) insert(id ports.PeerID) *record {
 	r := s.records[id]
 	if r == nil {
@@ -115,7 +113,7 @@ func (s *shard) insert(id ports.PeerID) *record {
 	return r
 }
 
-// view is what watchers are told of a record at an instant.
+// view is a record as watchers see it at an instant.
 type view struct {
 	shown *word // nil if it is not listed
 	late  bool
@@ -126,11 +124,11 @@ func (s *shard) view(h *holding, at Instant) view {
 	return view{w, w != nil && !at.Before(s.table.policy.overdue(w.deadline))}
 }
 
-// apply holds next of r from now on, and tells watchers the difference between what was shown
-// and what is. All that changes the table comes through here; the caller has locked the shard.
+// apply makes next the holding of r, and tells watchers the difference between the old view and
+// the new. Every change of the table comes through here. The caller has locked the shard.
 func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	was := s.view(&r.held, r.shownAt)
-	if was.shown != nil && !was.shown.live(now.at) { // and the sweep has not come around
+	if was.shown != nil && !was.shown.live(now.at) { // the lease ended before the sweep came
 		since := s.view(&r.held, now.at)
 		b.expired = since.shown == nil
 		s.tell(r, was, since, nil)
@@ -164,7 +162,7 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	return b
 }
 
-// tell tells watchers what became of r. said is a leave that they have not been told of.
+// tell tells watchers the change of r. said is a leave that watchers do not know yet, or nil.
 func (s *shard) tell(r *record, was, is view, said *word) {
 	changes := s.table.changes
 	switch {
@@ -184,15 +182,14 @@ func (s *shard) tell(r *record, was, is view, said *word) {
 		if !was.shown.same(is.shown) || was.late && !is.late {
 			c.kind = ports.ChangeUpdated
 		}
-		// A watcher of what this native granted may not have heard the record from whoever
-		// granted it before.
+		// A watcher with Own knows no record of another native's lease.
 		p, q := was.shown.proof, is.shown.proof
 		c.fresh = q != nil && (p == nil || p.Claim != q.Claim || is.shown.source == granted && was.shown.source != granted)
 		changes.add(c)
 	}
 }
 
-// list counts r, of which next is held from now on, and puts it in its place.
+// list counts r, of which next is the new holding, and moves it to its place.
 func (s *shard) list(r *record, next *holding, listed, left bool) {
 	t, to := s.table, nowhere
 	switch {
@@ -228,7 +225,7 @@ func (s *shard) list(r *record, next *holding, listed, left bool) {
 	}
 }
 
-// drop forgets r, of which nothing is shown.
+// drop forgets r. The view of r is empty.
 func (s *shard) drop(r *record) {
 	r.gone = true
 	delete(s.records, r.id)
@@ -236,8 +233,8 @@ func (s *shard) drop(r *record) {
 	s.list(r, &holding{}, false, false)
 }
 
-// nextCheck returns when r is to be looked at next: when what is shown of it becomes late or ends,
-// when it is to be looked up ahead of that, or when nothing is held of it any more.
+// nextCheck returns when the sweep checks r next: when its view becomes late or ends, when the
+// look-up ahead of that is due, or when its leave or its record ends.
 func (s *shard) nextCheck(r *record, at Instant) Instant {
 	p := s.table.policy
 	is := s.view(&r.held, at)
@@ -259,8 +256,8 @@ func (s *shard) nextCheck(r *record, at Instant) Instant {
 	return next
 }
 
-// file has the wheel come around to r by the instant at: not once more if it does already, or
-// an indexer that renews or leaves over and over would fill it.
+// file puts r into the wheel by the instant at, unless the wheel comes around to r before.
+// Otherwise an indexer that renews or leaves over and over would fill the wheel.
 func (s *shard) file(r *record, at Instant) {
 	if r.filed == (Instant{}) || at.Add(s.table.policy.tick()).Before(r.filed) {
 		r.filed = at
@@ -268,7 +265,8 @@ func (s *shard) file(r *record, at Instant) {
 	}
 }
 
-// markAhead reports whether r is to be looked up now, shortly before its first lease ends.
+// markAhead reports whether the look-up of r ahead of its first lease's end is due, and marks it
+// as done.
 func (s *shard) markAhead(r *record, at Instant) bool {
 	first := r.held.lease(at)
 	if first == nil || at.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.lookedAhead || first.source == granted && !r.echoed {
@@ -278,8 +276,8 @@ func (s *shard) markAhead(r *record, at Instant) bool {
 	return true
 }
 
-// sweep takes one batch of what the wheel has come around to, and reports whether there may be
-// more. It returns the indexers whose leases have ended, and those to be looked up before theirs do.
+// sweep checks one batch of records that are due, and reports whether there may be more. It
+// returns the indexers with ended leases, and the indexers to look up ahead of their deadline.
 func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,7 +285,7 @@ func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more b
 	records, more := s.wheel.take(now.at, sweepBatch)
 	for _, r := range records {
 		if r.gone || now.at.Before(r.filed) {
-			continue // it was filed again since
+			continue // its check has moved since
 		}
 		r.filed = Instant{}
 		b := s.apply(r, r.held.at(now), now)
@@ -301,7 +299,7 @@ func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more b
 	return expired, ahead, more
 }
 
-// everyone yields, in batches, the PeerIDs of all who are listed and all who left.
+// everyone yields, in batches, the PeerIDs of all listed indexers, then of those that left.
 func (t *table) everyone() iter.Seq[[]ports.PeerID] {
 	return func(yield func([]ports.PeerID) bool) {
 		for _, o := range []*order{&t.order, &t.leaves} {
