@@ -9,14 +9,14 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Run listens to other natives, puts and announces, looks up and sweeps, until ctx
-// ends; it returns when all of it has stopped. It may run once.
+// Run listens to announcements, puts and announces, looks up and sweeps, until ctx
+// ends. It returns when all its goroutines have stopped. It may run once.
 func (r *Registry) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
 	defer func() {
 		stop()
-		r.outbox.stop() // what is registered from here on is answered, and goes no further
+		r.outbox.stop() // from here on registrations are answered, and their entries put no more
 		r.lookups.Stop()
 		running.Wait()
 	}()
@@ -55,7 +55,8 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// watchClock sets the clock, and tells when its own is wrong, or is not any more.
+// watchClock sets the clock, and tells the observer when this node's own clock goes wrong or
+// right.
 func (r *Registry) watchClock() {
 	off := r.rules.Clock.set()
 	how := 0
@@ -74,9 +75,9 @@ func (r *Registry) watchClock() {
 	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Took: off})
 }
 
-// welcome sees to it that a node that has joined gets what it missed: what only
-// this native holds, at once, and what flew while it was still finding its way
-// here, at the usual pace. All else it hears with the next heartbeats.
+// welcome offers a newly joined node the entries that it missed: at once if only
+// this native has them, and at the usual pace if they were put while the node was
+// joining. Heartbeats bring all other entries.
 func (r *Registry) welcome() {
 	for ids := range r.table.everyone() {
 		at := r.now().at
@@ -91,9 +92,9 @@ func (r *Registry) welcome() {
 	}
 }
 
-// sweep tells what has expired or is overdue, and has looked up once more what soon will. It
-// takes a batch of each shard in turn: if it came back for the next one at once, a heartbeat
-// that waits for the lock would lose it to the sweep again, for up to a millisecond.
+// sweep tells watchers of expired and overdue entries, and looks up entries that soon expire. It
+// takes a batch of each shard in turn. If it took the next batch at once, it would win the lock
+// again from a waiting heartbeat, for up to a millisecond.
 func (r *Registry) sweep() {
 	for more := true; more; {
 		more = false
