@@ -36,7 +36,7 @@ const (
 type Clock struct {
 	system  func() time.Time
 	started time.Time // with a monotonic reading
-	wall    time.Time // what the system's clock showed then
+	wall    time.Time // the system's time of day then
 
 	mu      sync.Mutex
 	sources map[ports.PeerID]clockSource

@@ -48,14 +48,14 @@ type Follower struct {
 
 	mu        sync.Mutex
 	followed  map[ports.PeerID]*followed
-	taken     bool // a table has been taken over since the start
+	taken     bool // this native has taken over a table since its start
 	warm      bool
-	condition ports.Condition // to watchers
+	condition ports.Condition // as watchers were told
 	// statusesAt is when the neighbours gave the answers in statuses.
 	statusesAt time.Time
 	statuses   []ports.NativeStatus
 	checking   sync.Mutex
-	revised    chan struct{} // has a value after it has changed whom this native trusts
+	revised    chan struct{} // receives a value after a change of the trusted natives
 }
 
 // followed is a followed native, or a formerly followed one: its cursor is of use when it
@@ -64,9 +64,9 @@ type followed struct {
 	id        ports.PeerID
 	native    ports.Native
 	stop      context.CancelFunc // nil while it is no neighbour
-	done      chan struct{}      // closed when the last that followed it has stopped
-	cursor    string             // of who follows it
-	following bool               // its table has been taken over, and its changes come
+	done      chan struct{}      // closed when the last goroutine that followed it has stopped
+	cursor    string             // used by that goroutine alone
+	following bool               // its table is taken over, and its changes come
 	live      int
 	lag       time.Duration
 }
@@ -153,8 +153,8 @@ func (f *Follower) Revise() {
 	}
 }
 
-// Run follows the neighbours, and hands their changes to r, until ctx ends. It returns when all its
-// goroutines have stopped. It may run once.
+// Run follows the neighbours, and hands their changes to r, until ctx ends. It returns nil when all
+// its goroutines have stopped. It may run once.
 func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	f.mu.Lock()
 	f.registry = r

@@ -2,9 +2,9 @@ package domain
 
 import "time"
 
-// Instant is a point on this node's monotonic clock, which no operator can set. The zero Instant
-// is the clock's start. It is a type of its own, so that a deadline plus a deadline does not
-// compile.
+// Instant is a point on this node's monotonic clock: setting the wall clock does not move it. The
+// zero Instant is the clock's start. It is a type of its own, so that a deadline plus a deadline
+// does not compile.
 type Instant struct{ since time.Duration }
 
 // InstantAt returns the point that the clock reaches after elapsed.

@@ -79,7 +79,7 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 }
 
 // saidAlready reports whether a leave with that proof, nil for a bare one, adds nothing to the
-// leave was. No lease was granted since was.
+// leave was. The indexer has no live lease.
 func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	switch {
 	case proof != nil:

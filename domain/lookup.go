@@ -94,8 +94,8 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	return listed, ports.ErrNotFound
 }
 
-// search asks the whole store for a newer entry of id, and returns the listed entry. ports.ErrNotFound:
-// id has no live entry. Another error: search cannot tell.
+// search asks the whole store for a newer entry of id, and returns the listed entry. The error is
+// ports.ErrNotFound without a live entry. Any other error leaves that open.
 func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error) {
 	got := lookedUp{began: r.now().at}
 	if !r.rules.Indexers.in(id) {

@@ -38,8 +38,8 @@ type holding struct {
 type rest struct {
 	leases []word // the leases after the first, in their order
 	leave  *word  // the leave that counts; nil without a leave
-	// proof is the newest record and tick, if no word above has them. The record counts
-	// until until.
+	// proof is the newest record and tick, if no word above has them, and until is the
+	// end of that record.
 	proof *ports.Proof
 	until Instant
 }
@@ -56,7 +56,7 @@ func (h *holding) leases(f func(*word) bool) {
 	}
 }
 
-// leave returns the leave that counts at at, nil without a leave.
+// leave returns the leave that counts at that instant, nil without a leave.
 func (h *holding) leave(at Instant) *word {
 	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(at) {
 		return nil
@@ -64,7 +64,7 @@ func (h *holding) leave(at Instant) *word {
 	return h.rest.leave
 }
 
-// lease returns the first lease that is live at at, nil without a live lease.
+// lease returns the first lease that is live at that instant, nil without a live lease.
 func (h *holding) lease(at Instant) (lease *word) {
 	if h.first.live(at) {
 		return &h.first
@@ -79,7 +79,7 @@ func (h *holding) lease(at Instant) (lease *word) {
 }
 
 // own returns the word that this native puts and announces: the lease that it granted, or the
-// leave that it took. It is nil if another word counts at at.
+// leave that it took. It is nil if another word counts.
 func (h *holding) own(at Instant) *word {
 	w := h.lease(at)
 	if w == nil {
@@ -210,9 +210,9 @@ type rule struct {
 	plain  Plain // whether plain words count
 }
 
-// shown returns the lease that callers see of the indexer at at, nil without a live lease. It is
-// the first lease. While that is late, a longer lease of the same address stands for it, if
-// another native told it.
+// shown returns the lease that callers see at that instant, nil without a live lease. It is the
+// first lease. While that is late, a longer lease of the same address stands for it, if another
+// native told it.
 func (r rule) shown(h *holding, at Instant) *word {
 	shown := h.lease(at)
 	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(at)) {

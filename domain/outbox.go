@@ -126,7 +126,7 @@ func (o *outbox) delay(rec *record, due Instant) {
 	o.mu.Unlock()
 }
 
-// wakeDue wakes the records that are due at at.
+// wakeDue wakes the delayed records that are due.
 func (o *outbox) wakeDue(at Instant) {
 	for more := true; more; {
 		var records []*record

@@ -32,15 +32,15 @@ type Following interface {
 	Revise()
 }
 
-// nobody is a Following that follows no native.
-type nobody struct{}
+// noFollower is a Following that follows no native.
+type noFollower struct{}
 
-func (nobody) Condition() ports.Condition                   { return "" }
-func (nobody) Follows(ports.PeerID) bool                    { return false }
-func (nobody) Following() int                               { return 0 }
-func (nobody) Natives(context.Context) []ports.NativeStatus { return nil }
-func (nobody) Revise()                                      {}
-func (nobody) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+func (noFollower) Condition() ports.Condition                   { return "" }
+func (noFollower) Follows(ports.PeerID) bool                    { return false }
+func (noFollower) Following() int                               { return 0 }
+func (noFollower) Natives(context.Context) []ports.NativeStatus { return nil }
+func (noFollower) Revise()                                      {}
+func (noFollower) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 	return ports.Answer{}, ports.ErrNotFound
 }
 
@@ -67,7 +67,8 @@ type Registry struct {
 var _ ports.Native = (*Registry)(nil)
 
 // NewRegistry returns a registry that answers at once. Its leases go to store and
-// announcer as soon as Run runs.
+// announcer as soon as Run runs. The error is an invalid Policy, or a missing Self or
+// CheckAddr.
 func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
 	if err := rules.Policy.Validate(); err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
 	}
 	if r.follower = settings.Follower; r.follower == nil {
-		r.follower = nobody{}
+		r.follower = noFollower{}
 	}
 	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
@@ -240,8 +241,8 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	return r.listed(id, shown, at), true
 }
 
-// listed returns the lease w of id as an answer at at. A caller cannot judge another native's
-// clock, so a plain lease of another native expires by this native's.
+// listed returns the lease w of id as an answer. A caller cannot judge another native's clock, so
+// a plain lease of another native expires by this native's.
 func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
 	remaining := max(w.deadline.Sub(at), 0)
 	e := w.entry(id)

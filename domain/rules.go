@@ -21,7 +21,7 @@ type Rules struct {
 	CheckAddr func(id ports.PeerID, addr string) error
 	// Clock is the time of day; nil is this node's own.
 	Clock *Clock
-	// Proofs checks what indexers sign. With nil a node neither checks nor believes a proof.
+	// Proofs checks the proofs of indexers. With nil a node neither checks nor believes them.
 	Proofs ports.Verifier
 	// Plain says whether this node believes entries without a signature. The registry calls it
 	// for each entry, under locks: it must not block. nil is PlainAccept.

@@ -10,7 +10,8 @@ import (
 )
 
 // Run listens to announcements, puts and announces, looks up and sweeps, until ctx
-// ends. It returns when all its goroutines have stopped. It may run once.
+// ends. It returns when all its goroutines have stopped; its error is that of
+// Announcer.Listen. It may run once.
 func (r *Registry) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)

@@ -21,7 +21,7 @@ func (w *wheel[T]) add(at Instant, item T) {
 	w.slots[s] = append(w.slots[s], item)
 }
 
-// take removes at most limit items that are due at at. It reports whether there may be more.
+// take removes at most limit items that are due. It reports whether there may be more.
 func (w *wheel[T]) take(at Instant, limit int) (due []T, more bool) {
 	for ; w.next <= int64(at.since/w.slot); w.next++ {
 		items := w.slots[w.next]

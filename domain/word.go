@@ -60,7 +60,7 @@ func (d *details) equal(e *details) bool {
 	return d == e || slices.Equal(d.addrs, e.addrs) && maps.Equal(d.meta, e.meta)
 }
 
-// live reports whether the word's deadline is later than at.
+// live reports whether the word has not ended. A word ends at its deadline.
 func (w *word) live(at Instant) bool { return at.Before(w.deadline) }
 
 // same reports whether two words give the indexer the same addresses and metadata.
