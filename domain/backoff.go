@@ -2,8 +2,8 @@ package domain
 
 import "time"
 
-// Backoff is a pause between attempts that doubles: First, twice that, and so on, up to Max. A
-// Max that is shorter than First is every pause.
+// Backoff is a pause between attempts. It doubles from First up to Max. A Max that is shorter
+// than First is every pause.
 type Backoff struct{ First, Max time.Duration }
 
 // Pause returns the pause that follows made pauses in a row.
@@ -15,8 +15,8 @@ func (b Backoff) Pause(made int) time.Duration {
 	return b.Max
 }
 
-// Early spreads d over its last tenth, by a jitter that is uniform in [0, 1): nodes that were
-// started together do not stay together, and a heartbeat is rather early than late.
+// Early spreads d over its last tenth, by a jitter that is uniform in [0, 1). Nodes that were
+// started together drift apart, and a heartbeat is rather early than late.
 func Early(d time.Duration, jitter float64) time.Duration {
 	return d - time.Duration(float64(d)/10*jitter)
 }

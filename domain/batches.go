@@ -9,18 +9,18 @@ import (
 
 const (
 	// maxSegments is how many segments are kept for watchers that come a little later: some
-	// seconds of them.
+	// seconds of changes.
 	maxSegments = 64
-	// segmentAge is how old a segment may be to be handed out as it is. What is left of a
-	// lease is less by that, which nobody can tell from the time that a batch travels.
+	// segmentAge is how old a segment may be for another watcher. Its Remaining is too long
+	// by that age: no watcher can tell that from the time that a batch travels.
 	segmentAge = 250 * time.Millisecond
 )
 
-// segments are the last changes as they are told, each made once for all who watch the
-// table: a thousand watchers would otherwise make a million changes of a thousand.
+// segments are the last changes as watchers get them, each made once for all watchers.
+// Otherwise a thousand watchers would make a million changes of a thousand.
 type segments struct {
 	mu   sync.Mutex
-	last []*segment // end to end, but for where somebody began in between
+	last []*segment // end to end, but where a watcher began in between
 }
 
 // segment is a run of changes. It does not change.
@@ -31,18 +31,18 @@ type segment struct {
 	lasting     []ports.Change // without renewals
 }
 
-// at returns the segment that begins at the change of number next. If there is none, it
-// returns the number up to which the watcher has to read by itself, which is next if it
-// has to wait: a new one is made so long after the last, and at once if that is long ago.
+// at returns the segment that begins at change number next. Without such a segment it
+// returns the number up to which the watcher reads by itself. That is next if the watcher
+// has to wait: a new segment is made at least interval after the last.
 func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segment, until uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	asked := time.Now()
 	for i := len(s.last) - 1; i >= 0 && s.last[i].until > next; i-- {
 		switch seg := s.last[i]; {
 		case seg.from > next:
 			until = seg.from
-		case seg.from == next && now.Sub(seg.made) < segmentAge:
+		case seg.from == next && asked.Sub(seg.made) < segmentAge:
 			return seg, seg.until
 		default:
 			return nil, seg.until
@@ -52,14 +52,14 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 	if until > 0 || head == next {
 		return nil, max(until, next)
 	}
-	if n := len(s.last); n > 0 && now.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
-		return nil, next // one that is full had more behind it
+	if n := len(s.last); n > 0 && asked.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
+		return nil, next // after a full segment no watcher waits: it has more behind it
 	}
-	seg := &segment{from: next, until: min(head, next+maxBatch), made: now}
+	seg := &segment{from: next, until: min(head, next+maxBatch), made: asked}
 	w := watcher{registry: r, changes: r.table.changes, request: ports.WatchRequest{Renewed: true}, next: next}
 	batch, err := w.read(seg.until)
 	if err != nil {
-		return nil, seg.until // it tells the watcher too
+		return nil, seg.until // the watcher's own read returns the error
 	}
 	seg.all = batch.Changes
 	for _, c := range seg.all {

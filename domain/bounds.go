@@ -2,23 +2,23 @@ package domain
 
 import "cmp"
 
-// Bounds is how much a native holds at most, whoever fills it. The zero value of each
-// stands for its default.
+// Bounds is how much a native holds at most, against any number of hostile peers. The zero value
+// of each field stands for its default.
 type Bounds struct {
-	// Entries bounds the live table. When it is full, who is in it renews and nobody else
-	// comes in.
+	// Entries bounds the live table. In a full table the listed indexers renew, and a new
+	// indexer is refused.
 	Entries int
-	// Unfound is how many PeerIDs more than twice the live entries are known and looked up
-	// at most; the oldest that was never found gives way.
+	// Unfound bounds the known set: at most so many PeerIDs beyond twice the live entries.
+	// Over that the oldest never-found PeerID gives way.
 	Unfound int
 }
 
 const (
-	// DefaultEntries is some 600 MB at 300 bytes an entry, and twice the million that a
-	// native is measured with.
+	// DefaultEntries is some 600 MB at 300 bytes an entry: twice the million entries of the
+	// measurements.
 	DefaultEntries = 2 << 20
-	// DefaultUnfound is room for a network that is larger than what this native has seen
-	// alive, and 2 MB at most for one that is lied to.
+	// DefaultUnfound leaves room for indexers that this native has not seen alive yet. Made-up
+	// PeerIDs take 2 MB of it at most.
 	DefaultUnfound = 10_000
 )
 

@@ -14,49 +14,49 @@ import (
 
 const (
 	// maxChanges is how many changes a native remembers, and so how far a watcher may fall
-	// behind: 13 s at 10,000 changes a second. All together have 12 MB at most.
+	// behind: 13 s at 10,000 changes a second. They take 12 MB at most.
 	maxChanges = chunkChanges * maxChunks
 	// chunkChanges are remembered and forgotten together.
 	chunkChanges = 512
 	maxChunks    = 256
 )
 
-// conditionChanged is no change of a record: it has watchers look at the condition.
+// conditionChanged is no change of a record: it wakes watchers to look at the condition.
 const conditionChanged ports.ChangeKind = "condition"
 
-// change is what became of an indexer, with the word that is shown of it, or was.
+// change is a change of an indexer's view, with the word shown after it, or before its end.
 type change struct {
 	kind  ports.ChangeKind
 	id    ports.PeerID
 	word  word
-	fresh bool // a watcher needs the record of it
+	fresh bool // a watcher needs its record
 }
 
 // changelog remembers the last changes of the live table, in the order in which they
-// happened. It is the one buffer of all watchers: each reads it at its own pace, and who
-// falls out of it is dropped. So a slow one costs neither the table nor another anything:
-// readers take no lock that whoever adds needs, nor does that wake them.
+// happened. All watchers share this buffer: each reads at its own pace, and a watcher
+// that falls too far behind is dropped. So a slow watcher costs the table nothing. Readers
+// do not take the lock of add, and add does not wake them.
 type changelog struct {
-	// instance tells this native's cursors from others', and from those of before a restart.
+	// instance tells this native's cursors from others', and from those before a restart.
 	instance string
-	// renewals is set once somebody wants to hear of them: a heartbeat that changes nothing
-	// need not be remembered before that.
+	// renewals is set at the first watch that wants renewals. Before that a heartbeat without
+	// other changes is not remembered.
 	renewals atomic.Bool
 
-	mu sync.Mutex // of those who add
-	// kept has all that is remembered. What stands in a chunk before next does not change.
+	mu sync.Mutex // held by add and remember
+	// kept has all remembered changes. The changes before next are final.
 	kept atomic.Pointer[kept]
 	next atomic.Uint64 // the number of the next change
-	// urgent is the number behind the last change that is no renewal.
-	urgent atomic.Uint64
-	since  atomic.Uint64 // from here on renewals are remembered too
+	// urgent is the number after the last change that is no renewal.
+	urgent       atomic.Uint64
+	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
 
 	news     chan struct{} // receives a value after each change; several may be one
-	caller   caller
+	waker    waker
 	segments segments
 }
 
-// kept is an immutable list of chunks; but for the last, which is being filled, each is full.
+// kept is an immutable list of chunks. All are full but the last.
 type kept struct {
 	chunks []*[chunkChanges]change
 	first  uint64 // the number of the first change of chunks[0]
@@ -76,35 +76,35 @@ func (l *changelog) add(c change) {
 	}
 	l.mu.Lock()
 	k, n := l.kept.Load(), l.next.Load()
-	at := n - k.first
-	if at == uint64(len(k.chunks))*chunkChanges {
-		more := &kept{chunks: make([]*[chunkChanges]change, 0, maxChunks), first: k.first}
+	i := n - k.first
+	if i == uint64(len(k.chunks))*chunkChanges {
+		grown := &kept{chunks: make([]*[chunkChanges]change, 0, maxChunks), first: k.first}
 		over := max(len(k.chunks)+1-maxChunks, 0)
-		more.chunks = append(append(more.chunks, k.chunks[over:]...), new([chunkChanges]change))
-		more.first += uint64(over) * chunkChanges
-		l.kept.Store(more)
-		k, at = more, n-more.first
+		grown.chunks = append(append(grown.chunks, k.chunks[over:]...), new([chunkChanges]change))
+		grown.first += uint64(over) * chunkChanges
+		l.kept.Store(grown)
+		k, i = grown, n-grown.first
 	}
-	k.chunks[at/chunkChanges][at%chunkChanges] = c
+	k.chunks[i/chunkChanges][i%chunkChanges] = c
 	l.next.Store(n + 1)
 	if c.kind != ports.ChangeRenewed {
 		l.urgent.Store(n + 1)
 	}
 	l.mu.Unlock()
-	if l.caller.asked.Load() || c.kind != ports.ChangeRenewed && l.caller.askedUrgent.Load() {
+	if l.waker.asked.Load() || c.kind != ports.ChangeRenewed && l.waker.askedUrgent.Load() {
 		select {
 		case l.news <- struct{}{}:
-		default: // whoever wakes the watchers has not come around since the last
+		default: // the waker has not taken the last value yet
 		}
 	}
 }
 
-// remember has renewals remembered from now on.
+// remember starts to keep renewals.
 func (l *changelog) remember() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.renewals.Load() {
-		l.since.Store(l.next.Load())
+		l.renewalsFrom.Store(l.next.Load())
 		l.renewals.Store(true)
 	}
 }
@@ -112,8 +112,8 @@ func (l *changelog) remember() {
 // head returns the number of the next change.
 func (l *changelog) head() uint64 { return l.next.Load() }
 
-// read yields what happened from number from on, at most limit of it, and reports whether
-// that is still remembered. What it yields stays as it is.
+// read yields at most limit changes from number from on. It is not ok if the changelog has
+// forgotten them. A yielded change never changes.
 func (l *changelog) read(from uint64, limit int) (_ iter.Seq[*change], ok bool) {
 	next, k := l.next.Load(), l.kept.Load()
 	if from < k.first {
@@ -129,21 +129,21 @@ func (l *changelog) read(from uint64, limit int) (_ iter.Seq[*change], ok bool) 
 	}, true
 }
 
-// caller wakes those who wait for changes: a thousand of them take longer to wake than
-// whoever registers is to wait. It runs while anybody watches.
-type caller struct {
+// waker wakes the waiting watchers in a goroutine of its own: to wake a thousand takes longer
+// than a registration may wait. The goroutine runs while there are watchers.
+type waker struct {
 	mu sync.Mutex
-	// wake is closed when there are changes, wakeUrgent when there are such that are no
-	// renewals; nil if nobody waits.
+	// wake is closed at a change, wakeUrgent at a change that is no renewal. Each is nil
+	// while no watcher waits for it.
 	wake, wakeUrgent   chan struct{}
-	asked, askedUrgent atomic.Bool // whether they are there
+	asked, askedUrgent atomic.Bool // whether wake and wakeUrgent are set
 	watching           atomic.Int64
 	done, stopped      chan struct{}
 }
 
-// watch has wait work until stop is called.
+// watch counts a watcher until stop. wait works in between.
 func (l *changelog) watch() (stop func()) {
-	c := &l.caller
+	c := &l.waker
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watching.Add(1) == 1 {
@@ -151,7 +151,7 @@ func (l *changelog) watch() (stop func()) {
 		c.done, c.stopped = done, stopped
 		go func() {
 			defer close(stopped)
-			l.call(done)
+			l.wakeAll(done)
 		}()
 	}
 	return func() {
@@ -168,10 +168,10 @@ func (l *changelog) watch() (stop func()) {
 	}
 }
 
-// call wakes who waits, until done is closed.
-func (l *changelog) call(done <-chan struct{}) {
-	c := &l.caller
-	for urgent := uint64(0); ; {
+// wakeAll wakes the waiting watchers at each change, until done is closed.
+func (l *changelog) wakeAll(done <-chan struct{}) {
+	c := &l.waker
+	for woken := uint64(0); ; {
 		select {
 		case <-done:
 			return
@@ -183,19 +183,19 @@ func (l *changelog) call(done <-chan struct{}) {
 			c.wake = nil
 			c.asked.Store(false)
 		}
-		if now := l.urgent.Load(); now > urgent && c.wakeUrgent != nil {
+		if urgent := l.urgent.Load(); urgent > woken && c.wakeUrgent != nil {
 			close(c.wakeUrgent)
-			c.wakeUrgent, urgent = nil, now
+			c.wakeUrgent, woken = nil, urgent
 			c.askedUrgent.Store(false)
 		}
 		c.mu.Unlock()
 	}
 }
 
-// wait returns when there is a change of number from or later, one that is no renewal if
-// urgent, or with the error of ctx.
+// wait returns at a change of number from or later, or with the error of ctx. If urgent is
+// set, renewals do not count.
 func (l *changelog) wait(ctx context.Context, from uint64, urgent bool) error {
-	c := &l.caller
+	c := &l.waker
 	next, wake, asked := &l.next, &c.wake, &c.asked
 	if urgent {
 		next, wake, asked = &l.urgent, &c.wakeUrgent, &c.askedUrgent
@@ -208,7 +208,7 @@ func (l *changelog) wait(ctx context.Context, from uint64, urgent bool) error {
 		}
 		woken := *wake
 		c.mu.Unlock()
-		if next.Load() > from { // since the first look
+		if next.Load() > from { // a change came since the first look
 			break
 		}
 		select {
@@ -220,12 +220,12 @@ func (l *changelog) wait(ctx context.Context, from uint64, urgent bool) error {
 	return ctx.Err()
 }
 
-// cursor is the text of a place before the change of number n.
+// cursor returns the text of the place before change number n.
 func (l *changelog) cursor(n uint64) string {
 	return l.instance + "." + strconv.FormatUint(n, 10)
 }
 
-// resume returns the place that a cursor tells, or why it is of no use.
+// resume returns the place of a cursor, or why the cursor is of no use.
 func (l *changelog) resume(cursor string, renewed bool) (n uint64, reset ports.Reset) {
 	if cursor == "" {
 		return 0, ports.ResetNew
@@ -235,7 +235,7 @@ func (l *changelog) resume(cursor string, renewed bool) (n uint64, reset ports.R
 	switch {
 	case instance != l.instance || err != nil || n > l.next.Load():
 		return 0, ports.ResetUnknown
-	case n < l.kept.Load().first, renewed && n < l.since.Load():
+	case n < l.kept.Load().first, renewed && n < l.renewalsFrom.Load():
 		return 0, ports.ResetTooOld
 	}
 	return n, ""

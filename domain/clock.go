@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// clockWarning is how far this node's own clock may be off before its operator should hear
-	// of it. Beyond clockWrong a node takes its own clock to be wrong: a record's Seq may be
-	// ahead by so much.
+	// clockWarning is how far this node's own clock may be off before its operator is warned.
+	// Beyond clockWrong a node takes its own clock to be wrong: a record's Seq may be ahead
+	// by so much.
 	clockWarning = 10 * time.Second
 	clockWrong   = ports.ClockAllowance
 	// maxSetBack is how far back a node without sources follows its own clock at once. The
 	// corrections that keep a clock right are smaller, and a second is little beside a lease.
 	maxSetBack = time.Second
 	// sampledFor is how long the largest offset of a source counts at least: long enough for a
-	// message that was not held up.
+	// message without delay.
 	sampledFor = 2 * ports.WatchIdle
 	// maxHeldUp is how late a message may be: a silent watch ends after that. Only a process
 	// that stood still finds older messages. They come all at once: in less than confirmAfter.
@@ -29,53 +29,53 @@ const (
 
 // Clock is the time of day that a node goes by. A node's own clock may be wrong, and may jump.
 // So a Clock runs on the monotonic clock from where it began. It is set to the median of this
-// node's own clock and its sources, which are the clocks of natives. While the sources do not
-// agree, two of them an hour apart, it runs on as it was set. Without a source it follows the
-// node's own clock, but not back: expired entries would live again. All methods may be called
-// concurrently.
+// node's own clock and its sources: the clocks of natives. While the two middle votes
+// differ by more than clockWrong, it runs on as it was set, between the two. Without a source it
+// follows the node's own clock, but not back: expired entries would live again. All methods may be
+// called concurrently.
 type Clock struct {
 	system  func() time.Time
 	started time.Time // with a monotonic reading
-	wall    time.Time // what the system's clock showed then
+	wall    time.Time // the system's time of day then
 
 	mu      sync.Mutex
 	sources map[ports.PeerID]clockSource
 	own     time.Duration // the offset of this node's own clock
-	votes   bool          // whether it counts beside sources
+	votes   bool          // whether this node's own clock counts beside sources
 
 	shift atomic.Int64 // the offset of the time of day
 	off   atomic.Int64 // how far this node's own clock is ahead of the time of day
 }
 
-// clockSource is what is known of another clock. An offset is how far a clock is ahead of the monotonic
-// clock since this Clock began. A message takes its time, after an outage many seconds, so the
-// offset of its source is that of a sample or more: the largest in a while is next to the truth.
-// A source that is set back is believed after two or three whiles. A set-back by more than
-// maxHeldUp is believed as soon as a second sample confirms it.
+// clockSource is a native's clock. An offset is how far a clock is ahead of the monotonic
+// clock since this Clock began. A message takes its time, after an outage many seconds. So the
+// source's offset is a sample's or more, and the largest sample of a while is next to the truth.
+// A source that is set back counts after two or three whiles. A set-back by more than
+// maxHeldUp counts as soon as a second sample confirms it.
 type clockSource struct {
-	offset time.Duration
-	since  time.Duration // when the while began, by Elapsed
-	next   time.Duration // the largest offset since then
-	back   time.Duration // when a sample first was behind by more than maxHeldUp; 0 if none was
+	offset  time.Duration
+	since   time.Duration // when the while began, by Elapsed
+	largest time.Duration // the largest offset since then
+	back    time.Duration // when a sample first was behind by more than maxHeldUp; 0 without one
 }
 
 func (s *clockSource) sample(offset, elapsed time.Duration) {
 	setBack := offset < s.offset && uint64(s.offset)-uint64(offset) > uint64(maxHeldUp)
 	switch {
 	case offset >= s.offset, setBack && s.back != 0 && elapsed-s.back >= confirmAfter:
-		*s = clockSource{offset: offset, since: elapsed, next: offset}
+		*s = clockSource{offset: offset, since: elapsed, largest: offset}
 	case setBack:
 		if s.back == 0 {
 			s.back = elapsed
 		}
 	case elapsed-s.since >= sampledFor:
-		*s = clockSource{offset: max(s.next, offset), since: elapsed, next: offset}
+		*s = clockSource{offset: max(s.largest, offset), since: elapsed, largest: offset}
 	default:
-		s.next, s.back = max(s.next, offset), 0
+		s.largest, s.back = max(s.largest, offset), 0
 	}
 }
 
-// NewClock returns a clock that begins as system, nil for time.Now, shows.
+// NewClock returns a clock that begins at the time of system. nil is time.Now.
 func NewClock(system func() time.Time) *Clock {
 	if system == nil {
 		system = time.Now
@@ -89,28 +89,28 @@ func NewClock(system func() time.Time) *Clock {
 // Now returns the time of day, in UTC and without a monotonic reading.
 func (k *Clock) Now() time.Time { return k.At(k.Elapsed()) }
 
-// Elapsed is how long the clock has been going. It runs on the monotonic clock, so nothing
+// Elapsed returns how long the clock has been going. It is on the monotonic clock, so nothing
 // sets it.
 func (k *Clock) Elapsed() time.Duration { return time.Since(k.started) }
 
-// At is the time of day at which the clock has been going for elapsed, which may lie behind or
-// ahead of now. It is as right as what is known of the other clocks by now.
+// At returns the time of day after elapsed, in UTC. elapsed may lie behind or ahead of Elapsed. The
+// answer goes by the samples so far.
 func (k *Clock) At(elapsed time.Duration) time.Time {
 	return k.wall.Add(elapsed + time.Duration(k.shift.Load())).UTC()
 }
 
-// System returns what this node's own clock shows. A native tells others this time, not Now: so
-// each clock counts once.
+// System returns the time of this node's own clock, in UTC. A native tells others this time, not
+// Now: so each clock counts once.
 func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
 
-// Offset is how far this node's own clock is ahead of the time of day.
+// Offset returns how far this node's own clock is ahead of the time of day.
 func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
 
 // Wrong reports whether this node's own clock is too far off to go by.
 func (k *Clock) Wrong() bool { return k.Offset().Abs() > clockWrong }
 
-// Abstain takes the vote of this node's own clock for as long as there are sources: an indexer
-// goes by its natives, and so does a native until it has met others.
+// Abstain takes the vote of this node's own clock while there are sources: an indexer goes by its
+// natives, and so does a native until it has met others.
 func (k *Clock) Abstain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -125,8 +125,8 @@ func (k *Clock) vote() {
 	k.set()
 }
 
-// Sample takes in what the clock of native showed a moment ago, and sets this one by it. The
-// native votes from then on, until it is dropped.
+// Sample takes in the time that the clock of native showed a moment ago, and sets this clock by
+// it. The native votes from then on, until Drop.
 func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	k.mu.Lock()
 	elapsed := k.Elapsed()
@@ -141,14 +141,14 @@ func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	k.set()
 }
 
-// Sources is how many natives vote.
+// Sources returns how many natives vote.
 func (k *Clock) Sources() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.sources)
 }
 
-// Drop takes the vote of native, from which nothing is heard any more.
+// Drop takes the vote of native: this node hears its clock no more.
 func (k *Clock) Drop(native ports.PeerID) {
 	k.mu.Lock()
 	delete(k.sources, native)
@@ -156,7 +156,7 @@ func (k *Clock) Drop(native ports.PeerID) {
 	k.set()
 }
 
-// set sets the clock by all that is known, and returns how far this node's own is ahead then.
+// set sets the clock by all votes, and returns how far this node's own clock is ahead then.
 func (k *Clock) set() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -176,7 +176,7 @@ func (k *Clock) set() time.Duration {
 		}
 		slices.Sort(votes)
 		low, high := votes[(len(votes)-1)/2], votes[len(votes)/2]
-		// The difference of two that are centuries apart is more than a Duration can be.
+		// The difference of two votes may be centuries, more than a Duration can be.
 		if uint64(high)-uint64(low) > uint64(clockWrong) {
 			shift = min(max(shift, low), high)
 		} else {

@@ -1,22 +1,21 @@
-// Package domain holds a native's side of the registry: what it grants and lists (Registry), what
-// it passes on (the outbox), which PeerIDs it looks up (the known set and the look-ups), and what
-// it hears of the natives that it is connected to (Follower). The Rules are what a node of any
-// role goes by; TTLPolicy and Clock are its times. What an entry is proven by is checked through
-// ports.Verifier.
+// Package domain is a native's side of the registry. Registry grants leases and lists entries. The
+// outbox puts and announces them. The known set and the look-ups find the indexers of other
+// natives. Follower hears the natives that this native is connected to. A node of any role goes by
+// Rules. TTLPolicy and Clock are its times. ports.Verifier checks the proof of an entry.
 //
 // Package domain/client is the other side: it registers with natives and asks them. It imports
-// this package for the Rules, the Clock and the Backoff, and this one imports nothing of it.
+// this package for the Rules, the Clock and the Backoff. This package imports nothing of it.
 //
-// Both are pure: no socket, no logging framework, no library beyond the standard
-// one. Everything that they need of the world comes in through package ports, and
-// time is time.Now, which testing/synctest fakes.
+// Both are pure: no socket, no logging framework, the standard library alone. The
+// world comes in through package ports. Time is time.Now, which testing/synctest
+// fakes.
 //
-// Inside, an instant is a time.Duration since the Clock was made. It runs on the monotonic
-// clock, so a wall clock that is set revives no dead entry and kills no live one. The time of
-// day, which proofs are held against, is the Clock's too: the median of the natives'.
+// Deadlines are on the monotonic clock: setting the wall clock revives no dead entry and kills no
+// live one. Proofs are held against the time of day. It is the Clock's too: the median of the
+// natives' clocks.
 package domain
 
 import "github.com/opencloud/ocnode/ports"
 
-// Entry is what a native holds about an indexer: the port's noun.
+// Entry is the port's noun: a native holds it about an indexer.
 type Entry = ports.Entry

@@ -13,74 +13,73 @@ import (
 )
 
 const (
-	// maxFollowed bounds the natives that one native follows: each costs a stream and a
-	// share of what it hears. Of more than these it hears by gossip, as it does of those
-	// that it is not connected to.
+	// maxFollowed bounds the natives that one native follows: each costs a stream and the
+	// changes on it. Gossip brings the entries of all other natives, connected or not.
 	maxFollowed = 64
-	// warmingTimeout is how long a native that has started waits for another one to be
-	// reached before it takes itself for the first: two of the joiner's attempts.
+	// warmingTimeout is how long a started native waits to reach another native before it
+	// takes itself for the first: two of the joiner's attempts.
 	warmingTimeout = 10 * time.Second
-	// takeoverTimeout is how long it waits at most for one that was reached to hand over its
-	// table, however large that is: a million entries take some 20 s.
+	// takeoverTimeout is how long a started native waits at most for the table of a reached
+	// native: a million entries take some 20 s.
 	takeoverTimeout = time.Minute
-	// offersPause is how often a native that did not offer to be watched is asked again.
+	// offersPause is the pause before a second try with a native that offers no watch.
 	offersPause = time.Minute
-	// statusTimeout bounds how long natives take to answer for Natives, statusAge how long
-	// their answers serve those who ask after that.
+	// statusTimeout bounds how long Natives waits for answers. Callers within statusAge get
+	// the same answers.
 	statusTimeout = 2 * time.Second
 	statusAge     = 2 * time.Second
 )
 
-// refollow is the pause after a watch that failed. Two natives that were cut off are to be one
-// again within 2 s.
+// refollow is the pause after a failed watch: two natives follow each other again within 2 s of
+// their reconnection.
 var refollow = Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
 
-// Follower hears from the natives that this one is connected to what they grant, as they
-// grant it, and hands that to a Registry. So a native that comes late, or back, is whole
-// as soon as it is connected. Natives that are not connected hear of each other by gossip.
+// Follower watches the natives that this native is connected to, and hands their leases to a
+// Registry as they are granted. So a late or returning native is whole as soon as it is
+// connected. Gossip serves natives that are not connected to each other.
 type Follower struct {
 	self      ports.PeerID
 	trusts    Trust
 	transport ports.Transport
 	expected  bool
 
-	// registry is what is told; nil until Run.
+	// registry takes the changes; nil until Run.
 	registry *Registry
 
-	mu       sync.Mutex
-	followed map[ports.PeerID]*followed
-	taken    bool // a table has been taken over since the start
-	warm     bool
-	said     ports.Condition // to watchers
-	// checked is when the answers in statuses are from.
-	checked  time.Time
-	statuses []ports.NativeStatus
-	checking sync.Mutex
-	revised  chan struct{} // has a value after it has changed whom this native trusts
+	mu        sync.Mutex
+	followed  map[ports.PeerID]*followed
+	taken     bool // this native has taken over a table since its start
+	warm      bool
+	condition ports.Condition // as watchers were told
+	// statusesAt is when the neighbours gave the answers in statuses.
+	statusesAt time.Time
+	statuses   []ports.NativeStatus
+	checking   sync.Mutex
+	revised    chan struct{} // receives a value after a change of the trusted natives
 }
 
-// followed is a native that is followed, or was: its cursor is worth something when it
+// followed is a followed native, or a formerly followed one: its cursor is of use when it
 // comes back.
 type followed struct {
 	id        ports.PeerID
 	native    ports.Native
 	stop      context.CancelFunc // nil while it is no neighbour
-	done      chan struct{}      // closed when the last that followed it has stopped
-	cursor    string             // of who follows it
-	following bool               // its table has been taken over, and its changes come
+	done      chan struct{}      // closed when the last goroutine that followed it has stopped
+	cursor    string             // used by that goroutine alone
+	following bool               // its table is taken over, and its changes come
 	live      int
 	lag       time.Duration
 }
 
-// NewFollower returns a follower of the natives that transport is connected to, and that the
-// rules trust. It follows as soon as Run runs. Until then its native is warming, if others are
-// expected; a native that nobody can know of yet is whole from the start.
+// NewFollower returns a follower of the trusted natives that transport is connected to. It
+// follows as soon as Run runs. Until then its native is warming if it expects other natives. A
+// native that expects no other is whole from the start.
 func NewFollower(rules Rules, transport ports.Transport, expected bool) *Follower {
 	f := &Follower{
 		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
 		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
 	}
-	f.said = f.Condition()
+	f.condition = f.Condition()
 	return f
 }
 
@@ -91,7 +90,7 @@ func (f *Follower) Condition() ports.Condition {
 	return f.conditionNow()
 }
 
-// conditionNow is condition for a caller that holds the lock.
+// conditionNow is Condition for a caller that holds the lock.
 func (f *Follower) conditionNow() ports.Condition {
 	switch {
 	case !f.warm:
@@ -102,10 +101,10 @@ func (f *Follower) conditionNow() ports.Condition {
 	return ""
 }
 
-// say has watchers told of the condition if it has changed; the caller holds the lock.
+// say tells watchers of the condition if it has changed. The caller holds the lock.
 func (f *Follower) say() {
-	if now := f.conditionNow(); now != f.said {
-		f.said = now
+	if condition := f.conditionNow(); condition != f.condition {
+		f.condition = condition
 		f.registry.table.changes.add(change{kind: conditionChanged})
 	}
 }
@@ -154,8 +153,8 @@ func (f *Follower) Revise() {
 	}
 }
 
-// Run follows the neighbours, and has r hear what they tell, until ctx ends; it returns when all
-// of it has stopped. It may run once.
+// Run follows the neighbours, and hands their changes to r, until ctx ends. It returns nil when all
+// its goroutines have stopped. It may run once.
 func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	f.mu.Lock()
 	f.registry = r
@@ -169,7 +168,7 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	defer stop()
 	patience := time.NewTimer(warmingTimeout)
 	defer patience.Stop()
-	given := false // once the time to be reached is over
+	given := false // true once warmingTimeout is over
 	for {
 		neighbours, changed := f.neighbours()
 		f.meet(ctx, neighbours, &running)
@@ -193,7 +192,7 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	}
 }
 
-// neighbours returns the natives that this one is connected to and trusts.
+// neighbours returns the trusted natives that this native is connected to.
 func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	all, changed := f.transport.Neighbours()
 	for _, n := range all {
@@ -204,7 +203,7 @@ func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struc
 	return natives, changed
 }
 
-// meet follows the neighbours that are new, and lets go of those that are none any more.
+// meet follows new neighbours, and lets go of lost ones.
 func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, running *sync.WaitGroup) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -236,7 +235,7 @@ func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, runni
 		case n == nil:
 			native, err := f.transport.Native(neighbour.PeerID, nil)
 			if err != nil {
-				continue // it has no PeerID that anybody could reach
+				continue // no peer can be reached by this PeerID
 			}
 			f.makeRoom()
 			n = &followed{id: neighbour.PeerID, native: native}
@@ -256,7 +255,7 @@ func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, runni
 	}
 }
 
-// makeRoom forgets one who was followed, if there are many.
+// makeRoom forgets a formerly followed native, if there are many.
 func (f *Follower) makeRoom() {
 	if len(f.followed) < 2*maxFollowed {
 		return
@@ -274,14 +273,14 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		following, err := f.watch(ctx, n)
-		f.registry.rules.Clock.Drop(n.id) // what its snapshot said too, if that broke off
+		f.registry.rules.Clock.Drop(n.id) // a snapshot that broke off gave a sample too
 		if following {
 			f.mu.Lock()
 			n.following = false
 			f.say()
 			f.mu.Unlock()
 			if ctx.Err() != nil {
-				err = nil // it is no neighbour any more, or this native stops
+				err = nil // n is no neighbour any more, or this native stops
 			}
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventUnfollowed, Via: n.id, Err: err})
 			failures = 0
@@ -303,7 +302,8 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	}
 }
 
-// watch takes in what n tells until that ends, and reports whether n was followed.
+// watch takes in the changes of n until its watch ends, and reports whether it took over n's
+// table.
 func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
 	began := time.Now()
 	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
@@ -320,35 +320,35 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if lag > 0 {
 			n.lag = lag
 		}
-		now := batch.Cursor != "" && !following
+		whole := batch.Cursor != "" && !following
 		if batch.Cursor != "" {
 			n.cursor = batch.Cursor
 		}
-		if now {
+		if whole {
 			following, n.following, f.taken, f.warm = true, true, true, true
 			f.registry.rules.Clock.vote()
 			f.say()
 		}
 		f.mu.Unlock()
-		if now {
+		if whole {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventFollowing, Via: n.id, Took: time.Since(began)})
 		}
 	}
 	return following, errors.New("it ended")
 }
 
-// Natives implements Following. It asks every neighbour, unless a caller had them asked just now.
+// Natives implements Following. It asks every neighbour, unless the last answers are fresh.
 func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	f.checking.Lock()
 	defer f.checking.Unlock()
-	if f.statuses != nil && time.Since(f.checked) < statusAge {
+	if f.statuses != nil && time.Since(f.statusesAt) < statusAge {
 		return slices.Clone(f.statuses)
 	}
 	neighbours, _ := f.neighbours()
 	if len(neighbours) > ports.MaxPage {
 		neighbours = neighbours[:ports.MaxPage]
 	}
-	// Others are given the answers too, so they are waited for if who asks first does not.
+	// Later callers get the answers too, so the first caller's cancellation ends no wait.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
 	defer cancel()
 	statuses := make([]ports.NativeStatus, len(neighbours))
@@ -374,6 +374,6 @@ func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	}
 	asking.Wait()
 	slices.SortFunc(statuses, func(a, b ports.NativeStatus) int { return strings.Compare(string(a.PeerID), string(b.PeerID)) })
-	f.statuses, f.checked = statuses, time.Now()
+	f.statuses, f.statusesAt = statuses, time.Now()
 	return slices.Clone(statuses)
 }

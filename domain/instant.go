@@ -2,12 +2,12 @@ package domain
 
 import "time"
 
-// Instant is a point on this node's monotonic clock, which nobody sets. The zero Instant is
-// the clock's start. An Instant is a type of its own, so that a deadline plus a deadline does
-// not compile.
+// Instant is a point on this node's monotonic clock: setting the wall clock does not move it. The
+// zero Instant is the clock's start. It is a type of its own, so that a deadline plus a deadline
+// does not compile.
 type Instant struct{ since time.Duration }
 
-// InstantAt returns the point that the clock reaches when it has gone for elapsed.
+// InstantAt returns the point that the clock reaches after elapsed.
 func InstantAt(elapsed time.Duration) Instant { return Instant{elapsed} }
 
 // Add returns the point that is d later.
@@ -46,8 +46,8 @@ func latest(i, j Instant) Instant {
 	return i
 }
 
-// moment is one reading of both clocks: the monotonic one, which deadlines are on, and the
-// time of day, which entries and records name.
+// moment is one reading of both clocks. Deadlines are on the monotonic one; entries and records
+// name the time of day. A variable now is a moment, at an Instant, and wall a time of day.
 type moment struct {
 	at   Instant
 	wall time.Time

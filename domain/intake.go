@@ -11,22 +11,22 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// This file takes in what others say of indexers: what natives announce, what the store has,
-// and what natives tell that this one follows.
+// This file takes in the words of others: announcements of natives, entries of the store, and
+// changes of the natives that this native follows.
 
-// maxSkew is how wrong another native's clock may be for its deadlines to mean anything
-// here: an hour, for one that has the wrong idea of summer time.
+// maxSkew is how wrong another native's clock may be before its deadlines mean nothing
+// here: an hour, for a native with the wrong idea of summer time.
 const maxSkew = time.Hour
 
-// Why a change that a native told is not taken in.
+// These errors say why a native's change is refused.
 var (
 	errNotIts   = errors.New("a lease of another native is not its to tell")
 	errNoTime   = errors.New("it ends later than a lease can")
 	errNoChange = errors.New("no change that one native tells another")
 )
 
-// heard takes note of an announcement, and sees to it that what is behind it is
-// looked up now.
+// heard takes note of an announcement, and looks up its entry at once, unless the table
+// or a followed native has it.
 func (r *Registry) heard(a ports.Announcement) {
 	if !r.rules.Indexers.in(a.PeerID) {
 		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedAnnouncement, PeerID: a.PeerID, Via: a.From})
@@ -40,33 +40,33 @@ func (r *Registry) heard(a ports.Announcement) {
 	if !known {
 		r.know(a.PeerID, false)
 	}
-	// A native that is followed tells by itself what it announces. What it does not tell is
-	// looked up at the tick.
+	// A followed native tells its leases by itself. The refresh looks up the PeerIDs that it
+	// announces and does not tell.
 	if !r.follower.Follows(a.From) {
 		r.find(a.PeerID, neighbour(a))
 	}
 }
 
-// echo takes note that id was announced. A lease that is held firmly needs no look-up and is
-// kept, but the indexer may be moving: shortly before the lease ends here, id is looked up. An
-// indexer is known that is listed, or has left.
+// echo takes note that id was announced. A granted or told lease needs no look-up: keep is true.
+// But the indexer may be moving, so this native looks id up shortly before the lease ends. known
+// is true if id is listed or has left.
 func (r *Registry) echo(id ports.PeerID) (keep, known bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	at := r.now().at
 	held := s.holding(id)
-	lease := held.lease(now)
-	keep = lease != nil && lease.source != stored && now.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
+	lease := held.lease(at)
+	keep = lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
 	if keep {
 		s.records[id].echoed = true
 	}
-	return keep, lease != nil || held.leave(now) != nil
+	return keep, lease != nil || held.leave(at) != nil
 }
 
-// neighbour is in whose name an announcement is looked up: its author's if that is
-// a neighbour of this native, else the neighbour's who handed it on. A neighbour
-// that hands on what a thousand made-up authors say is one asker.
+// neighbour returns the asker of an announcement's look-up: its author if that is a
+// neighbour of this native, else the neighbour that handed it on. So a neighbour
+// that hands on a thousand made-up authors is one asker.
 func neighbour(a ports.Announcement) ports.PeerID {
 	if a.Via == "" || a.Via == a.From {
 		return a.From
@@ -74,9 +74,9 @@ func neighbour(a ports.Announcement) ports.PeerID {
 	return "via " + a.Via
 }
 
-// find looks id up: at once in what this node holds, which is where most of what is
-// announced is by then, and if that has no news in the network, when it is asker's
-// turn.
+// find looks id up in this node's part of the store at once: most announced entries
+// are there by then. Without news there, find looks id up in the network, at
+// asker's turn.
 func (r *Registry) find(id, asker ports.PeerID) {
 	if !r.rules.Indexers.in(id) {
 		r.known.remove(id)
@@ -88,23 +88,23 @@ func (r *Registry) find(id, asker ports.PeerID) {
 	}
 }
 
-// know adds id to what is known and not alive here; lost means that it was until now.
+// know adds id to the known set. lost says that id was alive here until now.
 func (r *Registry) know(id ports.PeerID, lost bool) {
 	for _, evicted := range r.known.add(id, lost, r.table.len()+r.settings.Bounds.unfound()) {
 		r.observer.Observe(ports.Event{Kind: ports.EventForgotten, PeerID: evicted})
 	}
 }
 
-// refresh looks up whatever is known and not alive here.
+// refresh looks up every known PeerID that is not alive here.
 func (r *Registry) refresh() {
 	for _, id := range r.known.all() {
 		r.find(id, onTick)
 	}
 }
 
-// lookUp gets what is newer than the table has of id, takes it in, and returns it as a lease
-// that may be listed, with the error of take. errFull is a lease that counts here, and that the
-// table has no room for.
+// lookUp gets a newer entry of id than the table's, and takes it in. It returns the entry's word
+// with the error of take. With errFull the word is a good lease, and the table has no room for
+// it.
 func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, error)) (word, error) {
 	have, began := r.have(id)
 	entry, err := get(have)
@@ -124,25 +124,25 @@ func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, 
 	return w, nil
 }
 
-// have returns how new the word is that the table goes by, to be asked for what is newer.
-func (r *Registry) have(id ports.PeerID) (have ports.Version, now Instant) {
+// have returns the version of the table's word about id: a look-up asks for newer ones.
+func (r *Registry) have(id ports.PeerID) (have ports.Version, at Instant) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := r.now()
-	held := s.holding(id).at(m)
-	if lease := held.lease(m.at); lease != nil {
+	now := r.now()
+	held := s.holding(id).at(now)
+	if lease := held.lease(now.at); lease != nil {
 		have = lease.version()
-	} else if leave := held.leave(m.at); leave != nil {
+	} else if leave := held.leave(now.at); leave != nil {
 		have = leave.version()
 	}
 	if newest := held.newest(); newest != nil && compareVersion(newest, have) > 0 {
 		have.Seq, have.Step = newest.Claim.Seq, newest.Tick.Step
 	}
-	return have, m.at
+	return have, now.at
 }
 
-// observe tells the observer what the word of via made of id.
+// observe tells the observer how a word of via changed id.
 func (r *Registry) observe(id, via ports.PeerID, b became) {
 	if b.expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
@@ -152,8 +152,8 @@ func (r *Registry) observe(id, via ports.PeerID, b became) {
 	}
 }
 
-// take holds w, which others say of id, against what is held, and carries out what that
-// decides. The error is one of merge's.
+// take merges another peer's word w about id into the table. The error is that of w, errUntrusted,
+// or one of merge's.
 func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word, became, error) {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -177,7 +177,7 @@ func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word
 	return said, b, nil
 }
 
-// takeEntry takes what the store says of id into the table, unless the table knows better.
+// takeEntry takes the store's entry e of id into the table, unless the table knows better.
 func (r *Registry) takeEntry(id ports.PeerID, e Entry) (word, became, error) {
 	if e.PeerID != id {
 		return word{}, became{}, ErrNotItself
@@ -190,25 +190,25 @@ func (r *Registry) takeEntry(id ports.PeerID, e Entry) (word, became, error) {
 	})
 }
 
-// storedWord returns what e means here: what is left of the lease by the time of day, and never
-// more than a lease can have.
+// storedWord returns the store's entry e as a word. It ends by the time of day, and after a TTL at
+// most.
 func (r *Registry) storedWord(e Entry, now moment) word {
 	w := word{
 		proof: e.Proof, source: stored, leave: e.Leave,
 		addr: e.Addr, details: detailsOf(e.Addrs, e.Meta), native: unique.Make(e.Native), expiresAt: e.ExpiresAt.UnixNano(),
 		deadline: now.at.Add(min(e.ExpiresAt.Sub(now.wall), r.rules.Policy.TTL)),
 	}
-	if ago := now.wall.Sub(e.SeenAt); ago < MaxTTL { // else it does not say, or nothing sensible
+	if ago := now.wall.Sub(e.SeenAt); ago < MaxTTL { // else SeenAt is absent or absurd
 		w.seenAt = now.wall.Add(-max(ago, 0)).UnixNano()
 	}
 	if e.Leave && e.Proof != nil {
-		w.prove(e.Proof, 0, now)
+		w.setLeave(e.Proof, 0, now)
 	}
 	return w
 }
 
-// hear takes in what the native from told, and returns how long the newest of it was under
-// way, 0 if nothing was new.
+// hear takes in the changes that the native from told. It returns how long the last accepted
+// change was under way, 0 if it accepted no change.
 func (r *Registry) hear(from ports.PeerID, changes []ports.Change) (lag time.Duration) {
 	if len(changes) == 0 {
 		return 0
@@ -216,7 +216,7 @@ func (r *Registry) hear(from ports.PeerID, changes []ports.Change) (lag time.Dur
 	refused := 0
 	var why error
 	for i := range changes {
-		c := changes[i] // which others may be given too
+		c := changes[i] // a copy: other followers may get the same batch
 		b, err := r.takeChange(from, &c)
 		r.observe(c.PeerID, from, b)
 		if b.joined {
@@ -229,9 +229,9 @@ func (r *Registry) hear(from ports.PeerID, changes []ports.Change) (lag time.Dur
 			}
 		case errors.Is(err, errUntrusted):
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: c.PeerID, Via: from})
-		case isOlder(err): // it was said twice, or had been under way
+		case isOlder(err): // a repeated or delayed change is no fault of from
 			r.faulty(c.PeerID, from, err)
-		case !errors.Is(err, ErrExpired): // which is nobody's fault
+		case !errors.Is(err, ErrExpired): // an expired change is no fault of from
 			r.faulty(c.PeerID, from, err)
 			refused++
 			why = fmt.Errorf("%s: %w", c.PeerID, err)
@@ -241,14 +241,14 @@ func (r *Registry) hear(from ports.PeerID, changes []ports.Change) (lag time.Dur
 	return lag
 }
 
-// isOlder reports whether err is a proof that is older than what is known.
+// isOlder reports whether err is a proof older than the newest known.
 func isOlder(err error) bool {
 	fault, ok := errors.AsType[*ports.ProofError](err)
 	return ok && fault.Fault == ports.FaultOlder
 }
 
-// takeChange takes in one change that the native from told. What the table knows already, or
-// better, is no error.
+// takeChange takes in one change that the native from told. A change that the table knows
+// already, or knows better, is no error.
 func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
 	switch {
 	case c.PeerID == "", c.Kind == ports.ChangeExpired, c.Kind == ports.ChangeLate:
@@ -260,11 +260,11 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	case c.Remaining <= 0:
 		return became{}, ErrExpired
 	}
-	if err := r.proveTold(from, c); err != nil {
+	if err := r.checkTold(from, c); err != nil {
 		return became{}, err
 	}
 	if c.Kind != ports.ChangeLeft && !r.says(c) {
-		// Addresses are parsed, which is not done under the lock.
+		// Parsing addresses under the lock would hold up heartbeats.
 		if err := r.rules.checkAddrs(c.PeerID, c.Addr, c.Addrs); err != nil {
 			return became{}, err
 		}
@@ -276,7 +276,7 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	return b, err
 }
 
-// says reports whether a lease of c's indexer has the addresses and metadata that c has.
+// says reports whether a lease of c's indexer has c's addresses and metadata.
 func (r *Registry) says(c *ports.Change) (is bool) {
 	s := r.table.shard(c.PeerID)
 	s.mu.Lock()
@@ -289,8 +289,8 @@ func (r *Registry) says(c *ports.Change) (is bool) {
 	return is
 }
 
-// toldWord returns what c, which the native from told, means here: it ends by this native's
-// clock, and no later than its proof says.
+// toldWord returns the change c of the native from as a word. It ends by this native's clock, and
+// no later than its proof says.
 func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word {
 	w := word{
 		source: told, leave: c.Kind == ports.ChangeLeft, native: unique.Make(c.Native),
@@ -300,21 +300,21 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 		w.seenAt = c.SeenAt.UnixNano()
 	}
 	switch {
-	case !w.leave: // what is proven may be told by a native that grants longer leases
+	case !w.leave: // a proven change may come from a native with a longer TTL
 		w.addr, w.details = c.Addr, detailsOf(c.Addrs, c.Meta)
 		w.deadline = earliest(w.deadline, now.at.Add(r.rules.Policy.TTL))
 	case c.Native != from:
-		w.source = stored // handed on
+		w.source = stored // a leave that from handed on
 	}
 	switch {
 	case w.proof == nil:
-		// By any clock that is near enough to this one, it ends when it says. Else what it says
-		// could keep the store's word out for ever.
+		// A clock that is near enough to this one may set expiresAt. A distant one could keep
+		// the store's words out for ever.
 		if ends := now.wall.Add(c.Remaining); c.ExpiresAt.Sub(ends).Abs() > maxSkew {
 			w.expiresAt = ends.UnixNano()
 		}
 	case w.leave:
-		w.prove(w.proof, c.Remaining, now)
+		w.setLeave(w.proof, c.Remaining, now)
 	default:
 		ends := w.proof.Claim.ExpiresAt(w.proof.Tick.Step)
 		w.expiresAt = ends.UnixNano()
@@ -323,9 +323,9 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	return w
 }
 
-// proveTold checks what a change that the native from told is proven by, and fills in what
-// the proof says.
-func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
+// checkTold checks the proof of the change c that the native from told, and copies the
+// proof's fields into c.
+func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) error {
 	p := c.Proof
 	switch {
 	case p == nil && r.rules.plain() == PlainRefuse:
@@ -334,13 +334,13 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 		c.Proof = nil
 		return nil
 	}
-	held := r.proofOf(c.PeerID, p.Tick.Seq)
+	proof := r.proofOf(c.PeerID, p.Tick.Seq)
 	switch {
-	case held != nil && (p.Record == nil || bytes.Equal(held.Record, p.Record)):
-		if p.Tick.Step < held.Tick.Step {
+	case proof != nil && (p.Record == nil || bytes.Equal(proof.Record, p.Record)):
+		if p.Tick.Step < proof.Tick.Step {
 			return ports.Faulty(ports.FaultOlder, "a newer tick is known")
 		}
-		advanced, err := r.advance(held, p.Tick)
+		advanced, err := r.advance(proof, p.Tick)
 		if err != nil {
 			return err
 		}
@@ -360,10 +360,10 @@ func (r *Registry) proveTold(from ports.PeerID, c *ports.Change) error {
 	if err := proves(&c.Entry); err != nil {
 		return err
 	}
-	return r.rules.timely(c.Proof.Claim, r.rules.now())
+	return r.rules.timely(c.Proof.Claim, r.rules.wall())
 }
 
-// proofOf returns the proof of id's signed record with that Seq, nil if it is not held.
+// proofOf returns the proof of id's record with that Seq, nil if the table does not have it.
 func (r *Registry) proofOf(id ports.PeerID, seq int64) *ports.Proof {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -371,8 +371,8 @@ func (r *Registry) proofOf(id ports.PeerID, seq int64) *ports.Proof {
 	return s.holding(id).proof(seq)
 }
 
-// askAgain asks a native that is followed, and told a tick whose record the store does not
-// have either, for all of it, and reports whether there was an answer to take in.
+// askAgain asks a followed native for the record of a tick that it told: the store does not have
+// the record either. It reports whether the native's answer has a record.
 func (r *Registry) askAgain(ctx context.Context, native, id ports.PeerID) bool {
 	a, err := r.follower.LookUp(ctx, native, id)
 	if err != nil || a.PeerID != id || a.Proof == nil || a.Proof.Record == nil {

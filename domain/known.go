@@ -8,13 +8,13 @@ import (
 )
 
 // maxMisses is how many refreshes in a row find nothing before a PeerID is
-// forgotten: one may have run while the record was on its way.
+// forgotten: the first may have run while the record was on its way.
 const maxMisses = 2
 
-// knownSet holds the PeerIDs that are known and not alive here, oldest first; with the live
-// entries they are the known set, what a native has heard of and finds worth looking up. Those
-// that were alive here are apart from those that were never found, which anybody
-// can make up: these go first, and are looked up last.
+// knownSet holds the known PeerIDs that are not alive here, oldest first. With the live entries
+// they are the known set: the PeerIDs that a native has heard of and looks up. PeerIDs that were
+// alive here are apart from PeerIDs that were never found. Any peer can make up the
+// latter, so they go first, and are looked up last.
 type knownSet struct {
 	mu    sync.Mutex
 	byID  map[ports.PeerID]*list.Element
@@ -30,8 +30,8 @@ type unfound struct {
 
 func newKnownSet() *knownSet { return &knownSet{byID: make(map[ports.PeerID]*list.Element)} }
 
-// add makes id known and returns who has to go, the oldest first, so that there are
-// no more than limit. The limit may have become lower since the last time.
+// add makes id known, and evicts the oldest PeerIDs over limit, the never found first.
+// The limit may be lower than it was at the last add.
 func (k *knownSet) add(id ports.PeerID, lost bool, limit int) (evicted []ports.PeerID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -54,14 +54,14 @@ func (k *knownSet) add(id ports.PeerID, lost bool, limit int) (evicted []ports.P
 	return evicted
 }
 
-// remove takes id out: it is alive here, and the live table knows it now.
+// remove forgets id: its entry is in the live table now.
 func (k *knownSet) remove(id ports.PeerID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.drop(id)
 }
 
-// missed counts a refresh that did not find id, and reports whether it is thereby forgotten.
+// missed counts a refresh that did not find id, and reports whether it forgot id.
 func (k *knownSet) missed(id ports.PeerID) (forgotten bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -84,7 +84,7 @@ func (k *knownSet) drop(id ports.PeerID) {
 	}
 }
 
-// all returns every PeerID, those that were alive here first.
+// all returns every PeerID: first those that were alive here, then those never found.
 func (k *knownSet) all() []ports.PeerID {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -8,21 +8,21 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Leave implements ports.Native. It takes a microsecond, or as long as a signature takes to
-// check, and waits for nobody.
+// Leave implements ports.Native. It takes a microsecond, or the check of a signature, and does no
+// I/O.
 func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) error {
-	proof, refusal := r.proveLeave(sender, record)
+	proof, refusal := r.checkLeave(sender, record)
 	if refusal != nil {
 		return refusal
 	}
-	b, said, refusal := r.takeLeave(sender, proof)
+	b, already, refusal := r.takeLeave(sender, proof)
 	switch {
 	case refusal != nil && refusal.Code == ports.CodeRefused:
 		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedLeave, PeerID: sender})
 		return refusal
 	case refusal != nil:
 		return refusal
-	case said:
+	case already:
 		return nil
 	}
 	r.known.remove(sender)
@@ -30,9 +30,9 @@ func (r *Registry) Leave(_ context.Context, sender ports.PeerID, record []byte) 
 	return nil
 }
 
-// takeLeave takes sender's leave, which proof proves if it is not nil. It reports whether that
-// had been said already.
-func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became, said bool, _ *ports.Refusal) {
+// takeLeave takes sender's leave; proof is nil for a bare one. It reports whether this native
+// knew the leave already.
+func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became, already bool, _ *ports.Refusal) {
 	s := r.table.shard(sender)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,7 +43,7 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	case proof != nil && newest != nil && newest.Claim.Seq > proof.Claim.Seq:
 		return b, false, ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since; what it holds here stays")
 	case !r.rules.Indexers.in(sender):
-		return b, false, r.closedTo(sender)
+		return b, false, r.refuseStranger(sender)
 	case lease == nil && leave != nil && leave.source == granted && r.saidAlready(leave, proof, now):
 		return b, true, nil
 	}
@@ -53,10 +53,10 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 		w.addr, w.details = lease.addr, lease.details
 	}
 	if proof != nil {
-		w.prove(proof, ports.RecordLife, now)
+		w.setLeave(proof, ports.RecordLife, now)
 	} else {
-		// It ends all that is held and the indexer did not sign: the time of day may have been
-		// set back, and other natives' clocks may be ahead.
+		// A bare leave ends every plain lease, also if the time of day was set back or another
+		// native's clock is ahead.
 		held.leases(func(l *word) bool {
 			if l.proof == nil {
 				w.expiresAt = max(w.expiresAt, l.expiresAt+int64(time.Millisecond))
@@ -64,13 +64,13 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 			return true
 		})
 	}
-	known := s.records[sender]
-	next, err := r.rule().merge(held, w, known != nil || !r.full(), now)
+	old := s.records[sender]
+	next, err := r.rule().merge(held, w, old != nil || !r.full(), now)
 	switch {
 	case errors.Is(err, errFull):
 		return b, false, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
 	case err != nil:
-		return b, true, nil // a leave that counts before this one is known
+		return b, true, nil // a stronger leave is known
 	}
 	rec := s.insert(sender)
 	b = s.apply(rec, next, now)
@@ -78,8 +78,8 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	return b, false, nil
 }
 
-// saidAlready tells whether a leave that is proven by proof, or bare, says no more than was: it
-// ends nothing that was granted since.
+// saidAlready reports whether a leave with that proof, nil for a bare one, adds nothing to the
+// leave was. The indexer has no live lease.
 func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	switch {
 	case proof != nil:
@@ -87,11 +87,11 @@ func (r *Registry) saidAlready(was *word, proof *ports.Proof, now moment) bool {
 	case was.proof != nil:
 		return true
 	}
-	return now.wall.UnixNano()-was.seenAt < int64(r.rules.Policy.putInterval()) // it asks again
+	return now.wall.UnixNano()-was.seenAt < int64(r.rules.Policy.putInterval()) // the indexer repeats itself
 }
 
-// proveLeave checks the record of a leave, nil if there is none.
-func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof, *ports.Refusal) {
+// checkLeave checks the record of a leave. It returns nil for a leave without a record.
+func (r *Registry) checkLeave(sender ports.PeerID, record []byte) (*ports.Proof, *ports.Refusal) {
 	if record == nil || r.rules.Proofs == nil {
 		return nil, nil
 	}
@@ -104,10 +104,10 @@ func (r *Registry) proveLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	case !p.Claim.Leave():
 		err = ports.Faulty(ports.FaultFields, "the record has addresses, so it is no leave")
 	default:
-		err = r.rules.timely(p.Claim, r.rules.now())
+		err = r.rules.timely(p.Claim, r.rules.wall())
 	}
 	if err != nil {
-		return nil, r.unproven(sender, err)
+		return nil, r.refuseProof(sender, err)
 	}
 	return p, nil
 }

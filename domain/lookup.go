@@ -9,45 +9,45 @@ import (
 )
 
 const (
-	// maxLookups bounds the look-ups at once of what was heard; each may hold a DHT query
-	// open for StoreTimeout.
+	// maxLookups bounds the concurrent look-ups of announced PeerIDs. Each may hold a DHT
+	// query open for StoreTimeout.
 	maxLookups = 32
-	// maxLookupsEach bounds how many of them one asker has under way, a neighbour or a reason
-	// of this native's own: none alone can keep the others waiting.
+	// maxLookupsEach bounds the concurrent look-ups for one asker, a neighbour or a reason of
+	// this native's own, so that no asker keeps the others waiting.
 	maxLookupsEach = 8
-	// maxWaitingEach bounds what waits for one neighbour: as many as its announcements
-	// are buffered. What is over that waits for the next refresh.
+	// maxWaitingEach bounds the PeerIDs that wait for one neighbour: as many as the buffer of
+	// announcements holds. PeerIDs over that wait for the next refresh.
 	maxWaitingEach = 4096
-	// maxWaiting bounds what waits for all neighbours together, of whom there may be
-	// thousands.
+	// maxWaiting bounds the PeerIDs that wait for all neighbours together: a native may have
+	// thousands of neighbours.
 	maxWaiting = 4 * maxWaitingEach
 
-	// maxFlights bounds the look-ups at once that callers wait for: half of maxLookups, which
-	// this native's own news needs.
+	// maxFlights bounds the concurrent look-ups that callers wait for: half of maxLookups,
+	// since this native's own news needs more.
 	maxFlights = 16
-	// maxFlightsEach bounds how many of them one caller has: none alone takes the others'
+	// maxFlightsEach bounds the look-ups of one caller, so that no caller takes the others'
 	// places.
 	maxFlightsEach = 4
-	// maxFlightsHere bounds those that come in process, from "" or this native itself: all
+	// maxFlightsHere bounds the look-ups of this process, from "" or this native itself: all
 	// of HTTP.
 	maxFlightsHere = maxFlights / 2
 )
 
-// The askers of look-ups that no announcement is the reason of.
+// These askers stand for look-ups without an announcement.
 const (
 	onTick          ports.PeerID = "refresh tick"
 	aheadOfDeadline ports.PeerID = "deadline"
 )
 
-// lookedUp is what became of a look-up.
+// lookedUp is the outcome of a look-up.
 type lookedUp struct {
 	listed *ports.Listed // nil if there is nothing to list
 	err    error         // why the table has nothing new
 	began  Instant
 }
 
-// newLookups returns the machine that looks up in r's store: what r has heard of, and what
-// others ask for and r does not hold.
+// newLookups returns the machine of r's look-ups: of announced PeerIDs, and of PeerIDs that
+// callers ask for and the table does not have.
 func newLookups(r *Registry) *lookup.Machine[lookedUp] {
 	return lookup.New(lookup.Config[lookedUp]{
 		Look: r.search, AfterAsk: r.searched, Timeout: StoreTimeout,
@@ -60,12 +60,12 @@ func newLookups(r *Registry) *lookup.Machine[lookedUp] {
 		},
 		MaxAsks: maxLookups, MaxAsksEach: maxLookupsEach,
 		MaxQueued: maxWaiting, MaxQueuedEach: maxWaitingEach,
-		// What this native asks for by itself is bounded by the known set and the table.
+		// The known set and the table bound this native's own look-ups.
 		Own: func(asker ports.PeerID) bool { return asker == onTick || asker == aheadOfDeadline },
 	})
 }
 
-// searchFor looks up id, which the table does not have, on behalf of asker. The error is
+// searchFor looks up id for asker; the table does not have id. The error is
 // ports.ErrNotFound if the store does not have it either, a *ports.Refusal if too many
 // look-ups are under way, or that of ctx.
 func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (listed ports.Listed, err error) {
@@ -94,31 +94,31 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	return listed, ports.ErrNotFound
 }
 
-// search asks the whole store for what is newer than the table has of id, and returns what is
-// listed of it then. ports.ErrNotFound is nothing; another error leaves it open.
+// search asks the whole store for a newer entry of id, and returns the listed entry. The error is
+// ports.ErrNotFound without a live entry. Any other error leaves that open.
 func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error) {
 	got := lookedUp{began: r.now().at}
 	if !r.rules.Indexers.in(id) {
-		return got, ports.ErrNotFound // not any more, since it was asked for
+		return got, ports.ErrNotFound // this native trusts id no more
 	}
 	w, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
 	l, listed := r.Get(id)
-	// A lease that counts is an answer also if the table has no room for it.
-	if now := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(now) {
-		l, listed = r.listed(id, &w, now), true
+	// A good lease is an answer even if the table has no room for it.
+	if at := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(at) {
+		l, listed = r.listed(id, &w, at), true
 	}
 	got.err = err
 	switch {
 	case listed:
 		got.listed = &l
 		return got, nil
-	case err == nil, ctx.Err() == nil: // whatever the store has, it may not be listed
+	case err == nil, ctx.Err() == nil: // an entry of the store may not be listed here
 		return got, ports.ErrNotFound
 	}
 	return got, err
 }
 
-// searched takes note of a search for id that asker is the reason of.
+// searched takes note of the search for id that asker caused.
 func (r *Registry) searched(ctx context.Context, id, asker ports.PeerID, got lookedUp) {
 	if got.err == nil || r.askAgain(ctx, asker, id) {
 		return
@@ -129,26 +129,25 @@ func (r *Registry) searched(ctx context.Context, id, asker ports.PeerID, got loo
 	r.observer.Observe(ports.Event{Kind: ports.EventLookedUp, PeerID: id, Took: r.now().at.Sub(got.began), Err: got.err})
 }
 
-// leftHere reports whether id has left this native, and did not sign that. A signed leave lasts
-// for an hour: the indexer may be back. What another native said of an indexer that signs, the
-// indexer may know better.
+// leftHere reports whether id has left this native by a bare leave. A signed leave lasts for an
+// hour: the indexer may be back. A leave that another native told does not count either.
 func (r *Registry) leftHere(id ports.PeerID) bool {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
+	at := r.now().at
 	held := s.holding(id)
-	leave := held.leave(now)
-	return leave != nil && held.lease(now) == nil && leave.source == granted && leave.proof == nil
+	leave := held.leave(at)
+	return leave != nil && held.lease(at) == nil && leave.source == granted && leave.proof == nil
 }
 
-// unknow takes id out of the known set if it is live, and reports whether it is.
+// unknow removes id from the known set if id is live, and reports whether it is.
 func (r *Registry) unknow(id ports.PeerID) (live bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if live = s.holding(id).lease(r.now().at) != nil; live {
-		r.known.remove(id) // under the lock: the sweep makes it known once it is not
+		r.known.remove(id) // under the lock: the sweep makes id known once it expires
 	}
 	return live
 }

@@ -9,42 +9,42 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// This file is the rule of "Which of two counts" and "Leaves" in docs/protocol.md. Somebody's
-// word about an indexer is held against what is held of it, and the rule says what is held then.
-// The rule is pure: it takes no lock, reads no clock, and tells nobody.
+// This file is the rule of "Which of two counts" and "Leaves" in docs/protocol.md: merge takes
+// the holding of an indexer and a new word about it, and returns the next holding. The rule is
+// pure: it takes no lock, reads no clock, and calls no observer.
 
-// maxLeases bounds the leases that are held of one indexer: an indexer keeps three, and a fourth
-// while it moves from one native to another.
+// maxLeases bounds the leases that a native holds of one indexer: an indexer keeps three, and a
+// fourth while it moves from one native to another.
 const maxLeases = 4
 
-// Why a word changes nothing. What is wrong with a proof is a *ports.ProofError instead.
+// These errors say why a word changes nothing. For an invalid proof it is a *ports.ProofError.
 var (
-	// errFull is a word about an indexer of which nothing is held, in a table without room.
+	// errFull refuses a word about a new indexer: the table has no room.
 	errFull = errors.New("the live table is full")
-	// errKnown is a word that says no more than what is held.
+	// errKnown refuses a word that adds nothing to the holding.
 	errKnown = errors.New("it is known already")
-	// errEnded is a lease that was granted before the indexer left.
+	// errEnded refuses a lease from before its indexer left.
 	errEnded = errors.New("the indexer has left since")
 )
 
-// holding is what a native holds of one indexer: a small set of words. The zero holding is that
-// of an indexer that nobody has spoken of.
+// holding is the words that a native holds of one indexer. The zero holding is that of an unknown
+// indexer.
 type holding struct {
-	first word  // the lease that goes before all others; without a deadline, there is none
+	first word  // the lease that goes before all others; a zero deadline means no lease
 	rest  *rest // nil for most indexers, and never changed
 }
 
-// rest is what is held of an indexer beside its first lease.
+// rest is a holding beside its first lease.
 type rest struct {
-	leases []word // those that follow on the first, in their order
-	leave  *word  // the leave that counts; nil if there is none
-	// record is the newest record and tick, if no word above has them, and until is when the
-	// record counts no more.
-	record *ports.Proof
-	until  Instant
+	leases []word // the leases after the first, in their order
+	leave  *word  // the leave that counts; nil without a leave
+	// proof is the newest record and tick, if no word above has them, and until is the
+	// end of that record.
+	proof *ports.Proof
+	until Instant
 }
 
-// leases calls f with each lease, those first that go before the others, until f returns false.
+// leases calls f with each lease, in their order, until f returns false.
 func (h *holding) leases(f func(*word) bool) {
 	if h.first.deadline == (Instant{}) || !f(&h.first) || h.rest == nil {
 		return
@@ -56,21 +56,21 @@ func (h *holding) leases(f func(*word) bool) {
 	}
 }
 
-// leave returns the leave that counts at now, nil if there is none.
-func (h *holding) leave(now Instant) *word {
-	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(now) {
+// leave returns the leave that counts at that instant, nil without a leave.
+func (h *holding) leave(at Instant) *word {
+	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(at) {
 		return nil
 	}
 	return h.rest.leave
 }
 
-// lease returns the live lease that goes before the others, nil if there is none.
-func (h *holding) lease(now Instant) (lease *word) {
-	if h.first.live(now) {
+// lease returns the first lease that is live at that instant, nil without a live lease.
+func (h *holding) lease(at Instant) (lease *word) {
+	if h.first.live(at) {
 		return &h.first
 	}
 	h.leases(func(w *word) bool {
-		if w.live(now) {
+		if w.live(at) {
 			lease = w
 		}
 		return lease == nil
@@ -78,12 +78,12 @@ func (h *holding) lease(now Instant) (lease *word) {
 	return lease
 }
 
-// own returns what this native has to put and announce of the indexer at now, nil if nothing:
-// the lease that it granted, or the leave that it took.
-func (h *holding) own(now Instant) *word {
-	w := h.lease(now)
+// own returns the word that this native puts and announces: the lease that it granted, or the
+// leave that it took. It is nil if another word counts.
+func (h *holding) own(at Instant) *word {
+	w := h.lease(at)
 	if w == nil {
-		w = h.leave(now)
+		w = h.leave(at)
 	}
 	if w == nil || w.source != granted {
 		return nil
@@ -91,7 +91,7 @@ func (h *holding) own(now Instant) *word {
 	return w
 }
 
-// newest returns the newest record and tick that are known, nil if the indexer has not signed.
+// newest returns the newest known record and tick, nil if the indexer has not signed.
 func (h *holding) newest() *ports.Proof {
 	best := h.first.proof
 	if h.rest == nil {
@@ -103,10 +103,10 @@ func (h *holding) newest() *ports.Proof {
 	if h.rest.leave != nil {
 		best = newer(best, h.rest.leave.proof)
 	}
-	return newer(best, h.rest.record)
+	return newer(best, h.rest.proof)
 }
 
-// proof returns the proof of the record with that Seq and the newest tick, nil if it is not held.
+// proof returns the record with that Seq and its newest tick, nil if no word has it.
 func (h *holding) proof(seq int64) (found *ports.Proof) {
 	is := func(p *ports.Proof) {
 		if p != nil && p.Claim.Seq == seq {
@@ -121,12 +121,12 @@ func (h *holding) proof(seq int64) (found *ports.Proof) {
 		if h.rest.leave != nil {
 			is(h.rest.leave.proof)
 		}
-		is(h.rest.record)
+		is(h.rest.proof)
 	}
 	return found
 }
 
-// newer returns the newer of two proofs, p if they are as new; either may be nil.
+// newer returns the newer of two proofs, p if both are as new. Either may be nil.
 func newer(p, q *ports.Proof) *ports.Proof {
 	switch {
 	case p == nil:
@@ -146,10 +146,10 @@ func compareVersion(p *ports.Proof, v ports.Version) int {
 	return cmp.Or(cmp.Compare(p.Claim.Seq, v.Seq), cmp.Compare(p.Tick.Step, v.Step))
 }
 
-// empty reports whether nothing is held.
+// empty reports whether the holding has nothing.
 func (h *holding) empty() bool { return h.first.deadline == (Instant{}) && h.rest == nil }
 
-// remembered reports whether the newest record is all that is held, and until when.
+// remembered reports whether the holding is only its newest record, and until when.
 func (h *holding) remembered() (until Instant, only bool) {
 	if h.first.deadline != (Instant{}) || h.rest == nil || h.rest.leave != nil {
 		return Instant{}, false
@@ -157,8 +157,8 @@ func (h *holding) remembered() (until Instant, only bool) {
 	return h.rest.until, true
 }
 
-// hold returns what is held with just these leases and this leave. The newest record is
-// remembered until it counts no more.
+// hold returns the holding of these leases and this leave. It keeps the newest signed record until
+// the record's hour ends, so that no older record counts again.
 func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holding) {
 	if len(leases) > 0 {
 		h.first = leases[0]
@@ -170,22 +170,22 @@ func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holdin
 	if r.leave = leave; r.leases != nil || leave != nil {
 		h.rest = &r
 	}
-	if held := h.newest(); newest != nil && (held == nil || compareProofs(held, newest) < 0) {
+	if best := h.newest(); newest != nil && (best == nil || compareProofs(best, newest) < 0) {
 		if remains := newest.Claim.Ends().Add(ports.ClockAllowance).Sub(now.wall); remains > 0 {
-			r.record, r.until = newest, now.at.Add(remains)
+			r.proof, r.until = newest, now.at.Add(remains)
 			h.rest = &r
 		}
 	}
 	return h
 }
 
-// at returns what is held at now: without the words that have ended.
+// at returns the holding without the words that have ended by now.
 func (h *holding) at(now moment) holding {
 	if h.rest == nil && h.first.live(now.at) {
 		return *h
 	}
-	var room [maxLeases]word
-	leases, ended := room[:0], false
+	var buf [maxLeases]word
+	leases, ended := buf[:0], false
 	h.leases(func(w *word) bool {
 		if w.live(now.at) {
 			leases = append(leases, *w)
@@ -196,7 +196,7 @@ func (h *holding) at(now moment) holding {
 	})
 	leave := h.leave(now.at)
 	if h.rest != nil {
-		ended = ended || leave != h.rest.leave || h.rest.record != nil && !now.at.Before(h.rest.until)
+		ended = ended || leave != h.rest.leave || h.rest.proof != nil && !now.at.Before(h.rest.until)
 	}
 	if !ended {
 		return *h
@@ -204,18 +204,18 @@ func (h *holding) at(now moment) holding {
 	return hold(leases, leave, h.newest(), now)
 }
 
-// rule is what merge goes by besides what is held and what is said.
+// rule is the settings of merge.
 type rule struct {
 	policy TTLPolicy
-	plain  Plain // what is believed of indexers that do not sign
+	plain  Plain // whether plain words count
 }
 
-// shown returns the lease that is shown of the indexer at now, nil if none is live. It is the
-// first one. Once a heartbeat of that is overdue, it is the one of the same address that lasts
-// longest of those that another native told.
-func (r rule) shown(h *holding, now Instant) *word {
-	shown := h.lease(now)
-	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(now)) {
+// shown returns the lease that callers see at that instant, nil without a live lease. It is the
+// first lease. While that is late, a longer lease of the same address stands for it, if another
+// native told it.
+func (r rule) shown(h *holding, at Instant) *word {
+	shown := h.lease(at)
+	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(at)) {
 		return shown
 	}
 	first := shown
@@ -228,9 +228,8 @@ func (r rule) shown(h *holding, now Instant) *word {
 	return shown
 }
 
-// merge returns what is held once w is said of an indexer of which h is held, or why w changes
-// nothing: ErrExpired, errUntrusted, errKnown, errEnded, errFull without room for one more
-// indexer, or a *ports.ProofError.
+// merge returns the holding after w, or why w changes nothing of h: ErrExpired, errUntrusted,
+// errKnown, errEnded, errFull for a new indexer without room, or a *ports.ProofError.
 func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 	switch {
 	case !w.live(now.at):
@@ -240,8 +239,8 @@ func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 	}
 	h = h.at(now)
 	if w.leave {
-		if held := h.leave(now.at); held != nil && held.proof != nil && w.proof != nil && held.proof.Claim.Seq == w.proof.Claim.Seq && (w.source != granted || held.source == granted) {
-			return h, errKnown // every native hands it on
+		if leave := h.leave(now.at); leave != nil && leave.proof != nil && w.proof != nil && leave.proof.Claim.Seq == w.proof.Claim.Seq && (w.source != granted || leave.source == granted) {
+			return h, errKnown // every native hands a signed leave on
 		}
 	}
 	if err := w.against(&h, now.at); err != nil {
@@ -257,7 +256,7 @@ func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 	return next, nil
 }
 
-// with returns what is held once w is said, which nothing that is held refuses.
+// with returns the holding after w, which passed against.
 func (h *holding) with(w word, now moment) (holding, error) {
 	if w.leave {
 		return h.withLeave(w, now)
@@ -265,11 +264,11 @@ func (h *holding) with(w word, now moment) (holding, error) {
 	return h.withLease(w, now)
 }
 
-// revise returns what still stands of h, after a change of what is believed.
+// revise returns h without the leases that the rule does not believe any more.
 func (r rule) revise(h holding, now moment) holding {
 	h = h.at(now)
-	var room [maxLeases]word
-	leases, fallen := room[:0], false
+	var buf [maxLeases]word
+	leases, fallen := buf[:0], false
 	h.leases(func(w *word) bool {
 		if r.stands(w) {
 			leases = append(leases, *w)
@@ -284,27 +283,27 @@ func (r rule) revise(h holding, now moment) holding {
 	return hold(leases, h.leave(now.at), h.newest(), now)
 }
 
-// stands reports whether w counts by what is believed of indexers that do not sign. A leave
-// does in any case: it lists nobody.
+// stands reports whether the rule believes w. It believes every leave: a leave lists no
+// indexer.
 func (r rule) stands(w *word) bool {
 	return r.plain != PlainRefuse || w.proof != nil || w.unproven || w.leave
 }
 
-// against returns why w does not count beside what the indexer is known to have signed.
-func (w *word) against(h *holding, now Instant) error {
+// against returns why w does not count beside the newest proof of h.
+func (w *word) against(h *holding, at Instant) error {
 	newest := h.newest()
 	switch {
 	case newest == nil:
 		return nil
 	case w.proof == nil && w.source == granted:
-		return nil // the indexer itself said so here
+		return nil // the indexer itself registered or left here
 	case w.proof == nil:
 		return ports.Faulty(ports.FaultRank, "the indexer signs for itself, and this is not its word")
 	}
 	switch c := compareProofs(w.proof, newest); {
 	case c < 0 && w.leave && w.endsAny(h):
-		return nil // of a record before the newest
-	case c < 0, c == 0 && w.source != granted && h.lease(now) == nil:
+		return nil // an older leave counts if it ends a lease
+	case c < 0, c == 0 && w.source != granted && h.lease(at) == nil:
 		return ports.Faulty(ports.FaultOlder, "a newer record or tick of the indexer is known")
 	}
 	return nil
@@ -319,21 +318,21 @@ func (w *word) endsAny(h *holding) (does bool) {
 	return does
 }
 
-// withLease returns what is held once the lease w is granted.
+// withLease returns the holding after the lease w.
 func (h *holding) withLease(w word, now moment) (holding, error) {
 	leave := h.leave(now.at)
-	if leave != nil && !w.since(leave) {
+	if leave != nil && !w.survives(leave) {
 		return *h, errEnded
 	}
 	if leave != nil && leave.proof == nil && w.proof != nil {
-		leave = nil // from now on only what the indexer signs counts
+		leave = nil // the indexer signs from now on: a bare leave counts no more
 	}
 	if h.rest == nil && h.first.source == granted && w.source == granted && (w.proof != nil || h.first.proof == nil) {
 		w.share(&h.first)
-		return holding{first: w}, nil // what most heartbeats are
+		return holding{first: w}, nil // most heartbeats
 	}
-	var room [maxLeases + 1]word
-	leases, known := room[:0], false
+	var buf [maxLeases + 1]word
+	leases, known := buf[:0], false
 	newest := newer(w.proof, h.newest())
 	h.leases(func(l *word) bool {
 		w.share(l)
@@ -345,7 +344,7 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 			return false
 		case w.slot() == l.slot():
 			if w.source == told && w.proof != nil && l.proof != nil {
-				w.deadline = latest(w.deadline, l.deadline) // what is proven, no native takes back by telling less
+				w.deadline = latest(w.deadline, l.deadline) // no native shortens a proven lease
 			}
 			return true
 		}
@@ -355,23 +354,23 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 	if known {
 		return *h, errKnown
 	}
-	at := slices.IndexFunc(leases, func(l word) bool { return w.before(&l) })
-	if at < 0 {
-		at = len(leases)
+	i := slices.IndexFunc(leases, func(l word) bool { return w.before(&l) })
+	if i < 0 {
+		i = len(leases)
 	}
-	leases = slices.Insert(leases, at, w)
+	leases = slices.Insert(leases, i, w)
 	return hold(leases[:min(len(leases), maxLeases)], leave, newest, now), nil
 }
 
-// share has w take its text from l if it is the same: so there is one copy of what stays.
+// share lets w use the text of l if both are the same: so memory has one copy.
 func (w *word) share(l *word) {
 	if w.same(l) {
 		w.addr, w.details = l.addr, l.details
 	}
 }
 
-// slot is what there is one lease of: this native's own, one of each native that tells, and one
-// that the store has.
+// slot returns the key of the leases that replace each other. A holding has one own lease, one of
+// each native that tells, and one of the store.
 func (w *word) slot() (s struct {
 	source source
 	native unique.Handle[ports.PeerID]
@@ -382,21 +381,21 @@ func (w *word) slot() (s struct {
 	return s
 }
 
-// outlasts reports whether l stays in its slot when w comes. A native's later word takes the
-// place of its earlier one, however long it lasts. The store has no order, so what ends later
-// stays, and the indexer's own word in any case.
+// outlasts reports whether l stays in its slot when w comes. A native's later word replaces its
+// earlier word, however long that lasts. Answers of the store come in no order, so the newer
+// version stays.
 func (l *word) outlasts(w *word) bool {
 	return l.source == stored && w.version().Compare(l.version()) <= 0
 }
 
-// echoes reports whether w is what the store has of the lease l, or of an earlier one: both are
-// the word of one native, and end by its clock.
+// echoes reports whether w is the store's copy of the lease l, or of an earlier lease of the same
+// native: both end by that native's clock.
 func (w *word) echoes(l *word) bool {
 	return w.source == stored && l.source != stored && w.native == l.native && w.proof == nil && l.proof == nil && w.expiresAt <= l.expiresAt
 }
 
-// displaces reports whether l has no place beside w: w is signed, and l either is not and was
-// not granted here, or says something else and was signed before.
+// displaces reports whether the signed lease w removes l: l is plain and was not granted here, or
+// l is of an older record with another start, address or metadata.
 func (w *word) displaces(l *word) bool {
 	switch {
 	case w.proof == nil:
@@ -408,8 +407,8 @@ func (w *word) displaces(l *word) bool {
 	return is.Seq > was.Seq && (is.Start != was.Start || !w.same(l))
 }
 
-// before reports whether the lease w goes before the lease l: what was granted here, then what
-// the indexer has signed, then what its native tells, then what lasts longer.
+// before reports whether the lease w goes before the lease l: a lease granted here, then a signed
+// lease, then a told lease, then the longer lease.
 func (w *word) before(l *word) bool {
 	switch {
 	case (w.source == granted) != (l.source == granted):
@@ -422,42 +421,42 @@ func (w *word) before(l *word) bool {
 	return l.deadline.Before(w.deadline)
 }
 
-// withLeave returns what is held once the leave w is said.
+// withLeave returns the holding after the leave w.
 func (h *holding) withLeave(w word, now moment) (holding, error) {
-	var room [maxLeases]word
-	leases, ends := room[:0], false
+	var buf [maxLeases]word
+	leases, ended := buf[:0], false
 	h.leases(func(l *word) bool {
 		if w.ends(l) {
-			ends = true
+			ended = true
 		} else {
 			leases = append(leases, *l)
 		}
 		return true
 	})
 	leave := h.leave(now.at)
-	if leave != nil && !w.after(leave) && !ends {
+	if leave != nil && !w.replaces(leave) && !ended {
 		return *h, errKnown
 	}
 	newest := newer(w.proof, h.newest())
-	if leave == nil || w.after(leave) {
+	if leave == nil || w.replaces(leave) {
 		leave = &w
 	}
 	return hold(leases, leave, newest, now), nil
 }
 
-// ends reports whether the leave w ends the lease l. A leave that is taken here ends what was
-// granted here, and what is held that it did not sign.
+// ends reports whether the leave w ends the lease l. A leave that this native took ends the lease
+// that it granted. A bare leave here ends signed leases too: the indexer itself says so.
 func (w *word) ends(l *word) bool {
 	if w.source == granted && (l.source == granted || w.proof == nil && l.proof != nil) {
 		return true
 	}
-	return !l.since(w)
+	return !l.survives(w)
 }
 
-// after reports whether the leave w counts in the place of the leave o: a signed one before a
-// bare one, the one with the higher Seq, what an indexer or its native said before what the
-// store has, and what was said later.
-func (w *word) after(o *word) bool {
+// replaces reports whether the leave w counts in the place of the leave o. A signed leave goes
+// before a bare one, a higher Seq before a lower, a leave of an indexer or a native before one
+// of the store, and a later leave before an earlier.
+func (w *word) replaces(o *word) bool {
 	switch {
 	case (w.proof == nil) != (o.proof == nil):
 		return w.proof != nil
@@ -473,14 +472,14 @@ func (w *word) after(o *word) bool {
 	return o.deadline.Before(w.deadline)
 }
 
-// since reports whether the lease l stands against the leave: it is held more firmly, or was
-// granted after it. Of one clock, a native's own or the store's, the times are compared as it
-// said them; of two natives, by this native's clock.
-func (l *word) since(leave *word) bool {
+// survives reports whether the lease l stands against the leave: its source is stronger, or it
+// was granted later. Times of one native, or of the store, are compared as they were said. Times
+// of two natives are compared by this native's clock.
+func (l *word) survives(leave *word) bool {
 	switch of, by := l.proof, leave.proof; {
 	case of != nil && by != nil:
 		return of.Claim.Seq > by.Claim.Seq
-	case of != nil: // nobody else ends what the indexer signed
+	case of != nil: // no bare leave ends a signed lease
 		return true
 	case by != nil:
 		return l.source == granted

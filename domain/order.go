@@ -7,20 +7,20 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// order keeps the PeerIDs of the live table sorted, so that a page is found
-// without sorting a million names. It is a list of sorted blocks: a new PeerID
-// moves at most one block's worth of memory, and a heartbeat of a known one does
-// not touch it.
+// order keeps the PeerIDs of the live table sorted, so that a page costs no sort
+// of a million names. It is a list of sorted blocks: a new PeerID moves at most
+// one block's worth of memory. A heartbeat of a listed indexer does not touch
+// it.
 type order struct {
 	mu     sync.RWMutex
-	blocks [][]ports.PeerID // none empty, each sorted, each before the next
+	blocks [][]ports.PeerID // each sorted, each before the next, no block empty
 }
 
 // blockSize is how many PeerIDs a block holds before it is split: 8 KiB of string
 // headers, a fraction of a microsecond to move.
 const blockSize = 512
 
-// block returns the index of the block in which id is or belongs.
+// block returns the index of the block of id, whether id is in it or not.
 func (o *order) block(id ports.PeerID) int {
 	i, found := slices.BinarySearchFunc(o.blocks, id, func(b []ports.PeerID, id ports.PeerID) int {
 		switch {
@@ -45,7 +45,7 @@ func (o *order) insert(id ports.PeerID) {
 		return
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if found {
 		return
 	}
@@ -55,11 +55,11 @@ func (o *order) insert(id ports.PeerID) {
 		clear(half)
 		o.blocks[b] = o.blocks[b][:blockSize/2]
 		o.blocks = slices.Insert(o.blocks, b+1, right)
-		if at > blockSize/2 {
-			b, at = b+1, at-blockSize/2
+		if i > blockSize/2 {
+			b, i = b+1, i-blockSize/2
 		}
 	}
-	o.blocks[b] = slices.Insert(o.blocks[b], at, id)
+	o.blocks[b] = slices.Insert(o.blocks[b], i, id)
 }
 
 func (o *order) remove(id ports.PeerID) {
@@ -69,16 +69,16 @@ func (o *order) remove(id ports.PeerID) {
 		return
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if !found {
 		return
 	}
-	o.blocks[b] = slices.Delete(o.blocks[b], at, at+1)
+	o.blocks[b] = slices.Delete(o.blocks[b], i, i+1)
 	switch {
 	case len(o.blocks[b]) == 0:
 		o.blocks = slices.Delete(o.blocks, b, b+1)
 	case b+1 < len(o.blocks) && len(o.blocks[b])+len(o.blocks[b+1]) <= blockSize/2:
-		// Two that are nearly empty become one, so that memory follows the table down.
+		// Two small blocks become one, so that memory follows the table down.
 		o.blocks[b] = append(o.blocks[b], o.blocks[b+1]...)
 		o.blocks = slices.Delete(o.blocks, b+1, b+2)
 	}
@@ -92,13 +92,13 @@ func (o *order) after(id ports.PeerID, n int) []ports.PeerID {
 		return nil
 	}
 	b := o.block(id)
-	at, found := slices.BinarySearch(o.blocks[b], id)
+	i, found := slices.BinarySearch(o.blocks[b], id)
 	if found {
-		at++
+		i++
 	}
 	page := make([]ports.PeerID, 0, n)
-	for ; b < len(o.blocks) && len(page) < n; b, at = b+1, 0 {
-		rest := o.blocks[b][at:]
+	for ; b < len(o.blocks) && len(page) < n; b, i = b+1, 0 {
+		rest := o.blocks[b][i:]
 		page = append(page, rest[:min(len(rest), n-len(page))]...)
 	}
 	return page

@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	// StoreTimeout is the deadline of one put and of one look-up: a peer that hangs
-	// costs a DHT operation 10 to 30 s otherwise (measured).
+	// StoreTimeout is the deadline of one put and of one look-up. Without it a hung peer
+	// costs a DHT operation 10 to 30 s (measured).
 	StoreTimeout = 3 * time.Second
 	// announceDelay is how long a put may run before its entry is announced all the
-	// same: the local record answers already, and a put that everybody answers takes
+	// same: the local record answers already. A put that every peer answers takes
 	// 5 to 7 ms (measured, 20 replicas on loopback).
 	announceDelay = 250 * time.Millisecond
-	// maxPuts bounds the puts at once. A put mostly waits; with a hung peer each waits
-	// StoreTimeout, and 64 of them still let 20 entries a second through, the
-	// heartbeats of 1,200 indexers.
+	// maxPuts bounds the concurrent puts. A put mostly waits. With a hung peer each waits
+	// StoreTimeout, and 64 puts still let 20 entries a second through, the heartbeats of
+	// 1,200 indexers.
 	maxPuts = 64
-	// retryPut is the pause after a put that failed, doubled up to a refresh.
+	// retryPut is the pause after a failed put, doubled up to a refresh.
 	retryPut = time.Second
 )
 
-// outbox puts and announces what the registry granted, behind its back: at most
-// one flight a PeerID, and only its newest entry waiting. What waits is kept in
-// the records themselves, so that a heartbeat of a PeerID that waits already costs
+// outbox puts and announces the registry's own entries behind its back: at most
+// one flight a PeerID, and only its newest entry waiting. The records themselves
+// hold the waiting entries, so that a further heartbeat of a waiting PeerID costs
 // nothing.
 type outbox struct {
 	policy    TTLPolicy
@@ -47,13 +47,13 @@ type outbox struct {
 // outboxState is the outbox's part of a record, guarded by the shard's lock.
 type outboxState struct {
 	phase    phase
-	urgent   bool // what waits is urgent, and due so much earlier
+	urgent   bool // the waiting entry is urgent: due is earlier by urgentLead
 	again    bool // offered while it flew
-	hurry    bool // and that was urgent
+	hurry    bool // that offer was urgent
 	alone    bool // the last put found no other node
 	failures uint8
 	due      Instant // when it may fly next
-	filed    Instant // when the wheel of the delayed comes around to it; zero if it is not there
+	filed    Instant // when outbox.delayed comes around to it; zero if it is not there
 }
 
 type phase uint8
@@ -62,7 +62,7 @@ const (
 	idle    phase = iota
 	delayed       // waits for due
 	ready         // waits for a worker
-	flying        // is being put and announced
+	flying        // a worker puts and announces it
 )
 
 func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store, announcer ports.Announcer, observer ports.Observer) *outbox {
@@ -72,7 +72,7 @@ func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store,
 	}
 }
 
-// start lets what waits and what comes fly until ctx ends, in goroutines counted by running.
+// start flies waiting and new entries until ctx ends, in goroutines that running counts.
 func (o *outbox) start(ctx context.Context, running *sync.WaitGroup) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -82,16 +82,16 @@ func (o *outbox) start(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// stop lets no worker start any more.
+// stop starts no further worker.
 func (o *outbox) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.running = nil
 }
 
-// offer asks for rec to be put and announced when its due time has come, which is
-// earlier if it is urgent, that is, new or changed. The caller holds the shard's lock.
-func (o *outbox) offer(rec *record, now Instant, urgent bool) {
+// offer queues rec for its put and announcement at its due time. An urgent rec, new
+// or changed, is due earlier by urgentLead. The caller holds the shard's lock.
+func (o *outbox) offer(rec *record, at Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
@@ -101,8 +101,8 @@ func (o *outbox) offer(rec *record, now Instant, urgent bool) {
 	case st.phase == flying:
 		st.again, st.hurry = true, st.hurry || urgent
 	case st.phase == ready, st.phase == delayed && !urgent:
-		// It waits already, and its newest entry is read when it flies.
-	case !now.Before(st.due):
+		// rec waits already, and takeOff reads its newest entry.
+	case !at.Before(st.due):
 		st.phase = ready
 		o.mu.Lock()
 		o.ready = append(o.ready, rec)
@@ -113,8 +113,8 @@ func (o *outbox) offer(rec *record, now Instant, urgent bool) {
 	}
 }
 
-// delay has rec wait until due. If the wheel comes around to it before that, it is
-// not put there once more.
+// delay makes rec wait until due. It does not add rec to the wheel again if the wheel
+// comes around to rec before that.
 func (o *outbox) delay(rec *record, due Instant) {
 	rec.outbox.phase, rec.outbox.due = delayed, due
 	if rec.outbox.filed != (Instant{}) && !due.Before(rec.outbox.filed) {
@@ -126,34 +126,34 @@ func (o *outbox) delay(rec *record, due Instant) {
 	o.mu.Unlock()
 }
 
-// advance makes ready what has waited for its due time.
-func (o *outbox) advance(now Instant) {
+// wakeDue wakes the delayed records that are due.
+func (o *outbox) wakeDue(at Instant) {
 	for more := true; more; {
-		var due []*record
+		var records []*record
 		o.mu.Lock()
-		due, more = o.delayed.take(now, sweepBatch)
+		records, more = o.delayed.take(at, sweepBatch)
 		o.mu.Unlock()
-		for _, rec := range due {
-			o.wake(rec, now)
+		for _, rec := range records {
+			o.wake(rec, at)
 		}
 	}
 }
 
-// wake makes rec ready, or delays it again if it flew since it was delayed.
-func (o *outbox) wake(rec *record, now Instant) {
+// wake makes rec ready, or delays it again if its due time has moved.
+func (o *outbox) wake(rec *record, at Instant) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !now.Before(rec.outbox.filed) {
+	if !at.Before(rec.outbox.filed) {
 		rec.outbox.filed = Instant{}
 	}
 	if rec.outbox.phase == delayed && !rec.gone {
 		rec.outbox.phase = idle
-		o.offer(rec, now, false)
+		o.offer(rec, at, false)
 	}
 }
 
-// hire starts a worker if one more may run; the caller holds the lock.
+// hire starts a worker, unless maxPuts run. The caller holds the lock.
 func (o *outbox) hire() {
 	if o.running != nil && o.flying < maxPuts {
 		o.flying++
@@ -161,14 +161,14 @@ func (o *outbox) hire() {
 	}
 }
 
-// work lets one entry fly after another until none is ready.
+// work flies one ready record after another, until the queue is empty.
 func (o *outbox) work() {
 	for rec := o.next(); rec != nil; rec = o.next() {
 		o.fly(rec)
 	}
 }
 
-// next returns the record that has been ready longest, nil for a worker that is to end.
+// next returns the record that has been ready longest. nil ends the worker.
 func (o *outbox) next() *record {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -184,7 +184,7 @@ func (o *outbox) next() *record {
 	return rec
 }
 
-// fly puts and announces what this native holds of rec, if it still has something to say.
+// fly puts and announces this native's own entry of rec, if rec still has one.
 func (o *outbox) fly(rec *record) {
 	if entry, ok := o.takeOff(rec); ok {
 		replicas, err := o.put(entry)
@@ -192,46 +192,46 @@ func (o *outbox) fly(rec *record) {
 	}
 }
 
-// takeOff returns what to put of rec. It is not ok if the lease has ended, or another native's
-// word counts now.
+// takeOff returns the entry of rec to put. It is not ok if the lease has ended, or another
+// native's word counts now.
 func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := o.now().at
+	at := o.now().at
 	st := &rec.outbox
-	own := rec.held.own(now)
+	own := rec.held.own(at)
 	if own == nil || rec.gone {
 		st.phase, st.urgent = idle, false
 		return e, false
 	}
 	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
-	st.due = now.Add(o.policy.putInterval())
+	st.due = at.Add(o.policy.putInterval())
 	return own.entry(rec.id), true
 }
 
-// land takes in what became of a put, and offers rec again if it failed or has changed since.
+// land takes in the result of a put, and offers rec again if the put failed or rec has changed.
 func (o *outbox) land(rec *record, replicas int, err error) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := o.now().at
+	at := o.now().at
 	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	switch {
 	case rec.gone:
 	case st.again:
-		o.offer(rec, now, st.hurry)
+		o.offer(rec, at, st.hurry)
 	case err != nil:
 		pause := Backoff{retryPut, o.policy.Refresh}.Pause(int(st.failures))
 		st.failures = min(st.failures+1, 10)
-		o.delay(rec, now.Add(pause))
+		o.delay(rec, at.Add(pause))
 	default:
 		st.failures = 0
 	}
 }
 
-// put puts e, and announces it when that is done or takes its time.
+// put puts e, and announces it when the put has returned, or after announceDelay.
 func (o *outbox) put(e Entry) (replicas int, err error) {
 	ctx, cancel := context.WithTimeout(o.ctx, StoreTimeout)
 	defer cancel()

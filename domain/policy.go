@@ -8,20 +8,20 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Why an entry is not acceptable.
+// These errors say why an entry is not acceptable.
 var (
 	ErrExpired   = errors.New("entry has expired")
 	ErrTooFar    = errors.New("entry expires later than a lease can")
 	ErrNotItself = errors.New("entry is another's")
 )
 
-// TTLPolicy holds the times that a network agrees on, and the rules made of them.
+// TTLPolicy is the times that all nodes of a network agree on, with the rules made of them.
 type TTLPolicy struct {
-	// TTL is how long an entry lives after a registration. One TTL a network.
+	// TTL is how long an entry lives after a registration. All nodes of a network have the same.
 	TTL time.Duration
 	// Heartbeat is how often an indexer renews; shorter than TTL.
 	Heartbeat time.Duration
-	// Refresh is how often a native looks up what it knows and cannot show alive;
+	// Refresh is how often a native looks up the known PeerIDs that are not live;
 	// shorter than TTL.
 	Refresh time.Duration
 }
@@ -35,16 +35,16 @@ const (
 	// MinInterval is the shortest time that a policy may name: timers and a network's round
 	// trips are small against it.
 	MinInterval = 10 * time.Millisecond
-	// MaxTTL is the longest TTL. A record lasts for a heartbeat and the TTL after it at least,
-	// and no node is called alive that was silent for so long.
+	// MaxTTL is the longest TTL. A record must outlast a heartbeat and the TTL after it. No
+	// indexer counts as live after so long a silence.
 	MaxTTL = ports.RecordLife / 2
 )
 
-// Validate returns all that is wrong with p, joined, each naming the setting, its
-// value and what is allowed.
+// Validate returns a PolicyError for each wrong setting of p, joined. Each error names the
+// setting, its value and the allowed range.
 func (p TTLPolicy) Validate() error {
 	var errs []error
-	impossible := map[string]bool{} // such a setting is held against no other
+	impossible := map[string]bool{} // an impossible setting is compared with no other
 	for _, s := range []struct {
 		name  string
 		value time.Duration
@@ -66,62 +66,62 @@ func (p TTLPolicy) Validate() error {
 // PolicyError says what is wrong with one setting of a TTLPolicy.
 type PolicyError struct {
 	Setting string // "ttl", "heartbeat" or "refresh"
-	Beside  string // the setting that it does not go with, "" if it is wrong by itself
+	Beside  string // the setting that contradicts it, "" if it is wrong by itself
 	Reason  string
 }
 
 func (e *PolicyError) Error() string { return e.Setting + ": " + e.Reason }
 
-// Grant returns the lease that a registration at now gets.
-func (p TTLPolicy) Grant(now time.Time) ports.Lease {
-	return ports.Lease{ExpiresAt: now.Add(p.TTL), TTL: p.TTL, Heartbeat: p.Heartbeat, Now: now}
+// Grant returns the lease of a registration at the time of day wall.
+func (p TTLPolicy) Grant(wall time.Time) ports.Lease {
+	return ports.Lease{ExpiresAt: wall.Add(p.TTL), TTL: p.TTL, Heartbeat: p.Heartbeat, Now: wall}
 }
 
-// Acceptable tells whether an entry that says it ends at expiresAt may be stored
-// at now: ErrExpired from its deadline on, ErrTooFar if it ends later than
-// now + TTL + ports.ClockAllowance.
-func (p TTLPolicy) Acceptable(expiresAt, now time.Time) error {
+// Acceptable tells whether an entry that expires at expiresAt may be stored at the
+// time of day wall: ErrExpired from expiresAt on, ErrTooFar if it expires later
+// than wall + TTL + ports.ClockAllowance.
+func (p TTLPolicy) Acceptable(expiresAt, wall time.Time) error {
 	switch {
-	case !now.Before(expiresAt):
+	case !wall.Before(expiresAt):
 		return ErrExpired
-	case expiresAt.After(now.Add(p.TTL + ports.ClockAllowance)):
+	case expiresAt.After(wall.Add(p.TTL + ports.ClockAllowance)):
 		return ErrTooFar
 	}
 	return nil
 }
 
-// State says how fresh a live entry is that is left so long to live: late from the moment on at
-// which its heartbeat is overdue.
-func (p TTLPolicy) State(left time.Duration) ports.State {
-	if p.late(left) {
+// State says how fresh a live entry is from the time that remains to it. The entry is late once
+// its heartbeat is overdue.
+func (p TTLPolicy) State(remaining time.Duration) ports.State {
+	if p.late(remaining) {
 		return ports.StateLate
 	}
 	return ports.StateLive
 }
 
-func (p TTLPolicy) late(left time.Duration) bool { return left < p.TTL-p.Heartbeat }
+func (p TTLPolicy) late(remaining time.Duration) bool { return remaining < p.TTL-p.Heartbeat }
 
-// overdue is when the heartbeat is due of a lease that ends at deadline.
+// overdue returns when the heartbeat of a lease with that deadline is due.
 func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL) }
 
 // putInterval is how often an unchanged entry is put and announced at most: a
-// sixth of a heartbeat, so that an indexer that renews too often costs its
-// native's peers at most six times what an honest one does.
+// sixth of a heartbeat. So an indexer that renews too often costs its native's
+// peers at most six times as much as an honest indexer.
 func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
 
-// urgentLead is how much sooner what has changed may follow: nine tenths, so a second
-// after the last one, or an indexer that changes its address as fast as it can makes
+// urgentLead is how much sooner a changed entry may follow: nine tenths, so a second after
+// the last put. Without that pause an indexer that changes its address over and over makes
 // its native ask twenty others each time.
 func (p TTLPolicy) urgentLead() time.Duration { return p.putInterval() * 9 / 10 }
 
-// settle is how long a node that has joined the store gets to join the topic too,
-// before what it missed is announced to it: GossipSub's own heartbeat is 1 s.
+// settle is how long a native waits for a node that has joined the store to join the
+// topic too, before it announces what the node missed: GossipSub's own heartbeat is 1 s.
 func (p TTLPolicy) settle() time.Duration { return min(time.Second, p.putInterval()) }
 
-// lookAhead is how long before its deadline a heard entry is looked up once more:
-// 3 s, which is one look-up's deadline, and less if the TTL is scaled down.
+// lookAhead is how long before its deadline a native looks up a heard entry once more:
+// 3 s, which is the deadline of a look-up, and less if the TTL is scaled down.
 func (p TTLPolicy) lookAhead() time.Duration { return min(StoreTimeout, p.TTL/20) }
 
-// tick is how finely deadlines are swept. Nothing is listed past its deadline
-// however long this is; it bounds how late an expiry is told of.
+// tick is how often a native sweeps for deadlines. It bounds how late watchers learn
+// of an expiry. No entry is listed past its deadline, however long the tick is.
 func (p TTLPolicy) tick() time.Duration { return max(MinInterval, min(time.Second, p.TTL/64)) }

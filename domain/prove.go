@@ -9,37 +9,37 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// proven is what a registration's proof is worth.
+// proven is the result of checking a registration's proof.
 type proven struct {
-	needRecord bool // the record is wanted, or one by this native's clock
-	unknown    bool // and nothing is granted before it comes
+	needRecord bool // the indexer must send its record, or issue one by this native's clock
+	unknown    bool // without that record this native grants no lease
 }
 
-// prove checks what a registration of sender is proven by, and fills in what the proof says of
-// it. A registration whose record does not count by this native's clock stands without it.
-func (r *Registry) prove(sender ports.PeerID, reg *ports.Registration) (proven, *ports.Refusal) {
-	held, live := r.recall(sender)
+// checkProof checks the proof of sender's registration, and copies the proof's fields into reg. A
+// registration stands without its proof if the record does not count by this native's clock.
+func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (proven, *ports.Refusal) {
+	newest, live := r.recall(sender)
 	p := *reg.Proof
 	switch {
 	case r.rules.Proofs == nil:
 		reg.Proof = nil
 		return proven{}, nil
-	case p.Record == nil && (held == nil || held.Tick.Seq != p.Tick.Seq):
+	case p.Record == nil && (newest == nil || newest.Tick.Seq != p.Tick.Seq):
 		return proven{needRecord: true, unknown: true}, nil
-	case p.Record == nil || held != nil && bytes.Equal(p.Record, held.Record):
-		advanced, err := r.advance(held, p.Tick)
+	case p.Record == nil || newest != nil && bytes.Equal(p.Record, newest.Record):
+		advanced, err := r.advance(newest, p.Tick)
 		if err != nil {
-			return proven{}, r.unproven(sender, err)
+			return proven{}, r.refuseProof(sender, err)
 		}
 		reg.Proof = advanced
 	default:
 		p.Claim = nil
 		if err := r.rules.verify(&p); err != nil {
-			return proven{}, r.unproven(sender, err)
+			return proven{}, r.refuseProof(sender, err)
 		}
 		reg.Proof = &p
-		if held != nil && held.Claim.Seq >= p.Claim.Seq {
-			if !live || held.Claim.Start == p.Claim.Start || held.Claim.Seq == p.Claim.Seq {
+		if newest != nil && newest.Claim.Seq >= p.Claim.Seq {
+			if !live || newest.Claim.Start == p.Claim.Start || newest.Claim.Seq == p.Claim.Seq {
 				return proven{needRecord: true, unknown: true}, nil
 			}
 			return proven{}, r.supersede(sender)
@@ -48,22 +48,21 @@ func (r *Registry) prove(sender ports.PeerID, reg *ports.Registration) (proven, 
 	claim := reg.Proof.Claim
 	switch {
 	case claim.PeerID != sender:
-		return proven{}, r.unproven(sender, ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender))
+		return proven{}, r.refuseProof(sender, ports.Faulty(ports.FaultSigner, "the record is not that of %s itself", sender))
 	case claim.Leave():
-		return proven{}, r.unproven(sender, ports.Faulty(ports.FaultFields, "the record has no address, which is a leave"))
+		return proven{}, r.refuseProof(sender, ports.Faulty(ports.FaultFields, "the record has no address, which is a leave"))
 	case reg.Addr != claim.Addrs[0], len(reg.Addrs) > 0 && !slices.Equal(reg.Addrs, claim.Addrs), len(reg.Meta) > 0 && !maps.Equal(reg.Meta, claim.Meta):
-		return proven{}, r.unproven(sender, ports.Faulty(ports.FaultFields, "the registration says something else than its record"))
+		return proven{}, r.refuseProof(sender, ports.Faulty(ports.FaultFields, "the registration says something else than its record"))
 	}
 	reg.Addrs, reg.Meta = claim.Addrs, claim.Meta
-	if err := r.rules.timely(claim, r.rules.now()); err != nil {
+	if err := r.rules.timely(claim, r.rules.wall()); err != nil {
 		reg.Proof = nil
 		return proven{needRecord: true}, nil
 	}
 	return proven{}, nil
 }
 
-// recall returns the newest record and tick that are known of id, nil if there are none, and
-// whether id is live.
+// recall returns id's newest record and tick, nil if id has not signed, and whether id is live.
 func (r *Registry) recall(id ports.PeerID) (newest *ports.Proof, live bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -72,7 +71,7 @@ func (r *Registry) recall(id ports.PeerID) (newest *ports.Proof, live bool) {
 	return held.newest(), held.lease(r.now().at) != nil
 }
 
-// seq returns the highest Seq that is known of a record of id, 0 for none.
+// seq returns the highest known Seq of id's records, 0 if id has not signed.
 func (r *Registry) seq(id ports.PeerID) int64 {
 	if newest, _ := r.recall(id); newest != nil {
 		return newest.Claim.Seq
@@ -80,8 +79,8 @@ func (r *Registry) seq(id ports.PeerID) int64 {
 	return 0
 }
 
-// supersede refuses a process since another one with its key, id, has registered. That one is
-// told with its next answer.
+// supersede refuses an older process with the key of id. The newer process learns of this Rival
+// with its next answer.
 func (r *Registry) supersede(id ports.PeerID) *ports.Refusal {
 	s := r.table.shard(id)
 	s.mu.Lock()
@@ -93,24 +92,24 @@ func (r *Registry) supersede(id ports.PeerID) *ports.Refusal {
 	return ports.Refuse(ports.CodeSuperseded, "another process with this key has registered since this one started; stop one of them, or give it an identity of its own (data.dir)")
 }
 
-// advance returns held with tick, or held itself if it is newer.
-func (r *Registry) advance(held *ports.Proof, tick ports.Tick) (*ports.Proof, error) {
-	was := held.Tick
+// advance returns proof with tick, or proof itself if its own tick is no older.
+func (r *Registry) advance(proof *ports.Proof, tick ports.Tick) (*ports.Proof, error) {
+	was := proof.Tick
 	switch {
 	case tick == (ports.Tick{}), tick == was:
-		return held, nil
-	case tick.Seq != was.Seq || tick.Step == was.Step || tick.Step > ports.MaxSteps || held.Claim.Interval == 0:
+		return proof, nil
+	case tick.Seq != was.Seq || tick.Step == was.Step || tick.Step > ports.MaxSteps || proof.Claim.Interval == 0:
 	case tick.Step > was.Step && r.rules.Proofs.Follows(was.Link, tick.Link, tick.Step-was.Step):
-		return &ports.Proof{Record: held.Record, Tick: tick, Claim: held.Claim}, nil
-	case tick.Step < was.Step && tick.Step == 0 && tick.Link == held.Claim.Anchor,
+		return &ports.Proof{Record: proof.Record, Tick: tick, Claim: proof.Claim}, nil
+	case tick.Step < was.Step && tick.Step == 0 && tick.Link == proof.Claim.Anchor,
 		tick.Step < was.Step && r.rules.Proofs.Follows(tick.Link, was.Link, was.Step-tick.Step):
-		return held, nil
+		return proof, nil
 	}
 	return nil, ports.Faulty(ports.FaultTick, "tick's link is not that of step %d of the record's chain", tick.Step)
 }
 
-// unproven refuses what err says is no proof, and tells of it.
-func (r *Registry) unproven(sender ports.PeerID, err error) *ports.Refusal {
+// refuseProof refuses sender's invalid proof, and tells the observer.
+func (r *Registry) refuseProof(sender ports.PeerID, err error) *ports.Refusal {
 	r.faulty(sender, "", err)
 	if fault, ok := errors.AsType[*ports.ProofError](err); ok && fault.Fault == ports.FaultAddress {
 		return ports.Refuse(ports.CodeAddrInvalid, "%v", err)
@@ -118,5 +117,5 @@ func (r *Registry) unproven(sender ports.PeerID, err error) *ports.Refusal {
 	return ports.Refuse(ports.CodeProofInvalid, "%v", err)
 }
 
-// faulty tells the observer of a proof that is none.
+// faulty tells the observer if err is an invalid proof.
 func (r *Registry) faulty(id, via ports.PeerID, err error) { tellFault(r.observer, id, via, err) }

@@ -10,64 +10,65 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Settings are what a Registry needs to know beside the Rules.
+// Settings are the settings of a Registry beside the Rules.
 type Settings struct {
 	Bounds Bounds
-	// Follower follows other natives; nil follows nobody.
+	// Follower follows other natives; nil follows no native.
 	Follower Following
 }
 
-// Following is what a Registry asks of its follower. All methods may be called concurrently.
+// Following is a Registry's view of its follower. All methods may be called concurrently.
 type Following interface {
-	// Condition tells how far this native's word can be relied on.
+	// Condition says how far a caller can rely on this native's table.
 	Condition() ports.Condition
-	// Follows reports whether native tells this one what it grants, and Following how many do.
+	// Follows reports whether this native follows native. Following counts followed natives.
 	Follows(native ports.PeerID) bool
 	Following() int
-	// LookUp asks a native that is followed, or was, for all that it has of id.
+	// LookUp asks native for all that it has of id. ports.ErrNotFound: it never was followed.
 	LookUp(ctx context.Context, native, id ports.PeerID) (ports.Answer, error)
-	// Natives returns what is known of the neighbours, as ports.Native.Natives does.
+	// Natives returns the status of the neighbours, as ports.Native.Natives does.
 	Natives(ctx context.Context) []ports.NativeStatus
-	// Revise has a change of which natives are trusted take effect soon. It does not block.
+	// Revise applies a change of the trusted natives soon. It does not block.
 	Revise()
 }
 
-// nobody is a follower of nobody.
-type nobody struct{}
+// noFollower is a Following that follows no native.
+type noFollower struct{}
 
-func (nobody) Condition() ports.Condition                   { return "" }
-func (nobody) Follows(ports.PeerID) bool                    { return false }
-func (nobody) Following() int                               { return 0 }
-func (nobody) Natives(context.Context) []ports.NativeStatus { return nil }
-func (nobody) Revise()                                      {}
-func (nobody) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+func (noFollower) Condition() ports.Condition                   { return "" }
+func (noFollower) Follows(ports.PeerID) bool                    { return false }
+func (noFollower) Following() int                               { return 0 }
+func (noFollower) Natives(context.Context) []ports.NativeStatus { return nil }
+func (noFollower) Revise()                                      {}
+func (noFollower) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 	return ports.Answer{}, ports.ErrNotFound
 }
 
-// Registry is a native's side of the seed: it grants leases, keeps the live table
-// and the known set, puts and announces what it granted, and looks up what others
-// announce. It implements ports.Native; all methods may be called concurrently.
+// Registry is a native's side of the seed. It grants leases, keeps the live table
+// and the known set, puts and announces its own entries, and looks up announced
+// PeerIDs. It implements ports.Native. All methods may be called concurrently.
 type Registry struct {
-	rules    Rules
-	settings Settings
-	self     unique.Handle[ports.PeerID]
-	store    ports.Store
-	hears    ports.Announcer
-	observer ports.Observer
+	rules     Rules
+	settings  Settings
+	self      unique.Handle[ports.PeerID]
+	store     ports.Store
+	announcer ports.Announcer
+	observer  ports.Observer
 
 	table   *table
 	known   *knownSet
 	outbox  *outbox
 	lookups *lookup.Machine[lookedUp]
-	// clockOff is how wrong this node's clock was when that was told last.
+	// clockOff is the error of this node's clock as the observer last heard it: 0 to 2.
 	clockOff int
 	follower Following
 }
 
 var _ ports.Native = (*Registry)(nil)
 
-// NewRegistry returns a registry that answers at once; what it grants goes to
-// store and announcer as soon as Run runs.
+// NewRegistry returns a registry that answers at once. Its leases go to store and
+// announcer as soon as Run runs. The error is an invalid Policy, or a missing Self or
+// CheckAddr.
 func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer ports.Announcer, observer ports.Observer) (*Registry, error) {
 	if err := rules.Policy.Validate(); err != nil {
 		return nil, err
@@ -80,11 +81,11 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	}
 	r := &Registry{
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
-		store: store, hears: announcer, observer: observer,
+		store: store, announcer: announcer, observer: observer,
 		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
 	}
 	if r.follower = settings.Follower; r.follower == nil {
-		r.follower = nobody{}
+		r.follower = noFollower{}
 	}
 	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
@@ -100,11 +101,11 @@ func (r *Registry) now() moment {
 // wall returns the time of day at an instant.
 func (r *Registry) wall(at Instant) time.Time { return r.rules.Clock.At(at.Sub(Instant{})) }
 
-// rule is what words are held against now.
+// rule returns the rule as it is now.
 func (r *Registry) rule() rule { return rule{r.rules.Policy, r.rules.plain()} }
 
 // Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
-// microsecond and waits for nobody. reg is kept and must not be changed afterwards.
+// microsecond and does no I/O. The registry keeps reg: the caller must not change it.
 func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
 	g, refusal := r.register(sender, reg)
 	if refusal != nil {
@@ -123,31 +124,31 @@ func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Re
 	return g.Lease, nil
 }
 
-// register checks reg, without a lock, and grants what it asks for.
+// register checks reg without a lock, and grants its lease.
 func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant, *ports.Refusal) {
 	if reg.PeerID != sender {
 		return grant{}, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
 	}
 	for checked := false; ; {
-		proven, claim := proven{}, reg
+		proven, claimed := proven{}, reg
 		if reg.Proof != nil {
 			var refusal *ports.Refusal
-			if proven, refusal = r.prove(sender, &claim); refusal != nil {
+			if proven, refusal = r.checkProof(sender, &claimed); refusal != nil {
 				return grant{}, refusal
 			}
 		} else if r.rules.plain() == PlainRefuse {
 			return grant{}, refusePlain()
 		}
 		if proven.unknown {
-			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.now(), Seq: r.seq(sender)}}, nil
+			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.wall(), Seq: r.seq(sender)}}, nil
 		}
-		g, refusal := r.grant(sender, claim, proven.needRecord, checked)
+		g, refusal := r.grant(sender, claimed, proven.needRecord, checked)
 		switch {
 		case refusal != nil:
 			return grant{}, refusal
 		case g.unchecked:
-			// Something is new. Addresses are parsed, which is not done under the lock.
-			if refusal := r.rules.check(claim); refusal != nil {
+			// The addresses are new. Parsing them under the lock would hold up others.
+			if refusal := r.rules.check(claimed); refusal != nil {
 				return grant{}, refusal
 			}
 			checked = true
@@ -157,17 +158,17 @@ func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant,
 	}
 }
 
-// grant is what became of a registration.
+// grant is the outcome of a registration.
 type grant struct {
 	ports.Lease
 	remaining time.Duration // what was left of the lease before, 0 if there was none
 	became    became
-	unchecked bool // nothing is granted: it says something new, which is to be checked first
-	stale     bool // nothing is granted: a newer record came, or a leave, while this one was checked
+	unchecked bool // no lease is granted: the registration has new content, not checked yet
+	stale     bool // no lease is granted: a newer record or a leave came during the check
 }
 
-// grant grants sender the lease that reg asks for. checked says that what is new in reg passes
-// the rules, needRecord that its record does not count by this clock.
+// grant grants sender the lease of reg. checked says that reg passes the rules. needRecord says
+// that its record does not count by this clock.
 func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord, checked bool) (g grant, _ *ports.Refusal) {
 	s := r.table.shard(sender)
 	s.mu.Lock()
@@ -185,7 +186,7 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 		g.unchecked = true
 		return g, nil
 	case !r.rules.Indexers.in(sender):
-		return g, r.closedTo(sender)
+		return g, r.refuseStranger(sender)
 	}
 	g.Lease = r.rules.Policy.Grant(now.wall)
 	w.deadline, w.expiresAt, w.seenAt = now.at.Add(g.TTL), g.ExpiresAt.UnixNano(), now.wall.UnixNano()
@@ -196,13 +197,13 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 	case p != nil:
 		w.expiresAt = p.Claim.ExpiresAt(p.Tick.Step).UnixNano()
 		if lease != nil && lease.proof != nil && lease.source == granted && p.Tick == lease.proof.Tick {
-			w.deadline = earliest(w.deadline, lease.deadline) // nothing new is proven, and elsewhere it ends then too
+			w.deadline = earliest(w.deadline, lease.deadline) // the same tick ends then at other natives too
 		}
 	case lease == nil && leave != nil && leave.source == granted:
-		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // in the store too it is to win over the leave
+		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // so it wins over the leave in the store too
 	}
-	known := s.records[sender]
-	next, err := r.rule().merge(held, w, known != nil || !r.full(), now)
+	old := s.records[sender]
+	next, err := r.rule().merge(held, w, old != nil || !r.full(), now)
 	switch {
 	case errors.Is(err, errFull):
 		return grant{}, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
@@ -227,23 +228,23 @@ func refusePlain() *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
 }
 
-// Get returns the live entry of id. It waits for nobody, and changes nothing.
+// Get returns the live entry of id. It does no I/O and changes nothing.
 func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := r.now().at
-	shown := r.rule().shown(s.holding(id), now)
+	at := r.now().at
+	shown := r.rule().shown(s.holding(id), at)
 	if shown == nil {
 		return ports.Listed{}, false
 	}
-	return r.listed(id, shown, now), true
+	return r.listed(id, shown, at), true
 }
 
-// listed returns what the lease w says of id at now. Its end by other natives' clocks means
-// nothing to anybody here, so a lease that another native granted ends by this one's.
-func (r *Registry) listed(id ports.PeerID, w *word, now Instant) ports.Listed {
-	remaining := max(w.deadline.Sub(now), 0)
+// listed returns the lease w of id as an answer. A caller cannot judge another native's clock, so
+// a plain lease of another native expires by this native's.
+func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
+	remaining := max(w.deadline.Sub(at), 0)
 	e := w.entry(id)
 	if w.source != granted && w.proof == nil {
 		e.ExpiresAt = r.wall(w.deadline)
@@ -251,10 +252,10 @@ func (r *Registry) listed(id ports.PeerID, w *word, now Instant) ports.Listed {
 	return ports.Listed{Entry: e, State: r.rules.Policy.State(remaining), Source: w.source.public(), Remaining: remaining}
 }
 
-// maxScan bounds the entries that one List looks at: 3 ms, if none has what is asked for.
+// maxScan bounds the entries that one List looks at: 3 ms without a match.
 const maxScan = 10 * ports.MaxPage
 
-// List implements ports.Native. It waits for nobody.
+// List implements ports.Native. It does no I/O.
 func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports.Page, error) {
 	if q.Limit == 0 {
 		q.Limit = ports.DefaultPage
@@ -265,14 +266,14 @@ func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports
 	page := ports.Page{Condition: r.Condition()}
 	after, scanned := q.After, 0
 	for {
-		// One more than is wanted, to see whether there is a next page.
+		// One entry more than the limit shows whether there is a next page.
 		ids := r.table.order.after(after, min(q.Limit+1-len(page.Entries), maxScan+1-scanned))
 		if len(ids) == 0 {
 			return page, nil
 		}
 		for _, id := range ids {
 			listed, ok := r.Get(id)
-			if ok && has(listed.Meta, q.Meta) { // else expired and not swept yet, or another's
+			if ok && has(listed.Meta, q.Meta) { // else expired and not swept yet, or of other labels
 				if len(page.Entries) == q.Limit {
 					page.Next = page.Entries[q.Limit-1].PeerID
 					return page, nil
@@ -291,7 +292,7 @@ func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports
 	}
 }
 
-// has reports whether meta has all that want has.
+// has reports whether meta has every label of want.
 func has(meta, want map[string]string) bool {
 	for name, value := range want {
 		if got, ok := meta[name]; !ok || got != value {
@@ -310,23 +311,23 @@ func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.A
 	return ports.Answer{Listed: listed, Condition: r.Condition()}, err
 }
 
-// maxRemembered bounds those who have expired and are remembered: a quarter of the table, so
-// that who is gone never keeps out who is there. Over that they are forgotten at once.
+// maxRemembered bounds the records of expired indexers: a quarter of the table, so that expired
+// indexers never keep live ones out. Over that the table forgets a record as it expires.
 func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
 
 func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entries() }
 
-// Counts returns how many entries are in the live table, those included that
-// expired since the last sweep, and how many PeerIDs are known, live ones included.
+// Counts returns the number of entries in the live table and of known PeerIDs. The
+// first includes entries that expired since the last sweep; the second includes the first.
 func (r *Registry) Counts() (live, known int) {
 	live = int(r.table.listed.Load())
 	return live, live + r.known.len()
 }
 
-// Condition tells how far this native's word can be relied on.
+// Condition says how far a caller can rely on this native's table.
 func (r *Registry) Condition() ports.Condition { return r.follower.Condition() }
 
-// Following returns how many natives tell this one what they grant.
+// Following returns how many natives this native follows.
 func (r *Registry) Following() int { return r.follower.Following() }
 
 // Natives implements ports.Native.
@@ -334,5 +335,5 @@ func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeS
 	return r.follower.Natives(ctx), nil
 }
 
-// Waiting returns how many entries wait to be put and announced.
+// Waiting returns how many entries wait for their put and announcement, or are in flight.
 func (r *Registry) Waiting() int { return r.outbox.waiting() }

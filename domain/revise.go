@@ -7,14 +7,14 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// closedTo is what a stranger is told.
-func (r *Registry) closedTo(id ports.PeerID) *ports.Refusal {
+// refuseStranger refuses an indexer that this native does not trust.
+func (r *Registry) refuseStranger(id ports.PeerID) *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this network is closed, and %s is none of its indexers: ask whoever runs the native %s to add it to trust.indexers there", id, r.rules.Self)
 }
 
-// Revise has a change of whom the rules trust, or what they believe of who does not sign,
-// take effect at once: entries that do not count any more are gone when it returns, watches
-// that somebody may not have any more end, and other natives are followed or let go of.
+// Revise applies a change of Rules.Indexers, Rules.Natives or Rules.Plain. The table has no
+// untrusted entry when it returns. Watches of untrusted natives end, and the follower follows or
+// drops natives, soon after.
 func (r *Registry) Revise() {
 	for i := range r.table.shards {
 		r.evict(&r.table.shards[i])
@@ -28,21 +28,21 @@ func (r *Registry) Revise() {
 	r.follower.Revise()
 }
 
-// evict removes from s what counts no more. A word that is added is held against the rules under
-// the lock of its shard, so none of it comes after the look.
+// evict removes the untrusted entries of s. take and grant ask the rules under the shard's lock,
+// so no untrusted entry comes in behind evict.
 func (r *Registry) evict(s *shard) {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.records))
 	s.mu.Unlock()
-	for batch := range slices.Chunk(ids, sweepBatch) {
-		for _, id := range r.evictBatch(s, batch) {
+	for chunk := range slices.Chunk(ids, sweepBatch) {
+		for _, id := range r.evictBatch(s, chunk) {
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedEntry, PeerID: id})
 			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 		}
 	}
 }
 
-// evictBatch has what is held of ids revised, and returns those that are listed no more.
+// evictBatch revises the records of ids, and returns the indexers that left the list.
 func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,11 +52,11 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 		if rec == nil {
 			continue
 		}
-		var stands holding // nothing of a stranger
+		var next holding // an untrusted indexer keeps nothing
 		if r.rules.Indexers.in(id) {
-			stands = rule.revise(rec.held, now)
+			next = rule.revise(rec.held, now)
 		}
-		if b := s.apply(rec, stands, now); b.expired || b.left {
+		if b := s.apply(rec, next, now); b.expired || b.left {
 			gone = append(gone, id)
 		}
 	}

@@ -10,47 +10,47 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Rules are what a node goes by, whatever its role: its times, its clock, which peers it trusts,
-// and what proves an entry. A copy serves as well: nothing in it changes.
+// Rules are the rules of a node of any role: its times, its clock, its trust in peers, and its
+// proof of entries. They may be copied: no field changes.
 type Rules struct {
 	// Self is this node's own PeerID. A native writes it into every entry that it grants.
 	Self   ports.PeerID
 	Policy TTLPolicy
 	// CheckAddr is the rule for one address of id. Its error says what is wrong with the
-	// address. Addresses are the transport's affair, so the rule is handed in.
+	// address. It is handed in since addresses are the transport's affair.
 	CheckAddr func(id ports.PeerID, addr string) error
 	// Clock is the time of day; nil is this node's own.
 	Clock *Clock
-	// Proofs checks what indexers sign; nil checks, and believes, nothing of it.
+	// Proofs checks the proofs of indexers. With nil a node neither checks nor believes them.
 	Proofs ports.Verifier
-	// Plain says what is believed of indexers that do not sign. It is asked each time anew,
-	// under locks, and must not block; nil is PlainAccept.
+	// Plain says whether this node believes entries without a signature. The registry calls it
+	// for each entry, under locks: it must not block. nil is PlainAccept.
 	Plain func() Plain
-	// Indexers are those whose entries this node takes and lists, Natives those that it
-	// takes the word of. After a change of either, Registry.Revise is to be called.
+	// A node takes and lists the entries of Indexers alone, and takes the word of Natives
+	// alone. After a change of either the caller calls Registry.Revise.
 	Indexers, Natives Trust
 }
 
-// Plain says what is believed of indexers that do not sign.
+// Plain says whether a node believes entries without a signature.
 type Plain string
 
 const (
-	// PlainAccept takes plain registrations, and believes what natives and the store say of an
-	// indexer without its signature.
+	// PlainAccept takes plain registrations, and believes the plain entries of natives and of
+	// the store.
 	PlainAccept Plain = "accept"
-	// PlainRefuse takes and believes only entries that their indexer has signed.
+	// PlainRefuse takes and believes signed entries only.
 	PlainRefuse Plain = "refuse"
 )
 
-// Trust tells whom this node trusts. It is asked at every heartbeat, under locks, and each
-// time anew, since the answer may change: it must not block. A nil one trusts everybody.
+// Trust reports whether this node trusts a peer. The registry calls it at every heartbeat, under
+// locks, since the answer may change: it must not block. A nil Trust trusts every peer.
 type Trust func(ports.PeerID) bool
 
 func (t Trust) in(id ports.PeerID) bool { return t == nil || t(id) }
 
 var errUntrusted = errors.New("it is none of the indexers that this node trusts")
 
-func (r Rules) now() time.Time {
+func (r Rules) wall() time.Time {
 	if r.Clock != nil {
 		return r.Clock.Now()
 	}
@@ -58,7 +58,7 @@ func (r Rules) now() time.Time {
 }
 
 // ReadProof reads the claim of e's proof, if e has one, without checking it: enough to tell which
-// of two entries is newer. The error is a *ports.ProofError. A Store is given it as its eyes.
+// of two entries is newer. The error is a *ports.ProofError. A Store compares entries by it.
 func (r Rules) ReadProof(e *Entry) error {
 	p := e.Proof
 	if p == nil || p.Claim != nil {
@@ -72,7 +72,7 @@ func (r Rules) ReadProof(e *Entry) error {
 	return nil
 }
 
-// read is ReadProof for a proof that was not read yet. A record without a tick is at its anchor.
+// read reads the claim of p. A record without a tick is at its anchor.
 func (r Rules) read(p *ports.Proof) (*ports.Claim, error) {
 	switch {
 	case r.Proofs == nil:
@@ -87,17 +87,17 @@ func (r Rules) read(p *ports.Proof) (*ports.Claim, error) {
 	return claim, err
 }
 
-// Acceptable tells why e may not be stored, nil if it may. Its proof proves it, or it has none. Its
-// times pass the policy, and its addresses the rule. A leave needs no address. Acceptable fills in
-// the fields that e leaves out and its proof has. Not every entry that may be stored may be listed:
-// a proof is kept for as long as its record counts. A Store is given this as its rule.
+// Acceptable returns why e may not be stored, nil if it may. A signed entry needs a valid proof. A
+// plain entry's times pass the policy, and its addresses the rule. A leave needs no address.
+// Acceptable copies into e the fields that only its proof has. An entry that may be stored may be
+// too old to list: its proof counts for as long as its record. A Store takes this as its rule.
 func (r Rules) Acceptable(e *Entry) error {
 	if !r.Indexers.in(e.PeerID) {
 		return errUntrusted
 	}
-	now := r.now()
+	wall := r.wall()
 	if e.Proof == nil {
-		if err := r.Policy.Acceptable(e.ExpiresAt, now); err != nil || e.Leave {
+		if err := r.Policy.Acceptable(e.ExpiresAt, wall); err != nil || e.Leave {
 			return err
 		}
 		return r.checkAddrs(e.PeerID, e.Addr, e.Addrs)
@@ -110,10 +110,10 @@ func (r Rules) Acceptable(e *Entry) error {
 	if err := proves(e); err != nil {
 		return err
 	}
-	return r.timely(e.Proof.Claim, now)
+	return r.timely(e.Proof.Claim, wall)
 }
 
-// verify checks p, whose Claim it sets.
+// verify checks p and sets its Claim.
 func (r Rules) verify(p *ports.Proof) error {
 	claim, err := r.read(p)
 	if err != nil {
@@ -129,7 +129,7 @@ func (r Rules) verify(p *ports.Proof) error {
 	return nil
 }
 
-// sane holds a record's claim against the bounds of a registration.
+// sane checks a record's claim against the bounds of a registration.
 func (r Rules) sane(claim *ports.Claim) error {
 	if claim.TTL > r.Policy.TTL {
 		return ports.Faulty(ports.FaultPayload, "record's TTL is %v, and this network's %v: it ends later than a lease can", claim.TTL, r.Policy.TTL)
@@ -145,7 +145,7 @@ func (r Rules) sane(claim *ports.Claim) error {
 	return nil
 }
 
-// check holds the metadata and the addresses of a registration against their bounds.
+// check checks the metadata and the addresses of a registration against their bounds.
 func (r Rules) check(reg ports.Registration) *ports.Refusal {
 	if refusal := ports.CheckMeta(reg.Meta); refusal != nil {
 		return refusal
@@ -178,7 +178,7 @@ func (r Rules) checkAddrs(id ports.PeerID, addr string, addrs []string) error {
 	return nil
 }
 
-// proves tells whether e and its proof agree, and fills in the fields that e leaves out.
+// proves returns an error unless e and its proof agree. It fills in the fields that e leaves out.
 func proves(e *Entry) error {
 	p := e.Proof.Entry()
 	switch {
@@ -193,18 +193,19 @@ func proves(e *Entry) error {
 	return nil
 }
 
-// timely tells whether a record counts at now, with an allowance for other clocks.
-func (r Rules) timely(claim *ports.Claim, now time.Time) error {
+// timely returns an error unless a record counts at wall. Other clocks may differ by
+// ports.ClockAllowance.
+func (r Rules) timely(claim *ports.Claim, wall time.Time) error {
 	switch {
-	case claim.Issued().After(now.Add(ports.ClockAllowance)):
-		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), now.Format(time.RFC3339))
-	case !now.Before(claim.Ends().Add(ports.ClockAllowance)):
+	case claim.Issued().After(wall.Add(ports.ClockAllowance)):
+		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), wall.Format(time.RFC3339))
+	case !wall.Before(claim.Ends().Add(ports.ClockAllowance)):
 		return ports.Faulty(ports.FaultEnded, "record of %s has ended", claim.PeerID)
 	}
 	return nil
 }
 
-// Watched is Acceptable, which tells observer of each proof that proves nothing.
+// Watched returns an Acceptable that tells observer of each invalid proof.
 func (r Rules) Watched(observer ports.Observer) func(*Entry) error {
 	return func(e *Entry) error {
 		err := r.Acceptable(e)
@@ -220,9 +221,9 @@ func tellFault(observer ports.Observer, id, via ports.PeerID, err error) {
 	}
 }
 
-// CheckAnswer tells why the answer of a native about an indexer does not count, nil if it
-// counts. It fills in what the proof says, and shortens Remaining to it: a native alone has no
-// lease last longer.
+// CheckAnswer returns why the answer of a native about an indexer does not count, nil if it
+// counts. It copies the proof's fields, and cuts Remaining to the proof's: no native can make a
+// signed lease last longer.
 func (r Rules) CheckAnswer(a *ports.Answer) error {
 	if a.Proof == nil {
 		if r.plain() == PlainRefuse {
@@ -238,8 +239,8 @@ func (r Rules) CheckAnswer(a *ports.Answer) error {
 		return err
 	}
 	a.Entry = e
-	if left := e.ExpiresAt.Sub(r.now()); left < a.Remaining {
-		a.Remaining = left
+	if remaining := e.ExpiresAt.Sub(r.wall()); remaining < a.Remaining {
+		a.Remaining = remaining
 	}
 	return nil
 }
@@ -251,8 +252,8 @@ func (r Rules) plain() Plain {
 	return r.Plain()
 }
 
-// Believes tells why e does not count here, nil if it counts. A plain entry does unless plain
-// ones are refused. It does not check a proof; Acceptable does.
+// Believes returns why e does not count here, nil if it counts. A plain entry counts unless Plain
+// is PlainRefuse. Believes checks no proof; Acceptable does.
 func (r Rules) Believes(e *Entry) error {
 	if e.Proof == nil && r.plain() == PlainRefuse {
 		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself, and trust.plain is %s here", e.PeerID, PlainRefuse)
@@ -260,8 +261,8 @@ func (r Rules) Believes(e *Entry) error {
 	return nil
 }
 
-// IsUntrusted reports whether err says of an entry or an answer that it is sound, and does not
-// count on this node: its sender is not at fault.
+// IsUntrusted reports whether err is about a sound entry or answer that this node does not trust:
+// its sender is not at fault.
 func IsUntrusted(err error) bool {
 	fault, ok := errors.AsType[*ports.ProofError](err)
 	return errors.Is(err, errUntrusted) || ok && fault.Fault == ports.FaultUntrusted

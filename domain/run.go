@@ -9,21 +9,22 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Run listens to other natives, puts and announces, looks up and sweeps, until ctx
-// ends; it returns when all of it has stopped. It may run once.
+// Run listens to announcements, puts and announces, looks up and sweeps, until ctx
+// ends. It returns when all its goroutines have stopped; its error is that of
+// Announcer.Listen. It may run once.
 func (r *Registry) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
 	defer func() {
 		stop()
-		r.outbox.stop() // what is registered from here on is answered, and goes no further
+		r.outbox.stop() // from here on registrations are answered, and their entries put no more
 		r.lookups.Stop()
 		running.Wait()
 	}()
 	r.outbox.start(ctx, &running)
 	r.lookups.Start(ctx, &running)
 
-	deaf, err := r.hears.Listen(r.heard)
+	deaf, err := r.announcer.Listen(r.heard)
 	if err != nil {
 		return fmt.Errorf("listen to announcements: %w", err)
 	}
@@ -41,7 +42,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-sweep.C:
 			r.watchClock()
 			r.sweep()
-			r.outbox.advance(r.now().at)
+			r.outbox.wakeDue(r.now().at)
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():
@@ -55,7 +56,8 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// watchClock sets the clock, and tells when its own is wrong, or is not any more.
+// watchClock sets the clock, and tells the observer when this node's own clock goes wrong or
+// right.
 func (r *Registry) watchClock() {
 	off := r.rules.Clock.set()
 	how := 0
@@ -74,26 +76,26 @@ func (r *Registry) watchClock() {
 	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Took: off})
 }
 
-// welcome sees to it that a node that has joined gets what it missed: what only
-// this native holds, at once, and what flew while it was still finding its way
-// here, at the usual pace. All else it hears with the next heartbeats.
+// welcome offers a newly joined node the entries that it missed: at once if only
+// this native has them, and at the usual pace if they were put while the node was
+// joining. Heartbeats bring all other entries.
 func (r *Registry) welcome() {
 	for ids := range r.table.everyone() {
-		now := r.now().at
+		at := r.now().at
 		for _, id := range ids {
 			s := r.table.shard(id)
 			s.mu.Lock()
-			if rec := s.records[id]; rec != nil && rec.held.own(now) != nil && (rec.outbox.alone || now.Before(rec.outbox.due)) {
-				r.outbox.offer(rec, now, rec.outbox.alone)
+			if rec := s.records[id]; rec != nil && rec.held.own(at) != nil && (rec.outbox.alone || at.Before(rec.outbox.due)) {
+				r.outbox.offer(rec, at, rec.outbox.alone)
 			}
 			s.mu.Unlock()
 		}
 	}
 }
 
-// sweep tells what has expired or is overdue, and has looked up once more what soon will. It
-// takes a batch of each shard in turn: if it came back for the next one at once, a heartbeat
-// that waits for the lock would lose it to the sweep again, for up to a millisecond.
+// sweep tells watchers of expired and overdue entries, and looks up entries that soon expire. It
+// takes a batch of each shard in turn. If it took the next batch at once, it would win the lock
+// again from a waiting heartbeat, for up to a millisecond.
 func (r *Registry) sweep() {
 	for more := true; more; {
 		more = false

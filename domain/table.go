@@ -13,52 +13,50 @@ import (
 // so that a sweep or a walk holds up one sixty-fourth of the heartbeats at a time.
 const shardCount = 64
 
-// sweepBatch is how many entries are taken under a shard's lock at once: 0.1 ms if all
-// of them expire (1.6 µs each, among a million), so that no heartbeat waits longer for a
-// sweep.
+// sweepBatch bounds the entries that one hold of a shard's lock handles: 0.1 ms if all of
+// them expire (1.6 µs each, among a million). No heartbeat waits longer for a sweep.
 const sweepBatch = 64
 
-// table is the live table: what is held of each indexer, by PeerID. It carries out what the
-// rule of merge.go decides, and tells watchers what that changes.
+// table is the live table: the record of each indexer, by PeerID. It applies the decisions of
+// merge.go, and tells watchers the changes.
 type table struct {
 	policy        TTLPolicy
 	maxRemembered int64
 	seed          maphash.Seed
 	shards        [shardCount]shard
-	order         order // the indexers that are listed
-	leaves        order // those that have left, and are not listed
+	order         order // the listed indexers
+	leaves        order // indexers that have left and are not listed
 	changes       *changelog
-	held          atomic.Int64 // records in all shards
-	listed        atomic.Int64 // those that are listed
-	owned         atomic.Int64 // those of them that this native has granted a lease
+	size          atomic.Int64 // records in all shards
+	listed        atomic.Int64 // the listed records
+	owned         atomic.Int64 // listed records with a lease of this native
 }
 
 type shard struct {
 	table   *table
 	mu      sync.Mutex
 	records map[ports.PeerID]*record
-	// wheel holds every record of this shard, at its next check as that was when it was put
-	// there. A renewal moves the check only; the wheel finds that out when it comes around. A
-	// record whose check comes earlier than it did is put there again, and where it was before
-	// it is passed over.
+	// wheel holds every record of this shard, at the check that was next when file added it. A
+	// renewal moves the check alone; the sweep finds that out when the wheel comes around. A
+	// record with an earlier check is added again, and the sweep passes over its old place.
 	wheel wheel[*record]
 }
 
-// record is what is held of an indexer, with what the registry knows about it. All but id is
-// guarded by the shard's lock.
+// record is the holding of an indexer, with the registry's notes on it. The shard's lock guards
+// all but id.
 type record struct {
 	id   ports.PeerID
 	held holding
-	// told is when watchers were told last: they know what was shown of held then.
-	told  Instant
-	filed Instant // where the wheel comes around to it
+	// shownAt is when watchers were told last: they know the view of held at that instant.
+	shownAt Instant
+	filed   Instant // where the wheel comes around to it
 
-	place   place
-	owned   bool // this native has granted its first lease
-	echoed  bool // own, and another native announced it too since its last check
-	checked bool // looked up ahead of this deadline already
-	gone    bool // swept; whoever still holds the pointer must let go
-	rival   bool // another process with its key was refused since its last registration
+	place       place
+	owned       bool // this native has granted its first lease
+	echoed      bool // a native announced it too since its last check
+	lookedAhead bool // looked up ahead of this deadline already
+	gone        bool // dropped; the outbox and the wheels must let go of the pointer
+	rival       bool // another process with its key was refused since its last registration
 
 	outbox outboxState
 }
@@ -67,15 +65,15 @@ type record struct {
 type place uint8
 
 const (
-	nowhere   place = iota // only its newest record is remembered
-	inEntries              // it is listed, or was until a sweep that is yet to come
+	nowhere   place = iota // the holding is only its newest record
+	inEntries              // it is listed, or was until the next sweep
 	inLeaves               // it has left
 )
 
-// became is what a word or the time made of a record.
+// became is how a word or the time changed a record.
 type became struct {
 	joined  bool // it was not listed, and is
-	expired bool // its leases ended, or count no more
+	expired bool // its leases have ended, or count no more
 	left    bool // it was listed until its indexer left
 }
 
@@ -92,10 +90,10 @@ func (t *table) shard(id ports.PeerID) *shard {
 	return &t.shards[maphash.String(t.seed, string(id))%shardCount]
 }
 
-func (t *table) len() int { return int(t.held.Load()) }
+func (t *table) len() int { return int(t.size.Load()) }
 
-// holding returns what is held of id; the caller has locked the shard. Of an indexer that the
-// table does not know, nothing is.
+// holding returns the holding of id, an empty one for an unknown indexer. The caller has locked
+// the shard.
 func (s *shard) holding(id ports.PeerID) *holding {
 	if r := s.records[id]; r != nil {
 		return &r.held
@@ -103,34 +101,34 @@ func (s *shard) holding(id ports.PeerID) *holding {
 	return &holding{}
 }
 
-// insert returns the record of id, a new one if there is none; the caller has locked the shard,
-// and applies what is held of it.
+// insert returns the record of id, a new record for an unknown indexer. The caller has locked the
+// shard, and applies a holding to the record.
 func (s *shard) insert(id ports.PeerID) *record {
 	r := s.records[id]
 	if r == nil {
 		r = &record{id: id}
 		s.records[id] = r
-		s.table.held.Add(1)
+		s.table.size.Add(1)
 	}
 	return r
 }
 
-// view is what watchers are told of a record at an instant.
+// view is a record as watchers see it at an instant.
 type view struct {
 	shown *word // nil if it is not listed
 	late  bool
 }
 
-func (s *shard) view(h *holding, now Instant) view {
-	w := rule{policy: s.table.policy}.shown(h, now)
-	return view{w, w != nil && !now.Before(s.table.policy.overdue(w.deadline))}
+func (s *shard) view(h *holding, at Instant) view {
+	w := rule{policy: s.table.policy}.shown(h, at)
+	return view{w, w != nil && !at.Before(s.table.policy.overdue(w.deadline))}
 }
 
-// apply holds next of r from now on, and tells watchers the difference between what was shown
-// and what is. All that changes the table comes through here; the caller has locked the shard.
+// apply makes next the holding of r, and tells watchers the difference between the old view and
+// the new. Every change of the table comes through here. The caller has locked the shard.
 func (s *shard) apply(r *record, next holding, now moment) (b became) {
-	was := s.view(&r.held, r.told)
-	if was.shown != nil && !was.shown.live(now.at) { // and the sweep has not come around
+	was := s.view(&r.held, r.shownAt)
+	if was.shown != nil && !was.shown.live(now.at) { // the lease ended before the sweep came
 		since := s.view(&r.held, now.at)
 		b.expired = since.shown == nil
 		s.tell(r, was, since, nil)
@@ -152,19 +150,19 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	s.tell(r, was, is, said)
 
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
-		r.checked, r.echoed = false, false
+		r.lookedAhead, r.echoed = false, false
 	}
 	s.list(r, &next, is.shown != nil, leave != nil)
-	r.held, r.told = next, now.at
-	if _, only := next.remembered(); next.empty() || only && s.table.held.Load()-s.table.listed.Load() > s.table.maxRemembered {
+	r.held, r.shownAt = next, now.at
+	if _, only := next.remembered(); next.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
 		s.drop(r)
 	} else {
-		s.file(r, s.due(r, now.at))
+		s.file(r, s.nextCheck(r, now.at))
 	}
 	return b
 }
 
-// tell tells watchers what became of r. said is a leave that they have not been told of.
+// tell tells watchers the change of r. said is a leave that watchers do not know yet, or nil.
 func (s *shard) tell(r *record, was, is view, said *word) {
 	changes := s.table.changes
 	switch {
@@ -184,15 +182,14 @@ func (s *shard) tell(r *record, was, is view, said *word) {
 		if !was.shown.same(is.shown) || was.late && !is.late {
 			c.kind = ports.ChangeUpdated
 		}
-		// A watcher of what this native granted may not have heard the record from whoever
-		// granted it before.
+		// A watcher with Own knows no record of another native's lease.
 		p, q := was.shown.proof, is.shown.proof
 		c.fresh = q != nil && (p == nil || p.Claim != q.Claim || is.shown.source == granted && was.shown.source != granted)
 		changes.add(c)
 	}
 }
 
-// list counts r, of which next is held from now on, and puts it in its place.
+// list counts r, of which next is the new holding, and moves it to its place.
 func (s *shard) list(r *record, next *holding, listed, left bool) {
 	t, to := s.table, nowhere
 	switch {
@@ -228,39 +225,39 @@ func (s *shard) list(r *record, next *holding, listed, left bool) {
 	}
 }
 
-// drop forgets r, of which nothing is shown.
+// drop forgets r. The view of r is empty.
 func (s *shard) drop(r *record) {
 	r.gone = true
 	delete(s.records, r.id)
-	s.table.held.Add(-1)
+	s.table.size.Add(-1)
 	s.list(r, &holding{}, false, false)
 }
 
-// due returns when r is to be looked at next: when what is shown of it becomes late or ends,
-// when it is to be looked up ahead of that, or when nothing is held of it any more.
-func (s *shard) due(r *record, now Instant) Instant {
+// nextCheck returns when the sweep checks r next: when its view becomes late or ends, when the
+// look-up ahead of that is due, or when its leave or its record ends.
+func (s *shard) nextCheck(r *record, at Instant) Instant {
 	p := s.table.policy
-	is := s.view(&r.held, now)
+	is := s.view(&r.held, at)
 	if is.shown == nil {
-		if leave := r.held.leave(now); leave != nil {
+		if leave := r.held.leave(at); leave != nil {
 			return leave.deadline
 		}
 		until, _ := r.held.remembered()
 		return until
 	}
-	first := r.held.lease(now)
+	first := r.held.lease(at)
 	next := earliest(first.deadline, is.shown.deadline)
-	if overdue := p.overdue(is.shown.deadline); now.Before(overdue) {
+	if overdue := p.overdue(is.shown.deadline); at.Before(overdue) {
 		next = earliest(next, overdue)
 	}
-	if ahead := first.deadline.Add(-p.lookAhead()); now.Before(ahead) {
+	if ahead := first.deadline.Add(-p.lookAhead()); at.Before(ahead) {
 		next = earliest(next, ahead)
 	}
 	return next
 }
 
-// file has the wheel come around to r by the instant at: not once more if it does already, or
-// an indexer that renews or leaves over and over would fill it.
+// file puts r into the wheel by the instant at, unless the wheel comes around to r before.
+// Otherwise an indexer that renews or leaves over and over would fill the wheel.
 func (s *shard) file(r *record, at Instant) {
 	if r.filed == (Instant{}) || at.Add(s.table.policy.tick()).Before(r.filed) {
 		r.filed = at
@@ -268,40 +265,41 @@ func (s *shard) file(r *record, at Instant) {
 	}
 }
 
-// check reports whether r is to be looked up now, shortly before its first lease ends.
-func (s *shard) check(r *record, now Instant) bool {
-	first := r.held.lease(now)
-	if first == nil || now.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.checked || first.source == granted && !r.echoed {
+// markAhead reports whether the look-up of r ahead of its first lease's end is due, and marks it
+// as done.
+func (s *shard) markAhead(r *record, at Instant) bool {
+	first := r.held.lease(at)
+	if first == nil || at.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.lookedAhead || first.source == granted && !r.echoed {
 		return false
 	}
-	r.checked, r.echoed = true, false
+	r.lookedAhead, r.echoed = true, false
 	return true
 }
 
-// sweep takes one batch of what the wheel has come around to, and reports whether there may be
-// more. It returns the indexers whose leases have ended, and those to be looked up before theirs do.
-func (s *shard) sweep(now func() moment) (expired, ahead []ports.PeerID, more bool) {
+// sweep checks one batch of records that are due, and reports whether there may be more. It
+// returns the indexers with ended leases, and the indexers to look up ahead of their deadline.
+func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m := now()
-	due, more := s.wheel.take(m.at, sweepBatch)
-	for _, r := range due {
-		if r.gone || m.at.Before(r.filed) {
-			continue // it was filed again since
+	now := read()
+	records, more := s.wheel.take(now.at, sweepBatch)
+	for _, r := range records {
+		if r.gone || now.at.Before(r.filed) {
+			continue // its check has moved since
 		}
 		r.filed = Instant{}
-		b := s.apply(r, r.held.at(m), m)
+		b := s.apply(r, r.held.at(now), now)
 		if b.expired {
 			expired = append(expired, r.id)
 		}
-		if s.check(r, m.at) {
+		if s.markAhead(r, now.at) {
 			ahead = append(ahead, r.id)
 		}
 	}
 	return expired, ahead, more
 }
 
-// everyone yields, in batches, the PeerIDs of all who are listed and all who left.
+// everyone yields, in batches, the PeerIDs of all listed indexers, then of those that left.
 func (t *table) everyone() iter.Seq[[]ports.PeerID] {
 	return func(yield func([]ports.PeerID) bool) {
 		for _, o := range []*order{&t.order, &t.leaves} {

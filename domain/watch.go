@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// batchInterval is how long after a batch the next one follows at the earliest, so that
-	// changes in a row travel together: what happens after a while of nothing is told at
-	// once, and all else within a fraction of the 100 ms that the contract has. Where many
-	// watch, each is told less often, up to maxBatchInterval from a thousand of them on.
+	// batchInterval is the least time between two batches, so that changes in a row travel
+	// together. A change after a quiet while travels at once, and every other within a
+	// fraction of the contract's 100 ms. Each watcher adds perWatcher to the interval, up to
+	// maxBatchInterval from a thousand watchers on.
 	batchInterval    = 25 * time.Millisecond
 	perWatcher       = 75 * time.Microsecond
 	maxBatchInterval = 100 * time.Millisecond
 	// maxBatch bounds the changes of one batch: 0.1 ms to read, and a few frames to send.
 	maxBatch = 1000
-	// freshCursor is how many changes may pass by a watcher that wants none of them before
-	// it gets a batch without changes: so its cursor stays worth something.
+	// freshCursor is how many unwanted changes may pass by a watcher before it gets a batch
+	// without changes: so the changelog still has the place of its cursor.
 	freshCursor = maxChanges / 8
 )
 
-// renewalInterval is how long a native's renewals may wait to travel to another one
-// together: a second, a sixth of what a lease has to spare beyond a heartbeat.
+// renewalInterval is how long a native's renewals may wait to travel to another native
+// together: a second, or less if a sixth of the lease's slack after its heartbeat is less.
 func (p TTLPolicy) renewalInterval() time.Duration { return min(time.Second, (p.TTL-p.Heartbeat)/6) }
 
 // Watch implements ports.Native.
@@ -43,19 +43,19 @@ type watcher struct {
 	registry *Registry
 	changes  *changelog
 	request  ports.WatchRequest
-	sender   ports.PeerID // "" is this very process
+	sender   ports.PeerID // "" is this process
 	yield    func(ports.Batch, error) bool
 
 	next      uint64          // the number of the change to read next
-	told      uint64          // the cursor of the last batch
+	sent      uint64          // the cursor of the last batch
 	looked    time.Time       // when it last looked for changes, or handed a batch over
-	condition ports.Condition // as told last
+	condition ports.Condition // that of the last batch
 }
 
-// errUnwatched ends a watch whose reader wants no more.
+// errUnwatched ends a watch: its reader has stopped.
 var errUnwatched = ports.Refuse(ports.CodeRefused, "nobody reads any more")
 
-// errTooSlow drops a watcher that fell out of what is remembered.
+// errTooSlow drops a watcher: the changelog has forgotten its place.
 var errTooSlow = ports.Refuse(ports.CodeTooSlow, "more than %d changes behind; watch again from the last cursor for a snapshot, and read faster", maxChanges)
 
 func (w *watcher) run(ctx context.Context) error {
@@ -75,11 +75,11 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 	} else if err := w.send(ports.Batch{Cursor: changes.cursor(w.next)}); err != nil {
-		return err // the first batch comes at once: there is a watch
+		return err // the first batch comes at once: it confirms the watch
 	}
-	w.told = w.next
+	w.sent = w.next
 	for {
-		// An idle one is told at once, and then no more often than every so often.
+		// An idle watcher gets a change at once, and the next after an interval.
 		if err := changes.wait(ctx, w.next, false); err != nil {
 			return err
 		}
@@ -96,11 +96,11 @@ func (w *watcher) run(ctx context.Context) error {
 			if batch, more, err = w.take(); err != nil {
 				return err
 			}
-			if len(batch.Changes) == 0 && w.next-w.told < freshCursor && w.registry.Condition() == w.condition {
+			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && w.registry.Condition() == w.condition {
 				continue
 			}
 			batch.Cursor = changes.cursor(w.next)
-			w.told = w.next
+			w.sent = w.next
 			if err := w.send(batch); err != nil {
 				return err
 			}
@@ -108,8 +108,8 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-// trusted refuses a watch that natives alone may have, if it is none of those that this
-// native trusts.
+// trusted refuses a watch with Own unless its sender is a native that this native
+// trusts.
 func (w *watcher) trusted() error {
 	if !w.request.Own || w.sender == "" || w.registry.rules.Natives.in(w.sender) {
 		return nil
@@ -120,7 +120,7 @@ func (w *watcher) trusted() error {
 
 // take returns the next changes, and whether there may be more to take now.
 func (w *watcher) take() (batch ports.Batch, more bool, err error) {
-	if w.request.Own || w.request.Proofs { // few enough to be told one by one
+	if w.request.Own || w.request.Proofs { // such watchers are few: each reads for itself
 		head := w.changes.head()
 		batch, err = w.read(min(head, w.next+maxBatch))
 		return batch, w.next < head, err
@@ -142,17 +142,17 @@ func (w *watcher) take() (batch ports.Batch, more bool, err error) {
 	return batch, true, nil
 }
 
-// interval is how long after one batch the next one follows.
+// interval returns the time between two batches.
 func (w *watcher) interval() time.Duration {
-	watching := time.Duration(w.changes.caller.watching.Load())
+	watching := time.Duration(w.changes.waker.watching.Load())
 	return min(batchInterval+watching*perWatcher, maxBatchInterval)
 }
 
-// pause waits until the next batch may follow. Where renewals alone wait to travel to
-// another native, they wait for more of them.
+// pause waits until the next batch may follow. Renewals alone, for another native, wait
+// for more renewals.
 func (w *watcher) pause(ctx context.Context) error {
 	interval := w.interval()
-	// Apart from each other, or all would want the processors at once.
+	// The jitter spreads the watchers, or all would want the processors at once.
 	interval -= rand.N(interval / 2)
 	timer := time.NewTimer(time.Until(w.looked.Add(interval)))
 	defer timer.Stop()
@@ -172,7 +172,7 @@ func (w *watcher) pause(ctx context.Context) error {
 	return nil
 }
 
-// read returns what happened from the watcher's place on, up to the change of number until.
+// read returns the changes from the watcher's place on, up to number until.
 func (w *watcher) read(until uint64) (ports.Batch, error) {
 	from := w.next
 	changes, ok := w.changes.read(from, int(until-from))
@@ -190,10 +190,10 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 		return ports.Batch{}, nil
 	}
 	batch := ports.Batch{Changes: make([]ports.Change, 0, wanted)}
-	now := w.registry.now().at
+	at := w.registry.now().at
 	for c := range changes {
 		if w.wants(c) {
-			batch.Changes = append(batch.Changes, w.change(c, now))
+			batch.Changes = append(batch.Changes, w.public(c, at))
 		}
 	}
 	return batch, nil
@@ -204,34 +204,34 @@ func (w *watcher) wants(c *change) bool {
 	case c.kind == conditionChanged:
 		return false
 	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
-		return false // another native ends by itself what it was told of
+		return false // another native ends told leases by its own clock
 	case c.kind == ports.ChangeRenewed:
 		return w.request.Renewed
 	}
 	return true
 }
 
-func (w *watcher) change(c *change, now Instant) ports.Change {
+func (w *watcher) public(c *change, at Instant) ports.Change {
 	switch {
 	case !c.kind.Gone():
-		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, now)}
+		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, at)}
 		change.Proof = w.proof(c)
 		return change
 	case c.kind == ports.ChangeExpired:
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.word.native.Value()}}}
 	}
-	left := ports.Listed{
+	leave := ports.Listed{
 		Entry:     Entry{PeerID: c.id, Native: c.word.native.Value(), ExpiresAt: time.Unix(0, c.word.expiresAt).UTC(), Leave: true, Proof: w.proof(c)},
-		Remaining: max(c.word.deadline.Sub(now), 0),
+		Remaining: max(c.word.deadline.Sub(at), 0),
 	}
-	if c.word.proof != nil && left.Proof == nil {
-		// It is remembered for as long as its record counts, which is longer than what that says.
-		left.ExpiresAt = w.registry.rules.now().Add(left.Remaining).Round(time.Millisecond).UTC()
+	if c.word.proof != nil && leave.Proof == nil {
+		// A signed leave lasts for as long as its record counts, longer than its expiresAt.
+		leave.ExpiresAt = w.registry.rules.wall().Add(leave.Remaining).Round(time.Millisecond).UTC()
 	}
-	return ports.Change{Kind: c.kind, Listed: left}
+	return ports.Change{Kind: c.kind, Listed: leave}
 }
 
-// proof is as much of what proves c as the watcher needs.
+// proof returns as much of c's proof as the watcher needs.
 func (w *watcher) proof(c *change) *ports.Proof {
 	switch p := c.word.proof; {
 	case p == nil || !w.request.Own && !w.request.Proofs:
@@ -243,8 +243,8 @@ func (w *watcher) proof(c *change) *ports.Proof {
 	}
 }
 
-// snapshot hands over the table as it is, and what happened meanwhile. Only then is it
-// whole, and has a cursor.
+// snapshot sends the table as it is, then the changes since it began. Only its last batch
+// has a cursor: the snapshot is whole then.
 func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 	w.next = w.changes.head()
 	batch := ports.Batch{Reset: reset}
@@ -268,8 +268,8 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 		if err := full(maxBatch); err != nil {
 			return err
 		}
-		// What happens during a long walk must not fall out of what is remembered. All
-		// that was seen goes first, or it would undo what happened since.
+		// The changelog must not forget the changes during a long walk. The entries
+		// walked so far go first, or they would undo those changes.
 		for behind := false; w.changes.head()-w.next > maxChanges/8; behind = true {
 			if !behind {
 				if err := full(0); err != nil {
@@ -302,30 +302,30 @@ func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
 	return w.send(ports.Batch{Cursor: w.changes.cursor(w.next)})
 }
 
-// present returns what a snapshot says of id, if anything.
+// present returns the snapshot's change for id, if there is one.
 func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	s := w.registry.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := w.registry.now().at
+	at := w.registry.now().at
 	held := s.holding(id)
-	shown := w.registry.rule().shown(held, now)
+	shown := w.registry.rule().shown(held, at)
 	if w.request.Own && shown != nil {
-		shown = held.lease(now)
+		shown = held.lease(at)
 	}
 	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
-	switch leave := held.leave(now); {
+	switch leave := held.leave(at); {
 	case shown != nil:
 		c.word = *shown
-		return w.change(&c, now), !w.request.Own || shown.source == granted
+		return w.public(&c, at), !w.request.Own || shown.source == granted
 	case leave != nil && w.request.Own:
 		c.kind, c.word = ports.ChangeLeft, *leave
-		return w.change(&c, now), true
+		return w.public(&c, at), true
 	}
 	return ports.Change{}, false
 }
 
-// send hands a batch over, and waits for as long as the reader takes.
+// send hands a batch over, and waits until the reader has taken it.
 func (w *watcher) send(b ports.Batch) error {
 	b.Condition, b.Now = w.registry.Condition(), w.registry.rules.Clock.System()
 	w.condition = b.Condition

@@ -9,24 +9,24 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// source says how a native came by a word.
+// source says by which way a word came to this native.
 type source uint8
 
 const (
-	stored  source = iota // the store has it, with the clock of the node that put it there
-	told                  // the native that granted it tells it, with what is left of it
-	granted               // this native has granted it, or taken it, from the indexer itself
+	stored  source = iota // the store has it, by the clock of the node that put it there
+	told                  // its native tells it, with the time that remains
+	granted               // this native granted it, or took it, from the indexer itself
 )
 
 func (s source) public() ports.Source {
 	return [...]ports.Source{ports.SourceStore, ports.SourceNative, ports.SourceOwn}[s]
 }
 
-// word is what somebody says of an indexer: that it has a lease, or that it has left. If the
-// indexer has signed it, addr, details and expiresAt are what the proof says.
+// word is a statement about an indexer: its lease, or its leave. In a signed word addr, details
+// and expiresAt are the proof's.
 //
-// deadline decides when the word ends here. expiresAt and seenAt are what others are told, in
-// Unix nanoseconds: the same lease that is put twice is the same record.
+// The word ends here at its deadline. Other peers get expiresAt and seenAt, in Unix nanoseconds:
+// so the same lease, put twice, is the same value in the store.
 type word struct {
 	addr      string
 	details   *details // nil for one address and no metadata
@@ -36,11 +36,11 @@ type word struct {
 	seenAt    int64 // 0 if the word does not say
 	source    source
 	leave     bool
-	unproven  bool         // granted to an indexer that signs, whose record does not count by this clock
+	unproven  bool         // granted to an indexer that signs; its record does not count by this clock
 	proof     *ports.Proof // with its Claim; nil if the indexer has not signed
 }
 
-// details is what most entries do without.
+// details are apart from a word since most entries have none.
 type details struct {
 	addrs []string
 	meta  map[string]string
@@ -60,13 +60,13 @@ func (d *details) equal(e *details) bool {
 	return d == e || slices.Equal(d.addrs, e.addrs) && maps.Equal(d.meta, e.meta)
 }
 
-// live reports whether the word has not ended at now.
-func (w *word) live(now Instant) bool { return now.Before(w.deadline) }
+// live reports whether the word has not ended. A word ends at its deadline.
+func (w *word) live(at Instant) bool { return at.Before(w.deadline) }
 
 // same reports whether two words give the indexer the same addresses and metadata.
 func (w *word) same(o *word) bool { return w.addr == o.addr && w.details.equal(o.details) }
 
-// version tells how new the word is, by what everybody can read of it.
+// version tells how new the word is, by the fields that every peer can read.
 func (w *word) version() ports.Version {
 	v := ports.Version{ExpiresAt: time.Unix(0, w.expiresAt), Leave: w.leave}
 	if w.proof != nil {
@@ -75,7 +75,7 @@ func (w *word) version() ports.Version {
 	return v
 }
 
-// entry returns what the word says of id.
+// entry returns the word as an entry of id.
 func (w *word) entry(id ports.PeerID) Entry {
 	e := Entry{PeerID: id, Addr: w.addr, Native: w.native.Value(), ExpiresAt: time.Unix(0, w.expiresAt).UTC(), Leave: w.leave, Proof: w.proof}
 	if w.seenAt != 0 {
@@ -90,9 +90,9 @@ func (w *word) entry(id ports.PeerID) Entry {
 	return e
 }
 
-// prove makes w the leave that proof proves, with so much left of it. It holds for as long as
-// any record that was issued before it counts, at least until its own ends.
-func (w *word) prove(proof *ports.Proof, remaining time.Duration, now moment) {
+// setLeave makes w the leave that proof proves. The leave lasts for remaining, at most RecordLife:
+// by then every earlier record has ended. It lasts at least until its own record ends.
+func (w *word) setLeave(proof *ports.Proof, remaining time.Duration, now moment) {
 	w.addr, w.details, w.proof = "", nil, proof
 	w.expiresAt = proof.Claim.ExpiresAt(0).UnixNano()
 	w.deadline = now.at.Add(max(min(remaining, ports.RecordLife), proof.Claim.Ends().Sub(now.wall)))
