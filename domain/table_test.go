@@ -228,7 +228,7 @@ func TestWhatEndsSoonIsLookedUp(t *testing.T) {
 			t.Errorf("%s: looked up %d times", c.name, looked)
 		}
 		b.hears(lease(c.w.source, c.w.native.Value(), 65*sec+full), later(65*sec))
-		if r := b.s.records["x"]; r.checked || r.echoed {
+		if r := b.s.records["x"]; r.lookedAhead || r.echoed {
 			t.Errorf("%s: after a renewal it counts as looked up: %+v", c.name, r)
 		}
 	}
