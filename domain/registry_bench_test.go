@@ -20,6 +20,13 @@ import (
 // has a cost of its own, takes everything and says nothing. `make bench` runs them and
 // sets them beside their bounds.
 
+const million = 1_000_000
+
+// endlessPolicy is a policy by which nothing ends during a benchmark unless it is aged.
+func endlessPolicy() domain.TTLPolicy {
+	return domain.TTLPolicy{TTL: 30 * time.Minute, Heartbeat: 29 * time.Minute, Refresh: 14 * time.Minute}
+}
+
 // scattered is the i-th of the million in an order that has nothing to do with theirs.
 func scattered(i int) int { return i * 7907 % million }
 
