@@ -48,7 +48,7 @@ type nativeOptions struct {
 	shares bool
 	skew   time.Duration        // how much its clock is ahead
 	clock  func() time.Duration // the same, as it is at the moment
-	lone   bool                 // nobody can know of it yet
+	lone   bool                 // no other native can know of it yet
 }
 
 // followingNative is a native of a followingNetwork. A test may cut it off and heal that.

@@ -25,12 +25,12 @@ type scriptedNative struct {
 	stop func()
 	now  func() time.Time // what its clock shows; nil for none
 	find func(id ports.PeerID) (ports.Answer, error)
-	asks int // how often somebody was to be found
+	asks int // how many look-ups it was asked for
 
 	mu      sync.Mutex
 	changes []ports.Change
 	more    chan struct{} // closed when there are more
-	ended   chan struct{} // closed to have everybody begin anew
+	ended   chan struct{} // closed to have all followers begin anew
 }
 
 // scriptedNative starts a scriptedNative. A nil register offers no registration.
@@ -197,14 +197,14 @@ type rogueNative struct {
 	natives []ports.PeerID // the honest ones
 	lies    sync.Map
 	store   *memory.Store
-	voice   *memory.Announcer // that of somebody nobody follows
+	voice   *memory.Announcer // that of a peer that no native follows
 
 	heard struct {
 		sync.Mutex
 		proofs []ports.Proof // what indexers proved to it, in order
 	}
 	withholds bool // what it hears from now on
-	alone     bool // knows somebody whom nobody else does, and so can hide it
+	alone     bool // knows an indexer that no other native does, and so can hide it
 	said      int
 }
 

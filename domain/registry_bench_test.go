@@ -83,7 +83,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 		i++
 	}
 	b.ReportMetric(size, "B/entry")
-	// On one core that is a second, and whoever else is on the machine takes nothing of it.
+	// On one core that is a second, of which other processes on the machine take nothing.
 	b.ReportMetric(float64(b.N)/(cpu()-spent).Seconds(), "heartbeats/cpu-s")
 }
 
@@ -139,8 +139,8 @@ func BenchmarkSweepExpiring10000(b *testing.B) {
 
 // BenchmarkHeartbeatBesidePagesAndSweeps shows how long a heartbeat is held up while
 // half of the million expire and the other half are looked at once more, with pages of
-// a thousand in between; and how long without any of it. The collector is off meanwhile:
-// it has its own way of holding up whoever allocates, whatever runs beside it.
+// a thousand in between; and how long without any of it. The collector is off meanwhile: it
+// holds up all that allocates, with or without a sweep beside it.
 func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
 	policy := endlessPolicy()
 	r := newTable(b, policy, &stubStore{}, nil)
