@@ -1,6 +1,6 @@
 package domain
 
-// What comes late, out of order, in between, or is a lie.
+// News that comes late, out of order or in between, and lies.
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 	})
 }
 
-// So does that of a newer process.
+// The registration of a newer process comes meanwhile.
 func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 	})
 }
 
-// It is late by 4 s, in a table that it fills with seven others.
+// An indexer is late by 4 s, in a table that it fills with seven others.
 func TestWhoIsRememberedInAFullTableIsLetInAgain(t *testing.T) {
 	keys := prooftest.NewSigners(t, 8)
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestWhoIsRememberedInAFullTableIsLetInAgain(t *testing.T) {
 		if err := register(x.Registration(0)); err != nil {
 			t.Fatal(err)
 		}
-		for at := range 70 { // x stands still for a little longer than its lease
+		for at := range 70 { // x stops for a little longer than its lease
 			if at%30 == 0 {
 				for i := range 7 {
 					if err := register(plain(i)); err != nil {
@@ -92,7 +92,7 @@ func TestWhoIsRememberedInAFullTableIsLetInAgain(t *testing.T) {
 	})
 }
 
-// The same of what a native tells.
+// An indexer is told by a native that late, in a full table.
 func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 	})
 }
 
-// One leaves again and again.
+// An indexer leaves again and again.
 func TestLeavesDoNotFillTheWheel(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -182,7 +182,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 	})
 }
 
-// Who asked first is gone before the answer.
+// The caller that asked first is gone before the answer.
 func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
@@ -206,7 +206,7 @@ func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	})
 }
 
-// A native says, without proof, that one who signs has left.
+// A native says, without proof, that an indexer which signs has left.
 func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {

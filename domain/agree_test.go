@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// signedBy is what an indexer has signed, as the model knows it.
+// modelIndexer is what an indexer has signed, as the model knows it.
 type modelIndexer struct {
 	*prooftest.Signer
 	word    prooftest.Word // the last
@@ -24,12 +24,12 @@ type modelIndexer struct {
 	heard   map[int]map[ports.Tick]time.Time // when a native was first given it at first hand
 }
 
-// step is the one that its word is at now.
+// step is that of its word now.
 func (s *modelIndexer) step() uint32 {
 	return min(uint32(time.Since(s.word.Claim.Issued())/prooftest.Interval), prooftest.Steps-1)
 }
 
-// deed is what somebody does, drawn beforehand.
+// modelStep is what an indexer, a liar or the network does, drawn beforehand.
 type modelStep struct {
 	op    string
 	at    int // native
@@ -38,9 +38,9 @@ type modelStep struct {
 	wait  time.Duration
 }
 
-// Whatever indexers say, to whichever native, and whoever says again what they said: a native
-// lists nothing that was not signed, and nothing for longer than was proven; and once they
-// hear each other, all natives list what each indexer has signed last.
+// Indexers say anything to any native, and liars say it again. A native lists nothing that was
+// not signed, and nothing for longer than was proven. Once they hear each other, all natives list
+// what each indexer has signed last.
 func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T) {
 	checked, runs, most := 0, 0, 60
 	if prooftest.Race {
@@ -175,7 +175,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 				n.heal()
 				n.Take()
 			}
-			r.lies.Clear() // who hides in the DHT what it knows is not to be helped
+			r.lies.Clear() // a peer that hides in the DHT what it knows is not to be helped
 			time.Sleep(8 * time.Second)
 			for i, s := range all {
 				if s.said && !s.left {

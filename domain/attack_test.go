@@ -14,14 +14,14 @@ const (
 	rounds = 10
 )
 
-// way is how others' word of an indexer reaches a native.
+// route is how others' word of an indexer reaches a native.
 type route struct {
 	name string
 	// open returns what has the native told that entry, which the bubble then takes in.
 	open func(net *followingNetwork, n *followingNative) (tell func(ports.Entry), end func())
 }
 
-// ways are those that lead past the indexer's own connection.
+// routes are those that lead past the indexer's own connection.
 var routes = []route{
 	{"gossip, to what is held here", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
 		store := n.store.(*plantedStore)
@@ -103,8 +103,8 @@ func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 	}
 }
 
-// stand tells how many of all are listed with their last word, which all are to be.
-func expectAllListed(t *testing.T, n *followingNative, all []*prooftest.Victim) (standing int) {
+// expectAllListed fails unless all are listed with their last word, and returns how many they are.
+func expectAllListed(t *testing.T, n *followingNative, all []*prooftest.Victim) (listed int) {
 	t.Helper()
 	for _, v := range all {
 		want := v.Now.Entry(v.Step)
@@ -112,7 +112,7 @@ func expectAllListed(t *testing.T, n *followingNative, all []*prooftest.Victim) 
 		if !ok || got.Addr != want.Addr || !got.ExpiresAt.Equal(want.ExpiresAt) || got.Proof == nil || got.Proof.Tick != want.Proof.Tick {
 			t.Fatalf("at step %d it is listed %v as %+v, want %+v", v.Step, ok, got, want)
 		}
-		standing++
+		listed++
 	}
-	return standing
+	return listed
 }

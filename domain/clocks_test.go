@@ -21,7 +21,7 @@ func TestAttackAClockOfANativeThatJumpsLosesNobodyAndRevivesNobody(t *testing.T)
 					net.clocks[0].set(jump)
 					net.watch(prooftest.Brief(10 * time.Minute))
 					told := wrong.Of(ports.EventClock)
-					// One that hears from nobody has nothing else to go by when it is set ahead.
+					// A native without others has nothing else to go by when it is set ahead.
 					if want := natives > 1 || jump < 0; want != (len(told) == 1) || want && told[0].Took.Round(time.Second) != jump {
 						t.Errorf("told of its clock: %+v, which is %v ahead", told, jump)
 					}
@@ -55,7 +55,7 @@ func TestAttackAClockOfAnIndexerThatJumpsOrIsOffLosesNobody(t *testing.T) {
 								t.Errorf("native %d, whose clock is right: %+v", i, told)
 							}
 							for _, x := range net.living {
-								// Who was an hour ahead is proven when its first number is not ahead any more.
+								// An indexer that was an hour ahead is proven when its first number is not ahead any more.
 								if got, ok := n.Get(x.id); !ok || got.Proof == nil && !prooftest.Race || got.ExpiresAt.After(time.Now().Add(domain.DefaultTTLPolicy().TTL+time.Second)) {
 									t.Errorf("native %d lists %v %+v, want it proven", i, ok, got)
 								}

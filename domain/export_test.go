@@ -34,5 +34,5 @@ func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, nex
 	return p.Entries, p.Next
 }
 
-// Held is how many records there are, of who is listed and of who left.
+// Held is how many records there are, of indexers that are listed and of those that left.
 func (r *Registry) Held() int { return r.table.len() }

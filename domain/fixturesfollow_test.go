@@ -1,5 +1,7 @@
 package domain_test
 
+// The fixtures of tests in which natives follow each other, and indexers keep leases at them.
+
 import (
 	"context"
 	mathrand "math/rand/v2"
@@ -17,11 +19,44 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// mesh is a network of natives that follow each other. Each has a store and a topic of its
-// own unless it is given one, so that nothing else tells it of the others.
+// withFollowingNetwork is withNetwork for tests of what natives tell each other.
+func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
+	withNetwork(t, func(t *testing.T, net *network) { f(t, &followingNetwork{net, memory.NewNetwork()}) })
+}
+
+// withSigningFollowingNetwork is the same with natives that check proofs: the set-up for indexers.
+func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Proofs = proof.NewVerifier()
+		net.space = memory.NewSpace(net.rules.Acceptable)
+		f(t, net)
+	})
+}
+
+// followingNetwork is a network whose natives follow each other. Each has a store and a topic of
+// its own unless its options say otherwise, so that nothing else tells it of the others.
 type followingNetwork struct {
 	*network
 	transports *memory.Network
+}
+
+// nativeOptions is how a native of a followingNetwork differs from the usual.
+type nativeOptions struct {
+	store ports.Store
+	topic *memory.Topic
+	// shares is for a native that has its store and its topic in common with others, if it is given none.
+	shares bool
+	skew   time.Duration        // how much its clock is ahead
+	clock  func() time.Duration // the same, as it is at the moment
+	lone   bool                 // no other native can know of it yet
+}
+
+// followingNative is a native of a followingNetwork. A test may cut it off and heal that.
+type followingNative struct {
+	*native
+	transport *memory.Transport
+	cut       func() // from the others, which it is without any warning
+	heal      func()
 }
 
 func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *followingNative {
@@ -79,7 +114,7 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	return f
 }
 
-// natives starts n of them.
+// natives starts n natives, those of peerIDs.
 func (net *followingNetwork) natives(n int, options nativeOptions) (all []*followingNative) {
 	for _, id := range peerIDs(n) {
 		all = append(all, net.native(id, options))
@@ -92,6 +127,21 @@ func (net *followingNetwork) stop(natives ...*followingNative) {
 	for _, n := range natives {
 		n.stop()
 	}
+}
+
+// indexerOptions is how an indexer of a followingNetwork differs from the usual.
+type indexerOptions struct {
+	addr   string
+	signer ports.Signer
+	clock  *domain.Clock
+}
+
+// indexer is a client.Indexer of a followingNetwork, with what it told its observer.
+type indexer struct {
+	*porttest.Recorder
+	id   ports.PeerID
+	kill func() // without a word
+	stop func() // with a leave
 }
 
 // indexer starts s with leases at natives.
@@ -142,90 +192,8 @@ func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions
 	return x
 }
 
-// follower is a native of a mesh.
-type followingNative struct {
-	*native
-	transport *memory.Transport
-	cut       func() // from the others, which it is without any warning
-	heal      func()
-}
-
-// member is how a native of a mesh differs from the usual.
-type nativeOptions struct {
-	store ports.Store
-	topic *memory.Topic
-	// shares is for a native that has its store and its topic in common with others, if it is given none.
-	shares bool
-	skew   time.Duration        // how much its clock is ahead
-	clock  func() time.Duration // the same, as it is at the moment
-	lone   bool                 // nobody can know of it yet
-}
-
-func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
-	withNetwork(t, func(t *testing.T, net *network) { f(t, &followingNetwork{net, memory.NewNetwork()}) })
-}
-
-// proven starts worlds whose natives check proofs.
-func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		net.rules.Proofs = proof.NewVerifier()
-		net.space = memory.NewSpace(net.rules.Acceptable)
-		f(t, net)
-	})
-}
-
-// source is an indexer of a mesh.
-type indexer struct {
-	*porttest.Recorder
-	id   ports.PeerID
-	kill func() // without a word
-	stop func() // with a leave
-}
-
-// how differs an indexer from the usual.
-type indexerOptions struct {
-	addr   string
-	signer ports.Signer
-	clock  *domain.Clock
-}
-
-// town is some natives, indexers that live with each and with all of them, and one that has
-// died, whose last word is said again all the time.
-type settledNetwork struct {
-	*followingNetwork
-	natives []*followingNative
-	clocks  []*settableClock // of the natives
-	living  []*indexer
-	dead    ports.PeerID
-
-	lies    sync.Map
-	samples int
-}
-
-// watch has the test fail if one that lives is missing anywhere, or the dead one is listed, at
-// any tenth of a second.
-func (net *settledNetwork) watch(d time.Duration) {
-	net.t.Helper()
-	voice := net.topic.Join("somebody")
-	defer voice.Close()
-	for began := time.Now(); time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
-		for i, n := range net.natives {
-			for j, x := range net.living {
-				net.samples++
-				if !n.lists(x.id) {
-					net.t.Fatalf("after %v native %d does not list indexer %d, which lives", time.Since(began), i, j)
-				}
-			}
-			if got, ok := n.Get(net.dead); ok {
-				net.t.Fatalf("after %v native %d lists the dead one: %+v", time.Since(began), i, got)
-			}
-		}
-		if time.Since(began)%(5*time.Second) < 100*time.Millisecond {
-			_ = voice.Announce(net.t.Context(), net.dead)
-		}
-	}
-}
-
+// withSettledNetwork is for tests of clocks: it runs f when the indexers have had their leases for
+// minutes. indexers is the clock of all of them, nil for one that is right.
 func withSettledNetwork(t *testing.T, natives int, indexers *settableClock, f func(t *testing.T, net *settledNetwork)) {
 	keys := prooftest.NewSigners(t, natives+2)
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
@@ -266,4 +234,41 @@ func withSettledNetwork(t *testing.T, natives int, indexers *settableClock, f fu
 		}
 		net.stop(s.natives...)
 	})
+}
+
+// settledNetwork is some natives, indexers that live with each and with all of them, and an indexer
+// that has died, whose last entry is announced and stored again all the time.
+type settledNetwork struct {
+	*followingNetwork
+	natives []*followingNative
+	clocks  []*settableClock // of the natives
+	living  []*indexer
+	dead    ports.PeerID
+
+	lies    sync.Map
+	samples int
+}
+
+// watch has the test fail if an indexer that lives is missing anywhere, or the dead one is listed, at
+// any tenth of a second.
+func (net *settledNetwork) watch(d time.Duration) {
+	net.t.Helper()
+	voice := net.topic.Join("somebody")
+	defer voice.Close()
+	for began := time.Now(); time.Since(began) < d; time.Sleep(100 * time.Millisecond) {
+		for i, n := range net.natives {
+			for j, x := range net.living {
+				net.samples++
+				if !n.lists(x.id) {
+					net.t.Fatalf("after %v native %d does not list indexer %d, which lives", time.Since(began), i, j)
+				}
+			}
+			if got, ok := n.Get(net.dead); ok {
+				net.t.Fatalf("after %v native %d lists the dead one: %+v", time.Since(began), i, got)
+			}
+		}
+		if time.Since(began)%(5*time.Second) < 100*time.Millisecond {
+			_ = voice.Announce(net.t.Context(), net.dead)
+		}
+	}
 }

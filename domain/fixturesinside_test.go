@@ -1,5 +1,8 @@
 package domain
 
+// The fixtures of tests inside the package: registries that do not run, so that the test alone
+// sweeps, tells and looks.
+
 import (
 	"context"
 	"fmt"
@@ -12,6 +15,8 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
+// bareRegistry is a registry with an empty store and no announcer, which does not run: the usual
+// set-up. A nil change changes nothing.
 func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings)) (*Registry, *porttest.Recorder) {
 	t.Helper()
 	events := &porttest.Recorder{}
@@ -27,30 +32,15 @@ func bareRegistry(t *testing.T, self ports.PeerID, change func(*Rules, *Settings
 	return r, events
 }
 
-// watchedRegistry is a bareRegistry whose watcher writes down what it is told: for tests of what
-// natives tell, with sweeps when the test says so.
+// watchedRegistry is a bareRegistry with a watcher that writes down what it is told: for tests of
+// what a watcher hears, and when.
 type watchedRegistry struct {
 	*Registry
 	told  []string // kind@time
 	began time.Time
 }
 
-// tell has native say that it granted x a lease, or took its leave, with so much left.
-func (r *watchedRegistry) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
-	r.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
-		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
-	}}})
-}
-
-// pass lets time pass, and sweeps once a second.
-func (r *watchedRegistry) pass(seconds int) {
-	for range seconds {
-		time.Sleep(time.Second)
-		r.sweep()
-	}
-	synctest.Wait()
-}
-
+// newWatchedRegistry starts the watcher, until stop is called.
 func newWatchedRegistry(t *testing.T) (_ *watchedRegistry, stop func()) {
 	bare, _ := bareRegistry(t, "me", nil)
 	r := &watchedRegistry{Registry: bare, began: time.Now()}
@@ -69,7 +59,23 @@ func newWatchedRegistry(t *testing.T) (_ *watchedRegistry, stop func()) {
 	return r, func() { cancel(); synctest.Wait() }
 }
 
-// emptyStore has nothing.
+// tell has native say that it granted x a lease, or took its leave, with so much left.
+func (r *watchedRegistry) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
+	r.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
+		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
+	}}})
+}
+
+// pass lets time pass, and sweeps once a second.
+func (r *watchedRegistry) pass(seconds int) {
+	for range seconds {
+		time.Sleep(time.Second)
+		r.sweep()
+	}
+	synctest.Wait()
+}
+
+// emptyStore is a store of nothing, which is never put into.
 type emptyStore struct{ ports.Store }
 
 func (emptyStore) Get(context.Context, ports.PeerID, ports.Version) (Entry, error) {
@@ -80,7 +86,7 @@ func (emptyStore) Local(ports.PeerID, ports.Version) (Entry, error) {
 	return Entry{}, ports.ErrNotFound
 }
 
-// oneEntry is a store that has one entry.
+// oneEntryStore is a store of one entry.
 type oneEntryStore struct {
 	emptyStore
 	e Entry
@@ -95,6 +101,7 @@ func (s oneEntryStore) Get(_ context.Context, id ports.PeerID, than ports.Versio
 
 func (s oneEntryStore) Joined() <-chan struct{} { return nil }
 
+// silentAnnouncer announces nothing, and hears nothing, for a registry that runs.
 type silentAnnouncer struct{}
 
 func (silentAnnouncer) Announce(context.Context, ports.PeerID) error { return nil }
@@ -103,7 +110,7 @@ func (silentAnnouncer) Listen(func(ports.Announcement)) (func(), error) {
 	return func() {}, nil
 }
 
-// slowVerifier has something happen while a signature is checked.
+// interruptedVerifier has something happen while a signature is checked.
 type interruptedVerifier struct {
 	ports.Verifier
 	meanwhile func()
@@ -118,7 +125,7 @@ func (v *interruptedVerifier) Verify(record []byte, tick ports.Tick) (*ports.Cla
 	return claim, err
 }
 
-// surrounded is a transport that is connected to neighbours.
+// connectedTransport is a transport that is connected to neighbours.
 type connectedTransport struct {
 	ports.Transport
 	neighbours []ports.Neighbour
@@ -128,7 +135,7 @@ func (s connectedTransport) Neighbours() ([]ports.Neighbour, <-chan struct{}) {
 	return s.neighbours, nil
 }
 
-// unmoved is a native whose connection never ends.
+// connectedNative is a native whose connection never ends.
 type connectedNative struct{ porttest.Native }
 
 func (connectedNative) Disconnected() <-chan struct{} { return nil }

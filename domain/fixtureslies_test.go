@@ -1,5 +1,7 @@
 package domain_test
 
+// The fixtures of tests in which natives, stores or the topic lie.
+
 import (
 	"context"
 	"crypto/rand"
@@ -17,20 +19,44 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// teller is a native that tells whatever it is made to, to all who follow it.
+// scriptedNative is a native that tells its followers whatever the test has it tell.
 type scriptedNative struct {
 	id   ports.PeerID
 	stop func()
 	now  func() time.Time // what its clock shows; nil for none
 	find func(id ports.PeerID) (ports.Answer, error)
-	asks int // how often somebody was to be found
+	asks int // how many look-ups it was asked for
 
 	mu      sync.Mutex
 	changes []ports.Change
 	more    chan struct{} // closed when there are more
-	ended   chan struct{} // closed to have everybody begin anew
+	ended   chan struct{} // closed to have all followers begin anew
 }
 
+// scriptedNative starts a scriptedNative. A nil register offers no registration.
+func (net *followingNetwork) scriptedNative(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *scriptedNative {
+	net.t.Helper()
+	n := &scriptedNative{id: id, more: make(chan struct{}), ended: make(chan struct{})}
+	stop, err := net.transports.Join(id).Serve(porttest.Native{
+		OnWatch: n.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if n.asks++; n.find == nil {
+				return ports.Answer{}, ports.ErrNotFound
+			}
+			return n.find(id)
+		},
+	})
+	if err != nil {
+		net.t.Fatal(err)
+	}
+	n.stop = stop
+	synctest.Wait()
+	return n
+}
+
+// tell has it tell changes.
 func (n *scriptedNative) tell(changes ...ports.Change) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -39,7 +65,7 @@ func (n *scriptedNative) tell(changes ...ports.Change) {
 	n.more = make(chan struct{})
 }
 
-// again has those who watch begin anew, and be told the last changes once more, as they were.
+// again has its followers begin anew, and be told the last changes once more, as they were.
 func (n *scriptedNative) again(last int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -81,29 +107,7 @@ func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.Watc
 	}
 }
 
-func (net *followingNetwork) scriptedNative(id ports.PeerID, register func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error)) *scriptedNative {
-	net.t.Helper()
-	n := &scriptedNative{id: id, more: make(chan struct{}), ended: make(chan struct{})}
-	stop, err := net.transports.Join(id).Serve(porttest.Native{
-		OnWatch: n.watch, OnRegister: register, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
-		OnLookUp: func(_ context.Context, _, id ports.PeerID) (ports.Answer, error) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			if n.asks++; n.find == nil {
-				return ports.Answer{}, ports.ErrNotFound
-			}
-			return n.find(id)
-		},
-	})
-	if err != nil {
-		net.t.Fatal(err)
-	}
-	n.stop = stop
-	synctest.Wait()
-	return n
-}
-
-// poisoned is a store in which somebody else answers, whatever that is worth.
+// lyingStore is a store in which DHT servers answer with lies, where there is a lie, instead of the truth.
 type lyingStore struct {
 	*memory.Store
 	lies *sync.Map
@@ -123,7 +127,8 @@ func (s lyingStore) Get(ctx context.Context, id ports.PeerID, than ports.Version
 	return s.Store.Get(ctx, id, than)
 }
 
-// said is a store that says what it was told to: here at once, there to who asks the network.
+// plantedStore is a store with nothing but what the test plants: here is found at once, there by a
+// query of the network alone.
 type plantedStore struct{ here, there sync.Map }
 
 func (s *plantedStore) Put(context.Context, ports.Entry) (int, error) { return 1, nil }
@@ -138,6 +143,7 @@ func (s *plantedStore) Get(_ context.Context, id ports.PeerID, _ ports.Version) 
 	return plantedEntry(&s.there, id)
 }
 
+// plantedEntry returns what is planted of id, its proof unread.
 func plantedEntry(m *sync.Map, id ports.PeerID) (ports.Entry, error) {
 	e, ok := m.Load(id)
 	if !ok {
@@ -150,7 +156,7 @@ func plantedEntry(m *sync.Map, id ports.PeerID) (ports.Entry, error) {
 	return entry, nil
 }
 
-// oldStore gets whatever others have stored, however old. A peer of the DHT may do so.
+// staleStore gets whatever others have stored, however old. A peer of the DHT may do so.
 type staleStore struct{ *memory.Store }
 
 func (s staleStore) Put(context.Context, ports.Entry) (int, error) { return 0, nil }
@@ -163,7 +169,27 @@ func (s staleStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
 	return ports.Entry{}, ports.ErrNotFound
 }
 
-// rogue is a native, and all that it has a hand in: DHT servers, the topic, its clock.
+// withRogueNative runs a test among so many honest natives and a rogueNative, with indexers that sign.
+func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
+	key := prooftest.NewSigner(t)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		net.rules.Plain = func() domain.Plain { return plain }
+		r := &rogueNative{Signer: key, net: net, natives: peerIDs(natives), store: net.space.Join(), voice: net.topic.Join("somebody")}
+		var honest []*followingNative
+		for _, id := range r.natives {
+			honest = append(honest, net.native(id, r.misled()))
+		}
+		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
+		time.Sleep(time.Second)
+		f(t, net, r, honest)
+		net.stop(honest...)
+		r.stop()
+		_ = r.voice.Close()
+	})
+}
+
+// rogueNative is a native that lies as best it can: to its followers, by DHT servers, by the topic
+// and by its clock.
 type rogueNative struct {
 	*scriptedNative
 	*prooftest.Signer
@@ -171,16 +197,19 @@ type rogueNative struct {
 	natives []ports.PeerID // the honest ones
 	lies    sync.Map
 	store   *memory.Store
-	voice   *memory.Announcer // that of somebody nobody follows
+	voice   *memory.Announcer // that of a peer that no native follows
 
 	heard struct {
 		sync.Mutex
 		proofs []ports.Proof // what indexers proved to it, in order
 	}
 	withholds bool // what it hears from now on
-	alone     bool // knows somebody whom nobody else does, and so can hide it
+	alone     bool // knows an indexer that no other native does, and so can hide it
 	said      int
 }
+
+// rogueAddr is where the rogueNative says that indexers are.
+const rogueAddr = "/ip4/203.0.113.66/tcp/666"
 
 // misled is how a native differs that shares the network's store and topic, where the rogue has
 // its DHT servers answer.
@@ -231,40 +260,7 @@ func (r *rogueNative) lastWord(t *testing.T) time.Time {
 	return r.proves(r.heard.proofs[len(r.heard.proofs)-1]).ExpiresAt
 }
 
-// entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
-func (r *rogueNative) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
-	r.heard.Lock()
-	defer r.heard.Unlock()
-	later := time.Now().Add(prooftest.TTL)
-	all = append(all,
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
-		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
-	)
-	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
-		p := r.heard.proofs[i]
-		held := r.proves(p)
-		claim, w := held.Proof.Claim, prooftest.Word{Claim: *held.Proof.Claim, Record: p.Record}
-		guess := w.Entry(p.Tick.Step + 1)
-		_, _ = rand.Read(guess.Proof.Tick.Link[:])
-		ahead := w.Entry(p.Tick.Step + 1)
-		ahead.Proof.Tick.Link = p.Tick.Link
-		late := held // with another end than it proves
-		late.ExpiresAt = later
-		all = append(all, held, guess, ahead, late)
-		if addr == rogueAddr {
-			moved := *claim
-			moved.Addrs = []string{addr}
-			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
-			mine.Proof.Tick = p.Tick
-			beside := held
-			beside.Addr, beside.Addrs = addr, nil
-			all = append(all, mine, beside)
-		}
-	}
-	return all
-}
-
-// strike says all that r can, once, of x: that it is at addr, as long as that may be.
+// lieOf says all that r can, once, of x: that it is at addr, as long as that may be.
 func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
 	t.Helper()
 	entries := r.entries(t, x, addr)
@@ -307,23 +303,35 @@ func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
 	r.said++
 }
 
-// infested starts a mesh of so many honest natives and a rogue.
-func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
-	key := prooftest.NewSigner(t)
-	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
-		net.rules.Plain = func() domain.Plain { return plain }
-		r := &rogueNative{Signer: key, net: net, natives: peerIDs(natives), store: net.space.Join(), voice: net.topic.Join("somebody")}
-		var honest []*followingNative
-		for _, id := range r.natives {
-			honest = append(honest, net.native(id, r.misled()))
+// entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.
+func (r *rogueNative) entries(t *testing.T, x ports.PeerID, addr string) (all []ports.Entry) {
+	r.heard.Lock()
+	defer r.heard.Unlock()
+	later := time.Now().Add(prooftest.TTL)
+	all = append(all,
+		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later},
+		ports.Entry{PeerID: x, Addr: addr, ExpiresAt: later.Add(29 * time.Second), SeenAt: time.Now()},
+	)
+	for i := max(0, len(r.heard.proofs)-3); i < len(r.heard.proofs); i++ {
+		p := r.heard.proofs[i]
+		held := r.proves(p)
+		claim, w := held.Proof.Claim, prooftest.Word{Claim: *held.Proof.Claim, Record: p.Record}
+		guess := w.Entry(p.Tick.Step + 1)
+		_, _ = rand.Read(guess.Proof.Tick.Link[:])
+		ahead := w.Entry(p.Tick.Step + 1)
+		ahead.Proof.Tick.Link = p.Tick.Link
+		late := held // with another end than it proves
+		late.ExpiresAt = later
+		all = append(all, held, guess, ahead, late)
+		if addr == rogueAddr {
+			moved := *claim
+			moved.Addrs = []string{addr}
+			mine := r.Word(t, moved, nil).Entry(p.Tick.Step)
+			mine.Proof.Tick = p.Tick
+			beside := held
+			beside.Addr, beside.Addrs = addr, nil
+			all = append(all, mine, beside)
 		}
-		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
-		time.Sleep(time.Second)
-		f(t, net, r, honest)
-		net.stop(honest...)
-		r.stop()
-		_ = r.voice.Close()
-	})
+	}
+	return all
 }
-
-const rogueAddr = "/ip4/203.0.113.66/tcp/666"

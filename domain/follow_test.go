@@ -53,7 +53,7 @@ func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 	})
 }
 
-// What natives have from each other they do not tell, or it would go around for ever.
+// Natives do not tell what they have from each other, or it would go around for ever.
 func TestNothingEchoes(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
@@ -214,7 +214,7 @@ func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
 	})
 }
 
-// A native that is told a leave, by whatever way, lists nothing that was granted before.
+// A native that is told a leave, by any way, lists nothing that was granted before.
 func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
@@ -303,7 +303,7 @@ func TestALeaveIsAnsweredAndToldOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := a.Leave(t.Context(), id[2], nil); err != nil { // who has no lease here may have one elsewhere
+		if err := a.Leave(t.Context(), id[2], nil); err != nil { // an indexer without a lease here may have a lease elsewhere
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second)
@@ -320,8 +320,8 @@ func TestALeaveIsAnsweredAndToldOnce(t *testing.T) {
 	})
 }
 
-// A stranger may put a leave into the DHT; who is registered here stays listed here, and
-// where this native tells of it.
+// A stranger may put a leave into the DHT. An indexer that is registered here stays listed here,
+// and where this native tells of it.
 func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
@@ -359,7 +359,7 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 		const joined, left = ports.ChangeJoined, ports.ChangeLeft
 		lies := []ports.Change{
 			at(joined, id[6], id[2], addr, time.Minute),    // another native's
-			at(joined, id[6], "", addr, time.Minute),       // nobody's
+			at(joined, id[6], "", addr, time.Minute),       // of no native
 			at(joined, id[6], id[1], addr, 67*time.Second), // longer than a lease
 			at(joined, id[6], id[1], addr, 1<<62),          //
 			at(joined, id[6], id[1], "nowhere", time.Minute),
@@ -504,8 +504,7 @@ func TestNativesTellOfEachOther(t *testing.T) {
 	})
 }
 
-// Whatever happens, natives that follow each other agree once it is over, and nobody lists
-// who left.
+// Natives that follow each other agree once all is over, and none lists an indexer that left.
 func TestNativesThatFollowEachOtherAgree(t *testing.T) {
 	id := peerIDs(20)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -628,7 +627,7 @@ func TestRenewalsOfALargeNativeAreToldInTime(t *testing.T) {
 	})
 }
 
-// Who watches hears of the native's condition although nothing else happens.
+// A watcher hears of the native's condition although nothing else happens.
 func TestAWatcherIsToldTheCondition(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(2)

@@ -14,7 +14,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// Whatever ends an entry, and whenever, who watches is told once, and in time.
+// A watcher is told of each end of an entry once, and in time.
 func TestEveryEndIsTold(t *testing.T) {
 	for _, tt := range []struct {
 		name string

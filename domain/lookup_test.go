@@ -67,14 +67,14 @@ func TestWhoIsNotHeldIsLookedUpInTheStoreForWhoeverAsks(t *testing.T) {
 		if _, err := a.LookUp(t.Context(), id[5], id[3]); err != nil {
 			t.Errorf("who has just come: %v", err)
 		}
-		// Who left is not looked up: what the store still has was granted before.
+		// An indexer that left is not looked up: the store has what was granted before.
 		if err := a.Leave(t.Context(), id[3], nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.LookUp(t.Context(), id[5], id[3]); !errors.Is(err, ports.ErrNotFound) || len(so()) != 3 {
 			t.Errorf("who left: %v, and the store was asked %d times", err, len(so()))
 		}
-		// One at the deadline is nobody.
+		// An indexer at its deadline is not found.
 		time.Sleep(time.Minute)
 		if got, err := a.LookUp(t.Context(), id[5], id[4]); err != nil || got.State != ports.StateLate {
 			t.Errorf("who is late: %+v, %v", got, err)
@@ -123,7 +123,7 @@ func TestLookUpsForOthersAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		for range 10 {
-			ask(1, many[40]) // ten at once who ask for one
+			ask(1, many[40]) // ten callers at once, for a single PeerID
 		}
 		synctest.Wait()
 		if busy[0] != 16 || busy[1] != 0 || most != 5 {
@@ -280,7 +280,7 @@ func (n *fullNative) says(t *testing.T, start uint64) ports.Entry {
 	return e
 }
 
-// A full table keeps nobody from being found.
+// A full table keeps no indexer from being found.
 func TestAFullTableAnswersFromTheStore(t *testing.T) {
 	const ttl = 66 * time.Second
 	x := prooftest.NewSigner(t)
@@ -377,7 +377,7 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			withNetwork(t, func(t *testing.T, net *network) {
-				// What is stored passes the rules of whoever stored it.
+				// The store accepts by the rules of these natives.
 				net.rules.Clock, net.rules.Proofs = domain.NewClock(nil), proof.NewVerifier()
 				net.space = memory.NewSpace(net.rules.Acceptable)
 				n := &fullNative{x: x, plain: &plainSetting{}, space: net.space.Join(), owns: peerIDs(20)[1:10]}
@@ -406,7 +406,7 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 	}
 }
 
-// What is announced after it was not found is found at once, also by a native that has no
+// A PeerID that is announced after it was not found is found at once, also by a native that has no
 // room for it.
 func TestNewsEndsANotFound(t *testing.T) {
 	for _, entries := range []int{1, 4} {

@@ -31,8 +31,8 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 	}
 }
 
-// What was urgent and is nobody's business any more must not count as urgent still:
-// the next change would not be due earlier than a renewal.
+// A record that was urgent and is let go must not count as urgent still: its next change would not
+// be due earlier than a renewal.
 func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
 	r, _ := bareRegistry(t, "self", nil) // Run does not run, so nothing is put
 	if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {

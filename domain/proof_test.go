@@ -123,7 +123,7 @@ func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
 	})
 }
 
-// One that signs lives on where it is heard, whatever its clock and the native's say.
+// An indexer that signs lives on where it is heard, by any clock of its own and of the native.
 func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
 		withSigningNetwork(t, domain.PlainRefuse, func(t *testing.T, net *network) {

@@ -20,6 +20,13 @@ import (
 // has a cost of its own, takes everything and says nothing. `make bench` runs them and
 // sets them beside their bounds.
 
+const million = 1_000_000
+
+// endlessPolicy is a policy by which nothing ends during a benchmark unless it is aged.
+func endlessPolicy() domain.TTLPolicy {
+	return domain.TTLPolicy{TTL: 30 * time.Minute, Heartbeat: 29 * time.Minute, Refresh: 14 * time.Minute}
+}
+
 // scattered is the i-th of the million in an order that has nothing to do with theirs.
 func scattered(i int) int { return i * 7907 % million }
 
@@ -76,7 +83,7 @@ func BenchmarkHeartbeat(b *testing.B) {
 		i++
 	}
 	b.ReportMetric(size, "B/entry")
-	// On one core that is a second, and whoever else is on the machine takes nothing of it.
+	// On one core that is a second, of which other processes on the machine take nothing.
 	b.ReportMetric(float64(b.N)/(cpu()-spent).Seconds(), "heartbeats/cpu-s")
 }
 
@@ -132,8 +139,8 @@ func BenchmarkSweepExpiring10000(b *testing.B) {
 
 // BenchmarkHeartbeatBesidePagesAndSweeps shows how long a heartbeat is held up while
 // half of the million expire and the other half are looked at once more, with pages of
-// a thousand in between; and how long without any of it. The collector is off meanwhile:
-// it has its own way of holding up whoever allocates, whatever runs beside it.
+// a thousand in between; and how long without any of it. The collector is off meanwhile: it
+// holds up all that allocates, with or without a sweep beside it.
 func BenchmarkHeartbeatBesidePagesAndSweeps(b *testing.B) {
 	policy := endlessPolicy()
 	r := newTable(b, policy, &stubStore{}, nil)

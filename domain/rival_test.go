@@ -76,7 +76,7 @@ func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
 	}
 }
 
-// Whoever is replaced is stopped, and leaves. That may be before it knows.
+// A process that is replaced is stopped, and leaves, maybe before it knows.
 func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T) {
 	const addr2 = "/ip4/192.0.2.2/tcp/4002"
 	for _, c := range []struct {
@@ -123,7 +123,7 @@ func TestAttackTheLeaveOfAnOlderProcessDoesNotEndTheLeaseOfTheNewer(t *testing.T
 	}
 }
 
-// Who crashed and is back within its lease is no rival of itself.
+// An indexer that crashed and is back within its lease is no rival of itself.
 func TestAttackARestartAfterACrashIsNoRival(t *testing.T) {
 	first := prooftest.NewSigner(t)
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {

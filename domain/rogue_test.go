@@ -78,7 +78,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 				pause(time.Now().Add(prooftest.Brief(c.after)), 10*time.Second, gone)
 				t.Logf("%d times all that it can say; %d samples", r.said, samples)
 
-				// Who comes back is there again.
+				// An indexer that comes back is there again.
 				x = net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[2])
 				time.Sleep(2 * time.Second)
 				look(x.id, true, "it came back")
@@ -211,7 +211,8 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 	}
 }
 
-// Who has missed a record, and hears the ticks after it, asks for it; once, if it is not given.
+// A native that has missed a record, and hears the ticks after it, asks for it. It asks once if it
+// is not given.
 func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T) {
 	for _, gives := range []bool{true, false} {
 		t.Run(fmt.Sprintf("given %v", gives), func(t *testing.T) {
@@ -247,8 +248,8 @@ func TestAttackARecordThatWasMissedIsAskedForOfWhoeverTellsItsTicks(t *testing.T
 	}
 }
 
-// Where nobody lies nothing is refused, nor said to be: what is told twice, or was under way
-// while a native was cut off, is nobody's fault.
+// Natives that do not lie are refused nothing, and no event says so: neither for a change that is
+// told twice, nor for a change that was under way while a native was cut off.
 func TestAmongHonestNativesNothingIsRefused(t *testing.T) {
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})

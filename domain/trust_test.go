@@ -152,7 +152,7 @@ func TestWhoIsTakenOffTheListIsGoneAtOnce(t *testing.T) {
 		if diff := seen.differs(n.Registry, false); diff != "" {
 			t.Errorf("a watcher has another table: %s", diff)
 		}
-		time.Sleep(2 * net.rules.Policy.TTL) // whatever still waited for them finds nothing
+		time.Sleep(2 * net.rules.Policy.TTL) // a look-up that still waited for them finds nothing
 		if live, _ := n.Counts(); live != 0 {
 			t.Errorf("%d are live after their deadline", live)
 		}
@@ -184,7 +184,7 @@ func TestOnlyTrustedNativesFollowAndAreFollowed(t *testing.T) {
 		if natives, err := n.Natives(t.Context(), ""); err != nil || len(natives) != 1 || natives[0].PeerID != ids[1] {
 			t.Errorf("it tells of %+v, %v", natives, err)
 		}
-		// Whoever watches as a reader may.
+		// A reader may watch.
 		remote, err := outsider.transport.Native(ids[0], nil)
 		if err != nil {
 			t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// replica is the table of somebody who watches.
+// replica is the table of a watcher.
 type replica struct {
 	table  map[ports.PeerID]ports.Listed
 	cursor string
@@ -75,7 +75,7 @@ func (r *replica) differs(n *domain.Registry, renewals bool) string {
 	return ""
 }
 
-// watching has a watcher apply what it is told until stop is called.
+// watchInto has r apply what n tells a watcher, until stop is called.
 func watchInto(t *testing.T, n ports.Native, r *replica, w ports.WatchRequest) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -129,8 +129,8 @@ func TestAWatcherIsToldWhatBecomesOfAnEntry(t *testing.T) {
 	})
 }
 
-// Whenever a watcher is cut off, and however often, its table is the native's as soon as
-// it has a cursor.
+// A watcher may be cut off at any time, and often. Its table is the native's as soon as it has a
+// cursor.
 func TestReplayedChangesRebuildTheTable(t *testing.T) {
 	id := peerIDs(20)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -226,7 +226,7 @@ func TestACursorThatIsOfNoUseGetsASnapshot(t *testing.T) {
 				break
 			}
 		}
-		// Renewals were not remembered before somebody asked for them.
+		// Renewals were not remembered before a watcher asked for them.
 		for batch := range a.Watch(t.Context(), "", ports.WatchRequest{Cursor: at.cursor, Renewed: true}) {
 			if batch.Reset != "" {
 				t.Errorf("nothing was missed, and it is reset: %s", batch.Reset)
@@ -256,7 +256,7 @@ func TestRenewalsThatWereNotRememberedAreAReasonToBeginAnew(t *testing.T) {
 	})
 }
 
-// A reader that stops costs nobody anything but its own place.
+// A reader that stops costs nothing but its own place.
 func TestAReaderThatFallsBehindIsDroppedAndNobodyElseIs(t *testing.T) {
 	withNetwork(t, func(t *testing.T, net *network) {
 		id := peerIDs(20)

@@ -111,6 +111,11 @@ func TestEverySubsetOfModulesRunsOrSaysWhatIsMissing(t *testing.T) {
 					t.Fatal(err)
 				}
 				ran++
+				if has["indexer"] && !has["native"] { // reg is no indexer
+					if got := get(t, node, "/api/v1/indexers/"+string(reg.PeerID())); got != http.StatusNotFound {
+						t.Errorf("a look-up right after the start is answered %d", got)
+					}
+				}
 				if got := get(t, node, "/readyz"); got != http.StatusOK {
 					t.Errorf("/readyz answers %d", got)
 				}

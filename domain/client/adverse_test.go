@@ -1,6 +1,6 @@
 package client
 
-// What comes late, out of order, in between, or is a lie.
+// Natives that answer late, out of order or in between, and natives that lie.
 
 import (
 	"context"

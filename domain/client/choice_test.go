@@ -330,7 +330,7 @@ func TestAnIndexerIsFoundWhereverAnyNativeIs(t *testing.T) {
 				net.set(behaviour(s[1]), all[s[0]])
 				time.Sleep(time.Duration(s[2]) * time.Second)
 			}
-			time.Sleep(retrySilent + 5*time.Minute) // all is calm, and who said nothing is tried again
+			time.Sleep(retrySilent + 5*time.Minute) // all is calm, and a silent native is tried again
 			good := 0
 			for _, id := range all {
 				if net.does[id] == grants {
@@ -361,7 +361,7 @@ func TestAnIndexerIsFoundWhereverAnyNativeIs(t *testing.T) {
 	})
 }
 
-// Whoever connects in numbers, and fails, is not asked over and over, nor does it keep out
+// Peers that connect in numbers, and fail, are not asked over and over. They do not keep out
 // those that are found.
 func TestMoreNeighboursThanAreRemembered(t *testing.T) {
 	for _, tt := range []struct {

@@ -184,8 +184,8 @@ func TestARecordIsSentAgainWhenItIsAskedForOrSaysSomethingElse(t *testing.T) {
 	})
 }
 
-// What a native cannot show to be the indexer's, the next record does without: but for the
-// first, which no native can take from it.
+// The next record does without what a native cannot show to be the indexer's, but for the first,
+// which no native can take from it.
 func TestARecordDoesWithoutWhatCannotBeShown(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		s := &signingIndexer{addrs: []string{"here", "there", "elsewhere"}}
@@ -244,7 +244,7 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 			synctest.Wait()
 			last := s.sent()[len(s.sent())-1]
 			issued := time.UnixMilli(last.Proof.Tick.Seq).Sub(s.sent()[0].at)
-			// One that was ahead cannot go back behind its own record, which nobody has taken.
+			// An indexer that was ahead cannot go back behind its own record, which no native has taken.
 			if ahead <= 0 && issued.Abs() > clockDrift {
 				t.Errorf("%v ahead: its record is of %v", ahead, issued)
 			}
@@ -258,7 +258,7 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 	}
 }
 
-// What one native says of its clock, or of numbers that it has seen, is not used up.
+// A native that lies of its clock, or of numbers that it has seen, uses up no numbers.
 func TestALyingNativeUsesUpNoNumbers(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		s := &signingIndexer{answer: func(int, ports.Registration) (ports.Lease, error) {

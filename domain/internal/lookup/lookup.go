@@ -6,6 +6,8 @@
 // needs an answer. Each way has a share of its own of the look-ups at once. A flood of news
 // does not keep a caller waiting, and many callers do not hold up the news. A caller shares
 // the look-up of its PeerID that is under way, whichever way that came in.
+//
+// A registry needs both ways. A finder, which hears no news, needs Find alone.
 package lookup
 
 import (

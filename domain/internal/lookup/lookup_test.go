@@ -521,7 +521,7 @@ func (r *rig) run(steps []step) (wrong []string) {
 		r.Machine.mu.Lock()
 		queued := 0
 		for by, a := range r.askers {
-			// What is looked up again comes on top of what was queued.
+			// PeerIDs that are looked up again come on top of those that were queued.
 			if a.running > r.cfg.MaxAsksEach || by != own && len(a.queue) > r.cfg.MaxQueuedEach+r.cfg.MaxAsks+r.cfg.MaxFinds {
 				complain("%s has %d under way and %d queued", by, a.running, len(a.queue))
 			}
