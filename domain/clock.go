@@ -54,24 +54,24 @@ type Clock struct {
 // maxHeldUp counts as soon as a second sample confirms it.
 type clockSource struct {
 	offset  time.Duration
-	since   time.Duration // when the while began, by Elapsed
+	since   Instant       // when the while began
 	largest time.Duration // the largest offset since then
-	back    time.Duration // when a sample first was behind by more than maxHeldUp; 0 without one
+	back    Instant       // when a sample first was behind by more than maxHeldUp; zero without one
 }
 
-func (s *clockSource) sample(offset, elapsed time.Duration) {
+func (s *clockSource) sample(offset time.Duration, at Instant) {
 	setBack := offset < s.offset && uint64(s.offset)-uint64(offset) > uint64(maxHeldUp)
 	switch {
-	case offset >= s.offset, setBack && s.back != 0 && elapsed-s.back >= confirmAfter:
-		*s = clockSource{offset: offset, since: elapsed, largest: offset}
+	case offset >= s.offset, setBack && s.back != (Instant{}) && at.Sub(s.back) >= confirmAfter:
+		*s = clockSource{offset: offset, since: at, largest: offset}
 	case setBack:
-		if s.back == 0 {
-			s.back = elapsed
+		if s.back == (Instant{}) {
+			s.back = at
 		}
-	case elapsed-s.since >= sampledFor:
-		*s = clockSource{offset: max(s.largest, offset), since: elapsed, largest: offset}
+	case at.Sub(s.since) >= sampledFor:
+		*s = clockSource{offset: max(s.largest, offset), since: at, largest: offset}
 	default:
-		s.largest, s.back = max(s.largest, offset), 0
+		s.largest, s.back = max(s.largest, offset), Instant{}
 	}
 }
 
@@ -87,16 +87,15 @@ func NewClock(system func() time.Time) *Clock {
 }
 
 // Now returns the time of day, in UTC and without a monotonic reading.
-func (k *Clock) Now() time.Time { return k.At(k.Elapsed()) }
+func (k *Clock) Now() time.Time { return k.At(k.Instant()) }
 
-// Elapsed returns how long the clock has been going. It is on the monotonic clock, so nothing
-// sets it.
-func (k *Clock) Elapsed() time.Duration { return time.Since(k.started) }
+// Instant reads the monotonic clock, which starts when the Clock is made. Nothing sets it.
+func (k *Clock) Instant() Instant { return Instant{time.Since(k.started)} }
 
-// At returns the time of day after elapsed, in UTC. elapsed may lie behind or ahead of Elapsed. The
-// answer goes by the samples so far.
-func (k *Clock) At(elapsed time.Duration) time.Time {
-	return k.wall.Add(elapsed + time.Duration(k.shift.Load())).UTC()
+// At returns the time of day at an instant, in UTC. The instant may lie behind or ahead of now. The
+// time is as right as what is known of the other clocks by now.
+func (k *Clock) At(at Instant) time.Time {
+	return k.wall.Add(at.since + time.Duration(k.shift.Load())).UTC()
 }
 
 // System returns the time of this node's own clock, in UTC. A native tells others this time, not
@@ -129,13 +128,13 @@ func (k *Clock) vote() {
 // it. The native votes from then on, until Drop.
 func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	k.mu.Lock()
-	elapsed := k.Elapsed()
-	offset := showed.Sub(k.wall.Add(elapsed))
+	at := k.Instant()
+	offset := showed.Sub(k.wall.Add(at.since))
 	s, known := k.sources[native]
 	if !known {
 		s = clockSource{offset: offset}
 	}
-	s.sample(offset, elapsed)
+	s.sample(offset, at)
 	k.sources[native] = s
 	k.mu.Unlock()
 	k.set()
@@ -160,7 +159,7 @@ func (k *Clock) Drop(native ports.PeerID) {
 func (k *Clock) set() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	own := k.System().Sub(k.wall.Add(k.Elapsed()))
+	own := k.System().Sub(k.wall.Add(k.Instant().since))
 	shift := time.Duration(k.shift.Load())
 	if len(k.sources) == 0 {
 		if set := own - k.own; set > -maxSetBack {

@@ -7,9 +7,6 @@ import "time"
 // does not compile.
 type Instant struct{ since time.Duration }
 
-// InstantAt returns the point that the clock reaches after elapsed.
-func InstantAt(elapsed time.Duration) Instant { return Instant{elapsed} }
-
 // Add returns the point that is d later.
 func (i Instant) Add(d time.Duration) Instant { return Instant{i.since + d} }
 
@@ -18,17 +15,6 @@ func (i Instant) Sub(j Instant) time.Duration { return i.since - j.since }
 
 // Before reports whether i is earlier than j.
 func (i Instant) Before(j Instant) bool { return i.since < j.since }
-
-// Compare returns -1 if i is earlier than j, 1 if it is later, else 0.
-func (i Instant) Compare(j Instant) int {
-	switch {
-	case i.since < j.since:
-		return -1
-	case i.since > j.since:
-		return 1
-	}
-	return 0
-}
 
 // earliest returns the earlier of two points.
 func earliest(i, j Instant) Instant {

@@ -17,7 +17,7 @@ import (
 )
 
 // noon is when everything is said in the tests of the rule, which need no clock and no network.
-var noon = moment{at: InstantAt(time.Hour), wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+var noon = moment{at: Instant{time.Hour}, wall: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 
 // later is noon and d.
 func later(d time.Duration) moment { return moment{noon.at.Add(d), noon.wall.Add(d)} }

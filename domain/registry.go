@@ -94,12 +94,12 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 
 // now reads both clocks.
 func (r *Registry) now() moment {
-	elapsed := r.rules.Clock.Elapsed()
-	return moment{InstantAt(elapsed), r.rules.Clock.At(elapsed)}
+	at := r.rules.Clock.Instant()
+	return moment{at, r.rules.Clock.At(at)}
 }
 
 // wall returns the time of day at an instant.
-func (r *Registry) wall(at Instant) time.Time { return r.rules.Clock.At(at.Sub(Instant{})) }
+func (r *Registry) wall(at Instant) time.Time { return r.rules.Clock.At(at) }
 
 // rule returns the rule as it is now.
 func (r *Registry) rule() rule { return rule{r.rules.Policy, r.rules.plain()} }

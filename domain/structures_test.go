@@ -13,7 +13,7 @@ import (
 func TestTheWheelHoldsEveryItemUntilItsInstantAndAtMostASlotLonger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		slot := time.Duration(rapid.IntRange(1, 50).Draw(t, "slot"))
-		at := func(n int) Instant { return InstantAt(time.Duration(n)) }
+		at := func(n int) Instant { return Instant{time.Duration(n)} }
 		w := newWheel[Instant](slot)
 		held, now := map[Instant]int{}, at(0)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {

@@ -86,7 +86,7 @@ func (e *exchange) compose() (reg ports.Registration, asks bool, err error) {
 	if e.gave, err = x.records.issue(reg); err != nil {
 		return reg, false, err
 	}
-	reg.Proof = e.gave.proof(x.clock.Elapsed(), e.known == e.gave.Seq)
+	reg.Proof = e.gave.proof(x.clock.Instant(), e.known == e.gave.Seq)
 	e.step = reg.Proof.Tick.Step
 	return reg, false, nil
 }
@@ -147,5 +147,5 @@ func (e *exchange) next(interval time.Duration, sent time.Time, plain time.Durat
 	// Another native may want to hear oftener, so steps may come oftener than this native wants.
 	steps := uint32(interval / e.gave.Interval)
 	// At once, if the native took that long to answer.
-	return time.Since(sent) + e.gave.until(e.step+steps, e.x.clock.Elapsed())
+	return time.Since(sent) + e.gave.until(e.step+steps, e.x.clock.Instant())
 }

@@ -46,7 +46,7 @@ type issued struct {
 	ports.Claim
 	record []byte
 	chain  []ports.Link
-	at     time.Duration // by the clock's Elapsed
+	at     domain.Instant
 }
 
 func newRecords(self ports.PeerID, policy domain.TTLPolicy, signer ports.Signer, clock *domain.Clock, observer ports.Observer) *records {
@@ -88,7 +88,7 @@ func (r *records) issue(reg ports.Registration) (*issued, error) {
 	if len(addrs) == 0 {
 		addrs = []string{reg.Addr}
 	}
-	if i := r.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(r.clock.Elapsed()) {
+	if i := r.current; i != nil && slices.Equal(i.Addrs, addrs) && maps.Equal(i.Meta, reg.Meta) && !i.over(r.clock.Instant()) {
 		return i, nil
 	}
 	// Indexers that were started together are not to stay together.
@@ -110,7 +110,7 @@ func (r *records) issue(reg ports.Registration) (*issued, error) {
 
 // sign gives i a Seq of at least atLeast, and has it signed. The caller holds the lock.
 func (r *records) sign(i *issued, atLeast int64) error {
-	i.at = r.clock.Elapsed()
+	i.at = r.clock.Instant()
 	var err error
 	if i.Seq, err = r.signer.Seq(max(atLeast, r.last+1)); err != nil {
 		r.observer.Observe(ports.Event{Kind: ports.EventLeaseFailed, PeerID: r.self, Err: err})
@@ -152,13 +152,13 @@ func (r *records) heard(i *issued, lease ports.Lease, whole bool) bool {
 	if r.current != i {
 		return false // there is a new record already
 	}
-	elapsed := r.clock.Elapsed()
+	at := r.clock.Instant()
 	if whole && lease.NeedRecord {
 		r.take(lease.Seq)
 	}
 	// How far a correct clock was ahead of the record's Seq when it was issued.
 	behind := r.clock.At(i.at).Sub(i.Issued())
-	if r.last > i.Seq || behind > clockDrift || behind < -clockDrift && r.clock.At(elapsed).UnixMilli() > r.last {
+	if r.last > i.Seq || behind > clockDrift || behind < -clockDrift && r.clock.At(at).UnixMilli() > r.last {
 		r.current = nil
 	}
 	return r.current == nil
@@ -175,19 +175,19 @@ func (r *records) want(heartbeat time.Duration) {
 }
 
 // over reports whether the record or its chain ends too soon for another heartbeat.
-func (i *issued) over(elapsed time.Duration) bool {
-	next := i.step(elapsed) + 1
+func (i *issued) over(at domain.Instant) bool {
+	next := i.step(at) + 1
 	return int(next) >= len(i.chain) || time.Duration(next)*i.Interval+i.TTL > ports.RecordLife
 }
 
 // step is how many intervals have passed since the record was issued.
-func (i *issued) step(elapsed time.Duration) uint32 {
-	return uint32(min(int((elapsed-i.at)/i.Interval), len(i.chain)-1))
+func (i *issued) step(at domain.Instant) uint32 {
+	return uint32(min(int(at.Sub(i.at)/i.Interval), len(i.chain)-1))
 }
 
 // proof returns the proof of a heartbeat, without the record for a native that has it (known).
-func (i *issued) proof(elapsed time.Duration, known bool) *ports.Proof {
-	step := i.step(elapsed)
+func (i *issued) proof(at domain.Instant, known bool) *ports.Proof {
+	step := i.step(at)
 	p := &ports.Proof{Tick: ports.Tick{Seq: i.Seq, Step: step, Link: i.chain[step]}}
 	if !known {
 		p.Record = i.record
@@ -195,7 +195,7 @@ func (i *issued) proof(elapsed time.Duration, known bool) *ports.Proof {
 	return p
 }
 
-// until is how long after elapsed a step comes.
-func (i *issued) until(step uint32, elapsed time.Duration) time.Duration {
-	return i.at + time.Duration(step)*i.Interval - elapsed
+// until is how long after an instant a step comes.
+func (i *issued) until(step uint32, at domain.Instant) time.Duration {
+	return i.at.Add(time.Duration(step) * i.Interval).Sub(at)
 }
