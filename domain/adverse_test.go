@@ -101,7 +101,7 @@ func TestWhoIsRememberedInAFullTableIsToldAgain(t *testing.T) {
 		tell := func(step uint32) {
 			e := x.Entry(step)
 			e.Native = "n1"
-			r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
+			r.takeChanges("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		}
 		tell(0)
 		for at := range 70 {
@@ -165,7 +165,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 			if !whole {
 				e.Proof = &ports.Proof{Tick: e.Proof.Tick}
 			}
-			r.hear(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 60 * time.Second}}})
+			r.takeChanges(from, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 60 * time.Second}}})
 		}
 		tell("n1", before, 0, true)
 		tell("n2", before, 0, true)
@@ -224,7 +224,7 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = r.Run(ctx) }()
 		synctest.Wait()
-		r.hear("rogue", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{
+		r.takeChanges("rogue", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{
 			Entry: Entry{PeerID: key.PeerID, Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second), Leave: true}, Remaining: 66 * time.Second}}})
 		if _, err := r.LookUp(t.Context(), "somebody", key.PeerID); err != nil {
 			t.Errorf("look-up: %v", err)
@@ -247,7 +247,7 @@ func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
 		after := key.Says(t, time.Now(), 1, "a") // the next record, which this native was not reached with
 		e := after.Entry(0)
 		e.Native = "n1"
-		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
+		r.takeChanges("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 66 * time.Second}}})
 		time.Sleep(67 * time.Second)
 		r.sweep()
 		if got := r.seq(key.PeerID); got != after.Claim.Seq {
@@ -270,9 +270,9 @@ func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
 		e := key.Says(t, time.Now(), 1, "b").Entry(0)
 		e.Native = "n1"
 		time.Sleep(time.Second)
-		r.hear("rogue", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
+		r.takeChanges("rogue", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
 			Entry: Entry{PeerID: x, Addr: "evil", Native: "rogue", ExpiresAt: time.Now().Add(66 * time.Second)}, State: ports.StateLive, Remaining: 66 * time.Second}}})
-		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 65 * time.Second}}})
+		r.takeChanges("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 65 * time.Second}}})
 		time.Sleep(57 * time.Second)
 		if l, ok := r.Get(x); !ok || l.Addr != "b" {
 			t.Errorf("listed %v at %q", ok, l.Addr)

@@ -23,7 +23,7 @@ const MaxChanges = maxChanges
 func (r *Registry) Sweep() { r.sweep() }
 
 // Hear is what Run does with an announcement.
-func (r *Registry) Hear(a ports.Announcement) { r.heard(a) }
+func (r *Registry) Hear(a ports.Announcement) { r.hear(a) }
 
 // Age lets d pass on the registry's clock at once. Nothing may run meanwhile.
 func (r *Registry) Age(d time.Duration) { r.rules.Clock.started = r.rules.Clock.started.Add(-d) }

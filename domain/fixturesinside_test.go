@@ -61,7 +61,7 @@ func newWatchedRegistry(t *testing.T) (_ *watchedRegistry, stop func()) {
 
 // tell has native say that it granted x a lease, or took its leave, with so much left.
 func (r *watchedRegistry) tell(kind ports.ChangeKind, by, native ports.PeerID, left time.Duration) {
-	r.hear(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
+	r.takeChanges(by, []ports.Change{{Kind: kind, Listed: ports.Listed{
 		Entry: Entry{PeerID: "x", Addr: "a", Native: native, ExpiresAt: time.Now().Add(left), Leave: kind == ports.ChangeLeft}, Remaining: left,
 	}}})
 }

@@ -314,7 +314,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if !batch.Now.IsZero() {
 			f.registry.rules.Clock.Sample(n.id, batch.Now)
 		}
-		lag := f.registry.hear(n.id, batch.Changes)
+		lag := f.registry.takeChanges(n.id, batch.Changes)
 		f.mu.Lock()
 		n.live = batch.Live
 		if lag > 0 {

@@ -25,9 +25,9 @@ var (
 	errNoChange = errors.New("no change that one native tells another")
 )
 
-// heard takes note of an announcement, and looks up its entry at once, unless the table
+// hear takes note of an announcement, and looks up its entry at once, unless the table
 // or a followed native has it.
-func (r *Registry) heard(a ports.Announcement) {
+func (r *Registry) hear(a ports.Announcement) {
 	if !r.rules.Indexers.in(a.PeerID) {
 		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedAnnouncement, PeerID: a.PeerID, Via: a.From})
 		return
@@ -207,9 +207,9 @@ func (r *Registry) storedWord(e Entry, now moment) word {
 	return w
 }
 
-// hear takes in the changes that the native from told. It returns how long the last accepted
+// takeChanges takes in the changes that the native from told. It returns how long the last accepted
 // change was under way, 0 if it accepted no change.
-func (r *Registry) hear(from ports.PeerID, changes []ports.Change) (lag time.Duration) {
+func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag time.Duration) {
 	if len(changes) == 0 {
 		return 0
 	}
@@ -378,6 +378,6 @@ func (r *Registry) askAgain(ctx context.Context, native, id ports.PeerID) bool {
 	if err != nil || a.PeerID != id || a.Proof == nil || a.Proof.Record == nil {
 		return false
 	}
-	r.hear(native, []ports.Change{{Kind: ports.ChangeUpdated, Listed: a.Listed}})
+	r.takeChanges(native, []ports.Change{{Kind: ports.ChangeUpdated, Listed: a.Listed}})
 	return true
 }

@@ -172,7 +172,7 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 			ends := at.Add(66 * time.Second)
 			return ports.Change{Kind: kind, Listed: ports.Listed{Entry: Entry{PeerID: "x", Addr: "a", Native: "n1", ExpiresAt: ends, Leave: kind == ports.ChangeLeft}, Remaining: time.Until(ends)}}
 		}
-		r.hear("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
+		r.takeChanges("n1", []ports.Change{change(ports.ChangeRenewed, granted), change(ports.ChangeLeft, left)})
 		if _, ok := r.Get("x"); !ok {
 			t.Errorf("the leave at n1 has ended the lease that n2 granted after it")
 		}
@@ -190,7 +190,7 @@ func TestASignedLeaseThatIsToldIsNoLongerThanALease(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
 		e := key.Says(t, time.Now(), 1, "a").Entry(50) // the indexer has given all its links away
 		e.Native = "n1"
-		r.hear("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})
+		r.takeChanges("n1", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: 40 * time.Minute}}})
 		time.Sleep(67 * time.Second)
 		if got, ok := r.Get(key.PeerID); ok {
 			t.Errorf("67 s after it was told it is listed for another %v", got.Remaining)

@@ -24,7 +24,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	r.outbox.start(ctx, &running)
 	r.lookups.Start(ctx, &running)
 
-	deaf, err := r.announcer.Listen(r.heard)
+	deaf, err := r.announcer.Listen(r.hear)
 	if err != nil {
 		return fmt.Errorf("listen to announcements: %w", err)
 	}

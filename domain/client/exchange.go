@@ -55,7 +55,7 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lea
 		if e.known = e.gave.Seq; lease.NeedRecord {
 			e.known = 0
 		}
-		again := e.x.records.heard(e.gave, lease, reg.Proof.Record != nil)
+		again := e.x.records.outdated(e.gave, lease, reg.Proof.Record != nil)
 		if !again && (lease.TTL > 0 || !lease.NeedRecord) {
 			return lease, nil
 		}

@@ -142,11 +142,11 @@ func (r *records) leave() ([]byte, error) {
 	return i.record, err
 }
 
-// heard takes in the answer of a native to a tick of i, or to the whole record, and reports
+// outdated takes in the answer of a native to a tick of i, or to the whole record, and reports
 // whether a new record is needed now. A newer Seq counts only from a native that has seen the
 // whole record and wants a newer record. Else another process may have issued it, and the native
 // refuses this process by itself.
-func (r *records) heard(i *issued, lease ports.Lease, whole bool) bool {
+func (r *records) outdated(i *issued, lease ports.Lease, whole bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != i {
