@@ -9,7 +9,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// This file is the rule of "Which of two counts" and "Leaves" in docs/protocol.md: merge takes
+// This file is the rule of "Which of two counts" and "A leave" in docs/protocol.md: merge takes
 // the holding of an indexer and a new word about it, and returns the next holding. The rule is
 // pure: it takes no lock, reads no clock, and calls no observer.
 
@@ -163,17 +163,16 @@ func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holdin
 	if len(leases) > 0 {
 		h.first = leases[0]
 	}
-	var r rest
+	var others []word
 	if len(leases) > 1 {
-		r.leases = slices.Clone(leases[1:])
+		others = slices.Clone(leases[1:])
 	}
-	if r.leave = leave; r.leases != nil || leave != nil {
-		h.rest = &r
+	if others != nil || leave != nil {
+		h.rest = &rest{leases: others, leave: leave}
 	}
 	if best := h.newest(); newest != nil && (best == nil || compareProofs(best, newest) < 0) {
 		if remains := newest.Claim.Ends().Add(ports.ClockAllowance).Sub(now.wall); remains > 0 {
-			r.proof, r.until = newest, now.at.Add(remains)
-			h.rest = &r
+			h.rest = &rest{leases: others, leave: leave, proof: newest, until: now.at.Add(remains)}
 		}
 	}
 	return h
@@ -238,22 +237,18 @@ func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 		return h, errUntrusted
 	}
 	h = h.at(now)
-	if w.leave {
-		if leave := h.leave(now.at); leave != nil && leave.proof != nil && w.proof != nil && leave.proof.Claim.Seq == w.proof.Claim.Seq && (w.source != granted || leave.source == granted) {
+	if w.leave && w.source != granted {
+		if leave := h.leave(now.at); leave != nil && leave.proof != nil && w.proof != nil && leave.proof.Claim.Seq == w.proof.Claim.Seq {
 			return h, errKnown // every native hands a signed leave on
 		}
 	}
 	if err := w.against(&h, now.at); err != nil {
 		return h, err
 	}
-	next, err := h.with(w, now)
-	if err == nil && !room && h.empty() {
-		err = errFull
+	if !room && h.empty() {
+		return h, errFull
 	}
-	if err != nil {
-		return h, err
-	}
-	return next, nil
+	return h.with(w, now)
 }
 
 // with returns the holding after w, which passed against.

@@ -322,6 +322,7 @@ func TestWhatCountsAfterMore(t *testing.T) {
 		{"a native that refuses plain indexers lists what is signed alone", refuses, []step{
 			{0, lease(granted, "me", full), "untrusted", "nobody"}, {0, lease(told, "n1", full), "untrusted", "nobody"}, {0, lease(stored, "n1", full), "untrusted", "nobody"},
 			{0, signed(lease(told, "n1", 20*sec), 0, 0), "", "told n1"}, {20 * sec, unproven(lease(granted, "me", 40*sec)), "", "granted me"},
+			{21 * sec, leave(granted, "me", 87*sec), "", "left"},
 		}},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
@@ -405,6 +406,80 @@ func TestWhatIsHeldTellsWhatItHas(t *testing.T) {
 	for name, h := range map[string]holding{"nothing": {}, "a lease": all(mine), "a lease behind another": h, "a leave": all(mine, left)} {
 		if _, only := h.remembered(); only || h.empty() != (name == "nothing") {
 			t.Errorf("%s: remembered %t, empty %t", name, only, h.empty())
+		}
+	}
+}
+
+// A holding takes no more memory than its words need, and none of a word that has ended.
+func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
+	all := func(now moment, words ...word) (h holding) {
+		t.Helper()
+		for _, w := range words {
+			next, err := accepts.merge(h, w, true, now)
+			if err != nil {
+				t.Fatalf("%+v: %v", w, err)
+			}
+			h = next
+		}
+		return h
+	}
+	mine, theirs := lease(granted, "me", 20*sec), lease(told, "n1", 30*sec)
+	first, second := signed(lease(told, "n1", 60*sec), 0, 0), signed(lease(told, "n2", 50*sec), 1, 0)
+	for _, c := range []struct {
+		name   string
+		h      holding
+		leases int // beside the first; -1 if there is no rest
+		leave  bool
+		proof  bool
+	}{
+		{"a lease", all(noon, mine), -1, false, false},
+		{"a lease that is told", all(noon, theirs), -1, false, false},
+		{"a signed lease", all(noon, first), -1, false, false},
+		{"a lease that is renewed", all(noon, theirs, lease(told, "n1", 40*sec)), -1, false, false},
+		{"two leases", all(noon, mine, theirs), 1, false, false},
+		{"two signed leases, the newer behind the other", all(noon, first, second), 1, false, false},
+		{"a leave", all(noon, mine, leave(granted, "me", 40*sec)), 0, true, false},
+		{"a signed leave", all(noon, first, signed(leave(told, "n1", 60*sec), 2, 0)), 0, true, false},
+		{"a bare lease of an indexer that has signed", all(noon, signed(mine, 0, 0), mine), 0, false, true},
+		{"the second of two leases, once the first has ended", func() holding { h := all(noon, mine, theirs); return h.at(later(20 * sec)) }(), -1, false, false},
+		{"a lease, once the leave beside it has ended", func() holding { h := all(noon, leave(told, "n1", 10*sec), mine); return h.at(later(10 * sec)) }(), -1, false, false},
+		{"the older of two signed leases", func() holding { h := all(noon, first, second); return h.at(later(50 * sec)) }(), 0, false, true},
+		{"a leave, once the lease beside it has ended", func() holding { h := all(noon, leave(told, "n1", 30*sec), mine); return h.at(later(20 * sec)) }(), 0, true, false},
+		{"revised, once the lease beside it has ended", func() holding { h := all(noon, mine, theirs); return accepts.revise(h, later(20*sec)) }(), -1, false, false},
+	} {
+		got := -1
+		if c.h.rest != nil {
+			got = len(c.h.rest.leases)
+		}
+		if got != c.leases || got >= 0 && ((c.h.rest.leave != nil) != c.leave || (c.h.rest.proof != nil) != c.proof) {
+			t.Errorf("%s: %+v beside the first lease", c.name, c.h.rest)
+		}
+		// Where nothing has ended, nothing is made anew.
+		if again := c.h.at(noon); again.rest != c.h.rest {
+			t.Errorf("%s: read again, it is another", c.name)
+		}
+	}
+	// The record alone ends, beside a lease and a leave that do not.
+	h := all(noon, signed(mine, 0, 0), lease(granted, "me", 2*time.Hour))
+	for _, end := range []struct {
+		after time.Duration
+		proof bool
+	}{{time.Hour + 30*sec - 1, true}, {time.Hour + 30*sec, false}} {
+		if got := h.at(later(end.after)); (got.newest() != nil) != end.proof || got.lease(later(end.after).at) == nil {
+			t.Errorf("%v later it is %+v", end.after, got.rest)
+		}
+	}
+	one := all(noon, first)
+	if one.proof(7) != nil || one.proof(first.proof.Claim.Seq) != first.proof {
+		t.Error("of one lease its record is not found")
+	}
+	older, newest := signed(mine, 0, 2).proof, signed(mine, 1, 0).proof
+	for _, c := range []struct{ p, q, want *ports.Proof }{
+		{nil, nil, nil}, {older, nil, older}, {nil, older, older}, {older, newest, newest}, {newest, older, newest}, {older, older, older},
+		{older, signed(mine, 0, 2).proof, older}, {older, signed(mine, 0, 1).proof, older},
+	} {
+		if got := newer(c.p, c.q); got != c.want {
+			t.Errorf("of %+v and %+v the newer is %+v", c.p, c.q, got)
 		}
 	}
 }

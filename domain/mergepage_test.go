@@ -41,28 +41,26 @@ func (p *page) comes(w word, plain Plain, room bool, now Instant) int {
 		return p.row(2)
 	case sameLeave && others:
 		return p.row(3)
-	case sameLeave && p.leave.source == granted:
-		return p.row(4)
 	case !signed && others && p.newest != nil:
-		return p.row(5)
+		return p.row(4)
 	case signed && !ends && p.newest != nil && compareProofs(w.proof, p.newest) < 0:
-		return p.row(6)
+		return p.row(5)
 	case signed && others && p.newest != nil && compareProofs(w.proof, p.newest) == 0 && len(p.leases) == 0:
-		return p.row(7)
+		return p.row(6)
 	case !w.leave && p.leave != nil && p.ends(&w, p.leave, false):
-		return p.row(8)
+		return p.row(7)
 	case !w.leave && !signed && w.source == stored && slices.ContainsFunc(p.leases, func(l word) bool {
 		return l.proof == nil && l.source != stored && l.native == w.native && l.expiresAt >= w.expiresAt
 	}):
-		return p.row(9)
+		return p.row(8)
 	case !w.leave && w.source == stored && slices.ContainsFunc(p.leases, func(l word) bool {
 		return l.source == stored && l.version().Compare(w.version()) >= 0
 	}):
-		return p.row(10)
+		return p.row(9)
 	case w.leave && p.leave != nil && !p.replaces(&w, p.leave) && !ends:
-		return p.row(11)
+		return p.row(10)
 	case !room && len(p.leases) == 0 && p.leave == nil && p.newest == nil:
-		return p.row(12)
+		return p.row(11)
 	}
 	if signed && (p.newest == nil || compareProofs(w.proof, p.newest) > 0) {
 		p.newest = w.proof
@@ -92,20 +90,20 @@ func (p *page) dropped(w, l *word) bool {
 	signed, was := w.proof != nil, l.proof != nil
 	switch {
 	case signed && !was && l.source != granted:
-		return p.row(13) > 0
+		return p.row(12) > 0
 	case signed && was && l.proof.Claim.Seq < w.proof.Claim.Seq && (l.proof.Claim.Start != w.proof.Claim.Start || !l.same(w)):
-		return p.row(14) > 0
+		return p.row(13) > 0
 	case !signed && w.source != stored && !was && l.source == stored && l.native == w.native && l.expiresAt <= w.expiresAt:
-		return p.row(15) > 0
+		return p.row(14) > 0
 	case w.source == granted && l.source == granted:
-		return p.row(16) > 0
+		return p.row(15) > 0
 	case signed && w.source == told && was && l.source == told && l.native == w.native:
 		w.deadline = latest(w.deadline, l.deadline)
-		return p.row(17) > 0
+		return p.row(16) > 0
 	case w.source == told && l.source == told && l.native == w.native:
-		return p.row(18) > 0
+		return p.row(17) > 0
 	case w.source == stored && l.source == stored:
-		return p.row(19) > 0
+		return p.row(18) > 0
 	}
 	return false
 }
@@ -130,25 +128,25 @@ func (p *page) ends(l, leave *word, leaveCameLater bool) bool {
 	is := func(row int, ends bool) bool { p.row(row); return ends }
 	switch {
 	case l.source == granted && leave.source == granted:
-		return is(20, leaveCameLater)
+		return is(19, leaveCameLater)
 	case signed && by:
-		return is(21, l.proof.Claim.Seq <= leave.proof.Claim.Seq)
+		return is(20, l.proof.Claim.Seq <= leave.proof.Claim.Seq)
 	case signed && leave.source == granted:
-		return is(22, leaveCameLater)
+		return is(21, leaveCameLater)
 	case signed:
-		return is(23, false)
+		return is(22, false)
 	case l.source == granted:
-		return is(24, false)
+		return is(23, false)
 	case by:
-		return is(25, true)
+		return is(24, true)
 	case l.source == told && leave.source == stored:
-		return is(26, false)
+		return is(25, false)
 	case l.source == told && leave.source == told && l.native == leave.native:
-		return is(27, l.expiresAt <= leave.expiresAt)
+		return is(26, l.expiresAt <= leave.expiresAt)
 	case l.source == told:
-		return is(28, !leave.deadline.Before(l.deadline))
+		return is(27, !leave.deadline.Before(l.deadline))
 	}
-	return is(29, l.expiresAt <= leave.expiresAt)
+	return is(28, l.expiresAt <= leave.expiresAt)
 }
 
 // replaces reports whether the leave w takes the place of the leave o, by a row.
@@ -157,17 +155,17 @@ func (p *page) replaces(w, o *word) bool {
 	is := func(row int, does bool) bool { p.row(row); return does }
 	switch {
 	case signed != was:
-		return is(30, signed)
+		return is(29, signed)
 	case signed && w.proof.Claim.Seq != o.proof.Claim.Seq:
-		return is(31, w.proof.Claim.Seq > o.proof.Claim.Seq)
+		return is(30, w.proof.Claim.Seq > o.proof.Claim.Seq)
 	case signed:
-		return is(32, w.source == granted && o.source != granted)
+		return is(31, w.source == granted && o.source != granted)
 	case (w.source == stored) != (o.source == stored):
-		return is(33, o.source == stored)
+		return is(32, o.source == stored)
 	case w.native == o.native || w.source == stored:
-		return is(34, w.expiresAt > o.expiresAt)
+		return is(33, w.expiresAt > o.expiresAt)
 	}
-	return is(35, o.deadline.Before(w.deadline))
+	return is(34, o.deadline.Before(w.deadline))
 }
 
 // describe writes down all that is held.
@@ -257,7 +255,7 @@ func TestTheRuleIsThatOfTheProtocolsPage(t *testing.T) {
 			t.Errorf("row %s of the page is number %d, and has decided %d times", m[1], i+1, rows[n])
 		}
 	}
-	if len(numbered) != 35 {
-		t.Errorf("the page has %d rows, and this test knows 35", len(numbered))
+	if len(numbered) != 34 {
+		t.Errorf("the page has %d rows, and this test knows 34", len(numbered))
 	}
 }
