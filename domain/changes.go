@@ -68,10 +68,10 @@ func newChangelog() *changelog {
 	return l
 }
 
-// add remembers c. The caller holds the lock of its shard, so that the changes of one record
-// are in order.
-func (l *changelog) add(c change) {
-	if c.kind == ports.ChangeRenewed && !l.renewals.Load() {
+// add remembers that w became of id; fresh says that a watcher needs the record of it. The caller
+// holds the lock of its shard, so that the changes of one record are in order.
+func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, w *word, fresh bool) {
+	if kind == ports.ChangeRenewed && !l.renewals.Load() {
 		return
 	}
 	l.mu.Lock()
@@ -85,13 +85,13 @@ func (l *changelog) add(c change) {
 		l.kept.Store(grown)
 		k, i = grown, n-grown.first
 	}
-	k.chunks[i/chunkChanges][i%chunkChanges] = c
+	k.chunks[i/chunkChanges][i%chunkChanges] = change{kind, id, *w, fresh}
 	l.next.Store(n + 1)
-	if c.kind != ports.ChangeRenewed {
+	if kind != ports.ChangeRenewed {
 		l.urgent.Store(n + 1)
 	}
 	l.mu.Unlock()
-	if l.waker.asked.Load() || c.kind != ports.ChangeRenewed && l.waker.askedUrgent.Load() {
+	if l.waker.asked.Load() || kind != ports.ChangeRenewed && l.waker.askedUrgent.Load() {
 		select {
 		case l.news <- struct{}{}:
 		default: // the waker has not taken the last value yet

@@ -36,3 +36,8 @@ func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, nex
 
 // Held is how many records there are, of indexers that are listed and of those that left.
 func (r *Registry) Held() int { return r.table.len() }
+
+// TakeChanges is what a Follower does with what native told.
+func (r *Registry) TakeChanges(native ports.PeerID, changes []ports.Change) {
+	r.takeChanges(native, changes)
+}

@@ -105,7 +105,7 @@ func (f *Follower) conditionNow() ports.Condition {
 func (f *Follower) say() {
 	if condition := f.conditionNow(); condition != f.condition {
 		f.condition = condition
-		f.registry.table.changes.add(change{kind: conditionChanged})
+		f.registry.table.changes.add(conditionChanged, "", &word{}, false)
 	}
 }
 

@@ -55,10 +55,10 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	if proof != nil {
 		w.setLeave(proof, ports.RecordLife, now)
 	} else {
-		// A bare leave ends every plain lease, also if the time of day was set back or another
-		// native's clock is ahead.
+		// In the store, too, the leave is later than the lease that it ends, also if the time of
+		// day was set back.
 		held.leases(func(l *word) bool {
-			if l.proof == nil {
+			if l.source == granted {
 				w.expiresAt = max(w.expiresAt, l.expiresAt+int64(time.Millisecond))
 			}
 			return true

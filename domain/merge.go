@@ -37,11 +37,42 @@ type holding struct {
 // rest is a holding beside its first lease.
 type rest struct {
 	leases []word // the leases after the first, in their order
-	leave  *word  // the leave that counts; nil without a leave
+	leaves leaves
 	// proof is the newest record and tick, if no word above has them, and until is the
 	// end of that record.
 	proof *ports.Proof
 	until Instant
+}
+
+// leaves are the leaves that count of one indexer. A bare leave of the store goes by another clock
+// than those that natives tell, so neither replaces the other.
+type leaves struct {
+	said   *word // a signed leave, or one that a native told or took; nil without one
+	stored *word // a bare leave of the store; nil without one
+}
+
+// at returns the leaves that have not ended by that instant.
+func (v leaves) at(at Instant) leaves {
+	if v.said != nil && !v.said.live(at) {
+		v.said = nil
+	}
+	if v.stored != nil && !v.stored.live(at) {
+		v.stored = nil
+	}
+	return v
+}
+
+// end reports whether one of the leaves ends the lease l, which came after them.
+func (v leaves) end(l *word) bool {
+	return v.said != nil && !l.survives(v.said) || v.stored != nil && !l.survives(v.stored)
+}
+
+// slot returns the place of the leave w.
+func (v *leaves) slot(w *word) **word {
+	if w.source == stored && w.proof == nil {
+		return &v.stored
+	}
+	return &v.said
 }
 
 // leases calls f with each lease, in their order, until f returns false.
@@ -56,12 +87,21 @@ func (h *holding) leases(f func(*word) bool) {
 	}
 }
 
-// leave returns the leave that counts at that instant, nil without a leave.
-func (h *holding) leave(at Instant) *word {
-	if h.rest == nil || h.rest.leave == nil || !h.rest.leave.live(at) {
-		return nil
+// leaves returns the leaves that count at that instant.
+func (h *holding) leaves(at Instant) leaves {
+	if h.rest == nil {
+		return leaves{}
 	}
-	return h.rest.leave
+	return h.rest.leaves.at(at)
+}
+
+// leave returns the leave that others are told of at that instant, nil without a leave.
+func (h *holding) leave(at Instant) *word {
+	v := h.leaves(at)
+	if v.said != nil {
+		return v.said
+	}
+	return v.stored
 }
 
 // lease returns the first lease that is live at that instant, nil without a live lease.
@@ -100,8 +140,8 @@ func (h *holding) newest() *ports.Proof {
 	for i := range h.rest.leases {
 		best = newer(best, h.rest.leases[i].proof)
 	}
-	if h.rest.leave != nil {
-		best = newer(best, h.rest.leave.proof)
+	if h.rest.leaves.said != nil {
+		best = newer(best, h.rest.leaves.said.proof)
 	}
 	return newer(best, h.rest.proof)
 }
@@ -118,8 +158,8 @@ func (h *holding) proof(seq int64) (found *ports.Proof) {
 		for i := range h.rest.leases {
 			is(h.rest.leases[i].proof)
 		}
-		if h.rest.leave != nil {
-			is(h.rest.leave.proof)
+		if h.rest.leaves.said != nil {
+			is(h.rest.leaves.said.proof)
 		}
 		is(h.rest.proof)
 	}
@@ -151,15 +191,15 @@ func (h *holding) empty() bool { return h.first.deadline == (Instant{}) && h.res
 
 // remembered reports whether the holding is only its newest record, and until when.
 func (h *holding) remembered() (until Instant, only bool) {
-	if h.first.deadline != (Instant{}) || h.rest == nil || h.rest.leave != nil {
+	if h.first.deadline != (Instant{}) || h.rest == nil || h.rest.leaves != (leaves{}) {
 		return Instant{}, false
 	}
 	return h.rest.until, true
 }
 
-// hold returns the holding of these leases and this leave. It keeps the newest signed record until
+// hold returns the holding of these leases and leaves. It keeps the newest signed record until
 // the record's hour ends, so that no older record counts again.
-func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holding) {
+func hold(leases []word, v leaves, newest *ports.Proof, now moment) (h holding) {
 	if len(leases) > 0 {
 		h.first = leases[0]
 	}
@@ -167,12 +207,12 @@ func hold(leases []word, leave *word, newest *ports.Proof, now moment) (h holdin
 	if len(leases) > 1 {
 		others = slices.Clone(leases[1:])
 	}
-	if others != nil || leave != nil {
-		h.rest = &rest{leases: others, leave: leave}
+	if others != nil || v != (leaves{}) {
+		h.rest = &rest{leases: others, leaves: v}
 	}
 	if best := h.newest(); newest != nil && (best == nil || compareProofs(best, newest) < 0) {
 		if remains := newest.Claim.Ends().Add(ports.ClockAllowance).Sub(now.wall); remains > 0 {
-			h.rest = &rest{leases: others, leave: leave, proof: newest, until: now.at.Add(remains)}
+			h.rest = &rest{leases: others, leaves: v, proof: newest, until: now.at.Add(remains)}
 		}
 	}
 	return h
@@ -193,14 +233,14 @@ func (h *holding) at(now moment) holding {
 		}
 		return true
 	})
-	leave := h.leave(now.at)
+	v := h.leaves(now.at)
 	if h.rest != nil {
-		ended = ended || leave != h.rest.leave || h.rest.proof != nil && !now.at.Before(h.rest.until)
+		ended = ended || v != h.rest.leaves || h.rest.proof != nil && !now.at.Before(h.rest.until)
 	}
 	if !ended {
 		return *h
 	}
-	return hold(leases, leave, h.newest(), now)
+	return hold(leases, v, h.newest(), now)
 }
 
 // rule is the settings of merge.
@@ -237,10 +277,8 @@ func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
 		return h, errUntrusted
 	}
 	h = h.at(now)
-	if w.leave && w.source != granted {
-		if leave := h.leave(now.at); leave != nil && leave.proof != nil && w.proof != nil && leave.proof.Claim.Seq == w.proof.Claim.Seq {
-			return h, errKnown // every native hands a signed leave on
-		}
+	if said := h.leaves(now.at).said; w.leave && w.source != granted && w.proof != nil && said != nil && said.proof != nil && said.proof.Claim.Seq == w.proof.Claim.Seq {
+		return h, errKnown // every native hands a signed leave on
 	}
 	if err := w.against(&h, now.at); err != nil {
 		return h, err
@@ -275,7 +313,7 @@ func (r rule) revise(h holding, now moment) holding {
 	if !fallen {
 		return h
 	}
-	return hold(leases, h.leave(now.at), h.newest(), now)
+	return hold(leases, h.leaves(now.at), h.newest(), now)
 }
 
 // stands reports whether the rule believes w. It believes every leave: a leave lists no
@@ -315,16 +353,16 @@ func (w *word) endsAny(h *holding) (does bool) {
 
 // withLease returns the holding after the lease w.
 func (h *holding) withLease(w word, now moment) (holding, error) {
-	leave := h.leave(now.at)
-	if leave != nil && !w.survives(leave) {
+	v := h.leaves(now.at)
+	if v.end(&w) {
 		return *h, errEnded
 	}
-	if leave != nil && leave.proof == nil && w.proof != nil {
-		leave = nil // the indexer signs from now on: a bare leave counts no more
+	if w.proof != nil {
+		v = leaves{} // from now on only what the indexer signs counts, and it is newer than a signed leave
 	}
-	if h.rest == nil && h.first.source == granted && w.source == granted && (w.proof != nil || h.first.proof == nil) {
+	if h.renewedBy(&w) {
 		w.share(&h.first)
-		return holding{first: w}, nil // most heartbeats
+		return holding{first: w, rest: h.rest}, nil
 	}
 	var buf [maxLeases + 1]word
 	leases, known := buf[:0], false
@@ -354,7 +392,26 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 		i = len(leases)
 	}
 	leases = slices.Insert(leases, i, w)
-	return hold(leases[:min(len(leases), maxLeases)], leave, newest, now), nil
+	return hold(leases[:min(len(leases), maxLeases)], v, newest, now), nil
+}
+
+// renewedBy reports whether the lease w takes the place of the first lease and leaves the rest as it
+// is. Most heartbeats do, and take no memory for it.
+func (h *holding) renewedBy(w *word) bool {
+	switch {
+	case w.source != granted || h.first.source != granted, w.proof == nil && h.first.proof != nil:
+		return false
+	case h.rest == nil:
+		return true
+	case w.proof != nil && (h.rest.proof != nil || h.rest.leaves != leaves{}):
+		return false
+	}
+	for i := range h.rest.leases {
+		if l := &h.rest.leases[i]; w.displaces(l) || l.echoes(w) {
+			return false
+		}
+	}
+	return true
 }
 
 // share lets w use the text of l if both are the same: so memory has one copy.
@@ -403,7 +460,8 @@ func (w *word) displaces(l *word) bool {
 }
 
 // before reports whether the lease w goes before the lease l: a lease granted here, then a signed
-// lease, then a told lease, then the longer lease.
+// lease, then a told lease, then the longer lease, then the newer version, then the native whose
+// PeerID sorts first.
 func (w *word) before(l *word) bool {
 	switch {
 	case (w.source == granted) != (l.source == granted):
@@ -413,7 +471,14 @@ func (w *word) before(l *word) bool {
 	case w.source != l.source:
 		return w.source > l.source
 	}
-	return l.deadline.Before(w.deadline)
+	if w.deadline != l.deadline {
+		return l.deadline.Before(w.deadline)
+	}
+	// Two natives tell one tick, and it ends for both at once. The same one is shown whoever tells first.
+	if c := w.version().Compare(l.version()); c != 0 {
+		return c > 0
+	}
+	return w.native.Value() < l.native.Value()
 }
 
 // withLeave returns the holding after the leave w.
@@ -428,39 +493,41 @@ func (h *holding) withLeave(w word, now moment) (holding, error) {
 		}
 		return true
 	})
-	leave := h.leave(now.at)
-	if leave != nil && !w.replaces(leave) && !ended {
+	v, newest := h.leaves(now.at), newer(w.proof, h.newest())
+	old := v.slot(&w)
+	switch counts := *old == nil || w.replaces(*old); {
+	case w.proof != nil && compareProofs(w.proof, newest) < 0:
+		// It ends leases of before it, and the indexer has come back since.
+	case counts && w.proof != nil:
+		v = leaves{said: &w} // a bare leave counts no more
+	case counts:
+		*old = &w
+	case !ended:
 		return *h, errKnown
 	}
-	newest := newer(w.proof, h.newest())
-	if leave == nil || w.replaces(leave) {
-		leave = &w
-	}
-	return hold(leases, leave, newest, now), nil
+	return hold(leases, v, newest, now), nil
 }
 
-// ends reports whether the leave w ends the lease l. A leave that this native took ends the lease
-// that it granted. A bare leave here ends signed leases too: the indexer itself says so.
+// ends reports whether the leave w ends the lease l, which came before it. A bare leave that this
+// native took ends every lease, and a signed one the lease that this native granted: the indexer
+// itself says so here.
 func (w *word) ends(l *word) bool {
-	if w.source == granted && (l.source == granted || w.proof == nil && l.proof != nil) {
-		return true
-	}
-	return !l.survives(w)
+	return w.source == granted && (w.proof == nil || l.source == granted) || !l.survives(w)
 }
 
-// replaces reports whether the leave w counts in the place of the leave o. A signed leave goes
-// before a bare one, a higher Seq before a lower, a leave of an indexer or a native before one
-// of the store, and a later leave before an earlier.
+// replaces reports whether the leave w counts in the place of the leave o of its slot. A bare leave
+// that this native took goes before what others say, since it is to be put and told. Then a signed
+// leave goes before a bare one, a higher Seq before a lower, and a later leave before an earlier.
 func (w *word) replaces(o *word) bool {
 	switch {
+	case w.source == granted && w.proof == nil && o.source != granted:
+		return true // the newest record is remembered all the same
 	case (w.proof == nil) != (o.proof == nil):
 		return w.proof != nil
 	case w.proof != nil && w.proof.Claim.Seq != o.proof.Claim.Seq:
 		return w.proof.Claim.Seq > o.proof.Claim.Seq
 	case w.proof != nil:
 		return w.source == granted && o.source != granted
-	case (w.source == stored) != (o.source == stored):
-		return w.source != stored
 	case w.native == o.native || w.source == stored:
 		return w.expiresAt > o.expiresAt
 	}

@@ -139,6 +139,8 @@ func TestWhichOfTwoWordsCounts(t *testing.T) {
 		{sentence: "an older record is refused", first: signed(lease(told, "n1", 30*sec), 1, 0), second: signed(lease(told, "n2", full), 0, 1), want: "told n1", reversed: "told n2", refused: "older", after: 30 * sec, then: "nobody"},
 		{sentence: "an older tick is refused", first: signed(lease(told, "n1", full), 0, 2), second: signed(lease(told, "n2", 60*sec), 0, 1), want: "told n1", refused: "older"},
 		{sentence: "the same tick is another native's word", first: signed(lease(told, "n1", 30*sec), 0, 1), second: signed(lease(told, "n2", 40*sec), 0, 1), want: "told n2", after: 30 * sec, then: "told n2"},
+		{sentence: "of two leases that end at once the newer tick is shown", first: signed(lease(told, "n1", 30*sec), 0, 1), second: signed(lease(told, "n2", 30*sec), 0, 2), want: "told n2", back: "older"},
+		{sentence: "of two leases that end at once, of one tick, the native that sorts first is shown", first: signed(lease(told, "n1", 30*sec), 0, 1), second: signed(lease(told, "n2", 30*sec), 0, 1), want: "told n1"},
 		{sentence: "no native takes back what is proven by telling less", first: signed(lease(told, "n1", full), 0, 1), second: signed(lease(told, "n1", sec), 0, 1), want: "told n1", after: 60 * sec, then: "told n1"},
 		{sentence: "no native hides an indexer by telling a newer tick with less left", first: signed(lease(told, "n1", full), 0, 1), second: signed(lease(told, "n2", sec), 0, 2), want: "told n1", reversed: "told n2", back: "older", after: 60 * sec, then: "told n1"},
 		{sentence: "a newer record of the store counts in the place of an older one", first: signed(lease(stored, "n1", 30*sec), 0, 0), second: signed(lease(stored, "n2", 40*sec), 0, 1), want: "stored n2", back: "older", after: 30 * sec, then: "stored n2"},
@@ -158,19 +160,22 @@ func TestWhichOfTwoWordsCounts(t *testing.T) {
 		{sentence: "told, the leave another native's: this native's clock decides, for the lease", first: by(lease(told, "n1", 41*sec), 30*sec), second: by(leave(told, "n2", 40*sec), 60*sec), want: "told n1"},
 		{sentence: "told, the leave another native's: at one instant it is the leave", first: lease(told, "n1", 40*sec), second: leave(told, "n2", 40*sec), want: "left", back: "ended"},
 		{sentence: "told, left here: this native's clock decides", first: lease(told, "n1", 60*sec), second: leave(granted, "me", full), want: "left", back: "ended"},
-		{sentence: "told after it left here: the lease counts", first: leave(granted, "me", 40*sec), second: lease(told, "n1", full), want: "told n1"},
+		{sentence: "told after it left here: the lease counts", first: leave(granted, "me", 40*sec), second: lease(told, "n1", full), want: "told n1", reversed: "left"},
+		{sentence: "told before it left here, by a clock that is ahead: the leave counts", first: by(lease(told, "n1", 40*sec), 99*sec), second: leave(granted, "me", full), want: "left", back: "ended"},
+		{sentence: "the store's before it left here, by a clock that is ahead: the leave counts", first: by(lease(stored, "n1", 40*sec), 99*sec), second: leave(granted, "me", full), want: "left", reversed: "stored n1"},
 		{sentence: "the store's, a leave told: the ExpiresAt decides, for the leave", first: by(lease(stored, "n1", full), 40*sec), second: by(leave(told, "n2", 50*sec), 41*sec), want: "left", back: "ended"},
 		{sentence: "the store's, a leave told: the ExpiresAt decides, for the lease", first: by(lease(stored, "n1", 40*sec), 42*sec), second: by(leave(told, "n2", 50*sec), 41*sec), want: "stored n1"},
 		{sentence: "the store's, the leave the store's: at one instant it is the leave", first: lease(stored, "n1", 40*sec), second: leave(stored, "n1", 40*sec), want: "left", back: "ended"},
 		{sentence: "of two leaves of one native its clock decides", first: by(leave(told, "n1", 40*sec), 50*sec), second: by(leave(told, "n1", 60*sec), 40*sec), want: "left", refused: "known", after: 41 * sec, then: "nobody"},
 		{sentence: "of two leaves of two natives the later counts", first: leave(told, "n1", 60*sec), second: by(leave(told, "n2", 40*sec), 90*sec), want: "left", refused: "known", after: 50 * sec, then: "left"},
-		{sentence: "a leave that a native tells counts before one that the store has", first: leave(told, "n1", 40*sec), second: leave(stored, "n2", 60*sec), want: "left", refused: "known", after: 50 * sec, then: "nobody"},
+		{sentence: "a leave that a native tells and one that the store has are both remembered", first: leave(told, "n1", 40*sec), second: leave(stored, "n2", 60*sec), want: "left", after: 50 * sec, then: "left"},
+		{sentence: "a leave that the store has and a later one that a native tells are both remembered", first: leave(stored, "n2", 40*sec), second: leave(told, "n1", 60*sec), want: "left", after: 50 * sec, then: "left"},
 		{sentence: "of two leaves of the store the later ExpiresAt counts", first: leave(stored, "n1", 60*sec), second: leave(stored, "n2", 40*sec), want: "left", refused: "known", after: 50 * sec, then: "left"},
 
 		// Leaves that the indexer signed.
 		{sentence: "a signed leave ends a lease of a lower Seq, granted here", first: signed(lease(granted, "me", full), 0, 3), second: signed(leave(told, "n1", full), 1, 0), want: "left", back: "older"},
 		{sentence: "a signed leave ends a lease of a lower Seq, told", first: signed(lease(told, "n1", full), 0, 0), second: signed(leave(stored, "n2", full), 1, 0), want: "left", back: "older"},
-		{sentence: "a signed leave does not end a lease of a higher Seq", first: signed(leave(granted, "me", full), 0, 0), second: signed(lease(told, "n1", 30*sec), 1, 0), want: "told n1", back: "older", after: 30 * sec, then: "left"},
+		{sentence: "a signed leave does not end a lease of a higher Seq", first: signed(leave(granted, "me", full), 0, 0), second: signed(lease(told, "n1", 30*sec), 1, 0), want: "told n1", back: "older", after: 30 * sec, then: "nobody"},
 		{sentence: "a signed leave ends bare leases that were told", first: lease(told, "n1", full), second: signed(leave(told, "n2", 30*sec), 0, 0), want: "left", back: "rank"},
 		{sentence: "a signed leave ends bare leases of the store", first: lease(stored, "n1", full), second: signed(leave(told, "n2", 30*sec), 0, 0), want: "left", back: "rank"},
 		{sentence: "a signed leave that is told does not end a bare lease granted here", first: lease(granted, "me", 30*sec), second: signed(leave(told, "n1", full), 0, 0), want: "granted me", after: 30 * sec, then: "left"},
@@ -182,6 +187,8 @@ func TestWhichOfTwoWordsCounts(t *testing.T) {
 		{sentence: "a signed leave counts before a bare one", first: leave(told, "n1", full), second: signed(leave(told, "n2", 30*sec), 0, 0), want: "left", back: "rank", after: 40 * sec, then: "nobody"},
 		{sentence: "a signed leave that every native hands on is known", first: signed(leave(told, "n1", full), 0, 0), second: signed(leave(stored, "n2", full), 0, 0), want: "left", refused: "known", back: "known"},
 		{sentence: "a signed leave that is taken here counts in the place of the same one told", first: signed(leave(told, "n1", 30*sec), 0, 0), second: signed(leave(granted, "me", full), 0, 0), want: "left", back: "known", after: 40 * sec, then: "left"},
+		{sentence: "a bare leave that is taken here counts in the place of a signed one of others", first: signed(leave(told, "n1", 90*sec), 0, 0), second: leave(granted, "me", full), want: "left", after: 70 * sec, then: "nobody"},
+		{sentence: "a bare leave that is taken here is known after a signed one taken here", first: signed(leave(granted, "me", full), 0, 0), second: leave(granted, "me", full), want: "left", refused: "known"},
 		{sentence: "of two signed leaves the higher Seq counts", first: signed(leave(told, "n1", full), 0, 0), second: signed(leave(told, "n2", 30*sec), 1, 0), want: "left", back: "older", after: 40 * sec, then: "nobody"},
 	} {
 		t.Run(c.sentence, func(t *testing.T) {
@@ -255,6 +262,14 @@ func TestWhatCountsAfterMore(t *testing.T) {
 			{0, lease(granted, "me", 20*sec), "", "granted me"}, {0, leave(told, "n1", 50*sec), "", "granted me"},
 			{0, lease(told, "n2", 40*sec), "ended", "granted me"}, {20 * sec, leave(told, "n1", 50*sec), "known", "left"}, {50 * sec, lease(told, "n2", full), "", "told n2"},
 		}},
+		{"a later leave of the store is remembered beside one that a native tells", accepts, []step{
+			{0, leave(told, "n1", 60*sec), "", "left"}, {0, leave(stored, "n2", 62*sec), "", "left"}, {0, lease(stored, "n2", 61*sec), "ended", "left"},
+			{0, lease(told, "n3", 61*sec), "", "told n3"},
+		}},
+		{"an earlier leave of the store is remembered beside one that a native tells", accepts, []step{
+			{0, leave(stored, "n2", 60*sec), "", "left"}, {0, by(leave(told, "n1", 62*sec), 10*sec), "", "left"}, {0, by(lease(stored, "n3", 61*sec), 20*sec), "ended", "left"},
+			{0, lease(told, "n3", 61*sec), "ended", "left"},
+		}},
 		{"an older leave does not undo a newer", accepts, []step{
 			{0, leave(told, "n1", 60*sec), "", "left"}, {0, leave(told, "n2", 40*sec), "known", "left"}, {0, lease(told, "n3", 50*sec), "ended", "left"},
 		}},
@@ -300,7 +315,7 @@ func TestWhatCountsAfterMore(t *testing.T) {
 		}},
 		{"a signed leave ends leases of a lower Seq also if it comes after a newer record", accepts, []step{
 			{0, signed(lease(told, "n1", full), 0, 1), "", "told n1"}, {0, signed(lease(told, "n2", 20*sec), 2, 0), "", "told n1"},
-			{0, signed(leave(told, "n1", full), 1, 0), "", "told n2"}, {0, signed(leave(told, "n1", full), 1, 0), "known", "told n2"}, {20 * sec, signed(lease(told, "n1", full), 0, 3), "older", "left"},
+			{0, signed(leave(told, "n1", full), 1, 0), "", "told n2"}, {0, signed(leave(told, "n1", full), 1, 0), "older", "told n2"}, {20 * sec, signed(lease(told, "n1", full), 0, 3), "older", "nobody"},
 		}},
 		{"a signed leave before the newest record that ends nothing is refused", accepts, []step{
 			{0, signed(lease(told, "n1", full), 2, 1), "", "told n1"}, {0, signed(leave(told, "n1", full), 1, 0), "older", "told n1"},
@@ -451,7 +466,7 @@ func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
 		if c.h.rest != nil {
 			got = len(c.h.rest.leases)
 		}
-		if got != c.leases || got >= 0 && ((c.h.rest.leave != nil) != c.leave || (c.h.rest.proof != nil) != c.proof) {
+		if got != c.leases || got >= 0 && ((c.h.rest.leaves != (leaves{})) != c.leave || (c.h.rest.proof != nil) != c.proof) {
 			t.Errorf("%s: %+v beside the first lease", c.name, c.h.rest)
 		}
 		// Where nothing has ended, nothing is made anew.

@@ -18,7 +18,7 @@ import (
 // and "A leave", taken word for word. It is slow, and knows nothing of merge.go.
 type page struct {
 	leases []word
-	leave  *word
+	leaves [2]*word // one of natives or signed, and a bare one of the DHT's
 	newest *ports.Proof
 	rows   map[int]int // how often each row has decided
 }
@@ -28,11 +28,20 @@ func (p *page) row(n int) int { p.rows[n]++; return n }
 // comes has the page hold w, and returns the row by which it changes nothing, 0 if it is held.
 func (p *page) comes(w word, plain Plain, room bool, now Instant) int {
 	p.leases = slices.DeleteFunc(slices.Clone(p.leases), func(l word) bool { return !now.Before(l.deadline) })
-	if p.leave != nil && !now.Before(p.leave.deadline) {
-		p.leave = nil
+	for i, leave := range p.leaves {
+		if leave != nil && !now.Before(leave.deadline) {
+			p.leaves[i] = nil
+		}
 	}
 	signed, others := w.proof != nil, w.source != granted
-	sameLeave := w.leave && signed && p.leave != nil && p.leave.proof != nil && p.leave.proof.Claim.Seq == w.proof.Claim.Seq
+	sameLeave := w.leave && signed && p.leaves[0] != nil && p.leaves[0].proof != nil && p.leaves[0].proof.Claim.Seq == w.proof.Claim.Seq
+	kind := 0
+	if w.source == stored && !signed {
+		kind = 1
+	}
+	isEnded := func(l *word) bool {
+		return p.leaves[0] != nil && p.ends(l, p.leaves[0], false) || p.leaves[1] != nil && p.ends(l, p.leaves[1], false)
+	}
 	ends := w.leave && slices.ContainsFunc(p.leases, func(l word) bool { return p.ends(&l, &w, true) })
 	switch {
 	case !now.Before(w.deadline):
@@ -47,7 +56,7 @@ func (p *page) comes(w word, plain Plain, room bool, now Instant) int {
 		return p.row(5)
 	case signed && others && p.newest != nil && compareProofs(w.proof, p.newest) == 0 && len(p.leases) == 0:
 		return p.row(6)
-	case !w.leave && p.leave != nil && p.ends(&w, p.leave, false):
+	case !w.leave && isEnded(&w):
 		return p.row(7)
 	case !w.leave && !signed && w.source == stored && slices.ContainsFunc(p.leases, func(l word) bool {
 		return l.proof == nil && l.source != stored && l.native == w.native && l.expiresAt >= w.expiresAt
@@ -57,24 +66,28 @@ func (p *page) comes(w word, plain Plain, room bool, now Instant) int {
 		return l.source == stored && l.version().Compare(w.version()) >= 0
 	}):
 		return p.row(9)
-	case w.leave && p.leave != nil && !p.replaces(&w, p.leave) && !ends:
+	case w.leave && p.leaves[kind] != nil && !p.replaces(&w, p.leaves[kind]) && !ends:
 		return p.row(10)
-	case !room && len(p.leases) == 0 && p.leave == nil && p.newest == nil:
+	case !room && len(p.leases) == 0 && p.leaves == [2]*word{} && p.newest == nil:
 		return p.row(11)
 	}
-	if signed && (p.newest == nil || compareProofs(w.proof, p.newest) > 0) {
+	older := signed && p.newest != nil && compareProofs(w.proof, p.newest) < 0
+	if signed && !older {
 		p.newest = w.proof
 	}
 	if w.leave {
 		p.leases = slices.DeleteFunc(p.leases, func(l word) bool { return p.ends(&l, &w, true) })
-		if p.leave == nil || p.replaces(&w, p.leave) {
-			p.leave = &w
+		if !older && (p.leaves[kind] == nil || p.replaces(&w, p.leaves[kind])) {
+			p.leaves[kind] = &w
+			if signed {
+				p.leaves[1] = nil
+			}
 		}
 		return 0
 	}
 	p.leases = slices.DeleteFunc(p.leases, func(l word) bool { return p.dropped(&w, &l) })
-	if signed && p.leave != nil && p.leave.proof == nil {
-		p.leave = nil
+	if signed {
+		p.leaves = [2]*word{}
 	}
 	at := slices.IndexFunc(p.leases, func(l word) bool { return goesFirst(&w, &l) })
 	if at < 0 {
@@ -118,7 +131,13 @@ func goesFirst(w, l *word) bool {
 	case w.source != l.source:
 		return w.source == told
 	}
-	return l.deadline.Before(w.deadline)
+	switch v, u := w.version(), l.version(); {
+	case w.deadline != l.deadline:
+		return l.deadline.Before(w.deadline)
+	case v.Compare(u) != 0:
+		return v.Compare(u) > 0
+	}
+	return w.native.Value() < l.native.Value()
 }
 
 // ends reports whether the leave ends the lease l, by a row. Of this native's own words that needs
@@ -126,13 +145,20 @@ func goesFirst(w, l *word) bool {
 func (p *page) ends(l, leave *word, leaveCameLater bool) bool {
 	signed, by := l.proof != nil, leave.proof != nil
 	is := func(row int, ends bool) bool { p.row(row); return ends }
+	here := leave.source == granted && !by
 	switch {
 	case l.source == granted && leave.source == granted:
 		return is(19, leaveCameLater)
+	case here && leaveCameLater:
+		return is(20, true)
+	case here && signed:
+		return false // the sentence after the table
+	case here && l.source == told:
+		return !leave.deadline.Before(l.deadline)
+	case here:
+		return l.expiresAt <= leave.expiresAt
 	case signed && by:
-		return is(20, l.proof.Claim.Seq <= leave.proof.Claim.Seq)
-	case signed && leave.source == granted:
-		return is(21, leaveCameLater)
+		return is(21, l.proof.Claim.Seq <= leave.proof.Claim.Seq)
 	case signed:
 		return is(22, false)
 	case l.source == granted:
@@ -141,7 +167,7 @@ func (p *page) ends(l, leave *word, leaveCameLater bool) bool {
 		return is(24, true)
 	case l.source == told && leave.source == stored:
 		return is(25, false)
-	case l.source == told && leave.source == told && l.native == leave.native:
+	case l.source == told && l.native == leave.native:
 		return is(26, l.expiresAt <= leave.expiresAt)
 	case l.source == told:
 		return is(27, !leave.deadline.Before(l.deadline))
@@ -154,14 +180,14 @@ func (p *page) replaces(w, o *word) bool {
 	signed, was := w.proof != nil, o.proof != nil
 	is := func(row int, does bool) bool { p.row(row); return does }
 	switch {
+	case w.source == granted && !signed && o.source != granted:
+		return is(29, true)
 	case signed != was:
-		return is(29, signed)
+		return is(30, signed)
 	case signed && w.proof.Claim.Seq != o.proof.Claim.Seq:
-		return is(30, w.proof.Claim.Seq > o.proof.Claim.Seq)
+		return is(31, w.proof.Claim.Seq > o.proof.Claim.Seq)
 	case signed:
-		return is(31, w.source == granted && o.source != granted)
-	case (w.source == stored) != (o.source == stored):
-		return is(32, o.source == stored)
+		return is(32, w.source == granted && o.source != granted)
 	case w.native == o.native || w.source == stored:
 		return is(33, w.expiresAt > o.expiresAt)
 	}
@@ -169,7 +195,7 @@ func (p *page) replaces(w, o *word) bool {
 }
 
 // describe writes down all that is held.
-func describe(leases []word, leave *word, newest *ports.Proof) (text string) {
+func describe(leases []word, leaves [2]*word, newest *ports.Proof) (text string) {
 	one := func(w *word) string {
 		s := fmt.Sprintf("[%d %s %v %d %s", w.source, w.native.Value(), w.deadline, w.expiresAt, w.addr)
 		if w.proof != nil {
@@ -180,8 +206,10 @@ func describe(leases []word, leave *word, newest *ports.Proof) (text string) {
 	for i := range leases {
 		text += one(&leases[i])
 	}
-	if leave != nil {
-		text += " leave " + one(leave)
+	for _, leave := range leaves {
+		if leave != nil {
+			text += " leave " + one(leave)
+		}
 	}
 	if newest != nil {
 		text += fmt.Sprintf(" newest %d/%d", newest.Claim.Seq, newest.Tick.Step)
@@ -230,20 +258,21 @@ func TestTheRuleIsThatOfTheProtocolsPage(t *testing.T) {
 			at = at.Add(time.Duration(r.Intn(4)) * 10 * sec)
 			now := moment{at, noon.wall.Add(at.Sub(noon.at))}
 			w, room := anyWord(r, signs, at), r.Intn(4) > 0
-			before := describe(p.leases, p.leave, p.newest)
+			before := describe(p.leases, p.leaves, p.newest)
 			next, err := rule.merge(h, w, room, now)
 			row := p.comes(w, rule.plain, room, at)
 			if (err != nil) != (row != 0) {
-				t.Fatalf("run %d: held is %s, and said %s, a leave: %t: %v, and by the page row %d", run, before, describe([]word{w}, nil, nil), w.leave, err, row)
+				t.Fatalf("run %d: held is %s, and said %s, a leave: %t: %v, and by the page row %d", run, before, describe([]word{w}, [2]*word{}, nil), w.leave, err, row)
 			}
 			if err != nil {
 				continue
 			}
 			var leases []word
 			next.leases(func(l *word) bool { leases = append(leases, *l); return true })
-			got, want := describe(leases, next.leave(at), next.newest()), describe(p.leases, p.leave, p.newest)
+			leaves := next.leaves(at)
+			got, want := describe(leases, [2]*word{leaves.said, leaves.stored}, next.newest()), describe(p.leases, p.leaves, p.newest)
 			if got != want {
-				t.Fatalf("run %d: held was %s, and said %s, a leave: %t:\nheld is %s\nby the page %s", run, before, describe([]word{w}, nil, nil), w.leave, got, want)
+				t.Fatalf("run %d: held was %s, and said %s, a leave: %t:\nheld is %s\nby the page %s", run, before, describe([]word{w}, [2]*word{}, nil), w.leave, got, want)
 			}
 			h = next
 		}

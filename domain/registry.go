@@ -199,7 +199,7 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 		if lease != nil && lease.proof != nil && lease.source == granted && p.Tick == lease.proof.Tick {
 			w.deadline = earliest(w.deadline, lease.deadline) // the same tick ends then at other natives too
 		}
-	case lease == nil && leave != nil && leave.source == granted:
+	case leave != nil && leave.source == granted:
 		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // so it wins over the leave in the store too
 	}
 	old := s.records[sender]

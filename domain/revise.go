@@ -24,7 +24,7 @@ func (r *Registry) Revise() {
 			r.known.remove(id)
 		}
 	}
-	r.table.changes.add(change{kind: conditionChanged})
+	r.table.changes.add(conditionChanged, "", &word{}, false)
 	r.follower.Revise()
 }
 
@@ -54,6 +54,9 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 		}
 		var next holding // an untrusted indexer keeps nothing
 		if r.rules.Indexers.in(id) {
+			if rec.held.lease(now.at) == nil {
+				continue // the sweep tells of what has ended by itself
+			}
 			next = rule.revise(rec.held, now)
 		}
 		if b := s.apply(rec, next, now); b.expired || b.left {

@@ -107,13 +107,15 @@ func (r *Registry) sweep() {
 
 // sweepShard sweeps one batch and reports whether there may be more.
 func (r *Registry) sweepShard(s *shard) bool {
-	expired, ahead, more := s.sweep(r.now)
-	for _, id := range ahead {
+	found := s.sweep(r.now)
+	for _, id := range found.ahead {
 		r.find(id, aheadOfDeadline)
 	}
-	for _, id := range expired {
+	for _, id := range found.lost {
 		r.know(id, true)
+	}
+	for _, id := range found.expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 	}
-	return more
+	return found.more
 }

@@ -131,7 +131,7 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	if was.shown != nil && !was.shown.live(now.at) { // the lease ended before the sweep came
 		since := s.view(&r.held, now.at)
 		b.expired = since.shown == nil
-		s.tell(r, was, since, nil)
+		s.tell(r, was, since, nil, now.at)
 		was = since
 	}
 	is, leave := s.view(&next, now.at), next.leave(now.at)
@@ -147,14 +147,14 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	case was.shown != nil && is.shown == nil:
 		b.expired = true
 	}
-	s.tell(r, was, is, said)
+	s.tell(r, was, is, said, now.at)
 
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
 		r.lookedAhead, r.echoed = false, false
 	}
 	s.list(r, &next, is.shown != nil, leave != nil)
 	r.held, r.shownAt = next, now.at
-	if _, only := next.remembered(); next.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
+	if _, only := r.held.remembered(); r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
 		s.drop(r)
 	} else {
 		s.file(r, s.nextCheck(r, now.at))
@@ -162,31 +162,39 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	return b
 }
 
-// tell tells watchers the change of r. said is a leave that watchers do not know yet, or nil.
-func (s *shard) tell(r *record, was, is view, said *word) {
+// tell tells watchers the change of r by that instant. said is a leave that watchers do not know
+// yet, or nil.
+func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 	changes := s.table.changes
 	switch {
 	case is.shown == nil && said != nil && (was.shown != nil || said.source == granted):
-		changes.add(change{kind: ports.ChangeLeft, id: r.id, word: *said, fresh: said.proof != nil})
+		changes.add(ports.ChangeLeft, r.id, said, said.proof != nil)
 	case is.shown == nil && was.shown != nil:
-		changes.add(change{kind: ports.ChangeExpired, id: r.id, word: *was.shown})
+		changes.add(ports.ChangeExpired, r.id, was.shown, false)
 	case is.shown == nil:
 	case was.shown == nil:
-		changes.add(change{kind: ports.ChangeJoined, id: r.id, word: *is.shown, fresh: is.shown.proof != nil})
+		changes.add(ports.ChangeJoined, r.id, is.shown, is.shown.proof != nil)
 	case *was.shown == *is.shown:
 		if is.late && !was.late {
-			changes.add(change{kind: ports.ChangeLate, id: r.id, word: *is.shown})
+			changes.add(ports.ChangeLate, r.id, is.shown, false)
 		}
+	case !was.shown.same(is.shown) || was.late && !is.late:
+		changes.add(ports.ChangeUpdated, r.id, is.shown, fresh(was.shown, is.shown))
 	default:
-		c := change{kind: ports.ChangeRenewed, id: r.id, word: *is.shown}
-		if !was.shown.same(is.shown) || was.late && !is.late {
-			c.kind = ports.ChangeUpdated
+		changes.add(ports.ChangeRenewed, r.id, is.shown, fresh(was.shown, is.shown))
+		// Another native's lease may take the place of an overdue one, and be late by then itself. A
+		// lease that its native made shorter is not overdue: it is renewed.
+		if is.late && !was.late && !at.Before(s.table.policy.overdue(was.shown.deadline)) {
+			changes.add(ports.ChangeLate, r.id, is.shown, false)
 		}
-		// A watcher with Own knows no record of another native's lease.
-		p, q := was.shown.proof, is.shown.proof
-		c.fresh = q != nil && (p == nil || p.Claim != q.Claim || is.shown.source == granted && was.shown.source != granted)
-		changes.add(c)
 	}
+}
+
+// fresh reports whether a watcher that knows the lease was needs the record of the lease is. A
+// watcher with Own knows no record of another native's lease.
+func fresh(was, is *word) bool {
+	p, q := was.proof, is.proof
+	return q != nil && (p == nil || p.Claim != q.Claim || is.source == granted && was.source != granted)
 }
 
 // list counts r, of which next is the new holding, and moves it to its place.
@@ -276,27 +284,37 @@ func (s *shard) markAhead(r *record, at Instant) bool {
 	return true
 }
 
-// sweep checks one batch of records that are due, and reports whether there may be more. It
-// returns the indexers with ended leases, and the indexers to look up ahead of their deadline.
-func (s *shard) sweep(read func() moment) (expired, ahead []ports.PeerID, more bool) {
+// swept is what a sweep found.
+type swept struct {
+	expired []ports.PeerID // indexers whose leases have ended
+	lost    []ports.PeerID // those of them that did not leave: another native may list them
+	ahead   []ports.PeerID // indexers to look up before their lease ends
+	more    bool           // there may be more of them
+}
+
+// sweep checks one batch of records that are due.
+func (s *shard) sweep(read func() moment) (found swept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := read()
 	records, more := s.wheel.take(now.at, sweepBatch)
+	found.more = more
 	for _, r := range records {
 		if r.gone || now.at.Before(r.filed) {
 			continue // its check has moved since
 		}
 		r.filed = Instant{}
-		b := s.apply(r, r.held.at(now), now)
-		if b.expired {
-			expired = append(expired, r.id)
+		if b := s.apply(r, r.held.at(now), now); b.expired {
+			found.expired = append(found.expired, r.id)
+			if r.held.leave(now.at) == nil {
+				found.lost = append(found.lost, r.id)
+			}
 		}
 		if s.markAhead(r, now.at) {
-			ahead = append(ahead, r.id)
+			found.ahead = append(found.ahead, r.id)
 		}
 	}
-	return expired, ahead, more
+	return found
 }
 
 // everyone yields, in batches, the PeerIDs of all listed indexers, then of those that left.

@@ -62,9 +62,8 @@ func ticked(w word, record word, step uint32) word {
 // sweep is what Run does.
 func (b *shelf) sweep(now moment) (expired, ahead []ports.PeerID) {
 	for more := true; more; {
-		var e, a []ports.PeerID
-		e, a, more = b.s.sweep(func() moment { return now })
-		expired, ahead = append(expired, e...), append(ahead, a...)
+		found := b.s.sweep(func() moment { return now })
+		expired, ahead, more = append(expired, found.expired...), append(ahead, found.ahead...), found.more
 	}
 	return expired, ahead
 }
