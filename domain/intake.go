@@ -130,7 +130,7 @@ func (r *Registry) have(id ports.PeerID) (have ports.Version, at Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	held := s.holding(id).at(now)
+	held := s.holding(id)
 	if lease := held.lease(now.at); lease != nil {
 		have = lease.version()
 	} else if leave := held.leave(now.at); leave != nil {
@@ -166,11 +166,15 @@ func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word
 	if !r.rules.Indexers.in(id) { // under the lock, as Revise wants it
 		return said, became{}, errUntrusted
 	}
-	next, err := r.rule().merge(*s.holding(id), said, s.records[id] != nil || !r.full(), now)
+	rec := s.records[id]
+	next, err := r.rule().merge(rec.holding(), &said, rec != nil || !r.full(), now)
 	if err != nil {
 		return said, became{}, err
 	}
-	b := s.apply(s.insert(id), next, now)
+	if rec == nil {
+		rec = s.insert(id)
+	}
+	b := s.apply(rec, &next, now)
 	if b.joined || said.leave {
 		r.known.remove(id)
 	}

@@ -37,7 +37,8 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	held := s.holding(sender).at(now)
+	rec := s.records[sender]
+	held := rec.holding()
 	lease, leave, newest := held.lease(now.at), held.leave(now.at), held.newest()
 	switch {
 	case proof != nil && newest != nil && newest.Claim.Seq > proof.Claim.Seq:
@@ -64,16 +65,17 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 			return true
 		})
 	}
-	old := s.records[sender]
-	next, err := r.rule().merge(held, w, old != nil || !r.full(), now)
+	next, err := r.rule().merge(held, &w, rec != nil || !r.full(), now)
 	switch {
 	case errors.Is(err, errFull):
 		return b, false, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
 	case err != nil:
 		return b, true, nil // a stronger leave is known
 	}
-	rec := s.insert(sender)
-	b = s.apply(rec, next, now)
+	if rec == nil {
+		rec = s.insert(sender)
+	}
+	b = s.apply(rec, &next, now)
 	r.outbox.offer(rec, now.at, true)
 	return b, false, nil
 }

@@ -36,7 +36,8 @@ type holding struct {
 
 // rest is a holding beside its first lease.
 type rest struct {
-	leases []word // the leases after the first, in their order
+	leases []word // the leases beside the first, in no order
+	store  bool   // one of them is the store's
 	leaves leaves
 	// proof is the newest record and tick, if no word above has them, and until is the
 	// end of that record.
@@ -75,7 +76,7 @@ func (v *leaves) slot(w *word) **word {
 	return &v.said
 }
 
-// leases calls f with each lease, in their order, until f returns false.
+// leases calls f with each lease, the first one first, until f returns false.
 func (h *holding) leases(f func(*word) bool) {
 	if h.first.deadline == (Instant{}) || !f(&h.first) || h.rest == nil {
 		return
@@ -110,10 +111,10 @@ func (h *holding) lease(at Instant) (lease *word) {
 		return &h.first
 	}
 	h.leases(func(w *word) bool {
-		if w.live(at) {
+		if w.live(at) && (lease == nil || w.before(lease)) {
 			lease = w
 		}
-		return lease == nil
+		return true
 	})
 	return lease
 }
@@ -200,47 +201,85 @@ func (h *holding) remembered() (until Instant, only bool) {
 // hold returns the holding of these leases and leaves. It keeps the newest signed record until
 // the record's hour ends, so that no older record counts again.
 func hold(leases []word, v leaves, newest *ports.Proof, now moment) (h holding) {
+	for i := range leases { // the first of them goes to the front
+		if leases[i].before(&leases[0]) {
+			leases[0], leases[i] = leases[i], leases[0]
+		}
+	}
 	if len(leases) > 0 {
 		h.first = leases[0]
 	}
-	var others []word
-	if len(leases) > 1 {
-		others = slices.Clone(leases[1:])
-	}
-	if others != nil || v != (leaves{}) {
-		h.rest = &rest{leases: others, leaves: v}
+	if len(leases) > 1 || v != (leaves{}) {
+		h.rest = newRest(leases[min(len(leases), 1):], v)
 	}
 	if best := h.newest(); newest != nil && (best == nil || compareProofs(best, newest) < 0) {
 		if remains := newest.Claim.Ends().Add(ports.ClockAllowance).Sub(now.wall); remains > 0 {
-			h.rest = &rest{leases: others, leaves: v, proof: newest, until: now.at.Add(remains)}
+			h.rest = newRest(leases[min(len(leases), 1):], v)
+			h.rest.proof, h.rest.until = newest, now.at.Add(remains)
 		}
 	}
 	return h
 }
 
+// newRest returns a rest with a copy of these leases, in one piece of memory: each change of a lease
+// behind the first makes a new one.
+func newRest(leases []word, v leaves) (r *rest) {
+	switch len(leases) {
+	case 0:
+		return &rest{leaves: v}
+	case 1:
+		one := new(struct {
+			rest
+			words [1]word
+		})
+		r = &one.rest
+		r.leases = append(one.words[:0], leases...)
+	case 2:
+		two := new(struct {
+			rest
+			words [2]word
+		})
+		r = &two.rest
+		r.leases = append(two.words[:0], leases...)
+	default:
+		r = &rest{leases: slices.Clone(leases)}
+	}
+	r.leaves = v
+	for i := range r.leases {
+		r.store = r.store || r.leases[i].source == stored
+	}
+	return r
+}
+
+// whole reports whether no word of the holding has ended by now.
+func (h *holding) whole(now moment) bool {
+	if r := h.rest; r != nil {
+		if r.leaves != r.leaves.at(now.at) || r.proof != nil && !now.at.Before(r.until) {
+			return false
+		}
+		for i := range r.leases {
+			if !r.leases[i].live(now.at) {
+				return false
+			}
+		}
+	}
+	return h.first.deadline == (Instant{}) || h.first.live(now.at)
+}
+
 // at returns the holding without the words that have ended by now.
 func (h *holding) at(now moment) holding {
-	if h.rest == nil && h.first.live(now.at) {
+	if h.whole(now) {
 		return *h
 	}
 	var buf [maxLeases]word
-	leases, ended := buf[:0], false
+	leases := buf[:0]
 	h.leases(func(w *word) bool {
 		if w.live(now.at) {
 			leases = append(leases, *w)
-		} else {
-			ended = true
 		}
 		return true
 	})
-	v := h.leaves(now.at)
-	if h.rest != nil {
-		ended = ended || v != h.rest.leaves || h.rest.proof != nil && !now.at.Before(h.rest.until)
-	}
-	if !ended {
-		return *h
-	}
-	return hold(leases, v, h.newest(), now)
+	return hold(leases, h.leaves(now.at), h.newest(), now)
 }
 
 // rule is the settings of merge.
@@ -269,32 +308,31 @@ func (r rule) shown(h *holding, at Instant) *word {
 
 // merge returns the holding after w, or why w changes nothing of h: ErrExpired, errUntrusted,
 // errKnown, errEnded, errFull for a new indexer without room, or a *ports.ProofError.
-func (r rule) merge(h holding, w word, room bool, now moment) (holding, error) {
+func (r rule) merge(h *holding, w *word, room bool, now moment) (holding, error) {
 	switch {
 	case !w.live(now.at):
-		return h, ErrExpired
-	case !r.stands(&w):
-		return h, errUntrusted
+		return *h, ErrExpired
+	case !r.stands(w):
+		return *h, errUntrusted
 	}
-	h = h.at(now)
-	if said := h.leaves(now.at).said; w.leave && w.source != granted && w.proof != nil && said != nil && said.proof != nil && said.proof.Claim.Seq == w.proof.Claim.Seq {
-		return h, errKnown // every native hands a signed leave on
+	held := h
+	if !h.whole(now) {
+		live := h.at(now)
+		held = &live
 	}
-	if err := w.against(&h, now.at); err != nil {
-		return h, err
+	if said := held.leaves(now.at).said; w.leave && w.source != granted && w.proof != nil && said != nil && said.proof != nil && said.proof.Claim.Seq == w.proof.Claim.Seq {
+		return *held, errKnown // every native hands a signed leave on
 	}
-	if !room && h.empty() {
-		return h, errFull
+	if err := w.against(held, now.at); err != nil {
+		return *held, err
 	}
-	return h.with(w, now)
-}
-
-// with returns the holding after w, which passed against.
-func (h *holding) with(w word, now moment) (holding, error) {
+	if !room && held.empty() {
+		return *held, errFull
+	}
 	if w.leave {
-		return h.withLeave(w, now)
+		return held.withLeave(w, now)
 	}
-	return h.withLease(w, now)
+	return held.withLease(w, now)
 }
 
 // revise returns h without the leases that the rule does not believe any more.
@@ -352,17 +390,16 @@ func (w *word) endsAny(h *holding) (does bool) {
 }
 
 // withLease returns the holding after the lease w.
-func (h *holding) withLease(w word, now moment) (holding, error) {
+func (h *holding) withLease(w *word, now moment) (holding, error) {
 	v := h.leaves(now.at)
-	if v.end(&w) {
+	if v.end(w) {
 		return *h, errEnded
 	}
 	if w.proof != nil {
 		v = leaves{} // from now on only what the indexer signs counts, and it is newer than a signed leave
 	}
-	if h.renewedBy(&w) {
-		w.share(&h.first)
-		return holding{first: w, rest: h.rest}, nil
+	if next, ok := h.renew(w); ok {
+		return next, nil
 	}
 	var buf [maxLeases + 1]word
 	leases, known := buf[:0], false
@@ -370,9 +407,9 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 	h.leases(func(l *word) bool {
 		w.share(l)
 		switch {
-		case w.displaces(l), l.echoes(&w):
+		case w.displaces(l), l.echoes(w):
 			return true
-		case w.echoes(l), w.slot() == l.slot() && l.outlasts(&w):
+		case w.echoes(l), w.slot() == l.slot() && l.outlasts(w):
 			known = true
 			return false
 		case w.slot() == l.slot():
@@ -387,31 +424,61 @@ func (h *holding) withLease(w word, now moment) (holding, error) {
 	if known {
 		return *h, errKnown
 	}
-	i := slices.IndexFunc(leases, func(l word) bool { return w.before(&l) })
-	if i < 0 {
-		i = len(leases)
+	if leases = append(leases, *w); len(leases) > maxLeases {
+		last := 0
+		for i := range leases {
+			if leases[last].before(&leases[i]) {
+				last = i
+			}
+		}
+		leases = slices.Delete(leases, last, last+1)
 	}
-	leases = slices.Insert(leases, i, w)
-	return hold(leases[:min(len(leases), maxLeases)], v, newest, now), nil
+	return hold(leases, v, newest, now), nil
 }
 
-// renewedBy reports whether the lease w takes the place of the first lease and leaves the rest as it
-// is. Most heartbeats do, and take no memory for it.
-func (h *holding) renewedBy(w *word) bool {
-	switch {
-	case w.source != granted || h.first.source != granted, w.proof == nil && h.first.proof != nil:
-		return false
-	case h.rest == nil:
-		return true
-	case w.proof != nil && (h.rest.proof != nil || h.rest.leaves != leaves{}):
-		return false
+// renew returns the holding after w, if w does no more than to renew a lease: this native's own, or
+// one behind it that another native tells. Most heartbeats are such. They take no memory, or one
+// piece.
+func (h *holding) renew(w *word) (next holding, ok bool) {
+	if h.first.source != granted || h.rest != nil && h.rest.store {
+		return next, false
 	}
-	for i := range h.rest.leases {
-		if l := &h.rest.leases[i]; w.displaces(l) || l.echoes(w) {
-			return false
+	old := &h.first
+	if w.source != granted {
+		if old = h.rest.of(w); old == nil {
+			return next, false
 		}
 	}
-	return true
+	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || p.Claim != q.Claim) {
+		return next, false // another record, or none
+	}
+	if r := h.rest; w.proof != nil && r != nil && (r.proof != nil || r.leaves != leaves{}) {
+		return next, false
+	}
+	w.share(old)
+	if w.source == granted {
+		return holding{first: *w, rest: h.rest}, true
+	}
+	if w.proof != nil {
+		w.deadline = latest(w.deadline, old.deadline)
+	}
+	next = holding{first: h.first, rest: newRest(h.rest.leases, h.rest.leaves)}
+	next.rest.proof, next.rest.until = h.rest.proof, h.rest.until
+	*next.rest.of(w) = *w
+	return next, true
+}
+
+// of returns the lease in the slot of w, nil without one.
+func (r *rest) of(w *word) *word {
+	if r == nil {
+		return nil
+	}
+	for i := range r.leases {
+		if r.leases[i].slot() == w.slot() {
+			return &r.leases[i]
+		}
+	}
+	return nil
 }
 
 // share lets w use the text of l if both are the same: so memory has one copy.
@@ -482,7 +549,7 @@ func (w *word) before(l *word) bool {
 }
 
 // withLeave returns the holding after the leave w.
-func (h *holding) withLeave(w word, now moment) (holding, error) {
+func (h *holding) withLeave(w *word, now moment) (holding, error) {
 	var buf [maxLeases]word
 	leases, ended := buf[:0], false
 	h.leases(func(l *word) bool {
@@ -494,14 +561,16 @@ func (h *holding) withLeave(w word, now moment) (holding, error) {
 		return true
 	})
 	v, newest := h.leaves(now.at), newer(w.proof, h.newest())
-	old := v.slot(&w)
+	old := v.slot(w)
 	switch counts := *old == nil || w.replaces(*old); {
 	case w.proof != nil && compareProofs(w.proof, newest) < 0:
 		// It ends leases of before it, and the indexer has come back since.
 	case counts && w.proof != nil:
-		v = leaves{said: &w} // a bare leave counts no more
+		kept := *w
+		v = leaves{said: &kept} // a bare leave counts no more
 	case counts:
-		*old = &w
+		kept := *w
+		*old = &kept
 	case !ended:
 		return *h, errKnown
 	}

@@ -70,6 +70,11 @@ func unproven(w word) word { w.unproven = true; return w }
 
 var accepts, refuses = rule{DefaultTTLPolicy(), PlainAccept}, rule{DefaultTTLPolicy(), PlainRefuse}
 
+// say is merge of a word that stays as it is.
+func (r rule) say(h *holding, w word, room bool, now moment) (holding, error) {
+	return r.merge(h, &w, room, now)
+}
+
 // table says what is shown of h at now.
 func (r rule) table(h *holding, now moment) string {
 	shown := r.shown(h, now.at)
@@ -202,11 +207,11 @@ func TestWhichOfTwoWordsCounts(t *testing.T) {
 				want  string
 				why   string
 			}{{"in this order", [2]word{c.first, c.second}, c.want, c.refused}, {"reversed", [2]word{c.second, c.first}, reversed, c.back}} {
-				h, err := accepts.merge(holding{}, order.words[0], true, noon)
+				h, err := accepts.say(&holding{}, order.words[0], true, noon)
 				if err != nil {
 					t.Fatalf("%s: the first word is refused: %v", order.name, err)
 				}
-				h, err = accepts.merge(h, order.words[1], true, noon)
+				h, err = accepts.say(&h, order.words[1], true, noon)
 				if why(err) != order.why {
 					t.Errorf("%s: the second word changes nothing since %q (%v), want %q", order.name, why(err), err, order.why)
 				}
@@ -223,7 +228,7 @@ func TestWhichOfTwoWordsCounts(t *testing.T) {
 					}
 				}
 				// A word that is said again changes nothing that is shown.
-				again, _ := accepts.merge(h, order.words[1], true, noon)
+				again, _ := accepts.say(&h, order.words[1], true, noon)
 				if got, want := accepts.table(&again, noon), accepts.table(&h, noon); got != want {
 					t.Errorf("%s: said again, shown is %q, want %q", order.name, got, want)
 				}
@@ -237,7 +242,7 @@ func TestWhatCountsAfterMore(t *testing.T) {
 	const full = 66 * sec
 	say := func(w word) func(*testing.T, rule, *holding, moment) string {
 		return func(_ *testing.T, r rule, h *holding, now moment) string {
-			next, err := r.merge(*h, w, true, now)
+			next, err := r.say(h, w, true, now)
 			*h = next
 			return why(err)
 		}
@@ -361,7 +366,7 @@ func TestWhatIsHeldTellsWhatItHas(t *testing.T) {
 	all := func(words ...word) (h holding) {
 		t.Helper()
 		for _, w := range words {
-			next, err := accepts.merge(h, w, true, noon)
+			next, err := accepts.say(&h, w, true, noon)
 			if err != nil {
 				t.Fatalf("%+v: %v", w, err)
 			}
@@ -430,7 +435,7 @@ func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
 	all := func(now moment, words ...word) (h holding) {
 		t.Helper()
 		for _, w := range words {
-			next, err := accepts.merge(h, w, true, now)
+			next, err := accepts.say(&h, w, true, now)
 			if err != nil {
 				t.Fatalf("%+v: %v", w, err)
 			}
@@ -563,18 +568,18 @@ func TestAWordEndsAtItsDeadline(t *testing.T) {
 		at   time.Duration
 		want string
 	}{{10*sec - 1, "told n1"}, {10 * sec, "nobody"}, {10*sec + 1, "nobody"}} {
-		h, err := accepts.merge(holding{}, lease(told, "n1", 10*sec), true, noon)
+		h, err := accepts.say(&holding{}, lease(told, "n1", 10*sec), true, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := accepts.table(&h, later(c.at)); got != c.want {
 			t.Errorf("after %v shown is %q, want %q", c.at, got, c.want)
 		}
-		_, err = accepts.merge(holding{}, lease(told, "n1", 10*sec), true, later(c.at))
+		_, err = accepts.say(&holding{}, lease(told, "n1", 10*sec), true, later(c.at))
 		if expired := errors.Is(err, ErrExpired); expired != (c.want == "nobody") {
 			t.Errorf("said %v after noon: %v", c.at, err)
 		}
-		l, err := accepts.merge(holding{}, leave(told, "n1", 10*sec), true, noon)
+		l, err := accepts.say(&holding{}, leave(told, "n1", 10*sec), true, noon)
 		if got := accepts.table(&l, later(c.at)); err != nil || (got == "left") != (c.want != "nobody") {
 			t.Errorf("a leave, after %v: %q, %v", c.at, got, err)
 		}
@@ -583,11 +588,11 @@ func TestAWordEndsAtItsDeadline(t *testing.T) {
 
 // Words about an indexer of which something is held need no room in a full table.
 func TestAFullTableTakesNobodyIn(t *testing.T) {
-	held, err := accepts.merge(holding{}, lease(told, "n1", 20*sec), true, noon)
+	held, err := accepts.say(&holding{}, lease(told, "n1", 20*sec), true, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	remembered, err := accepts.merge(holding{}, signed(lease(told, "n1", sec), 0, 0), true, noon)
+	remembered, err := accepts.say(&holding{}, signed(lease(told, "n1", sec), 0, 0), true, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -596,21 +601,21 @@ func TestAFullTableTakesNobodyIn(t *testing.T) {
 		lease(granted, "me", 30*sec), lease(told, "n2", 30*sec), lease(stored, "n2", 30*sec), signed(lease(told, "n2", 30*sec), 1, 0),
 		leave(granted, "me", 30*sec), leave(told, "n2", 30*sec), signed(leave(told, "n2", 30*sec), 1, 0),
 	} {
-		if h, err := accepts.merge(holding{}, w, false, noon); !errors.Is(err, errFull) || !h.empty() {
+		if h, err := accepts.say(&holding{}, w, false, noon); !errors.Is(err, errFull) || !h.empty() {
 			t.Errorf("%+v: %v", w, err)
 		}
-		if _, err := accepts.merge(held, w, false, noon); err != nil {
+		if _, err := accepts.say(&held, w, false, noon); err != nil {
 			t.Errorf("%+v of an indexer that is listed: %v", w, err)
 		}
 		if w.proof == nil && w.source != granted {
 			continue
 		}
-		if _, err := accepts.merge(remembered, w, false, later(sec)); err != nil {
+		if _, err := accepts.say(&remembered, w, false, later(sec)); err != nil {
 			t.Errorf("%+v of an indexer that is remembered: %v", w, err)
 		}
 	}
 	// What does not count is not told to be lacking room.
-	if _, err := refuses.merge(holding{}, lease(told, "n1", 20*sec), false, noon); !errors.Is(err, errUntrusted) {
+	if _, err := refuses.say(&holding{}, lease(told, "n1", 20*sec), false, noon); !errors.Is(err, errUntrusted) {
 		t.Errorf("a plain lease where they are refused: %v", err)
 	}
 }
@@ -619,7 +624,7 @@ func TestReviseDropsWhatIsBelievedNoMore(t *testing.T) {
 	var h holding
 	for _, w := range []word{lease(granted, "me", 20*sec), lease(told, "n1", 30*sec), leave(told, "n2", 10*sec)} {
 		var err error
-		if h, err = accepts.merge(h, w, true, noon); err != nil {
+		if h, err = accepts.say(&h, w, true, noon); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -629,7 +634,7 @@ func TestReviseDropsWhatIsBelievedNoMore(t *testing.T) {
 	if got := refuses.revise(h, noon); refuses.table(&got, noon) != "left" {
 		t.Errorf("of bare leases and a leave, shown is %q", refuses.table(&got, noon))
 	}
-	h, err := accepts.merge(h, signed(at(lease(told, "n3", 40*sec), "b"), 0, 1), true, noon)
+	h, err := accepts.say(&h, signed(at(lease(told, "n3", 40*sec), "b"), 0, 1), true, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -638,7 +643,7 @@ func TestReviseDropsWhatIsBelievedNoMore(t *testing.T) {
 		t.Errorf("beside a signed lease, shown is %q", got)
 	}
 	for _, w := range []word{unproven(lease(granted, "me", 20*sec)), signed(lease(granted, "me", 20*sec), 0, 0)} {
-		h, err := accepts.merge(holding{}, w, true, noon)
+		h, err := accepts.say(&holding{}, w, true, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -647,9 +652,9 @@ func TestReviseDropsWhatIsBelievedNoMore(t *testing.T) {
 		}
 	}
 	// The record of an indexer is remembered though no lease of it stands.
-	signs, err := accepts.merge(holding{}, signed(lease(granted, "me", 20*sec), 0, 0), true, noon)
+	signs, err := accepts.say(&holding{}, signed(lease(granted, "me", 20*sec), 0, 0), true, noon)
 	if err == nil {
-		signs, err = accepts.merge(signs, lease(granted, "me", 30*sec), true, noon)
+		signs, err = accepts.say(&signs, lease(granted, "me", 30*sec), true, noon)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -668,7 +673,7 @@ func TestMergeChangesNothingThatItIsGiven(t *testing.T) {
 			before := fmt.Sprintf("%+v %+v", h, h.rest)
 			words := 0
 			h.leases(func(*word) bool { words++; return true })
-			next, _ := accepts.merge(h, w.word, true, noon)
+			next, _ := accepts.say(&h, w.word, true, noon)
 			if after := fmt.Sprintf("%+v %+v", h, h.rest); after != before {
 				t.Fatalf("held was %s, and is %s", before, after)
 			}
@@ -749,7 +754,7 @@ func TestTheSameWordsEndInTheSameTable(t *testing.T) {
 				tables := func(order []event) string {
 					var h holding
 					for _, e := range order {
-						h, _ = r.merge(h, knowing(&h, e.word), true, noon)
+						h, _ = r.say(&h, knowing(&h, e.word), true, noon)
 					}
 					var all []string
 					for d := time.Duration(0); d < 80*sec; d += sec / 2 {

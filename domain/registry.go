@@ -107,8 +107,8 @@ func (r *Registry) rule() rule { return rule{r.rules.Policy, r.rules.plain()} }
 // Register grants sender a lease, or refuses with a *ports.Refusal. It takes a
 // microsecond and does no I/O. The registry keeps reg: the caller must not change it.
 func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
-	g, refusal := r.register(sender, reg)
-	if refusal != nil {
+	var g grant
+	if refusal := r.register(sender, &reg, &g); refusal != nil {
 		r.observer.Observe(ports.Event{Kind: ports.EventRefused, PeerID: sender, Code: refusal.Code, Err: refusal})
 		return ports.Lease{}, refusal
 	}
@@ -125,35 +125,38 @@ func (r *Registry) Register(_ context.Context, sender ports.PeerID, reg ports.Re
 }
 
 // register checks reg without a lock, and grants its lease.
-func (r *Registry) register(sender ports.PeerID, reg ports.Registration) (grant, *ports.Refusal) {
+func (r *Registry) register(sender ports.PeerID, reg *ports.Registration, g *grant) *ports.Refusal {
 	if reg.PeerID != sender {
-		return grant{}, ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
+		return ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
 	}
 	for checked := false; ; {
-		proven, claimed := proven{}, reg
+		var proven proven
+		claimed := reg
 		if reg.Proof != nil {
+			filled := *reg
+			claimed = &filled
 			var refusal *ports.Refusal
-			if proven, refusal = r.checkProof(sender, &claimed); refusal != nil {
-				return grant{}, refusal
+			if proven, refusal = r.checkProof(sender, claimed); refusal != nil {
+				return refusal
 			}
 		} else if r.rules.plain() == PlainRefuse {
-			return grant{}, refusePlain()
+			return refusePlain()
 		}
 		if proven.unknown {
-			return grant{Lease: ports.Lease{NeedRecord: true, Now: r.rules.wall(), Seq: r.seq(sender)}}, nil
+			g.Lease = ports.Lease{NeedRecord: true, Now: r.rules.wall(), Seq: r.seq(sender)}
+			return nil
 		}
-		g, refusal := r.grant(sender, claimed, proven.needRecord, checked)
-		switch {
+		switch refusal := r.grant(sender, claimed, proven.needRecord, checked, g); {
 		case refusal != nil:
-			return grant{}, refusal
+			return refusal
 		case g.unchecked:
 			// The addresses are new. Parsing them under the lock would hold up others.
-			if refusal := r.rules.check(claimed); refusal != nil {
-				return grant{}, refusal
+			if refusal := r.rules.check(*claimed); refusal != nil {
+				return refusal
 			}
 			checked = true
 		case !g.stale:
-			return g, nil
+			return nil
 		}
 	}
 }
@@ -169,12 +172,14 @@ type grant struct {
 
 // grant grants sender the lease of reg. checked says that reg passes the rules. needRecord says
 // that its record does not count by this clock.
-func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord, checked bool) (g grant, _ *ports.Refusal) {
+func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecord, checked bool, g *grant) *ports.Refusal {
+	*g = grant{}
 	s := r.table.shard(sender)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	held := s.holding(sender).at(now)
+	rec := s.records[sender]
+	held := rec.holding()
 	w := word{
 		addr: reg.Addr, details: detailsOf(reg.Addrs, reg.Meta), native: r.self, source: granted,
 		proof: reg.Proof, unproven: needRecord,
@@ -184,9 +189,9 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 	switch {
 	case !same && !checked:
 		g.unchecked = true
-		return g, nil
+		return nil
 	case !r.rules.Indexers.in(sender):
-		return g, r.refuseStranger(sender)
+		return r.refuseStranger(sender)
 	}
 	g.Lease = r.rules.Policy.Grant(now.wall)
 	w.deadline, w.expiresAt, w.seenAt = now.at.Add(g.TTL), g.ExpiresAt.UnixNano(), now.wall.UnixNano()
@@ -202,26 +207,29 @@ func (r *Registry) grant(sender ports.PeerID, reg ports.Registration, needRecord
 	case leave != nil && leave.source == granted:
 		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // so it wins over the leave in the store too
 	}
-	old := s.records[sender]
-	next, err := r.rule().merge(held, w, old != nil || !r.full(), now)
+	next, err := r.rule().merge(held, &w, rec != nil || !r.full(), now)
 	switch {
+	case err == nil:
 	case errors.Is(err, errFull):
-		return grant{}, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
+		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
 	case errors.Is(err, errUntrusted):
-		return grant{}, refusePlain()
-	case err != nil:
-		return grant{stale: true}, nil
+		return refusePlain()
+	default:
+		g.stale = true
+		return nil
 	}
 	changed := !same || lease.source != granted
-	rec := s.insert(sender)
+	if rec == nil {
+		rec = s.insert(sender)
+	}
 	g.NeedRecord, g.Rival = needRecord, rec.rival
 	rec.rival = false
 	if newest := next.newest(); newest != nil {
 		g.Seq = newest.Claim.Seq
 	}
-	g.became = s.apply(rec, next, now)
+	g.became = s.apply(rec, &next, now)
 	r.outbox.offer(rec, now.at, changed)
-	return g, nil
+	return nil
 }
 
 func refusePlain() *ports.Refusal {

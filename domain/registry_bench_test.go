@@ -242,3 +242,54 @@ func BenchmarkSigned(b *testing.B) {
 	}
 	b.ReportMetric(took, "B/entry")
 }
+
+// BenchmarkRenewal renews a hundred thousand leases, of indexers that this native alone has, and of
+// indexers that two natives tell of too; and a round of those, in which all three renew.
+func BenchmarkRenewal(b *testing.B) {
+	const n = 100_000
+	ctx := context.Background()
+	natives := [...]ports.PeerID{"n0", "n1", "n2", "n3", "n4"}
+	heartbeat := func(b *testing.B, r *domain.Registry, i int) {
+		reg := registration(i)
+		if _, err := r.Register(ctx, reg.PeerID, reg); err != nil {
+			b.Fatal(err)
+		}
+	}
+	tell := func(r *domain.Registry, i, k int) {
+		reg, native := registration(i), natives[(i+k)%len(natives)]
+		r.TakeChanges(native, []ports.Change{{Kind: ports.ChangeRenewed, Listed: ports.Listed{
+			Entry:     ports.Entry{PeerID: reg.PeerID, Addr: reg.Addr, Native: native, ExpiresAt: time.Now().Add(66 * time.Second)},
+			Remaining: 66 * time.Second,
+		}}})
+	}
+	for _, c := range []struct {
+		name  string
+		told  int  // natives that tell of each
+		round bool // and renew with it
+	}{{"alone", 0, false}, {"told", 2, false}, {"round", 2, true}} {
+		b.Run(c.name, func(b *testing.B) {
+			before := heap()
+			r := newTable(b, domain.DefaultTTLPolicy(), &stubStore{}, nil)
+			for i := range n {
+				heartbeat(b, r, i)
+				for k := range c.told {
+					tell(r, i, k)
+				}
+			}
+			size := (heap() - before) / n
+			i := 0
+			spent := cpu()
+			for b.Loop() {
+				heartbeat(b, r, i%n)
+				for k := range c.told {
+					if c.round {
+						tell(r, i%n, k)
+					}
+				}
+				i++
+			}
+			b.ReportMetric(size, "B/entry")
+			b.ReportMetric(float64(b.N)/(cpu()-spent).Seconds(), "rounds/cpu-s")
+		})
+	}
+}

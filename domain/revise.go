@@ -59,7 +59,7 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 			}
 			next = rule.revise(rec.held, now)
 		}
-		if b := s.apply(rec, next, now); b.expired || b.left {
+		if b := s.apply(rec, &next, now); b.expired || b.left {
 			gone = append(gone, id)
 		}
 	}

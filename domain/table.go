@@ -94,22 +94,22 @@ func (t *table) len() int { return int(t.size.Load()) }
 
 // holding returns the holding of id, an empty one for an unknown indexer. The caller has locked
 // the shard.
-func (s *shard) holding(id ports.PeerID) *holding {
-	if r := s.records[id]; r != nil {
-		return &r.held
+func (s *shard) holding(id ports.PeerID) *holding { return s.records[id].holding() }
+
+// holding returns the holding of r. That of no record is empty.
+func (r *record) holding() *holding {
+	if r == nil {
+		return &holding{}
 	}
-	return &holding{}
+	return &r.held
 }
 
-// insert returns the record of id, a new record for an unknown indexer. The caller has locked the
-// shard, and applies a holding to the record.
+// insert returns a new record of id, an unknown indexer. The caller has locked the shard, and
+// applies a holding to the record.
 func (s *shard) insert(id ports.PeerID) *record {
-	r := s.records[id]
-	if r == nil {
-		r = &record{id: id}
-		s.records[id] = r
-		s.table.size.Add(1)
-	}
+	r := &record{id: id}
+	s.records[id] = r
+	s.table.size.Add(1)
 	return r
 }
 
@@ -126,7 +126,7 @@ func (s *shard) view(h *holding, at Instant) view {
 
 // apply makes next the holding of r, and tells watchers the difference between the old view and
 // the new. Every change of the table comes through here. The caller has locked the shard.
-func (s *shard) apply(r *record, next holding, now moment) (b became) {
+func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 	was := s.view(&r.held, r.shownAt)
 	if was.shown != nil && !was.shown.live(now.at) { // the lease ended before the sweep came
 		since := s.view(&r.held, now.at)
@@ -134,7 +134,7 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 		s.tell(r, was, since, nil, now.at)
 		was = since
 	}
-	is, leave := s.view(&next, now.at), next.leave(now.at)
+	is, leave := s.view(next, now.at), next.leave(now.at)
 	said := leave
 	if before := r.held.leave(now.at); before != nil && leave != nil && *before == *leave {
 		said = nil
@@ -152,8 +152,8 @@ func (s *shard) apply(r *record, next holding, now moment) (b became) {
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
 		r.lookedAhead, r.echoed = false, false
 	}
-	s.list(r, &next, is.shown != nil, leave != nil)
-	r.held, r.shownAt = next, now.at
+	s.list(r, next, is.shown != nil, leave != nil)
+	r.held, r.shownAt = *next, now.at
 	if _, only := r.held.remembered(); r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
 		s.drop(r)
 	} else {
@@ -304,7 +304,8 @@ func (s *shard) sweep(read func() moment) (found swept) {
 			continue // its check has moved since
 		}
 		r.filed = Instant{}
-		if b := s.apply(r, r.held.at(now), now); b.expired {
+		next := r.held.at(now)
+		if b := s.apply(r, &next, now); b.expired {
 			found.expired = append(found.expired, r.id)
 			if r.held.leave(now.at) == nil {
 				found.lost = append(found.lost, r.id)

@@ -22,14 +22,21 @@ func newShelf(t *testing.T) *shelf {
 	return b
 }
 
+func (b *shelf) record() *record {
+	if r := b.s.records["x"]; r != nil {
+		return r
+	}
+	return b.s.insert("x")
+}
+
 // hears has the table hear a word, and returns what became of x.
 func (b *shelf) hears(w word, now moment) became {
 	b.t.Helper()
-	next, err := accepts.merge(*b.s.holding("x"), w, true, now)
+	next, err := accepts.say(b.s.holding("x"), w, true, now)
 	if err != nil {
 		b.t.Fatalf("%+v: %v", w, err)
 	}
-	return b.s.apply(b.s.insert("x"), next, now)
+	return b.s.apply(b.record(), &next, now)
 }
 
 // told returns what watchers were told since the last time: the kind, by which native, and + for a
@@ -239,11 +246,11 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 	for i := range 5 {
 		id := ports.PeerID(fmt.Sprint("x", i))
 		s := table.shard(id)
-		next, err := accepts.merge(holding{}, signed(lease(told, "n1", sec), 0, 0), true, noon)
+		next, err := accepts.say(&holding{}, signed(lease(told, "n1", sec), 0, 0), true, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.apply(s.insert(id), next, noon)
+		s.apply(s.insert(id), &next, noon)
 	}
 	for i := range table.shards {
 		table.shards[i].sweep(func() moment { return later(3 * sec) })
