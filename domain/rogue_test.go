@@ -11,6 +11,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T) {
@@ -168,10 +169,7 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 				}
 				x.stop()
 				time.Sleep(2 * time.Second)
-				samples, step := 0, 100*time.Millisecond
-				if prooftest.Race {
-					step = time.Second
-				}
+				samples, step := 0, time.Duration(porttest.Scale(100, 1000))*time.Millisecond
 				natives := slices.Clone(honest)
 				for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(step) {
 					for i, n := range natives {
