@@ -44,6 +44,7 @@ type modelStep struct {
 // what each indexer has signed last.
 func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T) {
 	checked, runs, most := 0, 0, porttest.Scale(60, 15)
+	fewerChecks(t, 3)
 	rapid.Check(t, func(rt *rapid.T) {
 		deeds := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) modelStep {
 			return modelStep{
