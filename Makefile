@@ -35,7 +35,9 @@ test: go ## Run every test, under the race detector
 
 figures: go ## Run the simulated network, the attacks and the end-to-end test, and show what they measure
 	$(GO) test -count=1 -v -run '^TestSim' ./modules
-	$(GO) test -count=1 -v -p 1 -run '^TestAttack' ./adapters/... ./domain ./modules
+	$(GO) test -count=1 -v -p 1 -run '^TestAttack' -skip '^TestAttackTheDecoder' ./adapters/... ./domain ./modules
+	$(GO) test -count=1 -v -run '^TestAttackTheDecoder' ./adapters/internal/wire -frames 10000000
+	$(GO) test -count=1 -v -run '^TestATakeoverKeepsUp|^TestManyWatchers' ./domain
 	$(GO) test -count=1 -v -run '^TestEndToEnd' ./cmd/ocnode
 
 bench: go ## Measure speed and size, as one table (3 minutes; UPDATE=1 keeps it in docs)

@@ -63,6 +63,7 @@ func TestAWatchEndsWhenItsPipeIsClosed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // both wait
 			r, w, err := pipe()
 			if err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 	"pgregory.net/rapid"
 )
 
@@ -42,10 +43,8 @@ type modelStep struct {
 // not signed, and nothing for longer than was proven. Once they hear each other, all natives list
 // what each indexer has signed last.
 func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T) {
-	checked, runs, most := 0, 0, 60
-	if prooftest.Race {
-		most = 15
-	}
+	checked, runs, most := 0, 0, porttest.Scale(60, 15)
+	fewerChecks(t, 3)
 	rapid.Check(t, func(rt *rapid.T) {
 		deeds := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) modelStep {
 			return modelStep{

@@ -7,12 +7,12 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-const (
-	liars  = 50
-	rounds = 10
-)
+const liars = 50
+
+var rounds = porttest.Scale(10, 4)
 
 // route is how others' word of an indexer reaches a native.
 type route struct {

@@ -5,6 +5,8 @@ package domain_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"flag"
 	"fmt"
 	"math/rand"
 	"slices"
@@ -148,7 +150,9 @@ var peerIDs = func() func(n int) []ports.PeerID {
 	var ids []ports.PeerID
 	return func(n int) []ports.PeerID {
 		for len(ids) < n {
-			_, pub, err := crypto.GenerateEd25519Key(random)
+			key := make([]byte, ed25519.PublicKeySize)
+			_, _ = random.Read(key)
+			pub, err := crypto.UnmarshalEd25519PublicKey(key)
 			if err != nil {
 				panic(err)
 			}
@@ -310,6 +314,19 @@ func countUntrusted(n recorder, what ports.Untrusted) (times int) {
 		}
 	}
 	return times
+}
+
+// fewerChecks has rapid make fewer checks under the race detector: a share of the usual.
+func fewerChecks(t *testing.T, share int) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks")
+	usual := checks.Value.String()
+	n, err := strconv.Atoi(usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = checks.Value.Set(strconv.Itoa(max(porttest.Scale(n, n/share), 1)))
+	t.Cleanup(func() { _ = checks.Value.Set(usual) })
 }
 
 // eventually waits for ok in fake time.

@@ -6,12 +6,14 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // Natives tell each other, so the older one is refused also by one that the newer one has
 // never turned to, which cannot tell that.
 func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
 	const addr2 = "/ip4/192.0.2.2/tcp/4002"
+	long := time.Duration(porttest.Scale(10, 3)) * time.Minute // for some heartbeats at least
 	for _, c := range []struct {
 		name         string
 		older, newer []int         // natives that they register with
@@ -64,12 +66,12 @@ func TestAttackOfTwoProcessesWithOneKeyTheNewerStartWins(t *testing.T) {
 					t.Errorf("the older one was told %+v, the newer one %d times, and natives tell %d times", told, newer.Count(ports.EventRival), atNative)
 				}
 				older.Take()
-				look(10 * time.Minute)
+				look(long)
 				if events := older.Take(); len(events) != 0 {
 					t.Errorf("the older one goes on: %+v", events)
 				}
 				older.stop()
-				look(10 * time.Minute)
+				look(long)
 				t.Logf("%d samples, %d rivals at natives", samples, atNative)
 			})
 		})

@@ -11,6 +11,7 @@ import (
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T) {
@@ -156,7 +157,7 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 		{"and all have to sign", domain.PlainRefuse, time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			keys := prooftest.NewSigners(t, 2)
+			keys, said := prooftest.NewSigners(t, 2), time.Duration(porttest.Scale(60, 20))*time.Minute
 			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
 				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
@@ -168,12 +169,9 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 				}
 				x.stop()
 				time.Sleep(2 * time.Second)
-				samples, step := 0, 100*time.Millisecond
-				if prooftest.Race {
-					step = time.Second
-				}
+				samples, step := 0, time.Duration(porttest.Scale(100, 1000))*time.Millisecond
 				natives := slices.Clone(honest)
-				for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(step) {
+				for began := time.Now(); time.Since(began) < said; time.Sleep(step) {
 					for i, n := range natives {
 						if n == nil {
 							continue

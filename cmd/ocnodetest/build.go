@@ -6,9 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"testing"
+
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // atOnce is how many parallel tests run at once, unless -parallel says so: a test of processes
@@ -35,7 +35,7 @@ func Main(m *testing.M, name string, path *string) (code int) {
 // build builds the program of the current folder, with the race detector if the tests have it.
 func build(path string) error {
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path)
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if porttest.Raced() {
 		cmd.Args = append(cmd.Args, "-race")
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {

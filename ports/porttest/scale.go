@@ -5,20 +5,24 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
 
-// raced reports whether the race detector runs.
-var raced = func() bool {
+// Raced reports whether the test was built with the race detector. A test that builds a program
+// asks it, to build the program likewise. A test with large numbers uses Scale.
+func Raced() bool { return raced() }
+
+var raced = sync.OnceValue(func() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-}()
+})
 
 // Scale returns the size of a test: n, or few under the race detector, which makes tests ten
 // times slower.
 func Scale(n, few int) int {
-	if raced {
+	if Raced() {
 		return few
 	}
 	return n

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -60,9 +61,12 @@ var malformations = map[string]func(frame []byte, r *rand.Rand) []byte{
 	},
 }
 
+// malformed takes three seconds. Ten million frames take half a minute, and belong to make figures.
+var malformed = flag.Int("frames", porttest.Scale(1_000_000, 100_000), "how many malformed frames TestAttackTheDecoder sends; make figures has it send ten million")
+
 // TestAttackTheDecoder hands the decoder what no indexer sends, beside what one does.
 func TestAttackTheDecoder(t *testing.T) {
-	frames := porttest.Scale(10_000_000, 500_000)
+	frames := *malformed
 	const most = 64 << 20
 	good := []byte(fmt.Sprintf(`{"PeerID":%q,"Addr":"/ip4/10.0.0.1/tcp/4101","Addrs":["/ip4/10.0.0.1/tcp/4101"]}`, other))
 	classes := slices.Sorted(maps.Keys(malformations))

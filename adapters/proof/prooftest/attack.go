@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // Class is a way to make a false proof of a true one, by one change.
@@ -41,7 +42,7 @@ func Classes() []Class {
 
 // Brief is d, or with the race detector a tenth of it, for tests that watch for a long time.
 func Brief(d time.Duration) time.Duration {
-	if Race {
+	if porttest.Raced() {
 		return d / 10
 	}
 	return d
@@ -49,12 +50,7 @@ func Brief(d time.Duration) time.Duration {
 
 // Attacks is how many of each class are tried on each path. The race detector makes a
 // signature cost twenty times as much, and finds nothing new in the thousandth.
-func Attacks() int {
-	if Race {
-		return 300
-	}
-	return 10_000
-}
+func Attacks() int { return porttest.Scale(10_000, 300) }
 
 // Victim is an indexer whose word was accepted: first Before, then Now up to Step.
 type Victim struct {
