@@ -307,7 +307,8 @@ func (r rule) shown(h *holding, at Instant) *word {
 }
 
 // merge returns the holding after w, or why w changes nothing of h: ErrExpired, errUntrusted,
-// errKnown, errEnded, errFull for a new indexer without room, or a *ports.ProofError.
+// errKnown, errEnded, errFull for a new indexer without room, or a *ports.ProofError. h stays as it
+// is. w takes the text of a lease that says the same, so that memory has one copy.
 func (r rule) merge(h *holding, w *word, room bool, now moment) (holding, error) {
 	switch {
 	case !w.live(now.at):
@@ -396,7 +397,7 @@ func (h *holding) withLease(w *word, now moment) (holding, error) {
 		return *h, errEnded
 	}
 	if w.proof != nil {
-		v = leaves{} // from now on only what the indexer signs counts, and it is newer than a signed leave
+		v = leaves{} // w survived a signed leave, and a bare leave counts no more
 	}
 	if next, ok := h.renew(w); ok {
 		return next, nil
@@ -481,7 +482,7 @@ func (r *rest) of(w *word) *word {
 	return nil
 }
 
-// share lets w use the text of l if both are the same: so memory has one copy.
+// share lets w use the text of l if both are the same.
 func (w *word) share(l *word) {
 	if w.same(l) {
 		w.addr, w.details = l.addr, l.details
