@@ -236,7 +236,7 @@ func (p *Plan) trust() *trust {
 	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plain}
 }
 
-// open reports whether a word of anybody's counts that no indexer has signed.
+// open reports whether every peer's unsigned words count.
 func (t *trust) open() bool { return t.plain == domain.PlainAccept && t.natives == nil }
 
 // trusted is whom this node trusts now: itself, and whom the lists name.
