@@ -234,8 +234,8 @@ func TestABareLeaveThatIsToldHidesNobodyWhoSigns(t *testing.T) {
 	})
 }
 
-// A lease and its heir, which was signed later, end between two sweeps.
-func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
+// A lease, and the lease that follows it and was signed later, end between two sweeps.
+func TestTheNewestRecordIsRememberedAlsoOfTheNextLease(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
@@ -257,7 +257,7 @@ func TestTheNewestRecordIsRememberedAlsoOfAnHeir(t *testing.T) {
 }
 
 // A bare lease that is told outlasts both the lease and what its indexer signed elsewhere.
-func TestABareHeirDoesNotKeepOutASignedOne(t *testing.T) {
+func TestABareNextLeaseDoesNotKeepOutASignedOne(t *testing.T) {
 	key := prooftest.NewSigner(t)
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)

@@ -25,7 +25,7 @@ type httpSection struct {
 // httpComments are the comments on httpSection in a configuration file.
 var httpComments = map[string]Comment{
 	"listen": {
-		Text: "host:port of HTTP (health, metrics, who is alive), or \"\" for none. It has no TLS: leave it on " +
+		Text: "host:port of HTTP (health, metrics, and a native's live table), or \"\" for none. It has no TLS: leave it on " +
 			"loopback, or put a proxy before it; beyond loopback it must have a token.",
 		LeftOut:              "a native takes this one, and any other node a free port, which its log's ready line names.",
 		LeftOutWithoutNative: "it takes a free port, which the log's ready line names.",

@@ -34,9 +34,9 @@ func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store p
 	return r, nil
 }
 
-// newFollower returns what follows the natives that this one is connected to. Nobody
-// comes to a node that knows of no other and that nobody can know of, nor to one whose list
-// names no other.
+// newFollower returns the follower of the natives that this one is connected to. No native
+// comes to a node that knows of no other and that no other can know of, nor to a node whose
+// list names no other.
 func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, self ports.PeerID, first firstStart, h *health) *domain.Follower {
 	natives := p.roster("trust.natives")
 	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])

@@ -69,7 +69,7 @@ var trustModule = Module{
 		switch domain.Plain(s.Plain) {
 		case domain.PlainAccept, domain.PlainRefuse:
 		default:
-			p.Mistake("trust.plain", "%q is neither accept nor refuse", s.Plain)
+			p.Mistake("trust.plain", "%q is neither accept nor refuse; left out, it is accept", s.Plain)
 		}
 		if !slices.Contains(admission.Policies, admission.Policy(s.Addresses)) {
 			p.Mistake("trust.addresses", "%q is none of auto, lan, internet and any; auto asks indexers from the internet alone to show theirs", s.Addresses)
@@ -236,7 +236,7 @@ func (p *Plan) trust() *trust {
 	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plain}
 }
 
-// open reports whether a word of anybody's counts that no indexer has signed.
+// open reports whether every peer's unsigned words count.
 func (t *trust) open() bool { return t.plain == domain.PlainAccept && t.natives == nil }
 
 // trusted is whom this node trusts now: itself, and whom the lists name.

@@ -191,7 +191,7 @@ func (n *Natives) add(id ports.PeerID, addrs []string, connected bool) *candidat
 	}
 	c := n.candidates[id]
 	if id == n.self || c != nil && c.standing < silent {
-		return c // a native that has not failed is not moved by hearsay
+		return c // other natives' news does not move a native that has not failed
 	}
 	native, err := n.transport.Native(id, addrs)
 	if err != nil {

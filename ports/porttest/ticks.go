@@ -48,9 +48,9 @@ func (t ticking) Listen(hear func(ports.Announcement)) (stop func(), err error) 
 			}
 		}
 	}()
-	return func() {
+	return sync.OnceFunc(func() {
 		deaf()
 		close(ended)
 		<-done
-	}, nil
+	}), nil
 }
