@@ -105,9 +105,6 @@ func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
 // Offset returns how far this node's own clock is ahead of the time of day.
 func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
 
-// Wrong reports whether this node's own clock is too far off to go by.
-func (k *Clock) Wrong() bool { return k.Offset().Abs() > clockWrong }
-
 // Abstain takes the vote of this node's own clock while there are sources: an indexer goes by its
 // natives, and so does a native until it has met others.
 func (k *Clock) Abstain() {

@@ -3,6 +3,7 @@ package modules
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -67,7 +68,7 @@ var trustModule = Module{
 	Check: func(p *Plan) {
 		s := Settings[trustSection](p, "trust")
 		switch domain.Plain(s.Plain) {
-		case domain.PlainAccept, domain.PlainRefuse:
+		case "", domain.PlainAccept, domain.PlainRefuse: // config init used to leave it empty
 		default:
 			p.Mistake("trust.plain", "%q is neither accept nor refuse; left out, it is accept", s.Plain)
 		}
@@ -232,7 +233,7 @@ type trust struct {
 }
 
 func (p *Plan) trust() *trust {
-	plain := domain.Plain(Settings[trustSection](p, "trust").Plain)
+	plain := cmp.Or(domain.Plain(Settings[trustSection](p, "trust").Plain), domain.PlainAccept)
 	return &trust{p.roster("trust.indexers"), p.roster("trust.natives"), plain}
 }
 

@@ -23,6 +23,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/redial"
 	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -358,9 +359,8 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 	j.start(ctx, &t.retry, func() func() {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		// Giving the addresses on every attempt helps when the peerstore has forgotten
-		// them; a forced direct dial is not put off by libp2p's back-off.
-		err := j.host.Connect(network.WithForceDirectDial(ctx, "join"), info)
+		// Giving the addresses on every attempt helps when the peerstore has forgotten them.
+		err := redial.Connect(ctx, j.host, info)
 		return func() {
 			if j.see(t, time.Now()); t.connected {
 				return

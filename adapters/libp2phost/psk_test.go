@@ -14,10 +14,10 @@ import (
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/pnet"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/redial"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
@@ -185,9 +185,9 @@ func TestWhoHasAnotherKeyIsToldThatThisMayBeSo(t *testing.T) {
 			for range often {
 				h := private(t, keys[0])
 				dialling.Go(func() {
-					ctx, cancel := context.WithTimeout(network.WithForceDirectDial(t.Context(), "test"), porttest.Patience)
+					ctx, cancel := context.WithTimeout(t.Context(), porttest.Patience)
 					defer cancel()
-					err := h.Connect(ctx, infoOf(native))
+					err := redial.Connect(ctx, h, infoOf(native))
 					mu.Lock()
 					defer mu.Unlock()
 					by := blame.Of(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/multiformats/go-multistream"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
+	"github.com/opencloud/ocnode/adapters/internal/redial"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -127,13 +128,13 @@ func (n *remote) exchange(ctx context.Context, of protocol.ID, frame []byte, rea
 }
 
 // open connects and opens a stream. Each attempt passes the addresses, since the peerstore
-// forgets them. It forces the dial, since libp2p backs off from a lost peer for up to 5 minutes.
+// forgets them. It dials at once, however often a dial to the native has failed.
 // Without addresses it uses an open connection.
 func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.t.timeout)
 	defer cancel()
 	if len(n.info.Addrs) > 0 {
-		if err := n.t.host.Connect(network.WithForceDirectDial(ctx, "to a native"), n.info); err != nil {
+		if err := redial.Connect(ctx, n.t.host, n.info); err != nil {
 			return nil, fmt.Errorf("connect: %w", blame.Explain(err))
 		}
 	} else if n.t.host.Network().Connectedness(n.info.ID) != network.Connected {
