@@ -2,6 +2,8 @@ package domain_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -334,4 +336,127 @@ func TestTwoEqualLeasesAreShownAlikeInEitherOrder(t *testing.T) {
 	if native[0] != native[1] {
 		t.Errorf("shown by way of %s, or of %s", native[0], native[1])
 	}
+}
+
+// A heartbeat of the lease here is overdue, and two natives tell the next tick: both of their
+// leases end when that does. Which of them stands in does not hang on who told first.
+func TestTwoEqualLeasesStandInAlikeInEitherOrder(t *testing.T) {
+	s := prooftest.NewSigner(t)
+	id := peerIDs(4)
+	var native [2]ports.PeerID
+	for i := range 2 {
+		tabled(t, settings{self: id[0], proofs: proof.NewVerifier()}, func(t *testing.T, a *domain.Registry, _ ports.Store, _ *porttest.Recorder) {
+			w := s.Says(t, time.Now(), 2, addr)
+			time.Sleep(100 * time.Millisecond)
+			if _, err := a.Register(t.Context(), s.PeerID, w.Registration(0)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(prooftest.Interval + 500*time.Millisecond)
+			e := w.Entry(1)
+			for _, by := range [][]ports.PeerID{{id[1], id[2]}, {id[2], id[1]}}[i] {
+				of := e
+				of.Native, of.Proof = by, &ports.Proof{Record: e.Proof.Record, Tick: e.Proof.Tick}
+				a.TakeChanges(by, []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: of, Remaining: 66 * time.Second}}})
+			}
+			time.Sleep(4 * time.Second)
+			l, _ := a.Get(s.PeerID)
+			if native[i] = l.Native; native[i] == id[0] {
+				t.Fatal("nothing stands in")
+			}
+		})
+	}
+	if native[0] != native[1] {
+		t.Errorf("shown by way of %s, or of %s", native[0], native[1])
+	}
+}
+
+// A sweep comes at the instant at which a heartbeat is overdue, and another native has told a longer
+// lease of the same address. Watchers are told that it stands in, as it is listed from then on.
+func TestWatchersAreToldOfAStandInFromTheInstantThatAHeartbeatIsOverdue(t *testing.T) {
+	tabled(t, settings{}, func(t *testing.T, n *domain.Registry, _ ports.Store, _ *porttest.Recorder) {
+		id := peerIDs(4)
+		got := watches(t, n, ports.WatchRequest{Renewed: true})
+		time.Sleep(10 * time.Second) // at a sweep
+		registers(t, n, id[3], addr)
+		time.Sleep(20*time.Second + 300*time.Millisecond)
+		n.TakeChanges(id[1], saysLease(id[1], id[3], addr, 0))
+		time.Sleep(42 * time.Second)
+		synctest.Wait()
+		l, ok := n.Get(id[3])
+		last := (*got)[len(*got)-1]
+		if !ok || l.Native != last.Native || l.State != last.State {
+			t.Errorf("%s of %s is listed, and the last that a watcher was told is %s by %s, %s", l.State, l.Native, last.Kind, last.Native, last.State)
+		}
+	})
+}
+
+// While a snapshot is sent, an indexer renews by a tick, and then signs another record. A watcher
+// gets no tick of a record that it was not given.
+func TestASnapshotTellsNoTickWithoutItsRecord(t *testing.T) {
+	s := prooftest.NewSigner(t)
+	r, _ := bareRegistry(t, "me", nil)
+	for i := range maxBatch + 200 { // they sort before the signer
+		id := ports.PeerID(fmt.Sprintf("0%05d", i))
+		if _, err := r.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: "/a"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	registers := func(w prooftest.Word, step uint32) {
+		reg := w.Registration(step)
+		if step > 0 {
+			reg.Proof = &ports.Proof{Tick: reg.Proof.Tick}
+		}
+		if _, err := r.Register(t.Context(), s.PeerID, reg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := s.Says(t, time.Now().Add(-2*time.Second), 1, "/b"), s.Says(t, time.Now().Add(-time.Second), 1, "/c")
+	registers(first, 0)
+	records := map[int64]bool{}
+	begun := false
+	for b, err := range r.Watch(t.Context(), "", ports.WatchRequest{Own: true, Renewed: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !begun {
+			begun = true
+			registers(first, 1)
+			registers(second, 0)
+		}
+		for _, c := range b.Changes {
+			switch {
+			case c.Proof == nil:
+			case c.Proof.Record != nil:
+				records[c.Proof.Tick.Seq] = true
+			case !records[c.Proof.Tick.Seq]:
+				t.Errorf("a %s of step %d without its record", c.Kind, c.Proof.Tick.Step)
+			}
+		}
+		if b.Cursor != "" {
+			break
+		}
+	}
+}
+
+// A native stops while it looks somebody up. That says nothing of whom it looked for: a finder takes a
+// not-found of a whole native for the last word, and asks no other.
+func TestAStopIsNoNotFound(t *testing.T) {
+	id := peerIDs(4)
+	store := &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
+		<-ctx.Done()
+		return ports.Entry{}, ports.ErrNotFound // as ports.Store has it
+	}}
+	porttest.FakeTime(t, func(t *testing.T) {
+		n, _ := made(t, settings{self: id[0], store: store}, &porttest.Recorder{})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx) }()
+		synctest.Wait()
+		time.AfterFunc(time.Second, stop)
+		_, err := n.LookUp(t.Context(), id[1], id[2])
+		if refusal, ok := errors.AsType[*ports.Refusal](err); !ok || refusal.Code != ports.CodeBusy {
+			t.Errorf("told %v, want busy", err)
+		}
+		<-done
+	})
 }

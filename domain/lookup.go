@@ -84,7 +84,7 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	switch {
 	case err == nil:
 		return *found.listed, nil
-	case errors.Is(err, lookup.ErrStopped):
+	case errors.Is(err, lookup.ErrStopped), errors.Is(err, context.Canceled) && ctx.Err() == nil:
 		return listed, ports.Refuse(ports.CodeBusy, "this native does not hold it, and looks nobody up before it has started or once it stops; ask another")
 	case errors.Is(err, lookup.ErrBusy):
 		return listed, ports.Refuse(ports.CodeBusy, "too many look-ups of PeerIDs that this native does not hold; try again in a second")
@@ -112,6 +112,8 @@ func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error
 	case listed:
 		got.listed = &l
 		return got, nil
+	case errors.Is(ctx.Err(), context.Canceled): // this native stops, which says nothing of id
+		return got, ctx.Err()
 	case err == nil, ctx.Err() == nil: // an entry of the store may not be listed here
 		return got, ports.ErrNotFound
 	}

@@ -298,7 +298,8 @@ func (r rule) shown(h *holding, at Instant) *word {
 	}
 	first := shown
 	h.leases(func(w *word) bool {
-		if w.source == told && w.same(first) && shown.deadline.Before(w.deadline) {
+		longer := shown.deadline.Before(w.deadline) || shown != first && shown.deadline == w.deadline && w.before(shown)
+		if w.source == told && w.same(first) && longer {
 			shown = w
 		}
 		return true

@@ -101,8 +101,8 @@ func (p TTLPolicy) State(remaining time.Duration) ports.State {
 
 func (p TTLPolicy) late(remaining time.Duration) bool { return remaining < p.TTL-p.Heartbeat }
 
-// overdue returns when the heartbeat of a lease with that deadline is due.
-func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL) }
+// overdue returns the first instant at which a lease with that deadline is late.
+func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL + 1) }
 
 // putInterval is how often an unchanged entry is put and announced at most: a
 // sixth of a heartbeat. So an indexer that renews too often costs its native's

@@ -121,7 +121,7 @@ type view struct {
 
 func (s *shard) view(h *holding, at Instant) view {
 	w := rule{policy: s.table.policy}.shown(h, at)
-	return view{w, w != nil && !at.Before(s.table.policy.overdue(w.deadline))}
+	return view{w, w != nil && s.table.policy.late(w.deadline.Sub(at))}
 }
 
 // apply makes next the holding of r, and tells watchers the difference between the old view and
@@ -184,7 +184,7 @@ func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 		changes.add(ports.ChangeRenewed, r.id, is.shown, fresh(was.shown, is.shown))
 		// Another native's lease may take the place of an overdue one, and be late by then itself. A
 		// lease that its native made shorter is not overdue: it is renewed.
-		if is.late && !was.late && !at.Before(s.table.policy.overdue(was.shown.deadline)) {
+		if is.late && !was.late && s.table.policy.late(was.shown.deadline.Sub(at)) {
 			changes.add(ports.ChangeLate, r.id, is.shown, false)
 		}
 	}

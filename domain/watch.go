@@ -50,6 +50,7 @@ type watcher struct {
 	sent      uint64          // the cursor of the last batch
 	looked    time.Time       // when it last looked for changes, or handed a batch over
 	condition ports.Condition // that of the last batch
+	partial   bool            // a snapshot is not whole yet
 }
 
 // errUnwatched ends a watch: its reader has stopped.
@@ -236,7 +237,7 @@ func (w *watcher) proof(c *change) *ports.Proof {
 	switch p := c.word.proof; {
 	case p == nil || !w.request.Own && !w.request.Proofs:
 		return nil
-	case c.kind == ports.ChangeRenewed && !c.fresh || c.kind == ports.ChangeLate:
+	case !w.partial && (c.kind == ports.ChangeRenewed && !c.fresh || c.kind == ports.ChangeLate):
 		return &ports.Proof{Tick: p.Tick}
 	default:
 		return p
@@ -246,7 +247,8 @@ func (w *watcher) proof(c *change) *ports.Proof {
 // snapshot sends the table as it is, then the changes since it began. Only its last batch
 // has a cursor: the snapshot is whole then.
 func (w *watcher) snapshot(ctx context.Context, reset ports.Reset) error {
-	w.next = w.changes.head()
+	w.next, w.partial = w.changes.head(), true
+	defer func() { w.partial = false }()
 	batch := ports.Batch{Reset: reset}
 	full := func(limit int) error {
 		if len(batch.Changes) < limit {

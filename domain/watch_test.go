@@ -108,12 +108,12 @@ func TestAWatcherIsToldWhatBecomesOfAnEntry(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		a.register(t, id[2], addr)     // renewed
 		a.register(t, id[1], addr+"1") // updated
-		time.Sleep(61 * time.Second)   // both are late
+		time.Sleep(62 * time.Second)   // both are late
 		a.register(t, id[2], addr)     // and live again
 		if err := a.Leave(t.Context(), id[2], nil); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Second) // id[1] expires
+		time.Sleep(9 * time.Second) // id[1] expires
 		synctest.Wait()
 		const snapshot, joined, updated, renewed, late, left, expired = ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed, ports.ChangeLate, ports.ChangeLeft, ports.ChangeExpired
 		want := []ports.ChangeKind{snapshot, joined, updated, late, late, updated, left, expired}
