@@ -290,6 +290,15 @@ func TestWhatCountsAfterMore(t *testing.T) {
 			{0, at(lease(stored, "n3", 60*sec), "d"), "", "granted me"}, {20 * sec, lease(told, "n4", 20*sec), "expired", "told n1 at b"},
 			{40 * sec, lease(told, "n4", 20*sec), "expired", "stored n3 at d"}, {60 * sec, lease(told, "n4", 20*sec), "expired", "nobody"},
 		}},
+		{"of two leases that stand in and end at once, the native that sorts first is shown", accepts, []step{
+			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n1", full), "", "told n1"}, {0, lease(told, "n2", full), "", "told n1"},
+		}},
+		{"of two leases that stand in and end at once, the native that sorts first is shown, though it tells last", accepts, []step{
+			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n2", full), "", "told n2"}, {0, lease(told, "n1", full), "", "told n1"},
+		}},
+		{"a lease that ends with the one that is overdue does not stand in", accepts, []step{
+			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n1", 5*sec), "", "granted me"},
+		}},
 		{"of more than four leases the last in order goes", accepts, []step{
 			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n1", 10*sec), "", "told n1"}, {0, lease(told, "n2", 30*sec), "", "told n2"},
 			{0, lease(told, "n3", 20*sec), "", "told n2"}, {0, lease(stored, "n4", full), "", "told n2"}, {30 * sec, lease(told, "n5", sec), "expired", "nobody"},
