@@ -25,8 +25,12 @@ func (r *Registry) Sweep() { r.sweep() }
 // Hear is what Run does with an announcement.
 func (r *Registry) Hear(a ports.Announcement) { r.hear(a) }
 
-// Age lets d pass on the registry's clock at once. Nothing may run meanwhile.
-func (r *Registry) Age(d time.Duration) { r.rules.Clock.started = r.rules.Clock.started.Add(-d) }
+// Age lets d pass on the registry's monotonic clock at once. The time of day stays. Nothing may run
+// meanwhile.
+func (r *Registry) Age(d time.Duration) {
+	k := r.rules.Clock
+	k.started, k.wall = k.started.Add(-d), k.wall.Add(-d)
+}
 
 // Page is List without what only others ask for.
 func (r *Registry) Page(after ports.PeerID, limit int) (page []ports.Listed, next ports.PeerID) {
