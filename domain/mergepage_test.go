@@ -217,8 +217,20 @@ func describe(leases []word, leaves [2]*word, newest *ports.Proof) (text string)
 	return text
 }
 
+// records are the claims that have been read, by Seq and Start. A verifier returns the same one for
+// the same record.
+type records map[[2]int64]*ports.Claim
+
+func (r records) read(seq, start int64) *ports.Claim {
+	key := [2]int64{seq, start}
+	if r[key] == nil {
+		r[key] = &ports.Claim{Seq: seq, Start: uint64(start), Interval: time.Minute, TTL: 66 * sec}
+	}
+	return r[key]
+}
+
 // anyWord makes up a word, true or not, of a few natives that agree on nothing.
-func anyWord(r *rand.Rand, signs bool, now Instant) word {
+func anyWord(r *rand.Rand, read records, signs bool, now Instant) word {
 	w := word{source: source(r.Intn(3)), leave: r.Intn(3) == 0, addr: string(rune('a' + r.Intn(2)))}
 	names := []ports.PeerID{"me", "n1", "n2", "n3", "n4"}
 	if w.native = unique.Make(names[1+r.Intn(4)]); w.source == granted || w.source == stored && r.Intn(3) == 0 {
@@ -231,7 +243,7 @@ func anyWord(r *rand.Rand, signs bool, now Instant) word {
 		if w.leave {
 			seq, step = seq+1, 0
 		}
-		w.proof = &ports.Proof{Tick: ports.Tick{Seq: seq, Step: step}, Claim: &ports.Claim{Seq: seq, Start: uint64(r.Intn(2)), Interval: time.Minute, TTL: 66 * sec}}
+		w.proof = &ports.Proof{Tick: ports.Tick{Seq: seq, Step: step}, Claim: read.read(seq, int64(r.Intn(2)))}
 	case w.source == granted && !w.leave:
 		w.unproven = r.Intn(2) == 0
 	}
@@ -253,11 +265,11 @@ func TestTheRuleIsThatOfTheProtocolsPage(t *testing.T) {
 		if r.Intn(8) == 0 {
 			rule.plain = PlainRefuse
 		}
-		signs, at := r.Intn(3) > 0, noon.at
+		signs, at, read := r.Intn(3) > 0, noon.at, records{}
 		for range 4 + r.Intn(8) {
 			at = at.Add(time.Duration(r.Intn(4)) * 10 * sec)
 			now := moment{at, noon.wall.Add(at.Sub(noon.at))}
-			w, room := anyWord(r, signs, at), r.Intn(4) > 0
+			w, room := anyWord(r, read, signs, at), r.Intn(4) > 0
 			before := describe(p.leases, p.leaves, p.newest)
 			next, err := rule.say(&h, w, room, now)
 			row := p.comes(w, rule.plain, room, at)
