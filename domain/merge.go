@@ -454,8 +454,8 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || p.Claim != q.Claim) {
 		return next, false // another record, or none
 	}
-	if r := h.rest; w.proof != nil && r != nil && (r.proof != nil || r.leaves != leaves{}) {
-		return next, false
+	if w.proof != nil && h.rest != nil && h.rest.proof != nil {
+		return next, false // it may be the newest now
 	}
 	w.share(old)
 	if w.source == granted {

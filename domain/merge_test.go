@@ -253,6 +253,7 @@ func TestWhatCountsAfterMore(t *testing.T) {
 		why  string
 		want string
 	}
+	record := signed(lease(granted, "me", 30*sec), 0, 0)
 	for _, c := range []struct {
 		sentence string
 		rule     rule
@@ -298,6 +299,11 @@ func TestWhatCountsAfterMore(t *testing.T) {
 		}},
 		{"a lease that ends with the one that is overdue does not stand in", accepts, []step{
 			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n1", 5*sec), "", "granted me"},
+		}},
+		{"no native takes back what is proven behind a lease granted here", accepts, []step{
+			{0, record, "", "granted me"}, {0, ticked(lease(told, "n1", 60*sec), record, 1), "", "granted me"},
+			{0, ticked(lease(told, "n1", 10*sec), record, 2), "", "granted me"}, {30 * sec, lease(told, "n1", sec), "expired", "told n1"},
+			{59 * sec, lease(told, "n1", sec), "expired", "told n1"}, {60 * sec, lease(told, "n1", sec), "expired", "nobody"},
 		}},
 		{"of more than four leases the last in order goes", accepts, []step{
 			{0, lease(granted, "me", 5*sec), "", "granted me"}, {0, lease(told, "n1", 10*sec), "", "told n1"}, {0, lease(told, "n2", 30*sec), "", "told n2"},
@@ -441,7 +447,7 @@ func TestWhatIsHeldTellsWhatItHas(t *testing.T) {
 
 // A holding takes no more memory than its words need, and none of a word that has ended.
 func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
-	all := func(now moment, words ...word) (h holding) {
+	more := func(now moment, h holding, words ...word) holding {
 		t.Helper()
 		for _, w := range words {
 			next, err := accepts.say(&h, w, true, now)
@@ -452,7 +458,9 @@ func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
 		}
 		return h
 	}
+	all := func(now moment, words ...word) holding { return more(now, holding{}, words...) }
 	mine, theirs := lease(granted, "me", 20*sec), lease(told, "n1", 30*sec)
+	mineSigned := signed(mine, 0, 0)
 	first, second := signed(lease(told, "n1", 60*sec), 0, 0), signed(lease(told, "n2", 50*sec), 1, 0)
 	for _, c := range []struct {
 		name   string
@@ -473,6 +481,15 @@ func TestAHoldingIsNoLargerThanItsWords(t *testing.T) {
 		{"the second of two leases, once the first has ended", func() holding { h := all(noon, mine, theirs); return h.at(later(20 * sec)) }(), -1, false, false},
 		{"a lease, once the leave beside it has ended", func() holding { h := all(noon, leave(told, "n1", 10*sec), mine); return h.at(later(10 * sec)) }(), -1, false, false},
 		{"the older of two signed leases", func() holding { h := all(noon, first, second); return h.at(later(50 * sec)) }(), 0, false, true},
+		{"a lease whose tick is older than the newest", func() holding {
+			h := all(noon, mineSigned, ticked(lease(told, "n1", 10*sec), mineSigned, 1))
+			return h.at(later(10 * sec))
+		}(), 0, false, true},
+		{"a lease whose tick is the newest again", func() holding {
+			h := all(noon, mineSigned, ticked(lease(told, "n1", 10*sec), mineSigned, 1))
+			h = h.at(later(10 * sec))
+			return more(later(10*sec), h, ticked(lease(granted, "me", 30*sec), mineSigned, 2))
+		}(), -1, false, false},
 		{"a leave, once the lease beside it has ended", func() holding { h := all(noon, leave(told, "n1", 30*sec), mine); return h.at(later(20 * sec)) }(), 0, true, false},
 		{"revised, once the lease beside it has ended", func() holding { h := all(noon, mine, theirs); return accepts.revise(h, later(20*sec)) }(), -1, false, false},
 	} {
