@@ -442,8 +442,8 @@ func (h *holding) withLease(w *word, now moment) (holding, error) {
 // one behind it that another native tells. Most heartbeats are such. They take no memory, or one
 // piece.
 func (h *holding) renew(w *word) (next holding, ok bool) {
-	if h.first.source != granted || h.rest != nil && h.rest.store {
-		return next, false
+	if h.first.source != granted || h.rest != nil && (h.rest.store || h.rest.proof != nil) {
+		return next, false // the lease of the store, or the newest record, may change too
 	}
 	old := &h.first
 	if w.source != granted {
@@ -454,9 +454,6 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || p.Claim != q.Claim) {
 		return next, false // another record, or none
 	}
-	if w.proof != nil && h.rest != nil && h.rest.proof != nil {
-		return next, false // it may be the newest now
-	}
 	w.share(old)
 	if w.source == granted {
 		return holding{first: *w, rest: h.rest}, true
@@ -465,7 +462,6 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 		w.deadline = latest(w.deadline, old.deadline)
 	}
 	next = holding{first: h.first, rest: newRest(h.rest.leases, h.rest.leaves)}
-	next.rest.proof, next.rest.until = h.rest.proof, h.rest.until
 	*next.rest.of(w) = *w
 	return next, true
 }
