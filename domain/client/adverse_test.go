@@ -217,6 +217,7 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 			clock.Abstain()
 			given := map[ports.PeerID]ports.Native{}
 			verifier := proof.NewVerifier()
+			var mu sync.Mutex // of rnd and worst: the natives are asked at the same time
 			worst := time.Duration(1 << 60)
 			for i := range 1 + rnd.IntN(3) {
 				var record []byte
@@ -227,6 +228,8 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 				last := time.Now()
 				sent := 0
 				given[name] = porttest.Native{OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+					mu.Lock()
+					defer mu.Unlock()
 					if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
 						return ports.Lease{NeedRecord: true, Now: time.Now()}, nil
 					}
