@@ -227,8 +227,8 @@ func TestWhoExpiredBeforeARevisionIsKnownAndNoStranger(t *testing.T) {
 	})
 }
 
-// A table for four remembers one who is gone. Two restarted, leaving with their signature
-// first, and are gone since: they keep nobody out.
+// A table has room for four indexers. All four left with a signed leave, came back, and their
+// leases ended. The native remembers one of them at most, so that another indexer finds room.
 func TestWhoCameBackAfterALeaveAndIsGoneKeepsNobodyOut(t *testing.T) {
 	signers := prooftest.NewSigners(t, 4)
 	tabled(t, settings{proofs: proof.NewVerifier(), entries: 4}, func(t *testing.T, n *domain.Registry, _ ports.Store, _ *porttest.Recorder) {

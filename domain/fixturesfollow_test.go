@@ -193,7 +193,7 @@ func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions
 }
 
 // withSettledNetwork is for tests of clocks: it runs f when the indexers have had their leases for
-// minutes. indexers is the clock of all of them, nil for one that is right.
+// minutes. All indexers use the clock indexers. If it is nil, their clock is right.
 func withSettledNetwork(t *testing.T, natives int, indexers *settableClock, f func(t *testing.T, net *settledNetwork)) {
 	keys := prooftest.NewSigners(t, natives+2)
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {

@@ -35,8 +35,8 @@ func noteLateness() {
 	}
 }
 
-// StoodStill reports whether the machine had no time for this process a moment ago, and so maybe
-// none for others: what has to be done within seconds may not have been.
+// StoodStill reports whether the machine gave this process no time a moment ago. It may then have
+// given none to the nodes of the test either, so that they missed a deadline of seconds.
 func StoodStill() bool {
 	lateness.mu.Lock()
 	defer lateness.mu.Unlock()

@@ -251,8 +251,8 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	}
 }
 
-// Revise lets go of the natives that are trusted no more, and has those looked for that are
-// trusted now. It is to be called after a change of the trust. Natives that were given stay.
+// Revise lets go of the natives that the indexer trusts no more, and looks for those that it trusts
+// now. Call it after each change of the trust. Natives from the configuration stay.
 func (n *Natives) Revise() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

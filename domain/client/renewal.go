@@ -16,8 +16,8 @@ const (
 	// 4 s, up to half a heartbeat: after an outage of any length every indexer is
 	// registered again within a heartbeat.
 	retryRegistration = time.Second
-	// reconnectSpread is over how long a native's indexers spread when it drops them
-	// all at once. It is well under the second in which a lost lease is to be renewed.
+	// reconnectSpread is how long the indexers of a native take to register again after
+	// it drops all of them at once. Each has one second to renew a lost lease.
 	reconnectSpread = 250 * time.Millisecond
 )
 

@@ -12,9 +12,8 @@ import (
 // Connect is h.Connect without libp2p's back-off, which would put a peer off for up to 5 minutes
 // after it was lost. Back-off forgets the peer before the dial.
 //
-// network.WithForceDirectDial passes over the back-off as well, and must not be used: in go-libp2p
-// v0.51 the process panics if h is closed while such a dial begins, also one that nobody waits for
-// any more.
+// Do not use network.WithForceDirectDial, which passes over the back-off as well: go-libp2p v0.51
+// panics if h is closed while such a dial begins, even if its caller has given up.
 func Connect(ctx context.Context, h host.Host, info peer.AddrInfo) error {
 	if s, ok := h.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(info.ID)
