@@ -1,6 +1,8 @@
 package modules_test
 
 import (
+	"cmp"
+	"go/parser"
 	"go/scanner"
 	"go/token"
 	"io/fs"
@@ -176,6 +178,55 @@ func TestTheArchitecturePageNamesWhatThereIs(t *testing.T) {
 	}
 	if len(named) < 20 || len(set) < 20 {
 		t.Errorf("%d paths and %d words of code were read", len(named), len(set))
+	}
+}
+
+// TestTheArchitecturePageDrawsTheImports holds the picture of docs/architecture.md to the code: it
+// has an arrow from one room to another if the first imports the second, and no other arrow.
+func TestTheArchitecturePageDrawsTheImports(t *testing.T) {
+	_, picture, _ := strings.Cut(read(t, "../docs/architecture.md"), "flowchart LR\n")
+	picture, _, _ = strings.Cut(picture, "```")
+	paths := map[string]string{}
+	for _, box := range regexp.MustCompile(`(\w+)(?:\[([\w/]+)\])?`).FindAllStringSubmatch(regexp.MustCompile(`\|.*?\|`).ReplaceAllString(picture, " "), -1) {
+		if paths[box[1]] == "" || box[2] != "" {
+			paths[box[1]] = cmp.Or(box[2], box[1])
+		}
+	}
+	var drawn []string
+	for _, arrow := range regexp.MustCompile(`(?m)^ *(\w+) -->(?:\|.*?\|)? (\w+)`).FindAllStringSubmatch(picture, -1) {
+		drawn = append(drawn, paths[arrow[1]]+" to "+paths[arrow[2]])
+	}
+	room := func(folder string) (inmost string) {
+		for _, path := range paths {
+			if strings.HasPrefix(folder+"/", path+"/") && len(path) > len(inmost) {
+				inmost = path
+			}
+		}
+		return inmost
+	}
+	var imported []string
+	for _, folder := range strings.Split(rooms, "|") {
+		for _, path := range sources(t, folder, false) {
+			from := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../")
+			if strings.HasSuffix(from, "test") {
+				continue // what is for tests may reach further
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range file.Imports {
+				to, own := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module+"/")
+				if own && room(to) != room(from) {
+					imported = append(imported, room(from)+" to "+room(to))
+				}
+			}
+		}
+	}
+	slices.Sort(drawn)
+	slices.Sort(imported)
+	if imported = slices.Compact(imported); !slices.Equal(drawn, imported) {
+		t.Errorf("it draws the arrows\n%s\nand the imports are\n%s", strings.Join(drawn, "\n"), strings.Join(imported, "\n"))
 	}
 }
 
