@@ -35,8 +35,8 @@ const (
 // called concurrently.
 type Clock struct {
 	system  func() time.Time
-	started time.Time // with a monotonic reading
-	wall    time.Time // the system's time of day then
+	elapsed func() time.Duration
+	wall    time.Time // the system's time of day when the Clock was made
 
 	mu      sync.Mutex
 	sources map[ports.PeerID]clockSource
@@ -75,22 +75,28 @@ func (s *clockSource) sample(offset time.Duration, at Instant) {
 	}
 }
 
-// NewClock returns a clock that begins at the time of system. nil is time.Now.
-func NewClock(system func() time.Time) *Clock {
+// NewClock returns a clock that begins at the time of system; nil is time.Now. elapsed is the
+// time since the Clock was made, or since some earlier point; it never runs back. It should count
+// the time that the machine sleeps. nil is time.Since, which does not count that on Linux.
+func NewClock(system func() time.Time, elapsed func() time.Duration) *Clock {
 	if system == nil {
 		system = time.Now
 	}
-	return &Clock{
-		system: system, started: time.Now(), wall: system().Round(0),
-		sources: make(map[ports.PeerID]clockSource), votes: true,
+	if elapsed == nil {
+		started := time.Now()
+		elapsed = func() time.Duration { return time.Since(started) }
 	}
+	k := &Clock{system: system, elapsed: elapsed, sources: make(map[ports.PeerID]clockSource), votes: true}
+	k.wall = system().Round(0).Add(-k.elapsed())
+	return k
 }
 
 // Now returns the time of day, in UTC and without a monotonic reading.
 func (k *Clock) Now() time.Time { return k.At(k.Instant()) }
 
-// Instant reads the monotonic clock, which starts when the Clock is made. Nothing sets it.
-func (k *Clock) Instant() Instant { return Instant{time.Since(k.started)} }
+// Instant reads the monotonic clock. Nothing sets it, and it counts the machine's sleep if the
+// Clock's elapsed time does.
+func (k *Clock) Instant() Instant { return Instant{k.elapsed()} }
 
 // At returns the time of day at an instant, in UTC. The instant may lie behind or ahead of now. The
 // time is as right as what is known of the other clocks by now.

@@ -37,7 +37,7 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
 				ahead := time.Duration(0)
-				k := NewClock(func() time.Time { return time.Now().Add(ahead) })
+				k := NewClock(func() time.Time { return time.Now().Add(ahead) }, nil)
 				if c.abstain {
 					k.Abstain()
 				}
@@ -70,7 +70,7 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 	const every, usual = 10 * time.Second, 40 * time.Millisecond
 	for _, outage := range []time.Duration{5 * time.Second, 80 * time.Second} {
 		porttest.FakeTime(t, func(t *testing.T) {
-			k := NewClock(nil)
+			k := NewClock(nil, nil)
 			ahead := time.Duration(0)
 			tell := func(late time.Duration) {
 				for _, native := range []ports.PeerID{"a", "b"} {
@@ -134,7 +134,7 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 			t.Run(fmt.Sprint(own, lie.Year()), func(t *testing.T) {
 				porttest.FakeTime(t, func(t *testing.T) {
 					ahead := time.Duration(0)
-					k := NewClock(func() time.Time { return time.Now().Add(ahead) })
+					k := NewClock(func() time.Time { return time.Now().Add(ahead) }, nil)
 					ahead = own
 					k.Sample("liar", lie)
 					if off := time.Until(k.Now()); off.Abs() > time.Second {
@@ -148,7 +148,7 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 
 func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		clock := NewClock(nil)
+		clock := NewClock(nil, nil)
 		r, _ := bareRegistry(t, "me", func(rules *Rules, _ *Settings) { rules.Clock = clock })
 		f := NewFollower(r.rules, nil, false)
 		f.registry = r

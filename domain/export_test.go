@@ -29,7 +29,8 @@ func (r *Registry) Hear(a ports.Announcement) { r.hear(a) }
 // meanwhile.
 func (r *Registry) Age(d time.Duration) {
 	k := r.rules.Clock
-	k.started, k.wall = k.started.Add(-d), k.wall.Add(-d)
+	elapsed := k.elapsed
+	k.elapsed, k.wall = func() time.Duration { return elapsed() + d }, k.wall.Add(-d)
 }
 
 // Page is List without what only others ask for.

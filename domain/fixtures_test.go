@@ -38,7 +38,7 @@ func withNetwork(t *testing.T, f func(t *testing.T, net *network)) {
 // believe of plain indexers what believing says.
 func withSigningNetwork(t *testing.T, believing domain.Plain, f func(t *testing.T, net *network)) {
 	withNetwork(t, func(t *testing.T, net *network) {
-		net.rules.Clock = domain.NewClock(nil)
+		net.rules.Clock = domain.NewClock(nil, nil)
 		net.rules.Proofs = proof.NewVerifier()
 		net.rules.Plain = func() domain.Plain { return believing }
 		net.space = memory.NewSpace(net.rules.Acceptable)
@@ -298,7 +298,7 @@ func (clock *settableClock) set(d time.Duration) { clock.ahead.Store(int64(d)) }
 func (clock *settableClock) read() time.Duration { return time.Duration(clock.ahead.Load()) }
 
 func (clock *settableClock) clock() *domain.Clock {
-	return domain.NewClock(func() time.Time { return time.Now().Add(clock.read()) })
+	return domain.NewClock(func() time.Time { return time.Now().Add(clock.read()) }, nil)
 }
 
 // recorder is what countUntrusted needs of a native.

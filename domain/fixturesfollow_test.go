@@ -66,7 +66,7 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	if options.clock == nil {
 		options.clock = func() time.Duration { return options.skew }
 	}
-	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(options.clock()) })
+	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(options.clock()) }, nil)
 	switch {
 	case options.store != nil:
 	case options.shares:
@@ -163,7 +163,7 @@ func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions
 	rules := net.rules
 	rules.Self = s.PeerID
 	if rules.Clock = options.clock; rules.Clock == nil {
-		rules.Clock = domain.NewClock(nil)
+		rules.Clock = domain.NewClock(nil, nil)
 	}
 	rules.Clock.Abstain()
 	indexer, err := client.NewIndexer(rules, options.signer, client.PinNatives(given), func() ports.Registration {

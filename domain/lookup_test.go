@@ -378,7 +378,7 @@ func TestAFullTableAnswersFromTheStore(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			withNetwork(t, func(t *testing.T, net *network) {
 				// The store accepts by the rules of these natives.
-				net.rules.Clock, net.rules.Proofs = domain.NewClock(nil), proof.NewVerifier()
+				net.rules.Clock, net.rules.Proofs = domain.NewClock(nil, nil), proof.NewVerifier()
 				net.space = memory.NewSpace(net.rules.Acceptable)
 				n := &fullNative{x: x, plain: &plainSetting{}, space: net.space.Join(), owns: peerIDs(20)[1:10]}
 				n.trust.Store(true)

@@ -127,7 +127,7 @@ func TestATickWithoutItsRecordGrantsNothing(t *testing.T) {
 func TestALeaseOfOnesOwnNeedsNoClock(t *testing.T) {
 	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
 		withSigningNetwork(t, domain.PlainRefuse, func(t *testing.T, net *network) {
-			net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) })
+			net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(off) }, nil)
 			a := net.nativeWithKey()
 			defer a.stop()
 			x := newSignedIndexer(t)

@@ -77,7 +77,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 		return nil, errors.New("a registry needs its own PeerID and a rule for addresses")
 	}
 	if rules.Clock == nil {
-		rules.Clock = NewClock(nil)
+		rules.Clock = NewClock(nil, nil)
 	}
 	r := &Registry{
 		rules: rules, settings: settings, self: unique.Make(rules.Self),

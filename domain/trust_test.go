@@ -242,7 +242,7 @@ func TestWhoSignsElsewhereSurvivesTheRevision(t *testing.T) {
 
 func TestALeaseOfOnesOwnSurvivesTheRevision(t *testing.T) {
 	withSigningNetwork(t, domain.PlainRefuse, func(t *testing.T, net *network) {
-		net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) })
+		net.rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) }, nil)
 		a := net.nativeWithKey()
 		defer a.stop()
 		x := newSignedIndexer(t)

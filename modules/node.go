@@ -42,6 +42,9 @@ type Environment struct {
 	HostOptions []libp2p.Option
 	// Now is the time of day; nil for time.Now. Tests put a clock here that is wrong.
 	Now func() time.Time
+	// Elapsed is a clock that never runs back. nil is the machine's, which counts its sleep, if
+	// Process is set, else Go's own. Tests put a clock here that slept.
+	Elapsed func() time.Duration
 	// Options are added to the composition's. Tests put a port here that behaves as they need.
 	Options []fx.Option
 	// StopTimeout bounds each half of the stop, what runs and what is open; 0 is 2 s.

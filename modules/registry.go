@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/bootclock"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/domain"
@@ -50,9 +51,16 @@ var registryModule = Module{
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[registrySection](p, "registry")),
-			fx.Provide(newRules, func(env Environment) *domain.Clock { return domain.NewClock(env.Now) }),
+			fx.Provide(newRules, newClock),
 		)
 	},
+}
+
+func newClock(env Environment) *domain.Clock {
+	if env.Elapsed == nil && env.Process {
+		env.Elapsed = bootclock.Elapsed
+	}
+	return domain.NewClock(env.Now, env.Elapsed)
 }
 
 func newRules(s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock) domain.Rules {

@@ -16,6 +16,9 @@ const (
 	StateLive State = "live"
 	// StateLate is an entry whose heartbeat is overdue and whose deadline has not come.
 	StateLate State = "late"
+	// StateStale is an entry past its deadline whose end proves nothing: this native could not
+	// hear indexers by then. It is shown for one TTL more at most, and its Remaining is 0.
+	StateStale State = "stale"
 )
 
 // Source is the origin of a native's entry.
@@ -49,7 +52,20 @@ const (
 	ConditionWarming Condition = "warming"
 	// ConditionIsolated is a native that has lost all others: their indexers are missing.
 	ConditionIsolated Condition = "isolated"
+	// ConditionUnheard is a native that did not hear its indexers for a while: it slept, stood
+	// still or lost its line. It shows entries that are StateStale.
+	ConditionUnheard Condition = "unheard"
+	// ConditionPartial is a native that hears some other natives no more. An answer names them
+	// in Missing. Indexers that are registered with those alone may be missing.
+	ConditionPartial Condition = "partial"
 )
+
+// Conditions are all conditions, the worst first. A native to which several apply says the first.
+var Conditions = []Condition{ConditionWarming, ConditionIsolated, ConditionUnheard, ConditionPartial}
+
+// MaxMissing bounds the natives that an answer names as missing: enough for people to see what
+// is cut off, within a frame.
+const MaxMissing = 16
 
 // Answer is a native's answer about a PeerID.
 type Answer struct {

@@ -263,10 +263,10 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 		f.gauge("ocnode_natives_followed", "Natives that tell this one what they grant, as they grant it.", from.Following)
 	}
 	if from.Condition != nil {
-		for _, c := range []ports.Condition{ports.ConditionWarming, ports.ConditionIsolated} {
+		for _, c := range ports.Conditions {
 			f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name:        "ocnode_condition",
-				Help:        "1 while this native is warming, since it has not taken over what others hold, or isolated, since it has lost all others.",
+				Help:        "1 while the native says this condition: warming has not taken over what others hold, isolated has lost all others, unheard did not hear its indexers for a while, partial has lost some others.",
 				ConstLabels: prometheus.Labels{"condition": string(c)},
 			}, func() float64 {
 				if from.Condition() == c {

@@ -198,6 +198,8 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 		`ocnode_natives_followed`:                             "2",
 		`ocnode_condition{condition="warming"}`:               "0",
 		`ocnode_condition{condition="isolated"}`:              "1",
+		`ocnode_condition{condition="unheard"}`:               "0",
+		`ocnode_condition{condition="partial"}`:               "0",
 		`ocnode_lease_attempt_duration_seconds_count`:         "5",
 		`ocnode_lease_attempt_duration_seconds_sum`:           "1.25",
 		`ocnode_lease_attempts_total{result="malformed"}`:     "0",

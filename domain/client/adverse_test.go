@@ -79,7 +79,7 @@ func TestOneNativeDoesNotHaveAllOthersBeaten(t *testing.T) {
 				OnLeave: r.Leave,
 			}
 		}
-		stop := startIndexer(t, key, domain.NewClock(nil), map[ports.PeerID]ports.Native{"n1": native("honest", honest, 0), "n2": native("eager", eager, time.Second)})
+		stop := startIndexer(t, key, domain.NewClock(nil, nil), map[ports.PeerID]ports.Native{"n1": native("honest", honest, 0), "n2": native("eager", eager, time.Second)})
 		time.Sleep(3 * time.Hour)
 		stop()
 		if counts["honest"] > 3*70+5 {
@@ -113,7 +113,7 @@ func TestSilenceDoesNotSayWhatTimeItIs(t *testing.T) {
 			},
 			OnLeave: r.Leave,
 		}
-		clock := domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) }) // of the indexer
+		clock := domain.NewClock(func() time.Time { return time.Now().Add(2 * time.Hour) }, nil) // of the indexer
 		stop := startIndexer(t, key, clock, map[ports.PeerID]ports.Native{"seed": seed, "n1": real})
 		time.Sleep(10 * time.Minute)
 		l, ok := r.Get(key.PeerID)
@@ -190,7 +190,7 @@ func TestOneLyingNativeDoesNotStopAnIndexer(t *testing.T) {
 			honest = append(honest, r)
 			natives[id] = r
 		}
-		stop := startIndexer(t, key, domain.NewClock(nil), natives)
+		stop := startIndexer(t, key, domain.NewClock(nil, nil), natives)
 		time.Sleep(5 * time.Minute)
 		for i, r := range honest {
 			if _, ok := r.Get(key.PeerID); !ok {
@@ -213,7 +213,7 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 				t.Fatal(err)
 			}
 			self := ports.PeerID(pid.String())
-			clock := domain.NewClock(nil)
+			clock := domain.NewClock(nil, nil)
 			clock.Abstain()
 			given := map[ports.PeerID]ports.Native{}
 			verifier := proof.NewVerifier()
@@ -304,7 +304,7 @@ func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
 				asked.Add(1)
 				return lookUp(ctx)
 			}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
-			clock := domain.NewClock(nil)
+			clock := domain.NewClock(nil, nil)
 			clock.Abstain()
 			var events porttest.Recorder
 			x, err := NewIndexer(domain.Rules{Self: self, Policy: domain.DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,

@@ -57,7 +57,7 @@ type Finder struct {
 // Natives; a nil Clock is this node's own.
 func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer ports.Observer) *Finder {
 	if rules.Clock == nil {
-		rules.Clock = domain.NewClock(nil)
+		rules.Clock = domain.NewClock(nil, nil)
 	}
 	f := &Finder{rules: rules, natives: natives, store: store, observer: observer, started: make(chan struct{})}
 	f.searches = lookup.New(lookup.Config[ports.Answer]{

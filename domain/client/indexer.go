@@ -69,7 +69,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held),
 	}
 	if x.clock == nil {
-		x.clock = domain.NewClock(nil)
+		x.clock = domain.NewClock(nil, nil)
 	}
 	if signer != nil {
 		x.records = newRecords(rules.Self, rules.Policy, signer, x.clock, observer)

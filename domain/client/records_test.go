@@ -86,7 +86,7 @@ func (s *signingIndexer) run(t *testing.T) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clock := domain.NewClock(s.clock)
+	clock := domain.NewClock(s.clock, nil)
 	clock.Abstain()
 	native := porttest.Native{
 		OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
@@ -313,7 +313,7 @@ func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
 				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
 			}
 		}
-		clock := domain.NewClock(nil)
+		clock := domain.NewClock(nil, nil)
 		clock.Abstain()
 		x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
 			"honest": at(time.Now),
