@@ -233,7 +233,7 @@ func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag t
 			}
 		case errors.Is(err, errUntrusted):
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: c.PeerID, Via: from})
-		case isOlder(err): // a repeated or delayed change is no fault of from
+		case isFault(err, ports.FaultOlder): // a repeated or delayed change is no fault of from
 			r.faulty(c.PeerID, from, err)
 		case !errors.Is(err, ErrExpired): // an expired change is no fault of from
 			r.faulty(c.PeerID, from, err)
@@ -245,10 +245,10 @@ func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag t
 	return lag
 }
 
-// isOlder reports whether err is a proof older than the newest known.
-func isOlder(err error) bool {
-	fault, ok := errors.AsType[*ports.ProofError](err)
-	return ok && fault.Fault == ports.FaultOlder
+// isFault reports whether err is that fault of a proof.
+func isFault(err error, fault ports.Fault) bool {
+	is, ok := errors.AsType[*ports.ProofError](err)
+	return ok && is.Fault == fault
 }
 
 // takeChange takes in one change that the native from told. A change that the table knows
@@ -264,7 +264,8 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	case c.Remaining <= 0:
 		return became{}, ErrExpired
 	}
-	if err := r.checkTold(from, c); err != nil {
+	early, err := r.checkTold(from, c)
+	if err != nil {
 		return became{}, err
 	}
 	if c.Kind != ports.ChangeLeft && !r.says(c) {
@@ -273,7 +274,11 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 			return became{}, err
 		}
 	}
-	_, b, err := r.take(c.PeerID, func(now moment) (word, error) { return r.toldWord(from, c, now), nil })
+	_, b, err := r.take(c.PeerID, func(now moment) (word, error) {
+		w := r.toldWord(from, c, now)
+		w.unproven = early
+		return w, nil
+	})
 	if errors.Is(err, errKnown) || errors.Is(err, errEnded) {
 		err = nil
 	}
@@ -328,43 +333,54 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 }
 
 // checkTold checks the proof of the change c that the native from told, and copies the
-// proof's fields into c.
-func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) error {
+// proof's fields into c. early says that the proof does not count yet by this native's clock: c is
+// the word of from alone then.
+func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) (early bool, _ error) {
 	p := c.Proof
 	switch {
 	case p == nil && r.rules.plain() == PlainRefuse:
-		return ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", c.PeerID)
+		return false, ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", c.PeerID)
 	case p == nil || r.rules.Proofs == nil:
 		c.Proof = nil
-		return nil
+		return false, nil
 	}
 	proof := r.proofOf(c.PeerID, p.Tick.Seq)
 	switch {
 	case proof != nil && (p.Record == nil || bytes.Equal(proof.Record, p.Record)):
 		if p.Tick.Step < proof.Tick.Step {
-			return ports.Faulty(ports.FaultOlder, "a newer tick is known")
+			return false, ports.Faulty(ports.FaultOlder, "a newer tick is known")
 		}
 		advanced, err := r.advance(proof, p.Tick)
 		if err != nil {
-			return err
+			return false, err
 		}
 		c.Proof = advanced
 	case p.Record == nil && p.Tick.Seq < r.seq(c.PeerID):
-		return ports.Faulty(ports.FaultOlder, "a newer record is known")
+		return false, ports.Faulty(ports.FaultOlder, "a newer record is known")
 	case p.Record == nil:
 		r.lookups.Ask(c.PeerID, from) // the store has its record
-		return ports.Faulty(ports.FaultIncomplete, "the record of the tick with Seq %d is not known", p.Tick.Seq)
+		return false, ports.Faulty(ports.FaultIncomplete, "the record of the tick with Seq %d is not known", p.Tick.Seq)
 	default:
 		c.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}
 		if err := r.rules.verify(c.Proof); err != nil {
-			return err
+			return false, err
 		}
 	}
 	c.Entry.Leave = c.Kind == ports.ChangeLeft
 	if err := proves(&c.Entry); err != nil {
-		return err
+		return false, err
 	}
-	return r.rules.timely(c.Proof.Claim, r.rules.wall())
+	err := r.rules.timely(c.Proof, r.rules.wall())
+	if c.Native != from || c.Entry.Leave || !isFault(err, ports.FaultFuture) {
+		return false, err
+	}
+	if newest, _ := r.recall(c.PeerID); newest != nil && compareProofs(c.Proof, newest) < 0 {
+		return false, ports.Faulty(ports.FaultOlder, "a newer record or tick of the indexer is known")
+	}
+	// One of the two clocks is wrong. The indexer has renewed its lease at from all the same.
+	r.faulty(c.PeerID, from, err)
+	c.Proof = nil
+	return true, nil
 }
 
 // proofOf returns the proof of id's record with that Seq, nil if the table does not have it.

@@ -218,7 +218,7 @@ func TestASnapshotTellsNoTickWithoutItsRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first, second := s.Says(t, time.Now().Add(-2*time.Second), 1, "/b"), s.Says(t, time.Now().Add(-time.Second), 1, "/c")
+	first, second := s.Says(t, time.Now().Add(-2*prooftest.Interval), 1, "/b"), s.Says(t, time.Now().Add(-time.Second), 1, "/c")
 	registers(first, 0)
 	records := map[int64]bool{}
 	begun := false

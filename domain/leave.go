@@ -106,7 +106,7 @@ func (r *Registry) checkLeave(sender ports.PeerID, record []byte) (*ports.Proof,
 	case !p.Claim.Leave():
 		err = ports.Faulty(ports.FaultFields, "the record has addresses, so it is no leave")
 	default:
-		err = r.rules.timely(p.Claim, r.rules.wall())
+		err = r.rules.timely(p, r.rules.wall())
 	}
 	if err != nil {
 		return nil, r.refuseProof(sender, err)

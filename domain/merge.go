@@ -368,8 +368,8 @@ func (w *word) against(h *holding, at Instant) error {
 	switch {
 	case newest == nil:
 		return nil
-	case w.proof == nil && w.source == granted:
-		return nil // the indexer itself registered or left here
+	case w.proof == nil && (w.source == granted || w.unproven):
+		return nil // the indexer itself registered or left here, or signed for later
 	case w.proof == nil:
 		return ports.Faulty(ports.FaultRank, "the indexer signs for itself, and this is not its word")
 	}
@@ -454,6 +454,9 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || p.Claim != q.Claim) {
 		return next, false // another record, or none
 	}
+	if w.proof != nil && h.rest.unproven() {
+		return next, false // it gives way
+	}
 	w.share(old)
 	if w.source == granted {
 		return holding{first: *w, rest: h.rest}, true
@@ -464,6 +467,11 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 	next = holding{first: h.first, rest: newRest(h.rest.leases, h.rest.leaves)}
 	*next.rest.of(w) = *w
 	return next, true
+}
+
+// unproven reports whether a lease of r is unproven.
+func (r *rest) unproven() bool {
+	return r != nil && slices.ContainsFunc(r.leases, func(l word) bool { return l.unproven })
 }
 
 // of returns the lease in the slot of w, nil without one.

@@ -50,7 +50,7 @@ func (p *page) comes(w word, plain Plain, room bool, now Instant) int {
 		return p.row(2)
 	case sameLeave && others:
 		return p.row(3)
-	case !signed && others && p.newest != nil:
+	case !signed && !w.unproven && others && p.newest != nil:
 		return p.row(4)
 	case signed && !ends && p.newest != nil && compareProofs(w.proof, p.newest) < 0:
 		return p.row(5)
@@ -244,7 +244,7 @@ func anyWord(r *rand.Rand, read records, signs bool, now Instant) word {
 			seq, step = seq+1, 0
 		}
 		w.proof = &ports.Proof{Tick: ports.Tick{Seq: seq, Step: step}, Claim: read.read(seq, int64(r.Intn(2)))}
-	case w.source == granted && !w.leave:
+	case w.source != stored && !w.leave:
 		w.unproven = r.Intn(2) == 0
 	}
 	return w

@@ -16,7 +16,8 @@ type proven struct {
 }
 
 // checkProof checks the proof of sender's registration, and copies the proof's fields into reg. A
-// registration stands without its proof if the record does not count by this native's clock.
+// registration stands without its proof if the record or its tick does not count by this native's
+// clock.
 func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (proven, *ports.Refusal) {
 	newest, live := r.recall(sender)
 	p := *reg.Proof
@@ -55,7 +56,7 @@ func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (pro
 		return proven{}, r.refuseProof(sender, ports.Faulty(ports.FaultFields, "the registration says something else than its record"))
 	}
 	reg.Addrs, reg.Meta = claim.Addrs, claim.Meta
-	if err := r.rules.timely(claim, r.rules.wall()); err != nil {
+	if err := r.rules.timely(reg.Proof, r.rules.wall()); err != nil {
 		reg.Proof = nil
 		return proven{needRecord: true}, nil
 	}

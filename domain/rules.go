@@ -110,7 +110,7 @@ func (r Rules) Acceptable(e *Entry) error {
 	if err := proves(e); err != nil {
 		return err
 	}
-	return r.timely(e.Proof.Claim, wall)
+	return r.timely(e.Proof, wall)
 }
 
 // verify checks p and sets its Claim.
@@ -193,12 +193,14 @@ func proves(e *Entry) error {
 	return nil
 }
 
-// timely returns an error unless a record counts at wall. Other clocks may differ by
-// ports.ClockAllowance.
-func (r Rules) timely(claim *ports.Claim, wall time.Time) error {
-	switch {
-	case claim.Issued().After(wall.Add(ports.ClockAllowance)):
-		return ports.Faulty(ports.FaultFuture, "record of %s was issued at %s, and it is %s", claim.PeerID, claim.Issued().Format(time.RFC3339), wall.Format(time.RFC3339))
+// timely returns an error unless p counts at wall: its record has not ended, and its step is due.
+// Without the latter an indexer could reveal its last step at once, and be proven for an hour after
+// its death. Other clocks may differ by ports.ClockAllowance.
+func (r Rules) timely(p *ports.Proof, wall time.Time) error {
+	claim := p.Claim
+	switch due := claim.Due(p.Tick.Step); {
+	case due.After(wall.Add(ports.ClockAllowance)):
+		return ports.Faulty(ports.FaultFuture, "step %d of the record of %s is due at %s, and it is %s", p.Tick.Step, claim.PeerID, due.Format(time.RFC3339), wall.Format(time.RFC3339))
 	case !wall.Before(claim.Ends().Add(ports.ClockAllowance)):
 		return ports.Faulty(ports.FaultEnded, "record of %s has ended", claim.PeerID)
 	}

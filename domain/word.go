@@ -36,7 +36,7 @@ type word struct {
 	seenAt    int64 // 0 if the word does not say
 	source    source
 	leave     bool
-	unproven  bool         // granted to an indexer that signs; its record does not count by this clock
+	unproven  bool         // a lease of an indexer that signs; its proof does not count by this clock
 	proof     *ports.Proof // with its Claim; nil if the indexer has not signed
 }
 

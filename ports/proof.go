@@ -55,6 +55,11 @@ func (c *Claim) Ends() time.Time {
 	return c.Issued().Add(RecordLife)
 }
 
+// Due is when an indexer may reveal that step: so many intervals after the record's issue.
+func (c *Claim) Due(step uint32) time.Time {
+	return c.Issued().Add(time.Duration(step) * c.Interval)
+}
+
 // ExpiresAt is the entry's deadline after that many steps, at most the end of the record.
 func (c *Claim) ExpiresAt(step uint32) time.Time {
 	return c.Issued().Add(min(time.Duration(step)*c.Interval+c.TTL, RecordLife))
@@ -146,7 +151,7 @@ const (
 	FaultAddress    Fault = "address"    // addresses or metadata that a registration must not have
 	FaultFields     Fault = "fields"     // the fields beside the record contradict it
 	FaultTick       Fault = "tick"       // a link outside the record's chain
-	FaultFuture     Fault = "future"     // issued later than now
+	FaultFuture     Fault = "future"     // issued later than now, or a tick that is not due yet
 	FaultEnded      Fault = "ended"      // the record has ended
 	FaultOlder      Fault = "older"      // a newer record or tick is known
 	FaultRank       Fault = "rank"       // not signed, and a record of the indexer is known

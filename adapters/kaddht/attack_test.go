@@ -35,6 +35,9 @@ func provenRules() domain.Rules {
 // putter puts a record, as a stranger would.
 type putter func(t *testing.T, key string, rec *recpb.Record) error
 
+// maxStep leaves room for lies about the steps after it.
+const maxStep = prooftest.Steps - 25
+
 // attack puts that many lies of each class to s, and honest records between them. It puts each
 // refused lie that often.
 func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*prooftest.Signer, times, tries int, put putter) {
@@ -49,7 +52,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 	}
 	var all []*prooftest.Victim
 	for _, x := range victims {
-		v := prooftest.NewVictim(t, x, time.Now().Add(-time.Second))
+		v := prooftest.NewVictim(t, x, time.Now().Add(-maxStep*prooftest.Interval)) // every step is due
 		all = append(all, v)
 		stored(v, v.Before.Entry(0))
 		stored(v, v.Now.Entry(0))
@@ -57,7 +60,7 @@ func attack(t *testing.T, s *Store, seen *porttest.Recorder, victims, liars []*p
 	for _, class := range prooftest.Classes() {
 		for lies := 0; lies < times; lies += len(all) {
 			for _, v := range all {
-				if v.Step < prooftest.Steps-25 {
+				if v.Step < maxStep {
 					v.Step++
 					stored(v, v.Now.Entry(v.Step))
 				}

@@ -81,7 +81,7 @@ func attack(t *testing.T, n *attacked, victims, liars []*prooftest.Signer, times
 	}
 	var all []*prooftest.Victim
 	for _, s := range victims {
-		v := prooftest.NewVictim(t, s, time.Now().Add(-time.Second))
+		v := prooftest.NewVictim(t, s, time.Now().Add(-maxStep*prooftest.Interval)) // every step is due
 		all = append(all, v)
 		grant(v, v.Before, 0)
 		grant(v, v.Now, 0)

@@ -110,7 +110,7 @@ func (v *Victim) Lie(t testing.TB, class Class, n int, liar *Signer) Lie {
 		lie.Entry = v.Now.Entry(v.Step - 1)
 		return fault(ports.FaultOlder)
 	case RolledBack:
-		lie.Entry = v.Before.Entry(v.Step + uint32(n)%3)
+		lie.Entry = v.Before.Entry(v.Step - uint32(n)%2) // a later step is not due
 		return fault(ports.FaultOlder)
 	case TickReused:
 		ahead := 1 + uint32(n)%20
