@@ -139,3 +139,4 @@ func (s connectedTransport) Neighbours() ([]ports.Neighbour, <-chan struct{}) {
 type connectedNative struct{ porttest.Native }
 
 func (connectedNative) Disconnected() <-chan struct{} { return nil }
+func (connectedNative) Reached() string               { return "" }

@@ -108,6 +108,43 @@ func oneAddressIsEnough(t *testing.T, on string) {
 	})
 }
 
+// TestSimANativeThatMovesIsFoundAgain has a native that starts anew at another port, and the other
+// native die once the indexer had time for a retry.
+func TestSimANativeThatMovesIsFoundAgain(t *testing.T) {
+	for _, on := range []string{"indexer", "indexer,dht"} {
+		t.Run(on, func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *simulation) {
+				natives := s.natives(2, modules.Environment{})
+				stays, moves := natives[0], natives[1]
+				x := s.member("indexer", map[string]string{"modules": on, "host.bootstrap": stays.addr()})
+				held := &leases{}
+				x.observers = append(x.observers, held)
+				x.start()
+				if took, ok := until(30*time.Second, func() bool { return len(held.at(natives)) == 2 }); !ok {
+					t.Fatalf("after %v it has leases at %d natives, want both", took, len(held.at(natives)))
+				}
+				moves.stop()
+				time.Sleep(time.Duration(s.random.Int64N(int64(2 * time.Minute))))
+				moves.settings["host.listen"] = "/ip4/" + moves.ip + "/udp/4102/quic-v1"
+				moves.start()
+				took, ok := until(32*time.Second, func() bool { return slices.Contains(held.at(natives), moves) })
+				if !ok {
+					t.Errorf("%v after it moved, the indexer has no lease there", took)
+				}
+				t.Logf("a lease %v after it moved", took)
+				stays.stop()
+				for range 120 {
+					time.Sleep(time.Second)
+					if !moves.lists(x) {
+						t.Fatal("it is listed nowhere")
+					}
+				}
+				stopAll([]*member{x, moves})
+			})
+		})
+	}
+}
+
 // TestSimABootstrapPeerIsANativeToRegisterWith has an indexer without a DHT.
 func TestSimABootstrapPeerIsANativeToRegisterWith(t *testing.T) {
 	simulate(t, func(t *testing.T, s *simulation) {

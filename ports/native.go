@@ -67,6 +67,9 @@ type RemoteNative interface {
 	// Disconnected returns a channel that closes with the connection of the last successful
 	// Register, and nil before the first. A transport without connections may always return nil.
 	Disconnected() <-chan struct{}
+	// Reached returns the address by which the last successful Register reached the native, in the
+	// transport's own form. It is "" before the first, and if the native had dialled this node.
+	Reached() string
 }
 
 // NativeStatus is a native's view of another native.

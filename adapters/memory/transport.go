@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/internal/wire"
@@ -108,7 +109,7 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 			return nil, fmt.Errorf("native %s: address %q is empty", id, addr)
 		}
 	}
-	return &remote{t, id}, nil
+	return &remote{t: t, id: id}, nil
 }
 
 // Neighbours implements ports.Transport: every other server is connected.
@@ -133,12 +134,21 @@ type server struct {
 
 // remote is another node's native, or this node's own.
 type remote struct {
-	t  *Transport
-	id ports.PeerID
+	t          *Transport
+	id         ports.PeerID
+	registered atomic.Bool // once
 }
 
 // Disconnected implements ports.RemoteNative: there are no connections here.
 func (*remote) Disconnected() <-chan struct{} { return nil }
+
+// Reached implements ports.RemoteNative.
+func (n *remote) Reached() string {
+	if !n.registered.Load() {
+		return ""
+	}
+	return string(n.id)
+}
 
 // Register implements ports.Native.
 func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
@@ -153,7 +163,10 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 		return native.Register(ctx, sender, r)
 	})
 	if errors.Is(err, errSilent) {
-		return ports.Lease{Unconfirmed: true}, nil
+		lease, err = ports.Lease{Unconfirmed: true}, nil
+	}
+	if err == nil {
+		n.registered.Store(true)
 	}
 	return lease, err
 }

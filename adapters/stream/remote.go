@@ -24,6 +24,7 @@ type remote struct {
 	info peer.AddrInfo
 	// disconnected is what Disconnected returns.
 	disconnected atomic.Pointer[<-chan struct{}]
+	reached      atomic.Pointer[string] // what Reached returns; nil is ""
 }
 
 // Disconnected implements ports.RemoteNative. If another connection to the native lives on, the
@@ -33,6 +34,14 @@ func (n *remote) Disconnected() <-chan struct{} {
 		return *c
 	}
 	return nil
+}
+
+// Reached implements ports.RemoteNative.
+func (n *remote) Reached() string {
+	if addr := n.reached.Load(); addr != nil {
+		return *addr
+	}
+	return ""
 }
 
 // Register implements ports.Native. It takes at most ports.ExchangeTimeout each to connect and
@@ -53,9 +62,18 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 		lease.Unconfirmed = !answered
 		ended := n.t.ended(s.Conn())
 		n.disconnected.Store(&ended)
+		n.reached.Store(dialledAt(s.Conn()))
 		return nil
 	})
 	return lease, n.fault(ctx, "register with", err)
+}
+
+// dialledAt returns the address that this node dialled for c, nil if the peer did.
+func dialledAt(c network.Conn) *string {
+	if c.Stat().Direction != network.DirOutbound {
+		return nil
+	}
+	return new(c.RemoteMultiaddr().String())
 }
 
 // Leave implements ports.Native.

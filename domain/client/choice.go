@@ -69,7 +69,7 @@ func (c *choice) run(ctx context.Context) {
 		case looking:
 		case !lookAt.After(now):
 			looking = true
-			c.running.Go(func() { c.x.natives.look(ctx, lookPause); looked <- struct{}{} })
+			c.running.Go(func() { c.x.natives.look(ctx, lookPause, askNativeAgain); looked <- struct{}{} })
 			lookAt = now.Add(c.pause(looks, held))
 			looks++
 		case next.IsZero() || lookAt.Before(next):
@@ -97,12 +97,18 @@ func (c *choice) run(ctx context.Context) {
 func (c *choice) revise() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, t := range c.taken {
+	for id := range c.taken {
 		if !c.x.natives.trusts(id) {
-			t.cancel()
-			delete(c.taken, id)
+			c.drop(id)
 		}
 	}
+}
+
+// drop lets go of a native. The caller holds the lock.
+func (c *choice) drop(id ports.PeerID) {
+	c.taken[id].cancel()
+	delete(c.taken, id)
+	c.x.natives.hold(id, false)
 }
 
 // pause is how long after a look the next look follows, when looks were made in a row before it.
@@ -159,6 +165,7 @@ func (c *choice) take(ctx context.Context, native candidate) {
 	c.mu.Lock()
 	c.taken[native.id] = t
 	c.mu.Unlock()
+	c.x.natives.hold(native.id, true)
 	c.running.Go(func() {
 		defer cancel()
 		c.x.keep(ctx, native.id, native.native, func(lease ports.Lease, err error) bool {
@@ -194,7 +201,7 @@ func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) 
 		}
 	}
 	if t.trial && t.standing == fails {
-		delete(c.taken, id)
+		c.drop(id)
 		return false
 	}
 	t.trial = false
@@ -221,7 +228,6 @@ func (c *choice) giveUp() {
 		if held <= wantedNatives {
 			return
 		}
-		c.taken[worst].cancel()
-		delete(c.taken, worst)
+		c.drop(worst)
 	}
 }

@@ -209,7 +209,7 @@ func (f *Finder) candidates(ctx context.Context) []candidate {
 	}
 	all := f.natives.best()
 	if len(all) == 0 || all[0].standing == fails {
-		f.natives.look(ctx, findAgain)
+		f.natives.look(ctx, findAgain, askNativeAgain)
 		all = f.natives.best()
 	}
 	return all[:min(len(all), maxAsked)]

@@ -66,6 +66,7 @@ type candidate struct {
 	connected bool
 	teller    ports.PeerID // the native that told of it; "" if it was met, or found otherwise
 	asked     time.Time    // for others
+	held      bool         // by the indexer, or on trial; it makes way for none
 }
 
 // standing is how well a native answers. The best is the least.
@@ -112,7 +113,7 @@ func (n *Natives) meet() (changed, added <-chan struct{}) {
 		}
 	}
 	for _, neighbour := range neighbours {
-		c := n.add(neighbour.PeerID, neighbour.Addrs, true)
+		c := n.add(neighbour.PeerID, neighbour.Addrs, teller{native: neighbour.PeerID}, true)
 		if c != nil && c.standing == untried && neighbour.Watchable {
 			c.standing = watchable
 		}
@@ -122,8 +123,8 @@ func (n *Natives) meet() (changed, added <-chan struct{}) {
 
 // look takes in the natives that the discoveries find and that natives which answer know. It
 // returns when all have been asked or ctx has ended, and at once if the last look ended less than
-// again ago. Callers at the same time share a look.
-func (n *Natives) look(ctx context.Context, again time.Duration) {
+// again ago. Each native is asked once in askAgain at most. Callers at the same time share a look.
+func (n *Natives) look(ctx context.Context, again, askAgain time.Duration) {
 	n.mu.Lock()
 	if ended := n.looking; ended != nil {
 		n.mu.Unlock()
@@ -144,21 +145,22 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	var asking sync.WaitGroup
-	found := func(f ports.Found) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.add(f.PeerID, f.Addrs, false)
-	}
 	// A discovery that fails has found nothing, and is asked again.
-	for _, d := range n.discoveries {
-		asking.Go(func() { _ = d.Find(ctx, found) })
+	for i, d := range n.discoveries {
+		asking.Go(func() {
+			_ = d.Find(ctx, func(f ports.Found) {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				n.add(f.PeerID, f.Addrs, teller{discovery: i}, false)
+			})
+		})
 	}
 	asked := 0
 	for _, c := range n.best() {
 		if c.standing > watchable || asked == maxNativesAsked {
 			break
 		}
-		if !n.mayAsk(c.id) {
+		if r, ok := c.native.(*route); ok && r.failing() || !n.mayAsk(c.id, askAgain) {
 			continue
 		}
 		asked++
@@ -182,41 +184,49 @@ func (n *Natives) look(ctx context.Context, again time.Duration) {
 	close(ended)
 }
 
-// add makes id a candidate that is reached at addrs; the caller holds the lock. It returns
-// nil for a native that is not trusted or cannot be dialled, and where there are better candidates
-// enough.
-func (n *Natives) add(id ports.PeerID, addrs []string, connected bool) *candidate {
-	if !n.trusts(id) {
+// seek asks those that may know where the natives are now. It is look for the sake of a native that
+// fails, and as often as the indexer tries that native again.
+func (n *Natives) seek(ctx context.Context) { n.look(ctx, 0, 0) }
+
+// add takes in that a teller names addrs of id, and makes id a candidate; the caller holds the
+// lock. It returns nil for a native that is not trusted or cannot be dialled, and where there are
+// better candidates enough.
+func (n *Natives) add(id ports.PeerID, addrs []string, by teller, connected bool) *candidate {
+	if id == n.self || !n.trusts(id) {
 		return nil
 	}
-	c := n.candidates[id]
-	if id == n.self || c != nil && c.standing < silent {
-		return c // other natives' news does not move a native that has not failed
-	}
-	native, err := n.transport.Native(id, addrs)
-	if err != nil {
+	if c := n.candidates[id]; c != nil {
+		if r, ok := c.native.(*route); ok {
+			_ = r.hear(by, addrs) // addresses that cannot be dialled are no news
+		}
 		return c
 	}
-	if c != nil {
-		c.native = native
-		return c
-	}
-	if !n.makeRoom(connected) {
+	r := &route{id: id, transport: n.transport, seek: n.seek}
+	if r.hear(by, addrs) != nil || !n.makeRoom(connected) {
 		return nil
 	}
-	c = &candidate{id: id, native: native, standing: untried, connected: connected}
+	c := &candidate{id: id, native: r, standing: untried, connected: connected}
 	n.candidates[id] = c
 	close(n.added)
 	n.added = make(chan struct{})
 	return c
 }
 
+// hold keeps the candidate id in its place for as long as the indexer holds or tries it.
+func (n *Natives) hold(id ports.PeerID, holds bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.candidates[id]; c != nil {
+		c.held = holds
+	}
+}
+
 // mayAsk reports whether a native may be asked for others now, and notes that it is.
-func (n *Natives) mayAsk(id ports.PeerID) bool {
+func (n *Natives) mayAsk(id ports.PeerID, again time.Duration) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := n.candidates[id]
-	if c == nil || !c.asked.IsZero() && time.Since(c.asked) < askNativeAgain {
+	if c == nil || !c.asked.IsZero() && time.Since(c.asked) < again {
 		return false
 	}
 	c.asked = time.Now()
@@ -230,7 +240,7 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	told := 0
 	var worst *candidate
 	for _, c := range n.candidates {
-		if c.teller != by || c.connected || c.standing < untried {
+		if c.teller != by || c.connected || c.held || c.standing < untried {
 			continue
 		}
 		told++
@@ -246,7 +256,7 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	default:
 		delete(n.candidates, worst.id)
 	}
-	if c := n.add(id, addrs, false); c != nil && !known {
+	if c := n.add(id, addrs, teller{native: by}, false); c != nil && !known {
 		c.teller = by
 	}
 }
@@ -275,6 +285,9 @@ func (n *Natives) makeRoom(connected bool) bool {
 	for _, c := range n.candidates {
 		if c.connected {
 			met++
+			continue
+		}
+		if c.held {
 			continue
 		}
 		if worst == nil || c.standing > worst.standing || c.standing == worst.standing && c.failures > worst.failures {

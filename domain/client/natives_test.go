@@ -35,6 +35,7 @@ func (offersNothing) Watch(context.Context, ports.PeerID, ports.WatchRequest) it
 	return func(yield func(ports.Batch, error) bool) { yield(ports.Batch{}, ports.ErrNotOffered) }
 }
 func (offersNothing) Disconnected() <-chan struct{} { return nil }
+func (offersNothing) Reached() string               { return "" }
 
 var errDown = errors.New("connection refused")
 
@@ -262,7 +263,7 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 	for i := range 3 * maxCandidates {
 		net.find(ports.PeerID(fmt.Sprint(i)), "me")
 		n.looked = time.Time{}
-		n.look(t.Context(), time.Second)
+		n.look(t.Context(), time.Second, askNativeAgain)
 	}
 	all := n.best()
 	if len(all) != maxCandidates || slices.ContainsFunc(all, func(c candidate) bool { return c.id == "me" }) {
@@ -272,7 +273,7 @@ func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {
 	n.note(bad, fails)
 	net.find("new")
 	n.looked = time.Time{}
-	n.look(t.Context(), time.Second)
+	n.look(t.Context(), time.Second, askNativeAgain)
 	has := func(id ports.PeerID) bool {
 		return slices.ContainsFunc(n.best(), func(c candidate) bool { return c.id == id })
 	}
@@ -311,13 +312,13 @@ func TestNativesThatAnswerAreAskedForOthers(t *testing.T) {
 		return c
 	}
 	tells("a", "me", "stranger", "b").standing = fails
-	n.look(t.Context(), time.Second)
+	n.look(t.Context(), time.Second, askNativeAgain)
 	if asked != 0 || len(n.candidates) != 1 {
 		t.Errorf("one that fails was asked %d times; %d candidates", asked, len(n.candidates))
 	}
 	first := tells("a", "me", "stranger", "b")
 	n.looked = time.Time{}
-	n.look(t.Context(), time.Second)
+	n.look(t.Context(), time.Second, askNativeAgain)
 	for id, want := range map[ports.PeerID]bool{"a": true, "b": true, "me": false, "stranger": false, "nowhere": false} {
 		if n.candidates[id] != nil != want {
 			t.Errorf("%s is a candidate: %t, want %t", id, !want, want)
@@ -333,7 +334,7 @@ func TestACandidateThatFailsIsPutOffLongerAndLonger(t *testing.T) {
 		net := newNetwork()
 		n := FindNatives("me", nil, net, net)
 		net.find("x")
-		n.look(t.Context(), time.Second)
+		n.look(t.Context(), time.Second, askNativeAgain)
 		none := func(ports.PeerID) bool { return false }
 		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
 			if _, _, ok := n.due(none, time.Now()); !ok {
@@ -364,18 +365,18 @@ func TestThoseWhoLookAtTheSameTimeShareIt(t *testing.T) {
 		var looking sync.WaitGroup
 		began := time.Now()
 		for range 10 {
-			looking.Go(func() { n.look(t.Context(), time.Second) })
+			looking.Go(func() { n.look(t.Context(), time.Second, askNativeAgain) })
 		}
 		looking.Wait()
 		if net.looked() != 1 || time.Since(began) > lookTimeout {
 			t.Errorf("%d looks in %v, want one of %v at most", net.looked(), time.Since(began), lookTimeout)
 		}
-		n.look(t.Context(), time.Second)
+		n.look(t.Context(), time.Second, askNativeAgain)
 		if net.looked() != 1 {
 			t.Error("it looks again at once")
 		}
 		time.Sleep(time.Second)
-		n.look(t.Context(), time.Second)
+		n.look(t.Context(), time.Second, askNativeAgain)
 		if net.looked() != 2 {
 			t.Error("it does not look again")
 		}

@@ -44,6 +44,7 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"both nodes can be natives of each other", transportSymmetric},
 		{"a native with a wrong address, or without a PeerID, is an error", transportAddresses},
 		{"Disconnected is nil before the first lease", transportDisconnected},
+		{"the address that was reached leads to the native again", transportReached},
 		{"many registrations at once each get their own lease", transportConcurrency},
 		{"a leave arrives with the sender that the connection proves", transportLeave},
 		{"a node makes every request in its own name, and the native receives that name", transportAsksInOwnName},
@@ -454,6 +455,24 @@ func transportDisconnected(t *testing.T, tt *transportTest) {
 	case <-n.Disconnected():
 		t.Error("closed while both nodes are there")
 	default:
+	}
+}
+
+func transportReached(t *testing.T, tt *transportTest) {
+	n := tt.remote(t)
+	if _, err := tt.register(t.Context(), n); err == nil || n.Reached() != "" {
+		t.Errorf("%q was reached by a Register that failed with %v", n.Reached(), err)
+	}
+	tt.serve(t, grant)
+	if _, err := tt.register(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	again, err := tt.indexer.Native(tt.native.ID, []string{n.Reached()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tt.register(t.Context(), again); err != nil || again.Reached() != n.Reached() {
+		t.Errorf("reached %q, then %q: %v", n.Reached(), again.Reached(), err)
 	}
 }
 
