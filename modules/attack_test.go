@@ -29,6 +29,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/adapters/admission"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
@@ -291,6 +292,9 @@ func besieged(t *testing.T, indexers int, settings map[string]string) (*modules.
 	return node, h
 }
 
+// handshakes is how long a connection may take for its handshake.
+const handshakes = 4 * time.Second
+
 const mostBytes = 64 << 20 // more memory that an attack may take
 
 // TestAttackMalformedFrames sends over streams what no indexer sends.
@@ -340,6 +344,59 @@ func TestAttackMalformedFrames(t *testing.T) {
 		frames, took.Seconds(), malformed.Load(), other.Load(), more.Goroutines, more.InUse>>10, more.Mapped>>10)
 	if live, _ := node.Registry().Counts(); live != len(honest.callers) {
 		t.Errorf("%d are live, want the %d honest ones", live, len(honest.callers))
+	}
+}
+
+// TestAttackSilentConnections opens connections from one address and says nothing on them.
+func TestAttackSilentConnections(t *testing.T) {
+	const connections = 64 // of which 16 may be in their handshake
+	node, honest := besieged(t, 5, map[string]string{"limits.connections": fmt.Sprint(connections)})
+	to, err := peer.AddrInfoFromString(node.Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address, err := manet.DialArgs(to.Addrs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("127.2.0.1")}}
+	before := porttest.Holds()
+	began := time.Now()
+	var open sync.WaitGroup
+	for range connections / 2 { // what a site may have
+		conn, err := silent.DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open.Go(func() {
+			_ = conn.SetDeadline(time.Now().Add(porttest.Patience))
+			_, _ = io.Copy(io.Discard, conn) // what the native says first
+			_ = conn.Close()
+		})
+	}
+	blocked := func() float64 {
+		return samples(t, scrape(t, node))[`ocnode_blocked_total{resource="site_handshake"}`]
+	}
+	porttest.Eventually(t, "the native refuses those that are too many", func() bool { return blocked() >= connections*3/8 })
+	var newcomers []*caller
+	for i := range 10 {
+		newcomers = append(newcomers, calls(t, node, 1, func(int) string { return fmt.Sprintf("127.3.%d.1", i) })...)
+		honest.register(newcomers[i])
+	}
+	took := time.Since(began)
+	honest.round()
+	open.Wait()
+	lasted := time.Since(began)
+	honest.expectAllSucceeded(t)
+	for _, c := range newcomers {
+		_ = c.conn.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	before.ExpectNoMore(t, mostBytes)
+	t.Logf("%d silent connections from one address, %.0f refused: %d newcomers are in %.2f s later; the last silent one is cut off after %.2f s",
+		connections/2, blocked(), len(newcomers), took.Seconds(), lasted.Seconds())
+	if most := handshakes + porttest.Patience/10; lasted > most {
+		t.Errorf("a silent connection lasted %v, at most %v are allowed", lasted, most)
 	}
 }
 

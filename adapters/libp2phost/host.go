@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,7 +78,7 @@ func Options(cfg Config) ([]libp2p.Option, error) {
 		libp2p.Identity(cfg.Key),
 		libp2p.UserAgent(cfg.UserAgent),
 		libp2p.NoListenAddrs,
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+		libp2p.Transport(newTCP(handshakeTimeout)),
 		libp2p.SwarmOpts(swarm.WithDialRanker(dialTCPFirst)),
 		libp2p.WithDialTimeout(addrTimeout),
 		libp2p.UDPBlackHoleSuccessCounter(nil),

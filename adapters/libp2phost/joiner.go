@@ -36,6 +36,9 @@ const (
 	// also after 5 s, so that the error says whether nobody answered, or somebody who then
 	// fell silent.
 	addrTimeout = 4 * time.Second
+	// handshakeTimeout bounds the handshake of a peer that dials this node: as long as the peer
+	// waits for it.
+	handshakeTimeout = addrTimeout
 	// redialTimeout bounds an attempt at a peer that was connected before, unless its round
 	// trip is known to be so long that roundTrips of them take more. A peer that is cut off
 	// answers nothing, and what a dial sends again it sends at ever longer intervals: short

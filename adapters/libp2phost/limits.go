@@ -1,6 +1,7 @@
 package libp2phost
 
 import (
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -139,6 +140,16 @@ func (l Limits) perSite() int {
 	}
 	return max(l.Conns/ipShare, min(siteConns, l.Conns/smallShare))
 }
+
+// site returns the site that ip counts for; an invalid one if it is not counted.
+func (l Limits) site(ip netip.Addr) netip.Prefix {
+	if ip.IsLoopback() && l.CountLoopback {
+		site, _ := ip.Prefix(ip.BitLen())
+		return site
+	}
+	return sites.Counted(ip)
+}
+
 func (l Limits) highWater() int { return l.Conns * highWaterEighths / 8 }
 func (l Limits) lowWater() int  { return l.Conns * lowWaterEighths / 8 }
 func (l Limits) streams() int   { return int(l.Memory / streamBytes) }

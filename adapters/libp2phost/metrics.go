@@ -35,6 +35,7 @@ type metrics struct {
 	blocked                            *prometheus.CounterVec
 	inConns, outConns                  prometheus.Counter
 	siteConns, siteRate, siteStreams   prometheus.Counter
+	siteHandshakes                     prometheus.Counter
 	inStreams, outStreams              prometheus.Counter
 	peers, protocols, services, memory prometheus.Counter
 	peerProtocols, peerServices        prometheus.Counter
@@ -54,12 +55,12 @@ func newMetrics(reg prometheus.Registerer, l Limits) (*metrics, error) {
 		limits:      l,
 		blocked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ocnode_blocked_total",
-			Help: "What the limits of this node have refused, by what it was: a connection or stream, a connection too many of a site (site_rate: in too short a time) or peer, a stream too many of a site, or of a protocol or service, in all or of one peer, or memory.",
+			Help: "What the limits of this node have refused, by what it was: a connection or stream, a connection too many of a site (site_rate: in too short a time; site_handshake: in its handshake) or peer, a stream too many of a site, or of a protocol or service, in all or of one peer, or memory.",
 		}, []string{"resource"}),
 	}
 	for resource, counter := range map[string]*prometheus.Counter{
 		"inbound_connection": &m.inConns, "outbound_connection": &m.outConns,
-		"site_connection": &m.siteConns, "site_rate": &m.siteRate, "site_stream": &m.siteStreams,
+		"site_connection": &m.siteConns, "site_rate": &m.siteRate, "site_stream": &m.siteStreams, "site_handshake": &m.siteHandshakes,
 		"inbound_stream": &m.inStreams, "outbound_stream": &m.outStreams,
 		"peer": &m.peers, "protocol": &m.protocols, "service": &m.services, "memory": &m.memory,
 		"peer_protocol": &m.peerProtocols, "peer_service": &m.peerServices,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ const (
 	raiseMem   = "give the machine more memory (or raise GOMEMLIMIT), of which streams get their share, or raise limits.stream-memory if that is set, or add a native"
 	lookAtSite = "if so many indexers stand behind one address, raise limits.connections-per-site, or spread them over several natives"
 	lookAtPeer = "no indexer or native of this kind needs as many: look at what that peer runs"
+	silentSite = "a site that restarts is in after a few tries; if this goes on, look at what connects from there and never speaks"
 	waitForIt  = "many dial at once, as after a restart, and will try again; if it lasts, raise the open-file limit of this process or the machine's memory"
 )
 
@@ -40,11 +42,13 @@ type limit struct {
 
 // refusals tells of what this node refuses because of its limits.
 type refusals struct {
-	limits Limits
-	log    *slog.Logger
-	shares *shares
-	// counted is told of each stream that shares refuses, which the manager does not know of.
-	counted func()
+	limits     Limits
+	log        *slog.Logger
+	shares     *shares
+	handshakes *handshakes
+	// countStream and countHandshake are told of each stream that shares refuses, and of each
+	// connection that handshakes refuses. The manager does not know of them.
+	countStream, countHandshake func()
 
 	mu    sync.Mutex
 	flood map[string]*flood.Limit // by message, limit and direction: a few dozen
@@ -54,9 +58,10 @@ func newRefusals(l Limits, log *slog.Logger, m *metrics) *refusals {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	r := &refusals{limits: l, log: log, shares: newShares(l), counted: func() {}, flood: make(map[string]*flood.Limit)}
+	r := &refusals{limits: l, log: log, shares: newShares(l), handshakes: newHandshakes(l), flood: make(map[string]*flood.Limit)}
+	r.countStream, r.countHandshake = func() {}, func() {}
 	if m != nil {
-		r.counted = m.siteStreams.Inc
+		r.countStream, r.countHandshake = m.siteStreams.Inc, m.siteHandshakes.Inc
 	}
 	return r
 }
@@ -107,7 +112,7 @@ func (r *refusals) stream(err error, dir network.Direction, id peer.ID, proto pr
 }
 
 func (r *refusals) ofSite(most int, dir network.Direction, id peer.ID, proto protocol.ID) {
-	r.counted()
+	r.countStream()
 	l := limit{"streams of one site in their handshake", int64(most), lookAtPeer}
 	attrs := who(nil, id)
 	if proto != "" {
@@ -115,6 +120,12 @@ func (r *refusals) ofSite(most int, dir network.Direction, id peer.ID, proto pro
 		attrs = append(attrs, slog.String("protocol", string(proto)))
 	}
 	r.tell("stream refused by this node", l, dir, attrs...)
+}
+
+func (r *refusals) handshake(addr ma.Multiaddr) {
+	r.countHandshake()
+	r.tell("connection refused by this node", limit{"connections of one site in their handshake", int64(r.handshakes.most), silentSite},
+		network.DirInbound, who(addr, "")...)
 }
 
 func (r *refusals) trimmed(conn network.Conn) {
@@ -203,12 +214,21 @@ func (w *watchedResources) GetConnLimit() int { return w.refusals.limits.Conns }
 
 // OpenConnection implements network.ResourceManager.
 func (w *watchedResources) OpenConnection(dir network.Direction, usefd bool, addr ma.Multiaddr) (network.ConnManagementScope, error) {
+	var site netip.Prefix
+	if ip, ok := ipOf(addr); ok && dir == network.DirInbound {
+		var err error
+		if site, err = w.refusals.handshakes.begin(ip); err != nil {
+			w.refusals.handshake(addr)
+			return nil, err
+		}
+	}
 	scope, err := w.ResourceManager.OpenConnection(dir, usefd, addr)
 	if err != nil {
+		w.refusals.handshakes.end(site)
 		w.refusals.conn(err, dir, addr, "")
 		return nil, err
 	}
-	return &watchedConnScope{ConnManagementScope: scope, refusals: w.refusals, dir: dir, addr: addr}, nil
+	return &watchedConnScope{ConnManagementScope: scope, refusals: w.refusals, dir: dir, addr: addr, handshake: site}, nil
 }
 
 // OpenStream implements network.ResourceManager.
@@ -235,6 +255,14 @@ type watchedConnScope struct {
 
 	mu sync.Mutex
 	of peer.ID // whom shares has been told of
+	// handshake is the site that the connection is counted for until it has a peer.
+	handshake netip.Prefix
+}
+
+// proven ends the count of s among the handshakes. The caller holds mu.
+func (s *watchedConnScope) proven() {
+	s.refusals.handshakes.end(s.handshake)
+	s.handshake = netip.Prefix{}
 }
 
 // SetPeer implements network.ConnManagementScope.
@@ -247,6 +275,7 @@ func (s *watchedConnScope) SetPeer(id peer.ID) error {
 	if ip, ok := ipOf(s.addr); ok && s.dir == network.DirInbound {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.proven()
 		if s.of == "" {
 			s.of = id
 			s.refusals.shares.connected(id, ip)
@@ -260,6 +289,7 @@ func (s *watchedConnScope) Done() {
 	s.ConnManagementScope.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.proven()
 	if s.of != "" {
 		ip, _ := ipOf(s.addr)
 		s.refusals.shares.disconnected(s.of, ip)

@@ -9,19 +9,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-
-	"github.com/opencloud/ocnode/adapters/internal/sites"
 )
 
-// siteShare of the streams that may be in their handshake, and of those of each of this
-// product's protocols, one site may have, one in so many: anybody can make identities, and
-// hold with each what one peer may.
+// siteShare is the part that a site may have, one in so many: of the connections and of the
+// streams that may be in their handshake, and of the streams of each of this product's protocols.
+// Anybody can make identities, and hold with each what a peer may.
 const siteShare = 2
 
 // shares counts the streams that others have opened by their sites, which a resource manager
 // does with connections alone.
 type shares struct {
-	countLoopback bool
+	siteOf func(netip.Addr) netip.Prefix
 	// most is how many streams one site may have of a protocol; any number of one not named.
 	most map[protocol.ID]int
 
@@ -41,30 +39,21 @@ func newShares(l Limits) *shares {
 	for proto, n := range l.ofProtocols() {
 		most[proto] = n / siteShare
 	}
-	return &shares{countLoopback: l.CountLoopback, most: most, homes: make(map[peer.ID][]netip.Prefix), streams: make(map[share]int)}
-}
-
-// site returns where ip counts.
-func (s *shares) site(ip netip.Addr) netip.Prefix {
-	if ip.IsLoopback() && s.countLoopback {
-		site, _ := ip.Prefix(ip.BitLen())
-		return site
-	}
-	return sites.Counted(ip)
+	return &shares{siteOf: l.site, most: most, homes: make(map[peer.ID][]netip.Prefix), streams: make(map[share]int)}
 }
 
 // connected counts one more connection of id, and disconnected one less.
 func (s *shares) connected(id peer.ID, ip netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.homes[id] = append(s.homes[id], s.site(ip))
+	s.homes[id] = append(s.homes[id], s.siteOf(ip))
 }
 
 func (s *shares) disconnected(id peer.ID, ip netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.homes[id]
-	if i := slices.Index(h, s.site(ip)); i >= 0 {
+	if i := slices.Index(h, s.siteOf(ip)); i >= 0 {
 		h = slices.Delete(h, i, i+1)
 	}
 	if len(h) > 0 {
