@@ -162,6 +162,10 @@ func (m *member) start() {
 	env.Observers = append([]ports.Observer{m}, m.observers...)
 	env.HostOptions = []libp2p.Option{m.quic()}
 	env.StopTimeout = 2 * time.Second // as it comes, since no machine stalls in fake time
+	if env.Elapsed == nil {
+		started := time.Now()
+		env.Elapsed = func() time.Duration { return time.Since(started) } // the machine's clock knows no fake time
+	}
 	m.node = newNode(m.t, m.all(), env, m.more...)
 	if err := m.node.Start(m.t.Context()); err != nil {
 		m.t.Fatalf("%s: %v", m.name, err)
