@@ -115,6 +115,7 @@ type httpDeps struct {
 	Registry *domain.Registry `optional:"true"`
 	Finder   *client.Finder   `optional:"true"`
 	Log      *slog.Logger
+	Env      Environment
 }
 
 func newHTTP(s httpSection, d httpDeps) (*httpServer, error) {
@@ -136,7 +137,7 @@ func newHTTP(s httpSection, d httpDeps) (*httpServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("http.token: %w", err)
 	}
-	server, err := httpapi.New(httpapi.Config{Listen: s.Listen, Token: token, Hosts: s.Hosts}, node, d.Log.With(loggerKey, loggerHTTP))
+	server, err := httpapi.New(httpapi.Config{Listen: s.Listen, Token: token, Hosts: s.Hosts, CountLoopback: d.Env.CountLoopback}, node, d.Log.With(loggerKey, loggerHTTP))
 	return &httpServer{server}, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,6 +23,9 @@ const (
 	// maxBodyBytes bounds an answer: a full page of entries as large as their frames,
 	// twice that since JSON writes a control character in six bytes.
 	maxBodyBytes = ports.MaxPage * 2 * ports.MaxFrameBytes
+	// maxAsks bounds how often a busy node is asked, and maxRetryAfter the wait that it may ask
+	// for: a command waits some seconds rather than fail. A longer wait is the caller's to choose.
+	maxAsks, maxRetryAfter = 3, 5 * time.Second
 	// excerptBytes is how much of an answer that is no node's is shown.
 	excerptBytes = 80
 )
@@ -41,6 +45,8 @@ type APIError struct {
 	Message string
 	// Condition is the native's, if it said CodeNotFound.
 	Condition ports.Condition
+	// RetryAfter is how long the node wants to be left alone, 0 if it did not say.
+	RetryAfter time.Duration
 }
 
 func (e *APIError) Error() string { return e.Message }
@@ -51,7 +57,8 @@ func (e *APIError) Is(target error) bool {
 	return target == ErrNotFound && e.Code == CodeNotFound
 }
 
-// Client asks one node. Its methods may be called concurrently; each request has
+// Client asks one node, a busy one up to three times: it waits as long as the node asks for in
+// Retry-After. Its methods may be called concurrently; each request has
 // a deadline of its own, and a watch one for each silence. Their errors match ErrUnreachable or ErrNotFound, are an
 // *APIError, or say that something else than a node answered.
 type Client struct {
@@ -135,8 +142,24 @@ func (c *Client) Natives(ctx context.Context) ([]Native, error) {
 	return body.Natives, err
 }
 
-// ask gets u and decodes the answer, which is a node's only if whole says so.
-func ask[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) (T, error) {
+// ask asks for u until the node is not busy.
+func ask[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) (answer T, err error) {
+	for asked := 1; ; asked++ {
+		answer, err = askOnce(ctx, c, u, whole)
+		e, ok := errors.AsType[*APIError](err)
+		if !ok || e.RetryAfter == 0 || e.RetryAfter > maxRetryAfter || asked == maxAsks {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-time.After(e.RetryAfter + rand.N(e.RetryAfter/2)): // not all callers at once
+		}
+	}
+}
+
+// askOnce gets u and decodes the answer, which is a node's only if whole says so.
+func askOnce[T any](ctx context.Context, c *Client, u *url.URL, whole func(T) bool) (T, error) {
 	var answer T
 	req, err := c.request(ctx, u)
 	if err != nil {
@@ -173,7 +196,11 @@ func (c *Client) request(ctx context.Context, u *url.URL) (*http.Request, error)
 func refusal(u *url.URL, resp *http.Response, body []byte) error {
 	var e errorBody
 	if resp.StatusCode != http.StatusOK && json.Unmarshal(body, &e) == nil && e.Error.Code != "" {
-		return &APIError{Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message, Condition: e.Condition}
+		seconds, _ := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16) // a node's is no date
+		return &APIError{
+			Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message, Condition: e.Condition,
+			RetryAfter: time.Duration(seconds) * time.Second,
+		}
 	}
 	return fmt.Errorf("%s: not the answer of a node: %s, %s, %q; give the node's http.listen",
 		u, resp.Status, resp.Header.Get("Content-Type"), body[:min(len(body), excerptBytes)])

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func newClient(t *testing.T, base string) *Client {
@@ -201,5 +202,54 @@ func TestBaseAddresses(t *testing.T) {
 		if _, err := newClient(t, base).Status(t.Context()); err != nil {
 			t.Errorf("%s: %v", base, err)
 		}
+	}
+}
+
+func TestTheClientWaitsForABusyNode(t *testing.T) {
+	for name, tt := range map[string]struct {
+		busy  int // times
+		after string
+		asked int
+		code  Code
+	}{
+		"once":                {1, "1", 2, ""},
+		"always":              {9, "1", maxAsks, CodeBusy},
+		"it does not say":     {1, "", 1, CodeBusy},
+		"as long as may be":   {1, "5", 2, ""},
+		"longer than may be":  {1, "6", 1, CodeBusy},
+		"it says nonsense":    {1, "Sun, 06 Nov 1994 08:49:37 GMT", 1, CodeBusy},
+		"it is none at first": {0, "1", 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				asked := 0
+				p := newPipes()
+				server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if asked++; asked > tt.busy {
+						routes(testNode(threeIndexers()), nil).ServeHTTP(w, r)
+						return
+					}
+					if tt.after != "" {
+						w.Header().Set("Retry-After", tt.after)
+					}
+					fail(w, http.StatusServiceUnavailable, CodeBusy, "busy")
+				})}
+				go server.Serve(p)
+				defer server.Close()
+				c := newClient(t, "127.0.0.1:1")
+				c.http.Transport.(*http.Transport).DialContext = p.dial
+				defer c.Close()
+				began := time.Now()
+				_, err := c.Indexers(t.Context(), ports.Query{})
+				e, _ := errors.AsType[*APIError](err)
+				if asked != tt.asked || (err == nil) != (tt.code == "") || e != nil && e.Code != tt.code {
+					t.Errorf("asked %d times, got %v", asked, err)
+				}
+				seconds, _ := time.ParseDuration(tt.after + "s")
+				if took, wait := time.Since(began), seconds*time.Duration(tt.asked-1); took < wait || took > wait*3/2 {
+					t.Errorf("it waited for %v, want some %v", took, wait)
+				}
+			})
+		})
 	}
 }

@@ -124,6 +124,17 @@
 // keep what you trust by relabelling. A native that is warming answers 503, and Prometheus
 // keeps the list that it had.
 //
+// # Limits
+//
+// A server has at most 256 connections, and from one IPv4 address or IPv6 /56 half of
+// them, but for loopback. One more takes the place of the connection that has been idle for
+// longest. If a request runs on each, there are 32 more places, on which /healthz, /readyz
+// and /metrics answer, and all else is busy. So a probe always has its answer.
+//
+// A list and the targets of Prometheus are made a page at a time: one page for each two
+// processors at once, and at least one. The others wait for their turn, for a second at
+// most, and are busy then. So readers leave processors to the registrations.
+//
 // # Errors
 //
 // An answer that is not 200 is {"error":{"code","message"}}:
@@ -137,7 +148,8 @@
 //	method_not_allowed  405  with an Allow header
 //	internal            500  a bug
 //	not_ready           503  of /readyz
-//	busy                503  too much is asked of it now; try again later
+//	busy                503  too much is asked of it now; try again after the seconds in
+//	                         the header Retry-After
 //	no_answer           503  nobody whom it asked answered in time; try again later
 //	warming             503  of /sd/prometheus
 package httpapi

@@ -1,7 +1,7 @@
 package httpapi
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net"
@@ -43,7 +43,17 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
-	page, err := n.Directory.List(r.Context(), n.PeerID, q)
+	var page ports.Page
+	var out targetList
+	next := func() {
+		if page, err = n.Directory.List(r.Context(), n.PeerID, q); err == nil {
+			out.add(page)
+		}
+	}
+	if !n.turns.Try(r.Context(), next) {
+		noTurn(w)
+		return
+	}
 	switch {
 	case err != nil:
 		failWith(w, err)
@@ -55,35 +65,56 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 	}
 
 	w.Header().Set("Content-Type", "application/json")
-	out, conn := bufio.NewWriter(w), http.NewResponseController(w)
-	out.WriteByte('[') // a bufio.Writer keeps its error for Flush
-	for separator := ""; ; {
-		for _, l := range page.Entries {
-			group, ok := targetOf(l)
-			if !ok {
-				continue
-			}
-			text, err := json.Marshal(group)
-			if err != nil {
-				panic(http.ErrAbortHandler) // strings always encode
-			}
-			out.WriteString(separator)
-			out.Write(text)
-			separator = ","
-		}
-		if page.Next == "" {
-			break
+	conn := http.NewResponseController(w)
+	for page.Next != "" {
+		if _, err := out.WriteTo(w); err != nil {
+			return // the reader has gone
 		}
 		q.After = page.Next
 		// Half a list would have Prometheus forget the other half: it is cut, and Prometheus
 		// keeps what it had. Each page has the time that any other answer has.
-		if page, err = n.Directory.List(r.Context(), n.PeerID, q); err != nil || r.Context().Err() != nil {
+		if !n.turns.Do(r.Context(), next) || err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, Flush tells
+		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, WriteTo tells
 	}
+	out.end()
+	_, _ = out.WriteTo(w) // an error is the reader's, who has gone
+}
+
+// targetList is a list of targets as it is written, a page at a time.
+type targetList struct {
+	bytes.Buffer
+	begun bool
+}
+
+func (out *targetList) add(page ports.Page) {
+	for _, l := range page.Entries {
+		group, ok := targetOf(l)
+		if !ok {
+			continue
+		}
+		text, err := json.Marshal(group)
+		if err != nil {
+			panic(err) // strings always encode
+		}
+		out.begin(',')
+		out.Write(text)
+	}
+}
+
+// begin writes the first byte of the list, and else separator.
+func (out *targetList) begin(separator ...byte) {
+	if !out.begun {
+		separator = []byte{'['}
+	}
+	out.begun = true
+	out.Write(separator)
+}
+
+func (out *targetList) end() {
+	out.begin()
 	out.WriteString("]\n")
-	_ = out.Flush() // an error is the reader's, who has gone
 }
 
 // targetOf returns the target that l is to Prometheus, if it is one.

@@ -14,12 +14,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/ports"
 )
 
 const (
 	healthPath     = "/healthz"
 	readyPath      = "/readyz"
+	metricsPath    = "/metrics"
 	statusPath     = "/api/v1/status"
 	indexersPath   = "/api/v1/indexers"
 	nativesPath    = "/api/v1/natives"
@@ -33,16 +35,19 @@ const (
 const (
 	// lookUpTimeout bounds a look-up, which may go to the store: less than the client waits.
 	lookUpTimeout = 8 * time.Second
+	// retryAfter is when to ask a busy node again.
+	retryAfter = time.Second
 	// nativesTimeout bounds asking all natives how they are: the port says 2 s at most.
 	nativesTimeout = 3 * time.Second
 )
 
 // routes returns the handler of all paths. Watches end when closing is closed.
 func routes(n Node, closing <-chan struct{}) http.Handler {
+	n.turns = turns.New()
 	mux := http.NewServeMux()
 	mux.Handle(healthPath, get(ok))
 	mux.Handle(readyPath, get(n.readyz))
-	mux.Handle("/metrics", get(n.Metrics.ServeHTTP))
+	mux.Handle(metricsPath, get(n.Metrics.ServeHTTP))
 	mux.Handle(statusPath, get(bare(n.status)))
 	mux.Handle(indexersPath, get(n.native(n.indexers)))
 	mux.Handle(indexersPath+"/{peerID}", get(bare(n.indexer)))
@@ -143,12 +148,26 @@ func (n Node) indexers(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%v", err)
 		return
 	}
-	page, err := n.Directory.List(r.Context(), n.PeerID, q)
+	var text []byte
+	if !n.turns.Try(r.Context(), func() {
+		var page ports.Page
+		if page, err = n.Directory.List(r.Context(), n.PeerID, q); err == nil {
+			text, err = encode(NewPage(page))
+		}
+	}) {
+		noTurn(w)
+		return
+	}
 	if err != nil {
 		failWith(w, err)
 		return
 	}
-	write(w, http.StatusOK, NewPage(page))
+	send(w, http.StatusOK, text)
+}
+
+// noTurn refuses a page. The page waited for its turn already.
+func noTurn(w http.ResponseWriter) {
+	busy(w, "this native writes as many pages as it can beside its registrations; try again in %v, or ask another native", retryAfter)
 }
 
 // query reads the parameters of a list.
@@ -279,7 +298,7 @@ func failWith(w http.ResponseWriter, err error) {
 	refusal, refused := errors.AsType[*ports.Refusal](err)
 	switch {
 	case refused && refusal.Code == ports.CodeBusy:
-		fail(w, http.StatusServiceUnavailable, CodeBusy, "%s", refusal.Message)
+		busy(w, "%s", refusal.Message)
 	case refused:
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%s", refusal.Message)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -287,6 +306,12 @@ func failWith(w http.ResponseWriter, err error) {
 	default:
 		fail(w, http.StatusInternalServerError, CodeInternal, "%v", err)
 	}
+}
+
+// busy says that too much is asked of this node, and when to ask again.
+func busy(w http.ResponseWriter, format string, args ...any) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter/time.Second)))
+	fail(w, http.StatusServiceUnavailable, CodeBusy, format, args...)
 }
 
 func fail(w http.ResponseWriter, status int, code Code, format string, args ...any) {
@@ -300,13 +325,25 @@ func newError(code Code, message string) errorBody {
 // write encodes the whole body before the first byte leaves, so that an answer
 // is either whole or an error.
 func write(w http.ResponseWriter, status int, body any) {
-	b, err := json.Marshal(body)
+	text, err := encode(body)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, CodeInternal, "encoding the answer: %v", err)
+		fail(w, http.StatusInternalServerError, CodeInternal, "%v", err)
 		return
 	}
+	send(w, status, text)
+}
+
+func encode(body any) ([]byte, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the answer: %w", err)
+	}
+	return append(text, '\n'), nil
+}
+
+func send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)+1))
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // an error is the reader's, who has gone
+	_, _ = w.Write(text) // an error is the reader's, who has gone
 }

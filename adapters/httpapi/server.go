@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
-
+	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -25,18 +25,14 @@ const (
 	// writeTimeout bounds the handler and its answer: a full page of a few megabytes
 	// over a slow line, or a scrape. What is longer sets deadlines of its own.
 	writeTimeout = 30 * time.Second
-	// idleTimeout is how long a kept connection may wait for its next request: longer
-	// than the minute of a usual scrape interval.
+	// idleTimeout is how long a kept connection may wait for its next request, unless its
+	// place is needed: longer than the minute of a usual scrape interval.
 	idleTimeout = 90 * time.Second
 	// maxHeaderBytes is a proxy's forwarding headers and a token with room to spare, and
 	// headerSlop what net/http reads of headers beyond what it is told.
 	maxHeaderBytes, headerSlop = 16 << 10, 4 << 10
-	// maxConns bounds the connections at once: many scrapers and probes, and a fraction of
-	// the open files that the libp2p host leaves to all else. One more waits for a place,
-	// at most idleTimeout.
-	maxConns = 256
-	// maxWatches bounds the watches among them, each of which keeps its connection for as
-	// long as it likes: half, so that the others find a place.
+	// maxWatches bounds the watches, each of which keeps its connection for as long as it
+	// likes: half of the connections, so that the others find a place.
 	maxWatches = maxConns / 2
 	// drainTimeout is how long Close waits for running requests before it cuts them: a
 	// clean stop is to be seen by others within 2 s.
@@ -53,6 +49,9 @@ type Config struct {
 	// Hosts are the names that the node goes by, beside those of loopback, that of Listen
 	// and its own addresses. The key is http.hosts.
 	Hosts []string
+	// CountLoopback has the share of a site hold for loopback too, which is exempt else: for
+	// tests, which have no other addresses.
+	CountLoopback bool
 }
 
 // DefaultConfig binds loopback alone: what the API tells is nobody else's affair
@@ -106,6 +105,9 @@ type Node struct {
 	Directory Directory
 	// Finder answers for one indexer on a node that is not a native; may be nil.
 	Finder Finder
+
+	// turns bounds the pages that are written at once.
+	turns turns.Turns
 }
 
 // Directory is the part of a ports.Native that only reads, and how much there is of it.
@@ -128,6 +130,7 @@ type Finder interface {
 // not called concurrently.
 type Server struct {
 	listen  string
+	siteOf  func(netip.Addr) netip.Prefix
 	http    http.Server
 	addr    string
 	failed  chan error
@@ -147,11 +150,11 @@ func New(cfg Config, node Node, log *slog.Logger) (*Server, error) {
 	}
 	closing := make(chan struct{})
 	s := &Server{
-		listen: cfg.Listen, failed: make(chan error, 1),
+		listen: cfg.Listen, siteOf: cfg.siteOf, failed: make(chan error, 1),
 		closing: sync.OnceFunc(func() { close(closing) }),
 	}
 	s.http = http.Server{
-		Handler:           guard(cfg, routes(node, closing)),
+		Handler:           probesFirst(guard(cfg, routes(node, closing))),
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -159,13 +162,15 @@ func New(cfg Config, node Node, log *slog.Logger) (*Server, error) {
 		MaxHeaderBytes:    maxHeaderBytes - headerSlop,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ConnState:         s.track,
+		ConnContext:       withConn,
 	}
 	return s, nil
 }
 
-// track counts connections: http.Server ends their goroutines but waits for none
+// track counts connections, and notes the idle ones: http.Server ends their goroutines but waits for none
 // of those that it cuts.
-func (s *Server) track(_ net.Conn, state http.ConnState) {
+func (s *Server) track(c net.Conn, state http.ConnState) {
+	c.(*conn).is(state)
 	switch state {
 	case http.StateNew:
 		s.conns.Add(1)
@@ -191,7 +196,7 @@ func (s *Server) serve(l net.Listener) {
 	s.served = make(chan struct{})
 	go func() {
 		defer close(s.served)
-		if err := s.http.Serve(netutil.LimitListener(l, maxConns)); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(newConns(l, s.siteOf)); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("http at %s: %w", l.Addr(), err)
 		}
 	}()

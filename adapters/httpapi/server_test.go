@@ -696,34 +696,6 @@ func TestAConnectionThatDoesNothingIsClosed(t *testing.T) {
 	})
 }
 
-func TestIdleConnectionsTakeNoMoreThanTheirShare(t *testing.T) {
-	s := start(t, testNode(threeIndexers()))
-	idle := make([]net.Conn, maxConns)
-	for i := range idle { // each is served once, so that the server has taken it
-		idle[i] = dial(t, s)
-		if got := healthOver(t, idle[i]); got != http.StatusOK {
-			t.Fatalf("connection %d: %d", i, got)
-		}
-	}
-	next := dial(t, s)
-	if _, err := io.WriteString(next, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	if err := next.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := next.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("one more connection than there may be is served: %v", err)
-	}
-	idle[0].Close()
-	if err := next.SetReadDeadline(time.Now().Add(porttest.Patience)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := next.Read(make([]byte, 1)); err != nil {
-		t.Errorf("a place has become free, and it is not served: %v", err)
-	}
-}
-
 // healthOver gets /healthz over conn and leaves it open.
 func healthOver(t *testing.T, conn net.Conn) int {
 	t.Helper()

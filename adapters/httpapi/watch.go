@@ -31,7 +31,8 @@ const (
 
 // watch serves server-sent events, until closing is closed, to maxWatches at once.
 func (n Node) watch(closing <-chan struct{}) http.HandlerFunc {
-	places := make(chan struct{}, maxWatches)
+	watches := places{most: maxWatches, leaves: func([]*conn) *conn { return nil }}
+	var mu sync.Mutex
 	return func(w http.ResponseWriter, r *http.Request) {
 		request, err := watchRequest(r)
 		if err != nil {
@@ -42,14 +43,16 @@ func (n Node) watch(closing <-chan struct{}) http.HandlerFunc {
 			w.Header().Set("Content-Type", eventStream)
 			return
 		}
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		default:
-			fail(w, http.StatusServiceUnavailable, CodeBusy,
-				"%d watches run already, the most there may be over HTTP; end one, or watch another native", maxWatches)
+		c := connOf(r)
+		mu.Lock()
+		taken := watches.take(c)
+		mu.Unlock()
+		if !taken {
+			busy(w, "%d watches run already, or %d of your address, the most there may be over HTTP; end one, or watch another native",
+				maxWatches, maxWatches/siteShare)
 			return
 		}
+		defer func() { mu.Lock(); watches.leave(c); mu.Unlock() }()
 		w.Header().Set("Content-Type", eventStream)
 		w.Header().Set("X-Accel-Buffering", "no") // nginx would keep the news to itself
 		n.tell(w, r, request, closing)

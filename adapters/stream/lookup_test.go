@@ -460,3 +460,33 @@ func BenchmarkLookUp(b *testing.B) {
 		})
 	}
 }
+
+func TestAPageWaitsForItsTurn(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, native, client host.Host) { // with one processor: a page at a time
+		serve(t, newTransport(t, native), porttest.Native{OnList: func(context.Context, ports.PeerID, ports.Query) (ports.Page, error) {
+			time.Sleep(600 * time.Millisecond)
+			return ports.Page{}, nil
+		}})
+		n := remote(t, newTransport(t, client), native)
+		if _, err := n.List(t.Context(), idOf(client), ports.Query{}); err != nil {
+			t.Fatal(err)
+		}
+		errs := make(chan error)
+		for range 3 {
+			go func() {
+				_, err := n.List(t.Context(), idOf(client), ports.Query{})
+				errs <- err
+			}()
+		}
+		refused := 0
+		for range 3 {
+			if err := <-errs; err != nil {
+				expectRefusal(t, err, ports.CodeBusy)
+				refused++
+			}
+		}
+		if refused != 1 {
+			t.Errorf("of three pages that take 0.6 s each, %d are refused", refused)
+		}
+	})
+}

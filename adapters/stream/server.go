@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -32,6 +33,8 @@ type server struct {
 	transport *Transport
 	native    ports.Native
 	door      Door
+	// turns bounds the pages that are listed and encoded at once.
+	turns turns.Turns
 
 	mu sync.Mutex
 	// running holds the exchanges that stop hastens; nil after stop.
@@ -42,7 +45,7 @@ type server struct {
 
 func newServer(t *Transport, n ports.Native) *server {
 	srv := &server{
-		transport: t, native: n, door: t.guard.Door,
+		transport: t, native: n, door: t.guard.Door, turns: turns.New(),
 		running:  make(map[network.Stream]context.CancelFunc),
 		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -88,17 +89,38 @@ func (srv *server) answerQuestion(ctx context.Context, s network.Stream, q wire.
 		}
 		return wire.End{}, nil
 	default:
-		page, err := srv.native.List(nativeCtx, sender, q.Query)
-		if err != nil {
-			return wire.End{}, srv.refusal(s, err)
-		}
-		for i := range page.Entries {
-			if err := p.addListed(&page.Entries[i]); err != nil {
-				return wire.End{}, err
-			}
-		}
-		return wire.End{Next: page.Next, Condition: page.Condition}, nil
+		return srv.answerPage(nativeCtx, s, sender, q.Query, p)
 	}
+}
+
+// answerPage answers with a page. To list and to encode needs a turn; to write does not, since a
+// slow reader would keep it.
+func (srv *server) answerPage(nativeCtx context.Context, s network.Stream, sender ports.PeerID, q ports.Query, p *page) (wire.End, error) {
+	var page ports.Page
+	var left []ports.Listed
+	var err error
+	listed := srv.turns.Try(nativeCtx, func() {
+		if page, err = srv.native.List(nativeCtx, sender, q); err != nil {
+			err = srv.refusal(s, err)
+			return
+		}
+		left, err = p.fill(page.Entries)
+	})
+	if !listed && p.ctx.Err() != nil {
+		return wire.End{}, stopping()
+	}
+	if !listed {
+		return wire.End{}, ports.Refuse(ports.CodeBusy, "this native writes as many pages as it can beside its registrations; try again in %v, or ask another native", turns.Patience)
+	}
+	for err == nil && len(left) > 0 {
+		if err = p.write(); err != nil {
+			break
+		}
+		if !srv.turns.Do(p.ctx, func() { left, err = p.fill(left) }) {
+			err = stopping()
+		}
+	}
+	return wire.End{Next: page.Next, Condition: page.Condition}, err
 }
 
 // page is the answer to a look-up while it is written.
@@ -112,23 +134,36 @@ type page struct {
 
 func (p *page) addListed(l *ports.Listed) (err error) {
 	p.chunk, err = wire.AppendListed(p.chunk, l, time.Now())
-	return p.writeIfFull(err)
+	return p.encoded(err)
 }
 
+// addNative writes the chunk if it is full.
 func (p *page) addNative(n ports.NativeStatus) (err error) {
 	p.chunk, err = wire.AppendNative(p.chunk, n)
-	return p.writeIfFull(err)
+	if err = p.encoded(err); err != nil || len(p.chunk) < chunkBytes {
+		return err
+	}
+	return p.write()
 }
 
-// writeIfFull writes a full chunk. An entry too large for a line is the native's fault, not the
-// sender's.
-func (p *page) writeIfFull(err error) error {
+// fill adds entries until the chunk is full, and returns the rest.
+func (p *page) fill(entries []ports.Listed) (rest []ports.Listed, err error) {
+	for ; len(entries) > 0 && len(p.chunk) < chunkBytes && err == nil; entries = entries[1:] {
+		err = p.addListed(&entries[0])
+	}
+	return entries, err
+}
+
+// encoded returns the error of an encoding: an entry too large for a line is the native's fault,
+// not the sender's.
+func (p *page) encoded(err error) error {
 	if err != nil {
 		return p.srv.refusal(p.s, fmt.Errorf("encode: %s", err.Error()))
 	}
-	if len(p.chunk) < chunkBytes {
-		return nil
-	}
+	return nil
+}
+
+func (p *page) write() error {
 	p.setDeadline()
 	if _, err := p.s.Write(p.chunk); err != nil {
 		return err
