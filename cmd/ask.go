@@ -84,6 +84,8 @@ func reserve(c ports.Condition) string {
 	switch c {
 	case ports.ConditionWarming:
 		return "this native is warming: it has just started, and who is missing may be alive"
+	case ports.ConditionUnheard:
+		return "this native is unheard: it slept, stood still or lost its line, and who is missing or stale may be alive"
 	case ports.ConditionIsolated:
 		return "this native is isolated: it has lost all the others, and whoever registers with them is missing"
 	}

@@ -240,6 +240,9 @@ func seen(x httpapi.Indexer) string {
 
 // remains is what is left of a lease: by the native's own clock, if it says so.
 func remains(x httpapi.Indexer) time.Duration {
+	if x.State == ports.StateStale {
+		return 0
+	}
 	if x.LeftSeconds > 0 {
 		return time.Duration(min(x.LeftSeconds, math.MaxInt64/1e10) * float64(time.Second))
 	}

@@ -33,10 +33,11 @@ var spare = []string{"VIA", "LAST SEEN", "EXPIRES IN"}
 
 // states are the colours of what stands in stateColumn.
 var states = map[string]lipgloss.Style{
-	string(ports.StateLive): display.Good,
-	string(ports.StateLate): display.Warn,
-	stateOn:                 display.Good,
-	stateOff:                display.Faint,
+	string(ports.StateLive):  display.Good,
+	string(ports.StateLate):  display.Warn,
+	string(ports.StateStale): display.Bad,
+	stateOn:                  display.Good,
+	stateOff:                 display.Faint,
 }
 
 // table lays rows out in columns, the first row their names.

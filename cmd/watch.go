@@ -27,6 +27,7 @@ const (
 var kinds = map[string]lipgloss.Style{
 	string(ports.ChangeJoined):  display.Good,
 	string(ports.ChangeLate):    display.Warn,
+	string(ports.ChangeStale):   display.Warn,
 	string(ports.ChangeExpired): display.Bad,
 	string(ports.ChangeLeft):    display.Faint,
 	httpapi.EventReset:          display.Warn,

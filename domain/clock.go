@@ -128,8 +128,9 @@ func (k *Clock) vote() {
 }
 
 // Sample takes in the time that the clock of native showed a moment ago, and sets this clock by
-// it. The native votes from then on, until Drop.
-func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
+// it. The native votes from then on, until Drop. It returns how much longer the message was under way
+// than the fastest before it, as far as that is known: a process that stood still finds old messages.
+func (k *Clock) Sample(native ports.PeerID, showed time.Time) (heldUp time.Duration) {
 	k.mu.Lock()
 	at := k.Instant()
 	offset := showed.Sub(k.wall.Add(at.since))
@@ -137,10 +138,14 @@ func (k *Clock) Sample(native ports.PeerID, showed time.Time) {
 	if !known {
 		s = clockSource{offset: offset}
 	}
+	if offset < s.offset {
+		heldUp = s.offset - offset
+	}
 	s.sample(offset, at)
 	k.sources[native] = s
 	k.mu.Unlock()
 	k.set()
+	return heldUp
 }
 
 // Sources returns how many natives vote.

@@ -33,7 +33,7 @@ func made(t *testing.T, s settings, observer ports.Observer) (*domain.Registry, 
 	if s.store == nil {
 		s.store = memory.NewStore(rules.Acceptable)
 	}
-	r, err := domain.NewRegistry(rules, domain.Settings{Bounds: domain.Bounds{Entries: s.entries}}, s.store, silentAnnouncer{}, observer)
+	r, err := domain.NewRegistry(rules, domain.Settings{Line: line(true), Bounds: domain.Bounds{Entries: s.entries}}, s.store, silentAnnouncer{}, observer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,10 @@ var Neighbour = neighbour
 const Shards = shardCount
 
 // SweepShard sweeps one batch of a shard, and reports whether there may be more.
-func (r *Registry) SweepShard(i int) (more bool) { return r.sweepShard(&r.table.shards[i]) }
+func (r *Registry) SweepShard(i int) (more bool) {
+	_, more = r.sweepShard(&r.table.shards[i])
+	return more
+}
 
 // MaxChanges is how far behind a watcher may be.
 const MaxChanges = maxChanges

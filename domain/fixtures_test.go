@@ -59,7 +59,7 @@ type network struct {
 
 // newNetwork is for tests outside of withNetwork: in real time, or many times in a test.
 func newNetwork(t *testing.T) *network {
-	net := &network{t: t, topic: memory.NewTopic(), rules: domain.Rules{
+	net := &network{t: t, topic: memory.NewTopic(), settings: domain.Settings{Line: line(true)}, rules: domain.Rules{
 		Policy: domain.DefaultTTLPolicy(),
 		CheckAddr: func(_ ports.PeerID, addr string) error {
 			if !strings.HasPrefix(addr, "/") {
@@ -143,6 +143,11 @@ func (n *native) answer(t *testing.T, r ports.Registration) ports.Lease {
 }
 
 func (n *native) lists(id ports.PeerID) bool { _, ok := n.Get(id); return ok }
+
+// line is a line that works, or one that is lost.
+type line bool
+
+func (l line) Works(context.Context, []string) bool { return bool(l) }
 
 // peerIDs returns n identities without a key, always the same.
 var peerIDs = func() func(n int) []ports.PeerID {

@@ -49,6 +49,9 @@ type nativeOptions struct {
 	skew   time.Duration        // how much its clock is ahead
 	clock  func() time.Duration // the same, as it is at the moment
 	lone   bool                 // no other native can know of it yet
+	// sleeps is how long it has slept by now; nil is never.
+	sleeps func() time.Duration
+	line   ports.Line // nil is a line that is lost, unless other natives answer
 }
 
 // followingNative is a native of a followingNetwork. A test may cut it off and heal that.
@@ -67,6 +70,10 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 		options.clock = func() time.Duration { return options.skew }
 	}
 	rules.Clock = domain.NewClock(func() time.Time { return time.Now().Add(options.clock()) }, nil)
+	if options.sleeps != nil {
+		began := time.Now()
+		rules.Clock = domain.NewClock(nil, func() time.Duration { return time.Since(began) + options.sleeps() })
+	}
 	switch {
 	case options.store != nil:
 	case options.shares:
@@ -84,7 +91,7 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	f := &followingNative{transport: net.transports.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: options.store, announcer: options.topic.Join(id)}}
 	var err error
 	following := domain.NewFollower(rules, f.transport, !options.lone)
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following}, options.store, f.announcer, f.Recorder); err != nil {
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Line: options.line}, options.store, f.announcer, f.Recorder); err != nil {
 		net.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(net.t.Context())

@@ -124,6 +124,18 @@ func (f *Follower) Following() int {
 	return f.followingNow()
 }
 
+// Followed implements Following. The order is random.
+func (f *Follower) Followed(n int) (natives []ports.PeerID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, native := range f.followed {
+		if native.following && len(natives) < n {
+			natives = append(natives, id)
+		}
+	}
+	return natives
+}
+
 // followingNow is Following for a caller that holds the lock.
 func (f *Follower) followingNow() (n int) {
 	for _, native := range f.followed {
@@ -311,10 +323,11 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if err != nil {
 			return following, err
 		}
+		var heldUp time.Duration
 		if !batch.Now.IsZero() {
-			f.registry.rules.Clock.Sample(n.id, batch.Now)
+			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now))
 		}
-		lag := f.registry.takeChanges(n.id, batch.Changes)
+		lag := f.registry.takeOldChanges(n.id, batch.Changes, heldUp)
 		f.mu.Lock()
 		n.live = batch.Live
 		if lag > 0 {

@@ -211,9 +211,26 @@ func (r *Registry) storedWord(e Entry, now moment) word {
 	return w
 }
 
-// takeChanges takes in the changes that the native from told. It returns how long the last accepted
-// change was under way, 0 if it accepted no change.
+// takeChanges takes in the changes that the native from has just told. It returns how long the last
+// accepted change was under way, 0 if it accepted no change.
 func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag time.Duration) {
+	return r.takeOldChanges(from, changes, 0)
+}
+
+// heldUp returns how old changes are whose message was held up so long. Messages wait while this
+// native stands still, and their indexers may die meanwhile. At any other time a message that seems
+// late comes from a clock that was set back.
+func (r *Registry) heldUp(message time.Duration) time.Duration {
+	at := r.now().at
+	d := r.table.hearing.at(at)
+	if d == nil || !d.stood || !r.table.hearing.doubts(at) {
+		return 0
+	}
+	return min(message, d.noticed.Sub(d.from))
+}
+
+// takeOldChanges takes in the changes that the native from told so long ago.
+func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (lag time.Duration) {
 	if len(changes) == 0 {
 		return 0
 	}
@@ -221,6 +238,7 @@ func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag t
 	var why error
 	for i := range changes {
 		c := changes[i] // a copy: other followers may get the same batch
+		c.Remaining -= heldUp
 		b, err := r.takeChange(from, &c)
 		r.observe(c.PeerID, from, b)
 		if b.joined {
@@ -255,7 +273,7 @@ func isFault(err error, fault ports.Fault) bool {
 // already, or knows better, is no error.
 func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
 	switch {
-	case c.PeerID == "", c.Kind == ports.ChangeExpired, c.Kind == ports.ChangeLate:
+	case c.PeerID == "", c.Kind == ports.ChangeExpired, c.Kind == ports.ChangeLate, c.Kind == ports.ChangeStale:
 		return became{}, errNoChange
 	case c.Native != from && c.Kind != ports.ChangeLeft:
 		return became{}, errNotIts

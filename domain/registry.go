@@ -15,6 +15,8 @@ type Settings struct {
 	Bounds Bounds
 	// Follower follows other natives; nil follows no native.
 	Follower Following
+	// Line tells whether this native is cut off. nil: it is, unless another native answers.
+	Line ports.Line
 }
 
 // Following is a Registry's view of its follower. All methods may be called concurrently.
@@ -24,6 +26,8 @@ type Following interface {
 	// Follows reports whether this native follows native. Following counts followed natives.
 	Follows(native ports.PeerID) bool
 	Following() int
+	// Followed returns at most n of the natives that this native follows.
+	Followed(n int) []ports.PeerID
 	// LookUp asks native for all that it has of id. ports.ErrNotFound: it never was followed.
 	LookUp(ctx context.Context, native, id ports.PeerID) (ports.Answer, error)
 	// Natives returns the status of the neighbours, as ports.Native.Natives does.
@@ -38,6 +42,7 @@ type noFollower struct{}
 func (noFollower) Condition() ports.Condition                   { return "" }
 func (noFollower) Follows(ports.PeerID) bool                    { return false }
 func (noFollower) Following() int                               { return 0 }
+func (noFollower) Followed(int) []ports.PeerID                  { return nil }
 func (noFollower) Natives(context.Context) []ports.NativeStatus { return nil }
 func (noFollower) Revise()                                      {}
 func (noFollower) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
@@ -62,9 +67,17 @@ type Registry struct {
 	// clockOff is the error of this node's clock as the observer last heard it: 0 to 2.
 	clockOff int
 	follower Following
+
+	// These are Run's own.
+	askAgainAt Instant       // when a question whether this native is cut off may follow the last
+	unheard    bool          // as watchers were told
+	lost       chan struct{} // receives a value when this native is cut off
 }
 
-var _ ports.Native = (*Registry)(nil)
+var (
+	_ ports.Native  = (*Registry)(nil)
+	_ ports.Hangups = (*Registry)(nil)
+)
 
 // NewRegistry returns a registry that answers at once. Its leases go to store and
 // announcer as soon as Run runs. The error is an invalid Policy, or a missing Self or
@@ -82,7 +95,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	r := &Registry{
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
 		store: store, announcer: announcer, observer: observer,
-		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(),
+		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(), lost: make(chan struct{}, 1),
 	}
 	if r.follower = settings.Follower; r.follower == nil {
 		r.follower = noFollower{}
@@ -184,6 +197,9 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 		addr: reg.Addr, details: detailsOf(reg.Addrs, reg.Meta), native: r.self, source: granted,
 		proof: reg.Proof, unproven: needRecord,
 	}
+	if r.table.hearing.fresh(now.at) {
+		return ports.Refuse(ports.CodeBusy, "this native stood still until now, and a registration may have waited for minutes; send it again")
+	}
 	lease := held.lease(now.at)
 	same := lease != nil && lease.same(&w) && (len(reg.Addrs) == 0 || reg.Addrs[0] == reg.Addr)
 	switch {
@@ -223,7 +239,8 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 		rec = s.insert(sender)
 	}
 	g.NeedRecord, g.Rival = needRecord, rec.rival
-	rec.rival = false
+	rec.rival, rec.hungUp = false, false
+	r.table.hearing.renewed.Add(1)
 	if newest := next.newest(); newest != nil {
 		g.Seq = newest.Claim.Seq
 	}
@@ -236,17 +253,26 @@ func refusePlain() *ports.Refusal {
 	return ports.Refuse(ports.CodeRefused, "this native takes only registrations that their indexer has signed; register with a program that sends records (trust.plain is %s here)", PlainRefuse)
 }
 
-// Get returns the live entry of id. It does no I/O and changes nothing.
+// Get returns the entry of id that is live or stale. It does no I/O and changes nothing.
 func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	shown := r.rule().shown(s.holding(id), at)
-	if shown == nil {
+	is := s.present(s.records[id], at)
+	if is.shown == nil {
 		return ports.Listed{}, false
 	}
-	return r.listed(id, shown, at), true
+	return r.present(id, is, at), true
+}
+
+// present returns the view is of id as an answer. It has a lease.
+func (r *Registry) present(id ports.PeerID, is view, at Instant) ports.Listed {
+	l := r.listed(id, is.shown, at)
+	if is.stale {
+		l.State, l.Remaining = ports.StateStale, 0
+	}
+	return l
 }
 
 // listed returns the lease w of id as an answer. A caller cannot judge another native's clock, so
@@ -325,15 +351,35 @@ func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
 
 func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entries() }
 
-// Counts returns the number of entries in the live table and of known PeerIDs. The
-// first includes entries that expired since the last sweep; the second includes the first.
+// Counts returns the number of live entries and of known PeerIDs. The first includes entries that
+// expired since the last sweep; the second includes the first.
 func (r *Registry) Counts() (live, known int) {
-	live = int(r.table.listed.Load())
+	live = int(r.table.listed.Load() - r.table.stale.Load())
 	return live, live + r.known.len()
 }
 
+// Stale returns the number of stale entries.
+func (r *Registry) Stale() int { return int(r.table.stale.Load()) }
+
 // Condition says how far a caller can rely on this native's table.
-func (r *Registry) Condition() ports.Condition { return r.follower.Condition() }
+func (r *Registry) Condition() ports.Condition {
+	c := r.follower.Condition()
+	if r.table.unheard(r.rules.Clock.Instant()) {
+		c = ports.Worse(c, ports.ConditionUnheard)
+	}
+	return c
+}
+
+// HungUp implements ports.Hangups. A living indexer too ends a connection on which a native that
+// stands still does not answer. So a native in doubt takes no hint from that.
+func (r *Registry) HungUp(sender ports.PeerID) {
+	s := r.table.shard(sender)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rec := s.records[sender]; rec != nil && !r.table.hearing.doubts(r.now().at) {
+		rec.hungUp = true
+	}
+}
 
 // Following returns how many natives this native follows.
 func (r *Registry) Following() int { return r.follower.Following() }

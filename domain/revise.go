@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/opencloud/ocnode/ports"
@@ -31,10 +30,7 @@ func (r *Registry) Revise() {
 // evict removes the untrusted entries of s. take and grant ask the rules under the shard's lock,
 // so no untrusted entry comes in behind evict.
 func (r *Registry) evict(s *shard) {
-	s.mu.Lock()
-	ids := slices.Collect(maps.Keys(s.records))
-	s.mu.Unlock()
-	for chunk := range slices.Chunk(ids, sweepBatch) {
+	for chunk := range slices.Chunk(s.ids(), sweepBatch) {
 		for _, id := range r.evictBatch(s, chunk) {
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedEntry, PeerID: id})
 			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
@@ -53,8 +49,12 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 			continue
 		}
 		var next holding // an untrusted indexer keeps nothing
-		if r.rules.Indexers.in(id) {
-			if rec.held.lease(now.at) == nil {
+		trusted := r.rules.Indexers.in(id)
+		if rec.stale && !(trusted && rule.stands(&rec.ended.word)) {
+			rec.ended.until = now.at
+		}
+		if trusted {
+			if rec.held.lease(now.at) == nil && !rec.stale {
 				continue // the sweep tells of what has ended by itself
 			}
 			next = rule.revise(rec.held, now)

@@ -241,6 +241,10 @@ func (r Rules) CheckAnswer(a *ports.Answer) error {
 		return err
 	}
 	a.Entry = e
+	if a.State == ports.StateStale {
+		a.Remaining = 0
+		return nil
+	}
 	if remaining := e.ExpiresAt.Sub(r.wall()); remaining < a.Remaining {
 		a.Remaining = remaining
 	}

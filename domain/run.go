@@ -20,6 +20,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		r.outbox.stop() // from here on registrations are answered, and their entries put no more
 		r.lookups.Stop()
 		running.Wait()
+		r.table.hearing.stop()
 	}()
 	r.outbox.start(ctx, &running)
 	r.lookups.Start(ctx, &running)
@@ -30,6 +31,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 	defer deaf()
 
+	r.table.hearing.sweeps(r.now().at)
 	sweep := time.NewTicker(r.rules.Policy.tick())
 	defer sweep.Stop()
 	refresh := time.NewTicker(r.rules.Policy.Refresh)
@@ -41,8 +43,10 @@ func (r *Registry) Run(ctx context.Context) error {
 			return nil
 		case <-sweep.C:
 			r.watchClock()
-			r.sweep()
+			r.listen(ctx, &running)
 			r.outbox.wakeDue(r.now().at)
+		case <-r.lost:
+			r.lose()
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():
@@ -96,17 +100,20 @@ func (r *Registry) welcome() {
 // sweep tells watchers of expired and overdue entries, and looks up entries that soon expire. It
 // takes a batch of each shard in turn. If it took the next batch at once, it would win the lock
 // again from a waiting heartbeat, for up to a millisecond.
-func (r *Registry) sweep() {
+// It returns the own leases that have ended, if nothing tells why.
+func (r *Registry) sweep() (silent []silence) {
 	for more := true; more; {
 		more = false
 		for i := range r.table.shards {
-			more = r.sweepShard(&r.table.shards[i]) || more
+			ended, again := r.sweepShard(&r.table.shards[i])
+			silent, more = append(silent, ended...), more || again
 		}
 	}
+	return silent
 }
 
 // sweepShard sweeps one batch and reports whether there may be more.
-func (r *Registry) sweepShard(s *shard) bool {
+func (r *Registry) sweepShard(s *shard) (silent []silence, more bool) {
 	found := s.sweep(r.now)
 	for _, id := range found.ahead {
 		r.find(id, aheadOfDeadline)
@@ -117,5 +124,5 @@ func (r *Registry) sweepShard(s *shard) bool {
 	for _, id := range found.expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 	}
-	return found.more
+	return found.silent, found.more
 }

@@ -3,6 +3,8 @@ package domain
 import (
 	"hash/maphash"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -27,8 +29,10 @@ type table struct {
 	order         order // the listed indexers
 	leaves        order // indexers that have left and are not listed
 	changes       *changelog
+	hearing       hearing
 	size          atomic.Int64 // records in all shards
 	listed        atomic.Int64 // the listed records
+	stale         atomic.Int64 // listed records without a live lease
 	owned         atomic.Int64 // listed records with a lease of this native
 }
 
@@ -57,8 +61,19 @@ type record struct {
 	lookedAhead bool // looked up ahead of this deadline already
 	gone        bool // dropped; the outbox and the wheels must let go of the pointer
 	rival       bool // another process with its key was refused since its last registration
+	stale       bool // watchers know it as stale: ended is shown
+	hungUp      bool // it ended its connection itself since its last registration here
+
+	// ended is the stale lease; nil unless the record is stale.
+	ended *ended
 
 	outbox outboxState
+}
+
+// ended is a lease that has ended, and is shown as stale until then.
+type ended struct {
+	word
+	until Instant
 }
 
 // place is which of the table's orders a record is in.
@@ -72,13 +87,14 @@ const (
 
 // became is how a word or the time changed a record.
 type became struct {
-	joined  bool // it was not listed, and is
-	expired bool // its leases have ended, or count no more
-	left    bool // it was listed until its indexer left
+	joined  bool  // it was not listed, and is
+	expired bool  // its leases have ended, or count no more
+	silent  *word // the lease of this native that was the last to end, if nothing tells why
+	left    bool  // it was listed until its indexer left
 }
 
 func newTable(policy TTLPolicy, bounds Bounds) *table {
-	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog()}
+	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.table, s.records, s.wheel = t, make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
@@ -117,30 +133,83 @@ func (s *shard) insert(id ports.PeerID) *record {
 type view struct {
 	shown *word // nil if it is not listed
 	late  bool
+	stale bool // shown has ended
 }
 
+// live reports whether the view has a lease that has not ended.
+func (v view) live() bool { return v.shown != nil && !v.stale }
+
+// view returns the live lease of h, if there is one.
 func (s *shard) view(h *holding, at Instant) view {
 	w := rule{policy: s.table.policy}.shown(h, at)
-	return view{w, w != nil && s.table.policy.late(w.deadline.Sub(at))}
+	return view{shown: w, late: w != nil && s.table.policy.late(w.deadline.Sub(at))}
+}
+
+// present returns r as callers see it at that instant: its live lease, or a stale lease. The sweep
+// may not have come yet. r may be nil.
+func (s *shard) present(r *record, at Instant) view {
+	is := s.view(r.holding(), at)
+	if r == nil || is.shown != nil || r.held.leave(at) != nil {
+		return is
+	}
+	e := r.ended
+	if was := s.view(&r.held, r.shownAt).shown; was != nil {
+		e = s.end(r, was, at)
+	}
+	return e.view(at)
+}
+
+// saysWhy reports whether the indexer ended its connection before its lease was of this native ended.
+func (r *record) saysWhy(was *word) bool { return r.hungUp && was.source == granted }
+
+// end returns the lease was of r, which has ended by that instant, if it is shown as stale; else nil.
+func (s *shard) end(r *record, was *word, at Instant) *ended {
+	until := s.table.hearing.at(at).until(was, s.table.policy.TTL)
+	if !at.Before(until) || r.saysWhy(was) {
+		return nil
+	}
+	return &ended{word: *was, until: until}
+}
+
+// view returns the stale lease e if it is shown at that instant. e may be nil.
+func (e *ended) view(at Instant) view {
+	if e == nil || !at.Before(e.until) {
+		return view{}
+	}
+	return view{shown: &e.word, stale: true}
 }
 
 // apply makes next the holding of r, and tells watchers the difference between the old view and
 // the new. Every change of the table comes through here. The caller has locked the shard.
 func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 	was := s.view(&r.held, r.shownAt)
-	if was.shown != nil && !was.shown.live(now.at) { // the lease ended before the sweep came
+	switch {
+	case r.stale:
+		was = view{shown: &r.ended.word, stale: true}
+	case was.shown != nil && !was.shown.live(now.at): // the lease ended before the sweep came
 		since := s.view(&r.held, now.at)
+		if since.shown == nil && r.held.leave(now.at) == nil {
+			r.ended = s.end(r, was.shown, now.at)
+			since = r.ended.view(now.at)
+			if was.shown.source == granted && !r.saysWhy(was.shown) {
+				silent := *was.shown // r.held changes below
+				b.silent = &silent
+			}
+		}
 		b.expired = since.shown == nil
 		s.tell(r, was, since, nil, now.at)
 		was = since
 	}
 	is, leave := s.view(next, now.at), next.leave(now.at)
+	if is.shown == nil && leave == nil {
+		is = r.ended.view(now.at)
+	}
 	said := leave
 	if before := r.held.leave(now.at); before != nil && leave != nil && *before == *leave {
 		said = nil
 	}
 	switch {
-	case was.shown == nil && is.shown != nil:
+	case !was.live() && is.live():
 		b.joined = true
 	case was.shown != nil && is.shown == nil && leave != nil:
 		b.left, said = true, leave
@@ -152,9 +221,13 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
 		r.lookedAhead, r.echoed = false, false
 	}
-	s.list(r, next, is.shown != nil, leave != nil)
+	s.list(r, next, is, leave != nil)
 	r.held, r.shownAt = *next, now.at
-	if _, only := r.held.remembered(); r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered {
+	if !is.stale {
+		r.ended = nil
+	}
+	_, only := r.held.remembered()
+	if !is.stale && (r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered) {
 		s.drop(r)
 	} else {
 		s.file(r, s.nextCheck(r, now.at))
@@ -171,7 +244,11 @@ func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 		changes.add(ports.ChangeLeft, r.id, said, said.proof != nil)
 	case is.shown == nil && was.shown != nil:
 		changes.add(ports.ChangeExpired, r.id, was.shown, false)
-	case is.shown == nil:
+	case is.shown == nil, was.stale && is.stale:
+	case is.stale:
+		changes.add(ports.ChangeStale, r.id, is.shown, is.shown.proof != nil)
+	case was.stale:
+		changes.add(ports.ChangeUpdated, r.id, is.shown, fresh(was.shown, is.shown))
 	case was.shown == nil:
 		changes.add(ports.ChangeJoined, r.id, is.shown, is.shown.proof != nil)
 	case *was.shown == *is.shown:
@@ -197,16 +274,24 @@ func fresh(was, is *word) bool {
 	return q != nil && (p == nil || p.Claim != q.Claim || is.source == granted && was.source != granted)
 }
 
-// list counts r, of which next is the new holding, and moves it to its place.
-func (s *shard) list(r *record, next *holding, listed, left bool) {
+// list counts r, of which next is the new holding and is the new view, and moves it to its place.
+func (s *shard) list(r *record, next *holding, is view, left bool) {
 	t, to := s.table, nowhere
 	switch {
-	case listed:
+	case is.shown != nil:
 		to = inEntries
 	case left:
 		to = inLeaves
 	}
-	if owned := listed && next.first.source == granted; owned != r.owned {
+	if is.stale != r.stale {
+		r.stale = is.stale
+		if is.stale {
+			t.stale.Add(1)
+		} else {
+			t.stale.Add(-1)
+		}
+	}
+	if owned := is.live() && next.first.source == granted; owned != r.owned {
 		r.owned = owned
 		if owned {
 			t.owned.Add(1)
@@ -233,25 +318,36 @@ func (s *shard) list(r *record, next *holding, listed, left bool) {
 	}
 }
 
+// ids returns the PeerIDs of all records.
+func (s *shard) ids() []ports.PeerID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.records))
+}
+
 // drop forgets r. The view of r is empty.
 func (s *shard) drop(r *record) {
 	r.gone = true
 	delete(s.records, r.id)
 	s.table.size.Add(-1)
-	s.list(r, &holding{}, false, false)
+	s.list(r, &holding{}, view{}, false)
 }
 
 // nextCheck returns when the sweep checks r next: when its view becomes late or ends, when the
-// look-up ahead of that is due, or when its leave or its record ends.
+// look-up ahead of that is due, or when its leave, its stale lease or its record ends.
 func (s *shard) nextCheck(r *record, at Instant) Instant {
 	p := s.table.policy
 	is := s.view(&r.held, at)
 	if is.shown == nil {
-		if leave := r.held.leave(at); leave != nil {
-			return leave.deadline
-		}
 		until, _ := r.held.remembered()
-		return until
+		switch leave := r.held.leave(at); {
+		case leave != nil:
+			return leave.deadline
+		case r.stale:
+			return r.ended.until
+		default:
+			return until
+		}
 	}
 	first := r.held.lease(at)
 	next := earliest(first.deadline, is.shown.deadline)
@@ -289,6 +385,7 @@ type swept struct {
 	expired []ports.PeerID // indexers whose leases have ended
 	lost    []ports.PeerID // those of them that did not leave: another native may list them
 	ahead   []ports.PeerID // indexers to look up before their lease ends
+	silent  []silence      // own leases that have ended, and nothing tells why
 	more    bool           // there may be more of them
 }
 
@@ -305,7 +402,11 @@ func (s *shard) sweep(read func() moment) (found swept) {
 		}
 		r.filed = Instant{}
 		next := r.held.at(now)
-		if b := s.apply(r, &next, now); b.expired {
+		b := s.apply(r, &next, now)
+		if b.silent != nil {
+			found.silent = append(found.silent, silence{r.id, *b.silent})
+		}
+		if b.expired {
 			found.expired = append(found.expired, r.id)
 			if r.held.leave(now.at) == nil {
 				found.lost = append(found.lost, r.id)

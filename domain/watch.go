@@ -204,7 +204,7 @@ func (w *watcher) wants(c *change) bool {
 	switch {
 	case c.kind == conditionChanged:
 		return false
-	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate):
+	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate || c.kind == ports.ChangeStale):
 		return false // another native ends told leases by its own clock
 	case c.kind == ports.ChangeRenewed:
 		return w.request.Renewed
@@ -215,7 +215,8 @@ func (w *watcher) wants(c *change) bool {
 func (w *watcher) public(c *change, at Instant) ports.Change {
 	switch {
 	case !c.kind.Gone():
-		change := ports.Change{Kind: c.kind, Listed: w.registry.listed(c.id, &c.word, at)}
+		is := view{shown: &c.word, stale: c.kind == ports.ChangeStale}
+		change := ports.Change{Kind: c.kind, Listed: w.registry.present(c.id, is, at)}
 		change.Proof = w.proof(c)
 		return change
 	case c.kind == ports.ChangeExpired:
@@ -310,16 +311,21 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := w.registry.now().at
-	held := s.holding(id)
-	shown := w.registry.rule().shown(held, at)
+	rec := s.records[id]
+	held, is := rec.holding(), s.present(rec, at)
+	shown := is.shown
 	if w.request.Own && shown != nil {
-		shown = held.lease(at)
+		shown = held.lease(at) // nil for a stale entry: other natives end it by themselves
 	}
 	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
 	switch leave := held.leave(at); {
 	case shown != nil:
 		c.word = *shown
-		return w.public(&c, at), !w.request.Own || shown.source == granted
+		change := w.public(&c, at)
+		if is.stale {
+			change.State, change.Remaining = ports.StateStale, 0
+		}
+		return change, !w.request.Own || shown.source == granted
 	case leave != nil && w.request.Own:
 		c.kind, c.word = ports.ChangeLeft, *leave
 		return w.public(&c, at), true

@@ -3,6 +3,8 @@ package modules
 import (
 	"context"
 
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"go.uber.org/fx"
@@ -22,14 +24,24 @@ var nativeModule = Module{
 	},
 }
 
-func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, t *trusted, g *gauges) (*domain.Registry, error) {
+func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, host host.Host, t *trusted, g *gauges, h *health) (*domain.Registry, error) {
 	limits := Settings[limitsSection](p, "limits")
-	settings := domain.Settings{Bounds: domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound}, Follower: follower}
+	settings := domain.Settings{
+		Bounds:   domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound},
+		Follower: follower, Line: libp2phost.NewLine(host),
+	}
 	r, err := domain.NewRegistry(rules, settings, store, announcer, observer)
 	if err != nil {
 		return nil, err
 	}
 	g.registry.Store(r)
+	h.doubt("native", func() string {
+		switch c := r.Condition(); c {
+		case ports.ConditionWarming, ports.ConditionUnheard:
+			return string(c)
+		}
+		return ""
+	})
 	t.revise(func(*trust) { r.Revise() })
 	return r, nil
 }
@@ -37,18 +49,11 @@ func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store p
 // newFollower returns the follower of the natives that this one is connected to. No native
 // comes to a node that knows of no other and that no other can know of, nor to a node whose
 // list names no other.
-func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, self ports.PeerID, first firstStart, h *health) *domain.Follower {
+func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, self ports.PeerID, first firstStart) *domain.Follower {
 	natives := p.roster("trust.natives")
 	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])
 	expected := !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
-	f := domain.NewFollower(rules, transport, expected)
-	h.doubt("native", func() string {
-		if c := f.Condition(); c == ports.ConditionWarming {
-			return string(c)
-		}
-		return ""
-	})
-	return f
+	return domain.NewFollower(rules, transport, expected)
 }
 
 func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks) {

@@ -41,6 +41,13 @@ func (g *gauges) counts() (live, known int) {
 	return 0, 0
 }
 
+func (g *gauges) stale() int {
+	if r := g.registry.Load(); r != nil {
+		return r.Stale()
+	}
+	return 0
+}
+
 func (g *gauges) waiting() int {
 	if r := g.registry.Load(); r != nil {
 		return r.Waiting()
@@ -68,7 +75,8 @@ func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *doma
 		Ready: func() bool { return len(h.reasons()) == 0 },
 	}
 	if g.native {
-		sources.Counts, sources.OutboxWaiting, sources.Following, sources.Condition = g.counts, g.waiting, g.following, g.condition
+		sources.Counts, sources.Stale, sources.OutboxWaiting = g.counts, g.stale, g.waiting
+		sources.Following, sources.Condition = g.following, g.condition
 	}
 	sources.ClockOffset = clock.Offset
 	m, err := telemetry.NewMetrics(metrics, sources)

@@ -33,13 +33,14 @@ const (
 	SourceStore Source = "dht"
 )
 
-// Listed is an entry as a native lists it. A native never lists an expired entry.
+// Listed is an entry as a native lists it. A native lists no expired entry but one that is
+// StateStale.
 type Listed struct {
 	Entry
 	State  State
 	Source Source
-	// Remaining is the rest of the lease when the native listed the entry, more than 0. Unlike
-	// ExpiresAt, it means the same on every clock.
+	// Remaining is the rest of the lease when the native listed the entry: more than 0, and 0 of an
+	// entry that is StateStale. Unlike ExpiresAt, it means the same on every clock.
 	Remaining time.Duration
 }
 
@@ -50,18 +51,31 @@ const (
 	// ConditionWarming is a native that has just started and not yet copied the tables of the
 	// others: a missing indexer may be alive.
 	ConditionWarming Condition = "warming"
-	// ConditionIsolated is a native that has lost all others: their indexers are missing.
-	ConditionIsolated Condition = "isolated"
 	// ConditionUnheard is a native that did not hear its indexers for a while: it slept, stood
 	// still or lost its line. It shows entries that are StateStale.
 	ConditionUnheard Condition = "unheard"
+	// ConditionIsolated is a native that has lost all others: their indexers are missing.
+	ConditionIsolated Condition = "isolated"
 	// ConditionPartial is a native that hears some other natives no more. An answer names them
 	// in Missing. Indexers that are registered with those alone may be missing.
 	ConditionPartial Condition = "partial"
 )
 
 // Conditions are all conditions, the worst first. A native to which several apply says the first.
-var Conditions = []Condition{ConditionWarming, ConditionIsolated, ConditionUnheard, ConditionPartial}
+var Conditions = []Condition{ConditionWarming, ConditionUnheard, ConditionIsolated, ConditionPartial}
+
+// Worse returns the worse of two conditions. A condition that is not known is the least of them.
+func Worse(a, b Condition) Condition {
+	for _, c := range Conditions {
+		if a == c || b == c {
+			return c
+		}
+	}
+	if a == "" {
+		return b
+	}
+	return a
+}
 
 // MaxMissing bounds the natives that an answer names as missing: enough for people to see what
 // is cut off, within a frame.

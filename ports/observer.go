@@ -57,6 +57,9 @@ const (
 	// EventClock is this node's clock, PeerID, that is Took ahead of its natives' clocks, or
 	// behind if negative; 0 once it agrees.
 	EventClock EventKind = "clock"
+	// EventUnheard is this native, PeerID, that may not have heard its indexers: it slept or stood
+	// still for Took, or its line is lost if Took is 0.
+	EventUnheard EventKind = "unheard"
 	// EventUntrusted is What was refused because this node does not trust PeerID. Via is the
 	// peer that sent it, if another.
 	EventUntrusted EventKind = "untrusted"

@@ -25,12 +25,15 @@ const (
 	// ChangeJoined is an entry that was not live before.
 	ChangeJoined ChangeKind = "joined"
 	// ChangeUpdated is a live entry with another address, metadata, source or native, or a late
-	// entry that became live again.
+	// or stale entry that became live again.
 	ChangeUpdated ChangeKind = "updated"
 	// ChangeRenewed is a live entry with a new deadline and no other change.
 	ChangeRenewed ChangeKind = "renewed"
 	// ChangeLate is an entry whose heartbeat is overdue.
 	ChangeLate ChangeKind = "late"
+	// ChangeStale is an entry past its deadline that the native goes on showing as StateStale, or
+	// shows again.
+	ChangeStale ChangeKind = "stale"
 	// ChangeExpired is an entry that reached its deadline.
 	ChangeExpired ChangeKind = "expired"
 	// ChangeLeft is an entry whose indexer left.

@@ -37,7 +37,8 @@
 // although more follow. meta.<name>=<value> lists only those whose metadata has that
 // name with just that value; several must all hold. addr is the best address and
 // addrs are all of them, addr first. state is "live", or "late" once a heartbeat is
-// overdue. source is where the native has the entry from: "own" is a lease of its
+// overdue, or "stale": the lease has ended, and this native was not able to hear a heartbeat.
+// leftSeconds is 0 then. source is where the native has the entry from: "own" is a lease of its
 // own, "native" one that the native which granted it told of, "dht" what the store
 // says. seenAt is when the native via last heard the indexer, by via's own clock, and
 // null if via did not say; expiresAt is when the entry ends, and leftSeconds how long
@@ -46,7 +47,8 @@
 //
 // A status, a list, an indexer and a not_found have "condition" beside their other
 // fields if the native's word cannot be relied on all the way: "warming" has just
-// started and does not yet hold what the others do, "isolated" has lost all the others.
+// started and does not yet hold what the others do, "unheard" did not hear its indexers for a
+// while, since it slept, stood still or lost its line; "isolated" has lost all the others.
 //
 // An indexer that the native does not hold is looked up in the store, which may take
 // seconds. A node without native answers for one indexer, if it is in the DHT or knows a
@@ -84,9 +86,10 @@
 //	event: synced      {"kind","live","condition"}: the snapshot is whole; also whenever the
 //	                   condition has changed. live counts the table
 //	event: joined      as snapshot: it was not live before
-//	event: updated     as snapshot: anything but its times has changed, or it was late
+//	event: updated     as snapshot: anything but its times has changed, or it was late or stale
 //	event: renewed     as snapshot: only its times have changed
 //	event: late        as snapshot: its heartbeat is overdue
+//	event: stale       as snapshot: its lease has ended, and the native was not able to hear it
 //	event: expired     {"kind","peerID","via"}: it reached its deadline
 //	event: left        {"kind","peerID","via","expiresAt","leftSeconds"}: it said that it
 //	                   leaves; what was granted before is not listed again
@@ -112,7 +115,7 @@
 // that is left out. The labels:
 //
 //	__meta_ocnode_peer_id       the PeerID
-//	__meta_ocnode_state         live or late
+//	__meta_ocnode_state         live, late or stale
 //	__meta_ocnode_source        own, native or dht
 //	__meta_ocnode_native        via
 //	__meta_ocnode_addr          addr
@@ -121,8 +124,8 @@
 //	                            that is spelled so is told, else the first in byte order
 //
 // All of them are the indexer's own words: whoever registers chooses what is scraped, so
-// keep what you trust by relabelling. A native that is warming answers 503, and Prometheus
-// keeps the list that it had.
+// keep what you trust by relabelling. A native that is warming or unheard answers 503, and
+// Prometheus keeps the list that it had.
 //
 // # Limits
 //
@@ -152,4 +155,5 @@
 //	                         the header Retry-After
 //	no_answer           503  nobody whom it asked answered in time; try again later
 //	warming             503  of /sd/prometheus
+//	unheard             503  of /sd/prometheus
 package httpapi

@@ -118,7 +118,7 @@ type told struct {
 func known(kind ports.ChangeKind) bool {
 	switch kind {
 	case ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed,
-		ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft:
+		ports.ChangeLate, ports.ChangeStale, ports.ChangeExpired, ports.ChangeLeft:
 		return true
 	}
 	return false

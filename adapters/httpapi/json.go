@@ -95,6 +95,7 @@ const (
 	CodeNotReady         Code = "not_ready"
 	CodeBusy             Code = "busy"
 	CodeWarming          Code = "warming"
+	CodeUnheard          Code = "unheard"
 	CodeNoAnswer         Code = "no_answer"
 	CodeUnauthorized     Code = "unauthorized"
 	CodeForbiddenHost    Code = "forbidden_host"

@@ -62,6 +62,10 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusServiceUnavailable, CodeWarming,
 			"this native has just started and does not yet hold what the others do; keep the list that you have")
 		return
+	case page.Condition == ports.ConditionUnheard:
+		fail(w, http.StatusServiceUnavailable, CodeUnheard,
+			"this native has not heard its indexers for a while and cannot tell which of them live; keep the list that you have")
+		return
 	}
 
 	w.Header().Set("Content-Type", "application/json")
@@ -73,7 +77,7 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		q.After = page.Next
 		// Half a list would have Prometheus forget the other half: it is cut, and Prometheus
 		// keeps what it had. Each page has the time that any other answer has.
-		if !n.turns.Do(r.Context(), next) || err != nil {
+		if !n.turns.Do(r.Context(), next) || err != nil || page.Condition == ports.ConditionUnheard {
 			panic(http.ErrAbortHandler)
 		}
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, WriteTo tells

@@ -217,6 +217,7 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 
 	warming := testNode(native{directory: threeIndexers(), condition: ports.ConditionWarming})
 	warming.Ready = func() map[string]string { return map[string]string{"native": "warming"} }
+	unheard := testNode(native{directory: threeIndexers(), condition: ports.ConditionUnheard})
 	alone := testNode(native{directory: directory{}, condition: ports.ConditionIsolated})
 	busy := testNode(native{err: ports.Refuse(ports.CodeBusy, "later")})
 	refusing := testNode(native{err: ports.Refuse(ports.CodeMalformed, "not so")})
@@ -354,6 +355,8 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 			`{"error":{"code":"bad_request","message":"unknown parameter \"limit\"; there are meta.\u003cname\u003e"}}`},
 		{"no targets", empty, "/sd/prometheus", 200, jsonType, `[]`},
 		{"targets of an isolated native", alone, "/sd/prometheus", 200, jsonType, `[]`},
+		{"targets of an unheard native", unheard, "/sd/prometheus", 503, jsonType,
+			`{"error":{"code":"unheard","message":"this native has not heard its indexers for a while and cannot tell which of them live; keep the list that you have"}}`},
 		{"targets of a native that warms", warming, "/sd/prometheus", 503, jsonType,
 			`{"error":{"code":"warming","message":"this native has just started and does not yet hold what the others do; keep the list that you have"}}`},
 		{"targets of a busy native", busy, "/sd/prometheus", 503, jsonType, `{"error":{"code":"busy","message":"later"}}`},

@@ -1,12 +1,15 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -185,13 +188,48 @@ func (t *Transport) ended(c network.Conn) <-chan struct{} {
 }
 
 func (t *Transport) connEnded(c network.Conn) {
+	if sender := t.forget(c); sender != "" && hungUp(c) && len(t.host.Network().ConnsToPeer(c.RemotePeer())) == 0 {
+		t.servingMu.Lock()
+		srv := t.serving
+		t.servingMu.Unlock()
+		if srv == nil {
+			return
+		}
+		if native, ok := srv.native.(ports.Hangups); ok {
+			native.HungUp(sender)
+		}
+	}
+}
+
+// forget drops what is kept of c, which has ended. It returns the remote PeerID if c brought a
+// registration.
+func (t *Transport) forget(c network.Conn) ports.PeerID {
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
 	if ended, ok := t.conns[c]; ok {
 		close(ended)
 		delete(t.conns, c)
 	}
+	sender := t.senders[c]
 	delete(t.senders, c)
+	return sender
+}
+
+// hungUp reports whether the other side has ended the connection c: by a close of libp2p, or since
+// the kernel there has closed the TCP connection of a process that ended. Over QUIC nothing tells of
+// such a process. A new stream of an ended connection fails with the reason of its end.
+func hungUp(c network.Conn) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // no stream is to be opened
+	s, err := c.NewStream(ctx)
+	if err == nil {
+		_ = s.Reset()
+		return false
+	}
+	if closed, ok := errors.AsType[*network.ConnError](err); ok {
+		return closed.Remote
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // sender returns the remote PeerID of c.

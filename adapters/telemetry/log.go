@@ -123,6 +123,9 @@ func (l *Log) Observe(e ports.Event) {
 	case ports.EventClock:
 		l.clock(e)
 		return
+	case ports.EventUnheard:
+		l.unheard(e)
+		return
 	case ports.EventPut:
 		if e.Err != nil {
 			l.rare(l.putFailed, slog.LevelWarn, "put failed", e)
@@ -172,6 +175,15 @@ func (l *Log) clock(e ports.Event) {
 	default:
 		l.registry.Warn("this node's clock differs from the other natives'", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one")
 	}
+}
+
+// unheard tells that this native may not have heard its indexers.
+func (l *Log) unheard(e ports.Event) {
+	if e.Took > 0 {
+		l.registry.Warn("this native slept or stood still; entries that ended meanwhile are shown as stale", "peerID", e.PeerID, "for", e.Took)
+		return
+	}
+	l.registry.Warn("this native hears nobody; its line is lost, or all of its indexers died at once; they are shown as stale", "peerID", e.PeerID)
 }
 
 // refusals returns the limit on lines of a refusal.

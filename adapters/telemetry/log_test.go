@@ -145,6 +145,10 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				"level=WARN msg=\"another process has this node's key, and started before it; stop that one\" peerID=a via=n\n" +
 				"level=ERROR msg=\"another process with this node's key started after it; this one registers no more\" peerID=a via=n code=superseded error=\"no route\"\n",
 		},
+		{"a native that does not hear its indexers",
+			[]ports.Event{{Kind: ports.EventUnheard, PeerID: "n", Took: time.Minute}, {Kind: ports.EventUnheard, PeerID: "n"}},
+			"level=WARN msg=\"this native slept or stood still; entries that ended meanwhile are shown as stale\" peerID=n for=1m0s\n" +
+				"level=WARN msg=\"this native hears nobody; its line is lost, or all of its indexers died at once; they are shown as stale\" peerID=n\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log, out := newLog("info")

@@ -45,6 +45,8 @@ type Sources struct {
 	Ready func() bool
 	// Counts returns the sizes of the live table and the known set.
 	Counts func() (live, known int)
+	// Stale returns how many entries have ended and are shown all the same.
+	Stale func() int
 	// OutboxWaiting returns how many PeerIDs wait to be put and announced.
 	OutboxWaiting func() int
 	// Following returns how many natives are followed.
@@ -287,8 +289,11 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	f.constant("ocnode_registry_ttl_seconds", "registry.ttl of this node; it must be the same in the whole network.", from.TTL)
 	f.constant("ocnode_registry_heartbeat_seconds", "registry.heartbeat of this node.", from.Heartbeat)
 	if from.Counts != nil {
-		f.gauge("ocnode_live_indexers", "Entries in the live table, those included that expired since the last sweep.", func() int { live, _ := from.Counts(); return live })
+		f.gauge("ocnode_live_indexers", "Live entries, those included that expired since the last sweep.", func() int { live, _ := from.Counts(); return live })
 		f.gauge("ocnode_known_peers", "PeerIDs that this native knows: the live ones, and those that it heard of and looks up.", func() int { _, known := from.Counts(); return known })
+	}
+	if from.Stale != nil {
+		f.gauge("ocnode_stale_indexers", "Entries that have ended and are shown as stale, since this native did not hear its indexers for a while.", from.Stale)
 	}
 	if from.OutboxWaiting != nil {
 		f.gauge("ocnode_outbox_waiting", "PeerIDs that wait to be put into the store and announced.", from.OutboxWaiting)

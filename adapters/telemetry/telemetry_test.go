@@ -88,6 +88,7 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n", Took: time.Second / 4},
 	{Kind: ports.EventRival, PeerID: "a", Via: "n"},
 	{Kind: ports.EventClock, PeerID: "a", Took: time.Minute},
+	{Kind: ports.EventUnheard, PeerID: "a", Took: time.Minute},
 	{Kind: ports.EventRival, PeerID: "a", Via: "n", Code: ports.CodeSuperseded, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: ports.CodeBusy, Took: time.Second / 4, Err: errTest},
@@ -132,6 +133,7 @@ var allSources = Sources{
 	Indexer:       true,
 	Ready:         func() bool { return true },
 	Counts:        func() (live, known int) { return 7, 9 },
+	Stale:         func() int { return 2 },
 	OutboxWaiting: func() int { return 5 },
 	Following:     func() int { return 2 },
 	Condition:     func() ports.Condition { return ports.ConditionIsolated },
@@ -217,6 +219,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 		`ocnode_leases_lost_total`:                            "1",
 		`ocnode_live_indexers`:                                "7",
 		`ocnode_known_peers`:                                  "9",
+		`ocnode_stale_indexers`:                               "2",
 		`ocnode_outbox_waiting`:                               "5",
 	}
 	want[`ocnode_registrations_total{result="proof_invalid"}`] = "1"
@@ -250,7 +253,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 
 	check("before any event", func(series string) string {
 		switch series {
-		case "ocnode_live_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
+		case "ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
 			"ocnode_clock_offset_seconds", "ocnode_ready", "ocnode_registry_ttl_seconds", "ocnode_registry_heartbeat_seconds":
 			return want[series]
 		}

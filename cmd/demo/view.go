@@ -342,6 +342,8 @@ func (m *screen) state(r row) (string, lipgloss.Style) {
 		return "expired", display.Bad
 	case r.state == ports.StateLate:
 		return string(r.state), display.Warn
+	case r.state == ports.StateStale:
+		return string(r.state), display.Bad
 	}
 	return string(r.state), display.Good
 }

@@ -121,14 +121,18 @@ func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, err
 	switch {
 	case ctx.Err() != nil:
 		return ports.Answer{}, ctx.Err()
-	case err == nil, errors.Is(err, ports.ErrNotFound) && answer.Condition == "":
+	case err == nil && answer.State != ports.StateStale, errors.Is(err, ports.ErrNotFound) && answer.Condition == "":
 		return answer, err
 	case f.store.Joined() == nil: // no other node puts into it
 		return answer, err
 	}
+	stale := err == nil
 	stored, err := f.stored(ctx, id)
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return ports.Answer{}, ctx.Err()
+	case err != nil && stale:
+		return answer, nil
 	}
 	stored.Condition = answer.Condition
 	return stored, err
@@ -141,8 +145,9 @@ type said struct {
 	err    error
 }
 
-// ask asks the natives, a few at once, until one of them knows. A native that cannot know yet
-// leaves its Condition in the answer, beside ports.ErrNotFound, if no other native knows better.
+// ask asks the natives, a few at once, until one of them knows. If no native knows better, a stale
+// entry is the answer, and then a native that cannot know yet leaves its Condition in the answer,
+// beside ports.ErrNotFound.
 func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, error) {
 	ctx, cancel := context.WithTimeout(asker, askTimeout)
 	defer cancel()
@@ -167,6 +172,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		next()
 	}
 	doubtful, none := ports.Answer{}, ErrNoAnswer
+	var stale *ports.Answer
 	for ; pending > 0; pending-- {
 		s := <-heard
 		if s.err == nil {
@@ -186,6 +192,9 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 				return ports.Answer{}, s.err
 			}
 			return s.answer, nil
+		case s.err == nil && s.answer.PeerID == id && s.answer.State == ports.StateStale && !s.answer.Entry.Leave:
+			s.answer.Remaining = 0
+			stale = &s.answer // unless another native knows better
 		case errors.Is(s.err, ports.ErrNotFound):
 			doubtful.Condition, none = s.answer.Condition, s.err
 			if len(doubtful.Condition) > maxCondition {
@@ -197,6 +206,9 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 			}
 		}
 		next()
+	}
+	if stale != nil {
+		return *stale, nil
 	}
 	return doubtful, none
 }

@@ -100,7 +100,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	examples := exampleEntries(500)
 	kinds := []ports.ChangeKind{
-		ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed, ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft,
+		ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed, ports.ChangeLate, ports.ChangeStale, ports.ChangeExpired, ports.ChangeLeft,
 	}
 	random := rand.New(rand.NewPCG(1, 2)) // the same each time; ports import no library for more
 	for range 100 {

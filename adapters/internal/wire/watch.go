@@ -190,7 +190,7 @@ func (c *changes) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		}
 		switch kind := ports.ChangeKind(w.Kind); kind {
 		case ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated, ports.ChangeRenewed,
-			ports.ChangeLate, ports.ChangeExpired, ports.ChangeLeft:
+			ports.ChangeLate, ports.ChangeStale, ports.ChangeExpired, ports.ChangeLeft:
 			if err := w.refuseLookalikes(changeNames); err != nil {
 				return err
 			}
