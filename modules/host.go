@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
-	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -87,9 +85,11 @@ var hostModule = Module{
 		s.Listen = listen.([]string)
 		return fx.Options(
 			fx.Supply(fx.Private, s, builtinListen(builtin)),
-			fx.Supply(announced(s.Announce)),
 			fx.Supply(fx.Private, Settings[dhtSection](p, "dht")), // on or not, it tells natives by
-			fx.Provide(newHost, newTransport, newJoiner, fx.Annotate(hostAddrs, fx.ResultTags(`name:"addrs"`))),
+			fx.Provide(newAddresses, newHost, newTransport, newJoiner,
+				fx.Annotate(func(a *libp2phost.Addresses, _ host.Host) func() []string { return a.All }, fx.ResultTags(`name:"addrs"`)),
+				func(t *stream.Transport) ports.Transport { return t },
+			),
 			fx.Invoke(startHost),
 		)
 	},
@@ -106,10 +106,11 @@ func (p *Plan) checkPrivate(key string, addrs []string) {
 // the machine lacks is passed over.
 type builtinListen bool
 
-// announced are the addresses that the operator wants told.
-type announced []string
+func newAddresses(s hostSection, env Environment, log *slog.Logger) *libp2phost.Addresses {
+	return libp2phost.NewAddresses(s.Announce, env.Interfaces, log.With(loggerKey, loggerHost))
+}
 
-func newHost(p *Plan, s hostSection, self ports.PeerID, key crypto.PrivKey, limits libp2phost.Limits, metrics *prometheus.Registry, env Environment, log *slog.Logger, closers *Closers) (host.Host, error) {
+func newHost(p *Plan, s hostSection, addresses *libp2phost.Addresses, self ports.PeerID, key crypto.PrivKey, limits libp2phost.Limits, metrics *prometheus.Registry, env Environment, log *slog.Logger, closers *Closers) (host.Host, error) {
 	psk, err := libp2phost.ReadPSK(s.PSK)
 	if err != nil {
 		return nil, fmt.Errorf("host.psk: %w", err)
@@ -120,7 +121,7 @@ func newHost(p *Plan, s hostSection, self ports.PeerID, key crypto.PrivKey, limi
 		return nil, err
 	}
 	h, err := libp2phost.New(libp2phost.Config{
-		Key: key, PSK: psk, Announce: s.Announce, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,
+		Key: key, PSK: psk, Announce: s.Announce, Addresses: addresses, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,
 	}, env.HostOptions...)
 	if err != nil {
 		return nil, err
@@ -129,7 +130,7 @@ func newHost(p *Plan, s hostSection, self ports.PeerID, key crypto.PrivKey, limi
 	return h, nil
 }
 
-func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observer, log *slog.Logger, closers *Closers) (ports.Transport, error) {
+func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observer, log *slog.Logger, closers *Closers) (*stream.Transport, error) {
 	t, err := stream.New(h, observer, log.With(loggerKey, loggerStream))
 	if err != nil {
 		return nil, err
@@ -141,7 +142,7 @@ func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observe
 
 // newJoiner keeps this node connected to its bootstrap peers, and to the natives
 // that it met.
-func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, announced announced, t *trusted, log *slog.Logger) (*libp2phost.Joiner, error) {
+func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *libp2phost.Addresses, t *trusted, log *slog.Logger) (*libp2phost.Joiner, error) {
 	log = log.With(loggerKey, loggerHost)
 	var lonely func()
 	// A native by itself without DHT and gossip shares with nobody, and an indexer is told
@@ -150,7 +151,7 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, announced an
 		lonely = func() {
 			log.Info("alone so far: no other node has come, and host.bootstrap names none to join",
 				"hint", "set host.bootstrap (--host.bootstrap) to an address of another node, as its ready line and `ocnode status` tell it; or start another with one of these",
-				"addrs", hostAddrs(h, announced)())
+				"addrs", addresses.All())
 		}
 	}
 	natives := []protocol.ID{stream.Protocol, kaddht.Protocol(protocol.ID(dht.Prefix))}
@@ -169,20 +170,7 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, announced an
 	})
 }
 
-// hostAddrs tells where others can reach this node, the best address first.
-func hostAddrs(h host.Host, announce announced) func() []string {
-	return func() []string {
-		addrs := libp2phost.Rank(h.Addrs(), announce, math.MaxInt)
-		for i, addr := range addrs {
-			if !strings.Contains(addr, "/p2p/") {
-				addrs[i] = addr + "/p2p/" + h.ID().String()
-			}
-		}
-		return addrs
-	}
-}
-
-func startHost(s hostSection, builtin builtinListen, h host.Host, joiner *libp2phost.Joiner, t *Tasks, log *slog.Logger) {
+func startHost(s hostSection, builtin builtinListen, h host.Host, addresses *libp2phost.Addresses, transport *stream.Transport, joiner *libp2phost.Joiner, t *Tasks, log *slog.Logger) {
 	t.Run("host", func() error {
 		passedOver, err := libp2phost.Listen(h, s.Listen, bool(builtin))
 		if len(passedOver) > 0 && err == nil {
@@ -190,6 +178,8 @@ func startHost(s hostSection, builtin builtinListen, h host.Host, joiner *libp2p
 		}
 		return err
 	}, func(ctx context.Context) error { return joiner.Run(ctx) })
+	addresses.Moved(joiner.Moved)
+	t.Run("host", nil, func(ctx context.Context) error { return addresses.Watch(ctx, transport.Conns) })
 }
 
 // NewPSK returns the text of a file with a new private network key, for host.psk.

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/opencloud/ocnode/adapters/libp2phost"
+	"github.com/opencloud/ocnode/adapters/stream"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
@@ -61,7 +61,8 @@ var indexerModule = Module{
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[indexerSection](p, "indexer")),
 			fx.Provide(newIndexer),
-			fx.Invoke(func(x *client.Indexer, t *Tasks, h *health) {
+			fx.Invoke(func(x *client.Indexer, a *libp2phost.Addresses, t *Tasks, h *health) {
+				a.Moved(x.Moved)
 				h.doubt("indexer", func() string {
 					if x.Superseded() {
 						return "superseded: another process with this key has registered since this one started"
@@ -95,9 +96,9 @@ func groupNatives(addrs []string) (map[ports.PeerID][]string, error) {
 	return natives, errors.Join(errs...)
 }
 
-func newIndexer(p *Plan, s indexerSection, announce announced, h host.Host, self ports.PeerID, signer ports.Signer, natives *client.Natives, rules domain.Rules, observer ports.Observer) (*client.Indexer, error) {
+func newIndexer(p *Plan, s indexerSection, addresses *libp2phost.Addresses, transport *stream.Transport, self ports.PeerID, signer ports.Signer, natives *client.Natives, rules domain.Rules, observer ports.Observer) (*client.Indexer, error) {
 	describe := func() ports.Registration {
-		addrs := libp2phost.Rank(h.Addrs(), announce, ports.MaxAddrs)
+		addrs := addresses.Registration(transport.Conns())
 		r := ports.Registration{PeerID: self, Addrs: addrs, Meta: s.Meta}
 		if len(addrs) > 0 {
 			r.Addr = addrs[0]

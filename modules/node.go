@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
@@ -40,6 +41,9 @@ type Environment struct {
 	Observers []ports.Observer
 	// HostOptions are added to the libp2p host's; tests put a simulated network here.
 	HostOptions []libp2p.Option
+	// Interfaces are the addresses of the machine; nil for those of the system. Tests put a machine
+	// here that moves.
+	Interfaces libp2phost.Interfaces
 	// Now is the time of day; nil for time.Now. Tests put a clock here that is wrong.
 	Now func() time.Time
 	// Elapsed is a clock that never runs back. nil is the machine's, which counts its sleep, if

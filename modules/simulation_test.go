@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 
 	"go.uber.org/fx"
 
+	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -161,6 +163,11 @@ func (m *member) start() {
 	}
 	env.Observers = append([]ports.Observer{m}, m.observers...)
 	env.HostOptions = []libp2p.Option{m.quic()}
+	if env.Interfaces == nil { // the machine that the tests run on is none of this network
+		env.Interfaces = func() ([]libp2phost.Local, error) {
+			return []libp2phost.Local{{IP: netip.MustParseAddr(m.ip), Interface: "sim0", Outward: true}}, nil
+		}
+	}
 	env.StopTimeout = 2 * time.Second // as it comes, since no machine stalls in fake time
 	if env.Elapsed == nil {
 		started := time.Now()

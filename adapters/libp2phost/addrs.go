@@ -1,7 +1,6 @@
 package libp2phost
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,7 +8,6 @@ import (
 	"strings"
 
 	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -78,58 +76,6 @@ func dialable(m ma.Multiaddr) error {
 func dialableIP(ip netip.Addr) bool {
 	broadcast := ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	return !ip.IsUnspecified() && !ip.IsMulticast() && !broadcast && !(ip.Is6() && ip.IsLinkLocalUnicast())
-}
-
-// Rank returns at most max addresses to register with, best first: those that the
-// operator announces in their order, then what others are likely to reach first
-// (public before private before loopback; then TCP before QUIC and IPv4 before IPv6,
-// as dialTCPFirst and the world's networks have it). What CheckAddr would refuse is
-// left out, and so are repetitions. The order depends on nothing but the arguments'
-// sets, so that a registration changes only if an address did.
-func Rank(addrs []ma.Multiaddr, announced []string, max int) []string {
-	var ranked []string
-	seen := make(map[string]bool)
-	add := func(text string, m ma.Multiaddr) {
-		if key := withoutPeer(m).String(); !seen[key] && len(text) <= ports.MaxAddrBytes && dialable(m) == nil {
-			seen[key] = true
-			ranked = append(ranked, text)
-		}
-	}
-	for _, text := range announced {
-		if m, err := ma.NewMultiaddr(text); err == nil {
-			add(text, m)
-		}
-	}
-	for _, m := range slices.SortedFunc(slices.Values(addrs), func(a, b ma.Multiaddr) int {
-		return cmp.Or(cmp.Compare(reach(a), reach(b)), cmp.Compare(family(a), family(b)), a.Compare(b))
-	}) {
-		add(m.String(), m)
-	}
-	return ranked[:min(max, len(ranked))]
-}
-
-// reach is how far an address carries, the farthest first.
-func reach(m ma.Multiaddr) int {
-	switch {
-	case manet.IsIPLoopback(m):
-		return 2
-	case manet.IsPublicAddr(m):
-		return 0
-	default:
-		return 1
-	}
-}
-
-// family orders addresses of the same reach by what is dialled first.
-func family(m ma.Multiaddr) int {
-	order := 0
-	if !hasProtocol(m, ma.P_TCP) {
-		order += 2
-	}
-	if hasProtocol(m, ma.P_IP6) {
-		order++
-	}
-	return order
 }
 
 func hasProtocol(m ma.Multiaddr, code int) bool {

@@ -1,7 +1,6 @@
 package libp2phost
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -113,52 +112,6 @@ func BenchmarkCheckAddr(b *testing.B) {
 				}
 			}
 		})
-	}
-}
-
-func TestRankPutsFirstWhatOthersReach(t *testing.T) {
-	var addrs []ma.Multiaddr
-	for _, text := range []string{
-		"/ip4/127.0.0.1/tcp/4101",
-		"/ip4/127.0.0.1/tcp/4101/p2p/" + selfID, // again
-		"/ip6/::1/tcp/4101",
-		"/ip4/10.0.0.7/udp/4101/quic-v1",
-		"/ip4/10.0.0.7/tcp/4101",
-		"/ip4/0.0.0.0/tcp/4101",
-		"/ip6/fe80::7/tcp/4101",
-		"/ip6/2a00::7/tcp/4101",
-		"/ip4/8.8.8.8/udp/4101/quic-v1",
-		"/ip4/8.8.8.8/tcp/4101",
-	} {
-		addrs = append(addrs, ma.StringCast(text))
-	}
-	announced := []string{
-		"/dns4/indexer.example/tcp/1",
-		"/ip4/10.0.0.7/tcp/4101/p2p/" + selfID, // also bound
-		"not an address",
-		"/dns4/" + strings.Repeat("a", ports.MaxAddrBytes) + "/tcp/1",
-	}
-	want := []string{
-		"/dns4/indexer.example/tcp/1",
-		"/ip4/10.0.0.7/tcp/4101/p2p/" + selfID,
-		"/ip4/8.8.8.8/tcp/4101",
-		"/ip6/2a00::7/tcp/4101",
-		"/ip4/8.8.8.8/udp/4101/quic-v1",
-		"/ip4/10.0.0.7/udp/4101/quic-v1",
-		"/ip4/127.0.0.1/tcp/4101",
-		"/ip6/::1/tcp/4101",
-	}
-	for range 2 {
-		if got := Rank(addrs, announced, ports.MaxAddrs); !slices.Equal(got, want) {
-			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
-		slices.Reverse(addrs) // the order of listeners is random
-	}
-	if got := Rank(addrs, announced, 3); !slices.Equal(got, want[:3]) {
-		t.Errorf("cut to 3: %v", got)
-	}
-	if got := Rank(nil, nil, 3); len(got) != 0 {
-		t.Errorf("of nothing: %v", got)
 	}
 }
 

@@ -26,6 +26,8 @@ type Config struct {
 	// Announce, if not empty, are the addresses that others are told instead of the
 	// ones bound (host.announce).
 	Announce []string
+	// Addresses, if not nil, tell what others are told, instead of libp2p's own list of interfaces.
+	Addresses *Addresses
 	// PSK, if not nil, is the key of the private network that the host is in, as ReadPSK
 	// reads it (host.psk). It then speaks with those alone that have it, over TCP alone.
 	PSK pnet.PSK
@@ -48,7 +50,11 @@ func New(cfg Config, extra ...libp2p.Option) (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return libp2p.New(append(opts, extra...)...)
+	h, err := libp2p.New(append(opts, extra...)...)
+	if err == nil && cfg.Addresses != nil {
+		cfg.Addresses.bind(h)
+	}
+	return h, err
 }
 
 // Options returns what New gives to libp2p. The package comment says why.
@@ -93,8 +99,11 @@ func Options(cfg Config) ([]libp2p.Option, error) {
 	} else {
 		opts = append(opts, libp2p.PrivateNetwork(cfg.PSK)) // which QUIC has no place for
 	}
-	if len(announce) > 0 {
+	switch {
+	case len(announce) > 0:
 		opts = append(opts, libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return slices.Clone(announce) }))
+	case cfg.Addresses != nil:
+		opts = append(opts, libp2p.AddrsFactory(cfg.Addresses.told))
 	}
 	if m == nil {
 		return append(opts, libp2p.DisableMetrics()), nil

@@ -120,6 +120,7 @@ type Joiner struct {
 	resolver *madns.Resolver
 	log      *slog.Logger
 	own      bool // Bootstrap names this node itself
+	moved    chan struct{}
 	lonely   func()
 
 	// The rest belongs to the goroutine of Run.
@@ -186,6 +187,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		lonely:   cfg.Lonely,
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
+		moved:    make(chan struct{}, 1),
 	}
 	for _, addr := range addrs {
 		if isDNSAddr(addr) {
@@ -249,6 +251,8 @@ func (j *Joiner) Run(ctx context.Context) error {
 			case <-timer.C:
 			case tell := <-j.done:
 				tell()
+			case <-j.moved:
+				j.retryAll(time.Now())
 			case e := <-events.Out():
 				minute = nil // it is about somebody
 				again = !j.hear(e)
@@ -259,6 +263,26 @@ func (j *Joiner) Run(ctx context.Context) error {
 				}
 				again = true
 			}
+		}
+	}
+}
+
+// Moved has all peers that are not connected dialled at once, and names that do not resolve
+// asked again. Call it when the network of this node has changed. It does not block.
+func (j *Joiner) Moved() {
+	select {
+	case j.moved <- struct{}{}:
+	default: // it is to come
+	}
+}
+
+func (j *Joiner) retryAll(now time.Time) {
+	for _, t := range j.targets {
+		t.failures, t.next = 0, now
+	}
+	for _, n := range j.names {
+		if n.warned {
+			n.failures, n.next = 0, now
 		}
 	}
 }

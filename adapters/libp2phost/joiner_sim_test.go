@@ -21,6 +21,12 @@ import (
 // simulated makes a host in a simulated network, with the product's own options.
 func simulated(t *testing.T, sim *simnet.Simnet, ip string) host.Host {
 	t.Helper()
+	return simulatedWith(t, sim, ip, nil)
+}
+
+// simulatedWith is simulated with addresses of its own, at more places than ip.
+func simulatedWith(t *testing.T, sim *simnet.Simnet, ip string, addresses *Addresses, listen ...string) host.Host {
+	t.Helper()
 	link := simnet.LinkSettings{BitsPerSecond: 20_000_000}
 	reuse := []quicreuse.Option{
 		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return sourceIP(net.ParseIP(ip)), nil }),
@@ -29,7 +35,7 @@ func simulated(t *testing.T, sim *simnet.Simnet, ip string) host.Host {
 		}),
 	}
 	var manager *quicreuse.ConnManager
-	h, err := New(Config{Key: newKey(t), Limits: testLimits}, libp2p.QUICReuse(func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey) (_ *quicreuse.ConnManager, err error) {
+	h, err := New(Config{Key: newKey(t), Limits: testLimits, Addresses: addresses}, libp2p.QUICReuse(func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey) (_ *quicreuse.ConnManager, err error) {
 		manager, err = quicreuse.NewConnManager(reset, token, reuse...)
 		return manager, err
 	}))
@@ -37,7 +43,7 @@ func simulated(t *testing.T, sim *simnet.Simnet, ip string) host.Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close(); manager.Close() })
-	if _, err := Listen(h, []string{"/ip4/" + ip + "/udp/4101/quic-v1"}, false); err != nil {
+	if _, err := Listen(h, append([]string{"/ip4/" + ip + "/udp/4101/quic-v1"}, listen...), false); err != nil {
 		t.Fatal(err)
 	}
 	return h

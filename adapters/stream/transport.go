@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -167,6 +168,13 @@ func dialable(id peer.ID, text string) (ma.Multiaddr, error) {
 		return nil, errors.New("it has a PeerID and no address")
 	}
 	return addr, nil
+}
+
+// Conns returns the open connections over which natives have answered a registration.
+func (t *Transport) Conns() []network.Conn {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	return slices.Collect(maps.Keys(t.conns))
 }
 
 // ended returns a channel that closes with c.

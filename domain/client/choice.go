@@ -58,6 +58,7 @@ func (c *choice) run(ctx context.Context) {
 	wake := time.NewTimer(0)
 	defer wake.Stop()
 	for {
+		moved := c.x.moves()
 		met, added := c.x.natives.meet()
 		c.revise()
 		next := c.try(ctx)
@@ -85,6 +86,8 @@ func (c *choice) run(ctx context.Context) {
 		case <-met:
 		case <-added:
 		case <-c.changed:
+		case <-moved:
+			looks, lookAt = 0, time.Now()
 		case <-wake.C:
 		case <-looked:
 			looking = false

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -12,9 +13,10 @@ import (
 type exchange struct {
 	x     *Indexer
 	id    ports.PeerID
-	gave  *issued // the record that proved the last registration, nil if that was plain
-	step  uint32  // of gave
-	known int64   // the Seq of the record that the native has
+	gave  *issued  // the record that proved the last registration, nil if that was plain
+	step  uint32   // of gave
+	known int64    // the Seq of the record that the native has
+	said  []string // the addresses that the last registration was described with
 }
 
 // maxRecords bounds how many records in a row a native gets that asks for its record again.
@@ -72,6 +74,7 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lea
 func (e *exchange) compose() (reg ports.Registration, asks bool, err error) {
 	x := e.x
 	reg = x.describe()
+	e.said = reg.Addrs
 	e.gave = nil
 	if x.records == nil {
 		return reg, false, nil
@@ -90,6 +93,9 @@ func (e *exchange) compose() (reg ports.Registration, asks bool, err error) {
 	e.step = reg.Proof.Tick.Step
 	return reg, false, nil
 }
+
+// told reports whether the native was told the addresses of reg.
+func (e *exchange) told(reg ports.Registration) bool { return slices.Equal(e.said, reg.Addrs) }
 
 // take takes note of what a native answers beside the lease: its clock, and another process with
 // this indexer's key.

@@ -43,6 +43,7 @@ type Indexer struct {
 
 	mu     sync.Mutex
 	leases map[ports.PeerID]held
+	moved  chan struct{} // closed and replaced when this node may have moved
 }
 
 // held is a lease that a native may hold.
@@ -66,7 +67,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	}
 	x := &Indexer{
 		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
-		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held),
+		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held), moved: make(chan struct{}),
 	}
 	if x.clock == nil {
 		x.clock = domain.NewClock(nil, nil)
@@ -80,6 +81,23 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 // Superseded reports whether another process with the same key has registered since this process
 // started. This process registers no more then.
 func (x *Indexer) Superseded() bool { return x.superseded.Load() }
+
+// Moved has the indexer register at once with every native that was told something else than what
+// describe returns now, and with every native whose last registration failed. Call it when the
+// network of this node has changed.
+func (x *Indexer) Moved() {
+	x.natives.retry()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.moved)
+	x.moved = make(chan struct{})
+}
+
+func (x *Indexer) moves() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.moved
+}
 
 // Abandon has the end of Run leave no native, as if the process had been killed.
 func (x *Indexer) Abandon() { x.abandoned.Store(true) }
@@ -178,6 +196,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 	e := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
 	for {
+		moved := x.moves()
 		sent := time.Now()
 		lease, err := e.register(ctx, native)
 		if err != nil && ctx.Err() != nil {
@@ -197,22 +216,33 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 			after = e.next(r.interval(lease), sent, after)
 		}
 		wake := time.NewTimer(time.Until(sent.Add(after)))
-		select {
-		case <-ctx.Done():
-			wake.Stop()
-			return
-		case <-wake.C:
-			r.due(err)
-			continue
-		case <-lost(native, held):
-			wake.Stop()
-		}
-		x.observer.Observe(ports.Event{Kind: ports.EventLeaseLost, PeerID: x.self, Via: id})
-		held = false
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(r.dropped(rand.Float64())):
+	waiting:
+		for {
+			select {
+			case <-ctx.Done():
+				wake.Stop()
+				return
+			case <-wake.C:
+				r.due(err)
+				break waiting
+			case <-moved:
+				if moved = x.moves(); held && e.told(x.describe()) {
+					continue
+				}
+				wake.Stop()
+				r.failures = 0 // they were those of another network
+				break waiting
+			case <-lost(native, held):
+				wake.Stop()
+				x.observer.Observe(ports.Event{Kind: ports.EventLeaseLost, PeerID: x.self, Via: id})
+				held = false
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(r.dropped(rand.Float64())):
+				}
+				break waiting
+			}
 		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,6 +226,95 @@ func TestANativeThatDropsEveryConnectionIsNotFlooded(t *testing.T) {
 		stop()
 		if n := len(native.times()); n < 10 || n > 30 {
 			t.Errorf("registered %d times in ten minutes, want a few more than ten", n)
+		}
+	})
+}
+
+// moving is an indexer whose address changes.
+type moving struct {
+	*Indexer
+	addr atomic.Value
+}
+
+func newMoving(t *testing.T, natives *Natives) *moving {
+	m := &moving{}
+	m.addr.Store("old")
+	x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, natives, func() ports.Registration {
+		addr := m.addr.Load().(string)
+		return ports.Registration{PeerID: "me", Addr: addr, Addrs: []string{addr}}
+	}, &porttest.Recorder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Indexer = x
+	return m
+}
+
+func TestAMoveRegistersAtOnceWithEveryNativeThatHasOtherAddresses(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got := make(map[ports.PeerID][]string)
+		slow := make(chan struct{})
+		native := func(id ports.PeerID, err error) ports.Native {
+			return porttest.Native{OnRegister: func(ctx context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+				mu.Lock()
+				got[id] = append(got[id], r.Addr)
+				first := len(got[id]) == 1
+				mu.Unlock()
+				if id == "slow" && first {
+					<-slow
+				}
+				return domain.DefaultTTLPolicy().Grant(time.Now()), err
+			}}
+		}
+		m := newMoving(t, PinNatives(map[ports.PeerID]ports.Native{
+			"a": native("a", nil), "b": native("b", nil), "slow": native("slow", nil), "fails": native("fails", errors.New("no route to host")),
+		}))
+		defer running(t, m)()
+		expect := func(when string, want map[ports.PeerID][]string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			for id, addrs := range want {
+				if !slices.Equal(got[id], addrs) {
+					t.Errorf("%s %s was told %v, want %v", when, id, got[id], addrs)
+				}
+			}
+			clear(got)
+		}
+		old, moved := []string{"old"}, []string{"new"}
+		expect("at the start", map[ports.PeerID][]string{"a": old, "b": old, "slow": old, "fails": old})
+		m.Moved() // and has the addresses that it had
+		expect("where nothing changed", map[ports.PeerID][]string{"a": nil, "b": nil, "slow": nil, "fails": old})
+		m.addr.Store("new")
+		m.Moved()
+		expect("at once", map[ports.PeerID][]string{"a": moved, "b": moved, "slow": nil, "fails": moved})
+		close(slow) // what it was told had been said before the move
+		expect("after its answer", map[ports.PeerID][]string{"slow": moved})
+		m.Moved()
+		expect("once more", map[ports.PeerID][]string{"a": nil, "b": nil, "slow": nil, "fails": moved})
+	})
+}
+
+func TestAMoveHasFoundNativesThatFailedTriedAtOnce(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newNetwork()
+		ids := net.natives(2, down)
+		net.find(ids...)
+		m := newMoving(t, FindNatives("me", nil, net, net))
+		defer running(t, m)()
+		time.Sleep(time.Hour + 100*time.Millisecond)
+		net.set(grants, ids...)
+		net.find(append(net.natives(1, grants), ids...)...)
+		m.Moved()
+		synctest.Wait()
+		if got := net.holding(); !slices.Contains(got, ids[0]) || !slices.Contains(got, ids[1]) {
+			t.Errorf("right after the move it has leases at %v, want those at %v", got, ids)
+		}
+		time.Sleep(2 * lookPause)
+		if got := net.holding(); len(got) != 3 {
+			t.Errorf("soon after the move it has leases at %v, want one at the native that is found now, too", got)
 		}
 	})
 }

@@ -274,6 +274,17 @@ func (n *Natives) Revise() {
 	n.added = make(chan struct{})
 }
 
+// retry has natives that failed be tried at once.
+func (n *Natives) retry() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.candidates {
+		if c.standing == fails {
+			c.failures, c.next = 0, time.Time{}
+		}
+	}
+}
+
 // makeRoom reports whether there is room for another candidate, and makes it if it can. A
 // candidate that fails makes way for any. A candidate that was not asked yet makes way for a
 // connected candidate. A connected candidate makes way for none: it would be back at once, and
