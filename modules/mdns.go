@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/adapters/mdns"
 	"go.uber.org/fx"
 )
@@ -29,6 +30,8 @@ var mdnsModule = Module{
 	},
 }
 
-func newMDNS(s dhtSection, h host.Host, log *slog.Logger) *mdns.Discovery {
-	return mdns.New(h, s.Prefix, log.With(loggerKey, loggerMDNS))
+func newMDNS(s dhtSection, h host.Host, a *libp2phost.Addresses, log *slog.Logger) *mdns.Discovery {
+	d := mdns.New(h, s.Prefix, a.Bound, log.With(loggerKey, loggerMDNS))
+	a.Moved(d.Moved)
+	return d
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// lookEvery is how often the interfaces are read. It takes some 100 µs on a machine with ten of
+// lookEvery is how often the interfaces are read. It takes 0.4 ms on a machine with twelve of
 // them. A change is told at the look after the look that saw it: a network comes with several
 // addresses and a route, within a second. So changes are told every second look at most.
 const lookEvery = time.Second
@@ -62,13 +62,22 @@ func (a *Addresses) Moved(f func()) { a.moved = append(a.moved, f) }
 // All returns every address of the host, the best first, each with /p2p/<PeerID>.
 func (a *Addresses) All() []string {
 	a.read()
-	addrs := a.order().Rank(a.resolved(), math.MaxInt)
+	addrs := a.order().Rank(a.addrs(), math.MaxInt)
 	for i, addr := range addrs {
 		if !strings.Contains(addr, "/p2p/") {
 			addrs[i] = addr + "/p2p/" + a.host().ID().String()
 		}
 	}
 	return addrs
+}
+
+// Bound returns the addresses that the host listens on, at most ports.MaxAddrs, the best first.
+// Peers on the same link reach them, whatever is announced to others.
+func (a *Addresses) Bound() []string {
+	a.read()
+	o := a.order()
+	o.Announced = nil
+	return o.Rank(a.resolved(), ports.MaxAddrs)
 }
 
 // Registration returns the addresses of an indexer that registers over the connections conns, at
@@ -79,7 +88,7 @@ func (a *Addresses) All() []string {
 func (a *Addresses) Registration(conns []network.Conn) []string {
 	a.read()
 	over := a.overThese(conns)
-	addrs := a.resolved()
+	addrs := a.addrs()
 	if !slices.ContainsFunc(over, netip.Addr.IsLoopback) {
 		if others := slices.DeleteFunc(slices.Clone(addrs), manet.IsIPLoopback); len(others) > 0 {
 			addrs = others
@@ -88,24 +97,29 @@ func (a *Addresses) Registration(conns []network.Conn) []string {
 	return a.order().Rank(addrs, ports.MaxAddrs)
 }
 
+// addrs returns what others are to dial, in no order.
+func (a *Addresses) addrs() []ma.Multiaddr {
+	if len(a.announced) > 0 {
+		return nil // Rank knows them
+	}
+	return a.resolved()
+}
+
 // told returns what the host tells its peers, in place of what libp2p knows.
 func (a *Addresses) told(known []ma.Multiaddr) []ma.Multiaddr {
 	if a.host() == nil {
 		return known
 	}
 	var addrs []ma.Multiaddr
-	for _, text := range a.order().Rank(a.resolved(), ports.MaxAddrs) {
+	for _, text := range a.order().Rank(a.addrs(), ports.MaxAddrs) {
 		addrs = append(addrs, withoutPeer(ma.StringCast(text)))
 	}
 	return addrs
 }
 
 // resolved returns the addresses that the host listens on, with those of the interfaces in place
-// of 0.0.0.0 and ::. Announced addresses stand for all of them.
+// of 0.0.0.0 and ::.
 func (a *Addresses) resolved() []ma.Multiaddr {
-	if len(a.announced) > 0 {
-		return nil
-	}
 	listen := a.host().Network().ListenAddresses()
 	locals := a.latest()
 	if locals == nil {

@@ -19,6 +19,15 @@
 // to have seen: a node tells others the addresses that it has or that its operator
 // announces, and nothing else.
 //
+// # Where others reach it
+//
+// libp2p tells all addresses of all interfaces, in the order of their bytes, as they were up to a
+// minute ago. Addresses reads the interfaces itself, and Order ranks: the address of a bridge is of
+// no use to others, and they would dial it first. Addresses closes the connections of an address
+// that is gone. The list that is registered is the same at all natives, so it has the local addresses
+// of all connections to natives at its head, and not of each native its own: natives that were
+// told different lists would tell each other the one and then the other.
+//
 // # A private network
 //
 // With a key (host.psk) each TCP connection is encrypted by it before anything else, and

@@ -76,10 +76,10 @@ func kind(i net.Interface) Kind {
 	named := func(beginnings []string) bool {
 		return slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(i.Name, b) })
 	}
-	switch {
-	case isBridge(i.Name) || named(bridges):
+	switch driven := driver(i.Name); {
+	case driven == "bridge" || named(bridges):
 		return Bridge
-	case i.Flags&net.FlagPointToPoint != 0 || isTunnel(i.Name) || named(tunnels):
+	case driven == "tun" || driven == "wireguard" || i.Flags&net.FlagPointToPoint != 0 || named(tunnels):
 		return Tunnel
 	}
 	return Plain
@@ -98,7 +98,7 @@ func sourceTo(ip netip.Addr) netip.Addr {
 
 // steady returns the address of locals that lasts in place of ip: ip itself, or, of a passing
 // address, another of the same network and interface. The kernel prefers a temporary address for
-// what it dials. Others reach this machine by both.
+// what it dials.
 func steady(locals []Local, ip netip.Addr) netip.Addr {
 	at := slices.IndexFunc(locals, func(l Local) bool { return l.IP == ip })
 	if at < 0 || !locals[at].Passing || !ip.Is6() {

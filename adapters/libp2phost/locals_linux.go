@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -62,12 +61,17 @@ func eachAddress(interfaces []net.Interface, f func(_ net.Interface, _ netip.Add
 	return nil
 }
 
-func isBridge(name string) bool { return has(name, "bridge") }
-
-// isTunnel knows those that a program drives. WireGuard's are point to point.
-func isTunnel(name string) bool { return has(name, "tun_flags") }
-
-func has(name, property string) bool {
-	_, err := os.Stat(filepath.Join("/sys/class/net", name, property))
-	return err == nil
+// driver returns the name of what drives an interface in the kernel, such as bridge, "" if that is
+// not told. Anybody may ask.
+func driver(name string) string {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(socket)
+	info, err := unix.IoctlGetEthtoolDrvinfo(socket, name)
+	if err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(info.Driver[:])
 }

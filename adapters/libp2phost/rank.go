@@ -56,7 +56,8 @@ func (o Order) Rank(addrs []ma.Multiaddr, max int) []string {
 type tier int
 
 const (
-	// registersOver is a local address of a connection over which this node registers.
+	// registersOver is a local address of a connection over which this node registers, be it a
+	// passing one: a native takes it as shown, and may be unable to dial any other.
 	registersOver tier = iota
 	// ofFamily is the best address of its family: the source of packets to the outside. Behind
 	// a VPN, or without a route to the outside, it is the best address of a plain interface.
@@ -106,7 +107,7 @@ func (o Order) tier(l Local) tier {
 	switch {
 	case l.IP.IsLoopback():
 		return loopback
-	case slices.ContainsFunc(o.Over, func(ip netip.Addr) bool { return steady(o.Locals, ip) == l.IP }):
+	case slices.Contains(o.Over, l.IP):
 		return registersOver
 	case l.Passing || l.IP.IsLinkLocalUnicast():
 		return passing

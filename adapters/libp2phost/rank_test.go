@@ -103,9 +103,8 @@ func TestTheAddressThatOthersReachComesFirst(t *testing.T) {
 		{"a VPN and nothing else", []Local{lo4, at("tun0", "10.8.0.2", "tunnel", "outward")}, nil, []string{"10.8.0.2", "127.0.0.1"}},
 		{"both families, of which the public one carries farther", []Local{docker, lan6, lan4}, nil, []string{"2a00:1::5", "192.168.1.5", "172.17.0.1"}},
 		{"IPv6 privacy", []Local{temporary, lan6, lan4}, nil, []string{"2a00:1::5", "192.168.1.5", "2a00:1::dead:beef"}},
-		{"IPv6 privacy, registered over the temporary one", []Local{temporary, lan6, lan4}, []string{"2a00:1::dead:beef"}, []string{"2a00:1::5", "192.168.1.5", "2a00:1::dead:beef"}},
+		{"IPv6 privacy, registered over the temporary one", []Local{temporary, lan6, lan4}, []string{"2a00:1::dead:beef"}, []string{"2a00:1::dead:beef", "2a00:1::5", "192.168.1.5"}},
 		{"nothing but a temporary one", []Local{lo6, temporary}, []string{"2a00:1::dead:beef"}, []string{"2a00:1::dead:beef", "::1"}},
-		{"a temporary one of another network", []Local{temporary, at("eth0", "2a00:2::5")}, []string{"2a00:1::dead:beef"}, []string{"2a00:1::dead:beef", "2a00:2::5"}},
 		{"nine bridges", append(slices.Clone(nineBridges), lan6, lan4), nil, []string{"2a00:1::5", "192.168.1.5", "172.17.0.1"}},
 		{"the bridge is the way out", []Local{docker, at("br0", "192.168.1.5", "bridge", "outward")}, nil, []string{"192.168.1.5", "172.17.0.1"}},
 		{"no route to the outside", []Local{docker, at("eth1", "10.9.0.1"), at("eth0", "10.1.0.1"), at("eth0", "fd01::1")}, nil, []string{"10.1.0.1", "fd01::1", "10.9.0.1", "172.17.0.1"}},
@@ -141,6 +140,29 @@ func TestTheAddressThatOthersReachComesFirst(t *testing.T) {
 				}
 				slices.Reverse(addrs)
 				slices.Reverse(o.Over)
+			}
+		})
+	}
+}
+
+func TestTheWayOutIsTheAddressThatLasts(t *testing.T) {
+	for _, test := range []struct{ name, of, want string }{
+		{"a temporary address", "2a00:1::dead:beef", "2a00:1::5"},
+		{"an address that lasts", "2a00:1::5", "2a00:1::5"},
+		{"a temporary address of another network", "2a00:2::dead:beef", "2a00:2::dead:beef"},
+		{"of another interface", "2a00:3::dead:beef", "2a00:3::dead:beef"},
+		{"IPv4", "192.168.1.5", "192.168.1.5"},
+		{"none", "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			locals := []Local{
+				lan4, temporary, at("eth0", "2a00:1::9"), lan6, at("eth0", "2a00:2::dead:beef", "passing"),
+				at("eth0", "2a00:3::dead:beef", "passing"), at("eth1", "2a00:3::1"),
+			}
+			of, _ := netip.ParseAddr(test.of)
+			want, _ := netip.ParseAddr(test.want)
+			if got := steady(locals, of); got != want {
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}

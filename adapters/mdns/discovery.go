@@ -2,21 +2,22 @@ package mdns
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/zeroconf/v2"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -32,8 +33,9 @@ const (
 	// retryEvery is how often a native tries to answer again that could not: it has no
 	// address yet, or no interface takes part in multicast.
 	retryEvery = 10 * time.Second
-	// settle is how long addresses that change may go on changing before they are told.
-	settle = time.Second
+	// port is that of an SRV record, which has to be there. It means nothing: each dnsaddr has its
+	// own.
+	port = 4001
 	// joinMin and joinMax bound the pause between two looks for natives to join, which
 	// doubles: a question to the whole link each time. A native that comes asks at once, so
 	// that this is for those whose questions were lost.
@@ -49,15 +51,18 @@ const (
 type Discovery struct {
 	host    host.Host
 	service string
+	addrs   func() []string
 	log     *slog.Logger
+	moved   chan struct{}
 }
 
 var _ ports.Discovery = (*Discovery)(nil)
 
 // New returns a discovery for the network with this prefix, such as "/opencloud". It does
-// nothing by itself. log gets what goes wrong.
-func New(h host.Host, prefix string, log *slog.Logger) *Discovery {
-	return &Discovery{host: h, service: Service(prefix), log: log}
+// nothing by itself. A native is found at addrs, multiaddrs with the best first. log gets what
+// goes wrong.
+func New(h host.Host, prefix string, addrs func() []string, log *slog.Logger) *Discovery {
+	return &Discovery{host: h, service: Service(prefix), addrs: addrs, log: log, moved: make(chan struct{}, 1)}
 }
 
 // Service returns the name of the DNS-SD service of the network with this prefix; its
@@ -67,18 +72,21 @@ func Service(prefix string) string {
 	return fmt.Sprintf("_ocnode-%x._udp", sum[:4])
 }
 
-// Advertise implements ports.Discovery. It answers who asks, with the addresses that the
-// host listens on at that time.
-func (d *Discovery) Advertise(ctx context.Context) error {
-	moved, err := d.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated))
-	if err != nil {
-		return fmt.Errorf("mdns: %w", err)
+// Moved has Advertise answer with the addresses of now. Call it when they have changed. It does
+// not block.
+func (d *Discovery) Moved() {
+	select {
+	case d.moved <- struct{}{}:
+	default: // it is to come
 	}
-	defer moved.Close()
+}
+
+// Advertise implements ports.Discovery. It answers with the addresses that the node has at that
+// time, the best first.
+func (d *Discovery) Advertise(ctx context.Context) error {
 	complained := false
 	for ctx.Err() == nil {
-		service := mdns.NewMdnsService(d.host, d.service, nobody{})
-		err := service.Start()
+		server, err := d.answer()
 		again := (<-chan time.Time)(nil)
 		if err != nil {
 			if !complained {
@@ -91,14 +99,36 @@ func (d *Discovery) Advertise(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-again:
-		case <-moved.Out():
-			pause(ctx, settle)
+		case <-d.moved:
 		}
-		if err := service.Close(); err != nil {
-			d.log.Debug("mdns not ended", "error", err)
+		if err == nil {
+			server.Shutdown()
 		}
 	}
 	return nil
+}
+
+// answer answers questions for the service until the server is shut down. libp2p's own service
+// would look around, too, and for as long as it answers. It would answer with interfaces as they
+// were a minute ago.
+func (d *Discovery) answer() (*zeroconf.Server, error) {
+	var texts, ips []string
+	for _, text := range d.addrs() {
+		addr, err := ma.NewMultiaddr(text)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, dnsaddr+addr.String()+"/p2p/"+d.host.ID().String())
+		if ip, err := manet.ToIP(addr); err == nil && !slices.Contains(ips, ip.String()) {
+			ips = append(ips, ip.String())
+		}
+	}
+	if len(ips) == 0 {
+		return nil, errors.New("this node has no IP address")
+	}
+	// The name says nothing: a PeerID is longer than a label of DNS may be.
+	name := strings.ToLower(rand.Text())
+	return zeroconf.RegisterProxy(name, d.service, domain, port, name, ips, texts, nil)
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -140,14 +170,7 @@ func (d *Discovery) Join(ctx context.Context) error {
 	return nil
 }
 
-// nobody takes in what the library's service finds: that looks around for as long as it
-// answers, and Find when it is asked to.
-type nobody struct{}
-
-func (nobody) HandlePeerFound(peer.AddrInfo) {}
-
-// Find implements ports.Discovery. The library cannot look around without answering too,
-// as if this node were a native, so this asks beneath it.
+// Find implements ports.Discovery.
 func (d *Discovery) Find(ctx context.Context, found func(ports.Found)) error {
 	ctx, cancel := context.WithTimeout(ctx, listenFor)
 	defer cancel()
@@ -188,11 +211,12 @@ func (d *Discovery) read(text []string) []peer.AddrInfo {
 	return infos
 }
 
-// dialable returns the addresses of info that this host has a transport for.
+// dialable returns the addresses of info that this host has a transport for, in their order.
 func (d *Discovery) dialable(info peer.AddrInfo) (addrs []string) {
-	for _, addr := range ma.Unique(info.Addrs) {
-		if len(addrs) < maxAddrs && d.host.Network().CanDial(info.ID, addr) {
-			addrs = append(addrs, addr.String())
+	for _, addr := range info.Addrs {
+		text := addr.String()
+		if len(addrs) < maxAddrs && d.host.Network().CanDial(info.ID, addr) && !slices.Contains(addrs, text) {
+			addrs = append(addrs, text)
 		}
 	}
 	return addrs

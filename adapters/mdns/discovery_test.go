@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"go.uber.org/goleak"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
@@ -12,6 +13,15 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(hosttest.Settled{M: m})
+}
+
+func addrsOf(h host.Host) func() []string {
+	return func() (addrs []string) {
+		for _, addr := range h.Addrs() {
+			addrs = append(addrs, addr.String())
+		}
+		return addrs
+	}
 }
 
 func TestNetworksStayApart(t *testing.T) {
@@ -30,7 +40,7 @@ func TestNetworksStayApart(t *testing.T) {
 // TestWhatStrangersAnswer reads TXT records that anybody on the link may send.
 func TestWhatStrangersAnswer(t *testing.T) {
 	h := hosttest.New(t)
-	d := New(h, "/opencloud", slog.New(slog.DiscardHandler))
+	d := New(h, "/opencloud", addrsOf(h), slog.New(slog.DiscardHandler))
 	a, b := string(hosttest.PeerID(t)), string(hosttest.PeerID(t))
 	var many []string
 	for range 3 * maxAddrs {

@@ -5,7 +5,7 @@
 // XXXXXXXX being the first 4 bytes, in hexadecimal, of the SHA-256 of the network's
 // prefix ("/opencloud"), so that different networks stay apart. Its instance has a random
 // name and a TXT record of strings "dnsaddr=<multiaddr>/p2p/<PeerID>", one for each
-// address that it listens on. Nodes that are no natives only ask.
+// address that it listens on, at most eight, the best first. Nodes that are no natives only ask.
 //
 // Anybody on the link can answer, for any PeerID: what is found is a hint, and whoever
 // dials it learns who is there.

@@ -4,71 +4,21 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"os/exec"
 	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"golang.org/x/sys/unix"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// ownNetwork marks a test that runs in a network namespace of its own.
-const ownNetwork = "OCNODE_TEST_OWN_NETWORK"
-
-// inOwnNetwork runs the calling test again in a process of its own, whose network has
-// nothing but a loopback interface with multicast: nothing reaches a real link. It needs
-// no tool, and root or the kernel's leave to make namespaces; it reports whether the
-// caller is that process.
-func inOwnNetwork(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(ownNetwork) != "" {
-		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(socket)
-		lo, err := unix.NewIfreq("lo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		lo.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING | unix.IFF_MULTICAST)
-		if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	again := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v")
-	again.Env = append(os.Environ(), ownNetwork+"=1")
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if id := os.Getuid(); id != 0 {
-		again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: id, Size: 1}}
-		again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := again.CombinedOutput()
-	t.Logf("%s", out)
-	switch {
-	case again.ProcessState == nil:
-		t.Skipf("no network namespace can be made here: %v", err)
-	case err != nil:
-		t.Errorf("in a network of its own: %v", err)
-	}
-	return false
-}
-
 func TestDiscovery(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !hosttest.InOwnNetwork(t) {
 		return
 	}
 	prefix := "/"
@@ -77,13 +27,13 @@ func TestDiscovery(t *testing.T) {
 		of := prefix
 		return func() (ports.PeerID, ports.Discovery) {
 			h := hosttest.New(t)
-			return ports.PeerID(h.ID().String()), New(h, of, slog.New(slog.DiscardHandler))
+			return ports.PeerID(h.ID().String()), New(h, of, addrsOf(h), slog.New(slog.DiscardHandler))
 		}
 	})
 }
 
 func TestNativesOnOneLinkAreFound(t *testing.T) {
-	if !inOwnNetwork(t) {
+	if !hosttest.InOwnNetwork(t) {
 		return
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -94,7 +44,7 @@ func TestNativesOnOneLinkAreFound(t *testing.T) {
 	native := func(prefix string) host.Host {
 		h := hosttest.New(t)
 		running.Go(func() {
-			if err := New(h, prefix, log).Advertise(ctx); err != nil {
+			if err := New(h, prefix, addrsOf(h), log).Advertise(ctx); err != nil {
 				t.Error(err)
 			}
 		})
@@ -105,7 +55,7 @@ func TestNativesOnOneLinkAreFound(t *testing.T) {
 	finds := func(h host.Host, prefix string, want ...host.Host) func() bool {
 		return func() bool {
 			var ids []ports.PeerID
-			if err := New(h, prefix, log).Find(t.Context(), func(f ports.Found) {
+			if err := New(h, prefix, addrsOf(h), log).Find(t.Context(), func(f ports.Found) {
 				ids = append(ids, f.PeerID)
 				if !slices.ContainsFunc(want, func(w host.Host) bool { return slices.Contains(f.Addrs, w.Addrs()[0].String()) }) {
 					t.Errorf("%s is found at %v", f.PeerID, f.Addrs)
@@ -131,7 +81,7 @@ func TestNativesOnOneLinkAreFound(t *testing.T) {
 	}
 
 	running.Go(func() {
-		if err := New(a, "/opencloud", log).Join(ctx); err != nil {
+		if err := New(a, "/opencloud", addrsOf(a), log).Join(ctx); err != nil {
 			t.Error(err)
 		}
 	})
@@ -139,4 +89,38 @@ func TestNativesOnOneLinkAreFound(t *testing.T) {
 	if a.Network().Connectedness(elsewhere.ID()) == network.Connected {
 		t.Error("it joins another network's")
 	}
+}
+
+func TestANativeThatMovesIsFoundAtItsNewAddressesAndNoOther(t *testing.T) {
+	if !hosttest.InOwnNetwork(t) {
+		return
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	var addrs atomic.Value
+	addrs.Store([]string{"/ip4/192.0.2.1/tcp/1", "/ip4/127.0.0.1/tcp/1"})
+	h := hosttest.New(t)
+	native := New(h, "/opencloud", func() []string { return addrs.Load().([]string) }, log)
+	running.Go(func() {
+		if err := native.Advertise(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	indexer := hosttest.New(t)
+	at := func(want ...string) func() bool {
+		return func() bool {
+			var got []string
+			if err := New(indexer, "/opencloud", addrsOf(indexer), log).Find(t.Context(), func(f ports.Found) { got = f.Addrs }); err != nil {
+				t.Error(err)
+			}
+			return slices.Equal(got, want)
+		}
+	}
+	porttest.Eventually(t, "the native is found, the best address first", at("/ip4/192.0.2.1/tcp/1", "/ip4/127.0.0.1/tcp/1"))
+	addrs.Store([]string{"/ip4/192.0.2.2/tcp/1"})
+	native.Moved()
+	porttest.Eventually(t, "it is found where it is now", at("/ip4/192.0.2.2/tcp/1"))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -386,12 +387,12 @@ func TestNeighboursAreSeenFromBothSides(t *testing.T) {
 }
 
 func TestAddressesOfNeighboursAreRanked(t *testing.T) {
-	want := []string{"/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1", "/ip4/192.168.1.1/tcp/1", "/ip4/192.168.1.1/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"}
+	want := []string{"/ip4/192.168.2.2/tcp/1", "/ip4/192.168.2.2/udp/1/quic-v1", "/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/1/quic-v1", "/ip4/192.168.1.1/tcp/1", "/ip4/192.168.1.1/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/udp/1/quic-v1"}
 	var addrs []ma.Multiaddr
 	for _, text := range slices.Backward(want) {
 		addrs = append(addrs, ma.StringCast(text))
 	}
-	if got := stream.BestFirst(addrs); !slices.Equal(got, want) {
+	if got := stream.BestFirst(addrs, []net.IP{net.IPv4(192, 168, 2, 2)}); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package stream
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 
@@ -96,7 +97,7 @@ func (n *neighbours) update(id peer.ID) {
 	was, known := n.natives[id]
 	is, native := n.current(id)
 	if native {
-		is.PeerID, is.Addrs = was.PeerID, bestFirst(n.host.Peerstore().Addrs(id))
+		is.PeerID, is.Addrs = was.PeerID, bestFirst(n.host.Peerstore().Addrs(id), n.met(id))
 		if !known {
 			is.PeerID = ports.PeerID(id.String())
 		}
@@ -135,16 +136,31 @@ func (n *neighbours) close() {
 	n.running.Wait()
 }
 
-// bestFirst returns the best of addrs as text, at most MaxAddrs: public addresses first,
-// loopback last, TCP before others.
-func bestFirst(addrs []ma.Multiaddr) (ranked []string) {
+// met returns the IP addresses of the connections with id, without those of loopback: other readers
+// do not reach id there.
+func (n *neighbours) met(id peer.ID) (at []net.IP) {
+	for _, c := range n.host.Network().ConnsToPeer(id) {
+		if ip, err := manet.ToIP(c.RemoteMultiaddr()); err == nil && !ip.IsLoopback() {
+			at = append(at, ip)
+		}
+	}
+	return at
+}
+
+// bestFirst returns the best of addrs as text, at most MaxAddrs: first those with an IP address of
+// met, then public addresses, loopback last, TCP before others. Only the neighbour itself knows
+// which of its private addresses lead to a bridge.
+func bestFirst(addrs []ma.Multiaddr, met []net.IP) (ranked []string) {
 	order := func(a ma.Multiaddr) int {
-		order := 2
+		order := 4
+		ip, err := manet.ToIP(a)
 		switch {
-		case manet.IsIPLoopback(a):
-			order = 4
-		case manet.IsPublicAddr(a):
+		case err == nil && slices.ContainsFunc(met, ip.Equal):
 			order = 0
+		case manet.IsIPLoopback(a):
+			order = 6
+		case manet.IsPublicAddr(a):
+			order = 2
 		}
 		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
 			order++
