@@ -3,6 +3,7 @@ package domain
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 	"unique"
 
@@ -339,10 +340,28 @@ func has(meta, want map[string]string) bool {
 // LookUp implements ports.Native.
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
 	if listed, ok := r.Get(id); ok {
+		if sender == id {
+			listed.Natives = r.holders(id)
+		}
 		return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
 	}
 	listed, err := r.searchFor(ctx, sender, id)
 	return ports.Answer{Listed: listed, Condition: r.Condition()}, err
+}
+
+// holders returns the natives whose leases of id this native holds.
+func (r *Registry) holders(id ports.PeerID) (natives []ports.PeerID) {
+	s := r.table.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := r.now().at
+	s.holding(id).leases(func(w *word) bool {
+		if native := w.native.Value(); w.live(at) && native != "" && !slices.Contains(natives, native) {
+			natives = append(natives, native)
+		}
+		return len(natives) < ports.MaxHolders
+	})
+	return natives
 }
 
 // maxRemembered bounds the records of expired indexers: a quarter of the table, so that expired

@@ -42,7 +42,13 @@ type Listed struct {
 	// Remaining is the rest of the lease when the native listed the entry: more than 0, and 0 of an
 	// entry that is StateStale. Unlike ExpiresAt, it means the same on every clock.
 	Remaining time.Duration
+	// Natives are the natives whose leases of the indexer the native holds, at most MaxHolders. Only
+	// the indexer's own look-up brings them, and none from a native of an earlier version.
+	Natives []PeerID
 }
+
+// MaxHolders bounds Listed.Natives: more than a native holds leases of an indexer.
+const MaxHolders = 8
 
 // Condition limits the trust in a native's answer; "" is full trust.
 type Condition string

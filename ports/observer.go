@@ -74,6 +74,10 @@ const (
 	EventLeaseFailed      EventKind = "lease failed"
 	// EventLeaseLost is a connection to Via that ended during a lease.
 	EventLeaseLost EventKind = "lease lost"
+	// EventLeaseDoubted is a lease of Via that no other native shows; without Via it is all leases.
+	// EventLeaseConfirmed is the end of that.
+	EventLeaseDoubted   EventKind = "lease doubted"
+	EventLeaseConfirmed EventKind = "lease confirmed"
 	// EventLeaseLeft is a leave that Via took, after Took; Err and Code explain a failure. A
 	// native without leaves causes no event.
 	EventLeaseLeft EventKind = "lease left"

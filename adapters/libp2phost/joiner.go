@@ -123,6 +123,10 @@ type Joiner struct {
 	moved    chan struct{}
 	lonely   func()
 
+	mu         sync.Mutex
+	configured []ports.Found // what Configured returns
+	changed    chan struct{}
+
 	// The rest belongs to the goroutine of Run.
 	targets  map[peer.ID]*target
 	names    []*name
@@ -188,6 +192,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
 		moved:    make(chan struct{}, 1),
+		changed:  make(chan struct{}),
 	}
 	for _, addr := range addrs {
 		if isDNSAddr(addr) {
@@ -206,7 +211,44 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		t.configured = true
 		t.static = append(t.static, info.Addrs...)
 	}
+	j.configure()
 	return j, nil
+}
+
+// Configured returns the peers of host.bootstrap, those behind its names as they resolved last, and
+// a channel that closes once they change. A peer among them need not be a native. It does not
+// block.
+func (j *Joiner) Configured() (peers []ports.Found, changed <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.configured, j.changed
+}
+
+// configure has Configured return the targets of now.
+func (j *Joiner) configure() {
+	var peers []ports.Found
+	for id, t := range j.targets {
+		if !t.configured {
+			continue
+		}
+		found := ports.Found{PeerID: ports.PeerID(id.String())}
+		for _, addr := range slices.Concat(t.static, t.addrs) {
+			found.Addrs = append(found.Addrs, addr.String())
+		}
+		peers = append(peers, found)
+	}
+	slices.SortFunc(peers, func(a, b ports.Found) int { return cmp.Compare(a.PeerID, b.PeerID) })
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	same := slices.EqualFunc(peers, j.configured, func(a, b ports.Found) bool {
+		return a.PeerID == b.PeerID && slices.Equal(a.Addrs, b.Addrs)
+	})
+	if same {
+		return
+	}
+	j.configured = peers
+	close(j.changed)
+	j.changed = make(chan struct{})
 }
 
 // Run connects and reconnects until ctx ends, and returns when all it started has
@@ -466,6 +508,7 @@ func (j *Joiner) named(n *name, infos []peer.AddrInfo) {
 		t.configured, t.addrs, t.shown = true, info.Addrs, len(info.Addrs)
 		n.peers = append(n.peers, info.ID)
 	}
+	j.configure()
 }
 
 // remember makes id a target if it is a native, and says whether it is one. A

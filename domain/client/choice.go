@@ -15,6 +15,9 @@ const (
 	// wantedNatives is how many natives an indexer takes of those that it finds: enough
 	// that two may die at once.
 	wantedNatives = 3
+	// maxBootstrap bounds the natives of the bootstrap peers that are held beside those: as many as
+	// anybody lists by hand. A name may stand for a whole network.
+	maxBootstrap = 4
 	// maxFailures is how many registrations in a row fail before another native is looked
 	// for in a native's place. They take 3 s if it refuses to be dialled, and three timeouts
 	// if it is cut off: less than the lease, more than a restart.
@@ -28,7 +31,9 @@ const (
 
 // choice are the natives that an indexer takes of those that it finds. In its network any native
 // may die, and some are not there at all. The indexer tries a native by registering with it. It
-// gives up a native that fails when another has granted a lease in its place, and never before.
+// gives up a native that fails, or whose lease no other native shows, when another has granted a
+// lease in its place, and never before. Natives of the bootstrap peers are held beside those, and
+// never given up.
 type choice struct {
 	x       *Indexer
 	running *sync.WaitGroup
@@ -40,15 +45,19 @@ type choice struct {
 
 // taken is a native that is held, or on trial until it has answered once.
 type taken struct {
-	cancel   context.CancelFunc
-	trial    bool
-	standing standing
-	failures int
-	since    time.Time
+	cancel    context.CancelFunc
+	bootstrap bool // it is held whatever it does
+	trial     bool
+	doubted   bool // no other native shows the lease
+	standing  standing
+	failures  int
+	since     time.Time
 }
 
 func newChoice(x *Indexer, running *sync.WaitGroup) *choice {
-	return &choice{x: x, running: running, taken: make(map[ports.PeerID]*taken), changed: make(chan struct{}, 1)}
+	c := &choice{x: x, running: running, taken: make(map[ports.PeerID]*taken), changed: make(chan struct{}, 1)}
+	x.witnesses.doubt = c.doubt
+	return c
 }
 
 // run takes natives until ctx ends. The leases are kept in goroutines counted by running.
@@ -59,8 +68,9 @@ func (c *choice) run(ctx context.Context) {
 	defer wake.Stop()
 	for {
 		moved := c.x.moves()
-		met, added := c.x.natives.meet()
+		met, added, named := c.x.natives.meet()
 		c.revise()
+		c.takeBootstrap(ctx)
 		next := c.try(ctx)
 		now := time.Now()
 		switch missing, held := c.count(); {
@@ -85,6 +95,7 @@ func (c *choice) run(ctx context.Context) {
 			return
 		case <-met:
 		case <-added:
+		case <-named:
 		case <-c.changed:
 		case <-moved:
 			looks, lookAt = 0, time.Now()
@@ -112,6 +123,7 @@ func (c *choice) drop(id ports.PeerID) {
 	c.taken[id].cancel()
 	delete(c.taken, id)
 	c.x.natives.hold(id, false)
+	c.x.witnesses.forget(id)
 }
 
 // pause is how long after a look the next look follows, when looks were made in a row before it.
@@ -134,7 +146,38 @@ func (c *choice) try(ctx context.Context) time.Time {
 		if !ok {
 			return next
 		}
-		c.take(ctx, native)
+		c.take(ctx, native, false)
+	}
+}
+
+// takeBootstrap takes the natives of the bootstrap peers, beside those that it finds. A native that
+// is none of them any more counts as found.
+func (c *choice) takeBootstrap(ctx context.Context) {
+	all := c.x.natives.best()
+	c.mu.Lock()
+	held := 0
+	for _, native := range all {
+		if t := c.taken[native.id]; t != nil && t.bootstrap {
+			if t.bootstrap = native.bootstrap; t.bootstrap {
+				held++
+			}
+		}
+	}
+	var takes []candidate
+	for _, native := range all {
+		t := c.taken[native.id]
+		if !native.bootstrap || t != nil && t.bootstrap || held == maxBootstrap {
+			continue
+		}
+		if held++; t != nil {
+			t.bootstrap = true
+		} else {
+			takes = append(takes, native)
+		}
+	}
+	c.mu.Unlock()
+	for _, native := range takes {
+		c.take(ctx, native, true)
 	}
 }
 
@@ -145,7 +188,7 @@ func (c *choice) count() (missing, held int) {
 	defer c.mu.Unlock()
 	missing = wantedNatives
 	for _, t := range c.taken {
-		if t.trial || t.standing == answers {
+		if !t.bootstrap && (t.trial || t.standing == answers) {
 			missing--
 		}
 		if !t.trial {
@@ -161,10 +204,10 @@ func (c *choice) has(id ports.PeerID) bool {
 	return c.taken[id] != nil
 }
 
-// take puts a candidate on trial.
-func (c *choice) take(ctx context.Context, native candidate) {
+// take puts a candidate on trial. The native of a bootstrap peer needs none.
+func (c *choice) take(ctx context.Context, native candidate, bootstrap bool) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &taken{cancel: cancel, trial: true, since: time.Now()}
+	t := &taken{cancel: cancel, bootstrap: bootstrap, trial: !bootstrap, since: time.Now()}
 	c.mu.Lock()
 	c.taken[native.id] = t
 	c.mu.Unlock()
@@ -182,11 +225,17 @@ func (c *choice) take(ctx context.Context, native candidate) {
 func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.taken[id] != t {
+		return false
+	}
+	c.x.witnesses.registered(id, lease, err)
 	before := t.standing
 	var refusal *ports.Refusal
 	switch {
 	case err == nil && lease.Unconfirmed:
 		t.standing, t.failures = silent, 0
+	case err == nil && t.doubted:
+		t.standing, t.failures = doubted, 0
 	case err == nil:
 		t.standing, t.failures = answers, 0
 	default:
@@ -197,13 +246,9 @@ func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) 
 		}
 	}
 	if t.trial || t.standing != before {
-		c.x.natives.note(id, t.standing)
-		select {
-		case c.changed <- struct{}{}:
-		default:
-		}
+		c.note(id, t.standing)
 	}
-	if t.trial && t.standing == fails {
+	if t.trial && t.standing == fails && !t.bootstrap {
 		c.drop(id)
 		return false
 	}
@@ -212,14 +257,43 @@ func (c *choice) judge(id ports.PeerID, t *taken, lease ports.Lease, err error) 
 	return c.taken[id] == t
 }
 
-// giveUp lets go of the worst native, and of equals the newest, while there are too many. The
-// caller holds the lock.
+// note remembers how a native stands. The caller holds the lock.
+func (c *choice) note(id ports.PeerID, s standing) {
+	c.x.natives.note(id, s)
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// doubt takes in that no other native shows the lease at id, or that another does again.
+func (c *choice) doubt(id ports.PeerID, is bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.taken[id]
+	if t == nil {
+		return
+	}
+	t.doubted = is
+	switch {
+	case is && t.standing == answers:
+		t.standing = doubted
+	case !is && t.standing == doubted:
+		t.standing = answers
+	default:
+		return
+	}
+	c.note(id, t.standing)
+}
+
+// giveUp lets go of the worst native, and of equals the newest, while there are too many. Natives of
+// bootstrap peers are beside those. The caller holds the lock.
 func (c *choice) giveUp() {
 	for {
 		var worst ports.PeerID
 		held := 0
 		for id, t := range c.taken {
-			if t.trial {
+			if t.trial || t.bootstrap {
 				continue
 			}
 			held++

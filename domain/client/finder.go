@@ -178,7 +178,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		if s.err == nil {
 			if err := f.rules.CheckAnswer(&s.answer); err != nil {
 				if !domain.IsUntrusted(err) {
-					f.natives.note(s.native, fails)
+					f.natives.noteLookUp(s.native, fails)
 				}
 				next()
 				continue
@@ -187,7 +187,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 		switch {
 		case s.err == nil && s.answer.PeerID == id && s.answer.Remaining > 0 && !s.answer.Entry.Leave,
 			errors.Is(s.err, ports.ErrNotFound) && s.answer.Condition == "":
-			f.natives.note(s.native, answers)
+			f.natives.noteLookUp(s.native, answers)
 			if s.err != nil {
 				return ports.Answer{}, s.err
 			}
@@ -202,7 +202,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 			}
 		case s.err != nil && !errors.Is(s.err, ports.ErrNotOffered) && asker.Err() == nil:
 			if _, refused := errors.AsType[*ports.Refusal](s.err); !refused {
-				f.natives.note(s.native, fails)
+				f.natives.noteLookUp(s.native, fails)
 			}
 		}
 		next()

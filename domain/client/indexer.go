@@ -23,7 +23,8 @@ const (
 )
 
 // Indexer is the indexer's side of a lease. It registers with every native that it was given, or
-// with three of those that it finds: at once, and then every heartbeat. Each lease is kept by
+// with three of those that it finds and those of the bootstrap peers beside: at once, and then every
+// heartbeat. Each lease is kept by
 // itself, so that the death of a native leaves the others untouched. When an indexer stops, it
 // leaves its natives. All methods may be called concurrently.
 type Indexer struct {
@@ -39,6 +40,7 @@ type Indexer struct {
 	abandoned  atomic.Bool
 	superseded atomic.Bool // by another process with the same key
 	unshown    unshown
+	witnesses  *witnesses
 	supersede  func() // ends Run's work
 
 	mu     sync.Mutex
@@ -72,6 +74,9 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	if x.clock == nil {
 		x.clock = domain.NewClock(nil, nil)
 	}
+	x.witnesses = newWitnesses(heartbeat, func(kind ports.EventKind, via ports.PeerID) {
+		observer.Observe(ports.Event{Kind: kind, PeerID: x.self, Via: via})
+	})
 	if signer != nil {
 		x.records = newRecords(rules.Self, rules.Policy, signer, x.clock, observer)
 	}
@@ -109,11 +114,21 @@ func (x *Indexer) Run(ctx context.Context) error {
 	life, end := context.WithCancel(ctx)
 	defer end()
 	x.supersede = end
+	var taking *choice
 	if x.natives.transport != nil {
-		newChoice(x, &running).run(life)
+		taking = newChoice(x, &running)
+	}
+	running.Go(func() { x.witness(life) })
+	if taking != nil {
+		taking.run(life)
 	}
 	for id, native := range x.natives.pinned {
-		running.Go(func() { x.keep(life, id, native, func(ports.Lease, error) bool { return true }) })
+		running.Go(func() {
+			x.keep(life, id, native, func(lease ports.Lease, err error) bool {
+				x.witnesses.registered(id, lease, err)
+				return true
+			})
+		})
 	}
 	running.Wait()
 	if !x.abandoned.Load() && !x.superseded.Load() {

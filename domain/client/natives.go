@@ -30,7 +30,7 @@ const (
 	// natives all indexers look for more, for ever.
 	askNativeAgain = 30 * time.Second
 	// retrySilent is the pause before a native is tried again that took a registration and said
-	// nothing. A native of the seed does so rightly, and will do so again.
+	// nothing, or told nobody. A native of the seed says nothing rightly, and will do so again.
 	retrySilent = 10 * time.Minute
 )
 
@@ -42,11 +42,13 @@ var retryNative = domain.Backoff{First: time.Second, Max: 30 * time.Second}
 // All methods may be called concurrently.
 type Natives struct {
 	pinned map[ports.PeerID]ports.Native
+	blinds map[ports.PeerID]bool // of pinned: it offers no look-up
 
 	self        ports.PeerID
 	trusts      domain.Trust
 	transport   ports.Transport
 	discoveries []ports.Discovery
+	hints       Hints
 
 	mu         sync.Mutex
 	candidates map[ports.PeerID]*candidate
@@ -67,7 +69,24 @@ type candidate struct {
 	teller    ports.PeerID // the native that told of it; "" if it was met, or found otherwise
 	asked     time.Time    // for others
 	held      bool         // by the indexer, or on trial; it makes way for none
+	bootstrap bool         // it is the native of a bootstrap peer
+	blind     bool         // it offers no look-up
+	site      string       // "" if its addresses say nothing
 }
+
+// Hints are what a node knows of natives beside what it finds. Each may be nil.
+type Hints struct {
+	// Bootstrap returns the peers that the operator named, at their addresses of now, and a channel
+	// that closes once they change. They need not be natives. It must not block.
+	Bootstrap func() (peers []ports.Found, changed <-chan struct{})
+	// Site returns the site of an address: whoever has one address of a site may have all. It is ""
+	// for addresses that say nothing, as of a private network.
+	Site func(addr string) string
+}
+
+// Heed has the natives of bootstrap peers held beside those that are found, and natives of different
+// sites preferred. Call it before an Indexer runs.
+func (n *Natives) Heed(h Hints) { n.hints = h }
 
 // standing is how well a native answers. The best is the least.
 type standing int
@@ -76,13 +95,19 @@ const (
 	answers   standing = iota // when it was asked last
 	watchable                 // not asked yet, but connected, and no native of the seed
 	untried
-	silent // took a registration, and said nothing
+	silent  // took a registration, and said nothing
+	doubted // granted a lease that no other native shows
 	fails
 )
 
+// like reports whether natives of either standing are as good: none of both was asked yet.
+func (s standing) like(t standing) bool {
+	return s == t || min(s, t) == watchable && max(s, t) == untried
+}
+
 // PinNatives returns natives that are given once and for all.
 func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
-	return &Natives{pinned: natives}
+	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]bool)}
 }
 
 // FindNatives returns natives that are yet to be found: those that transport is connected
@@ -98,9 +123,10 @@ func FindNatives(self ports.PeerID, trusts domain.Trust, transport ports.Transpo
 	}
 }
 
-// meet takes in the natives that this node is connected to. changed is closed once those may have
-// changed, added once there is another candidate.
-func (n *Natives) meet() (changed, added <-chan struct{}) {
+// meet takes in the natives that this node is connected to, and which of them are bootstrap peers. It
+// returns channels that are closed once those may have changed, once there is another candidate, and
+// once the bootstrap peers have changed.
+func (n *Natives) meet() (changed, added, named <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	neighbours, changed := n.transport.Neighbours()
@@ -118,7 +144,23 @@ func (n *Natives) meet() (changed, added <-chan struct{}) {
 			c.standing = watchable
 		}
 	}
-	return changed, n.added
+	var bootstrap []ports.Found
+	if n.hints.Bootstrap != nil {
+		bootstrap, named = n.hints.Bootstrap()
+	}
+	for _, c := range n.candidates {
+		c.bootstrap = false
+	}
+	for _, peer := range bootstrap {
+		// A bootstrap peer that has not been met need not be a native.
+		if c := n.candidates[peer.PeerID]; c != nil {
+			c.bootstrap = true
+			if r, ok := c.native.(*route); ok {
+				r.give(peer.Addrs)
+			}
+		}
+	}
+	return changed, n.added, named
 }
 
 // look takes in the natives that the discoveries find and that natives which answer know. It
@@ -240,7 +282,7 @@ func (n *Natives) addToldBy(by, id ports.PeerID, addrs []string) {
 	told := 0
 	var worst *candidate
 	for _, c := range n.candidates {
-		if c.teller != by || c.connected || c.held || c.standing < untried {
+		if c.teller != by || c.connected || c.held || c.bootstrap || c.standing < untried {
 			continue
 		}
 		told++
@@ -298,7 +340,7 @@ func (n *Natives) makeRoom(connected bool) bool {
 			met++
 			continue
 		}
-		if c.held {
+		if c.held || c.bootstrap {
 			continue
 		}
 		if worst == nil || c.standing > worst.standing || c.standing == worst.standing && c.failures > worst.failures {
@@ -317,19 +359,90 @@ func (n *Natives) makeRoom(connected bool) bool {
 	return true
 }
 
-// due returns the best candidate that is not taken and may be tried at now. Without one it returns
-// when the next candidate may be tried; the zero time if there is none.
+// due returns the best candidate that is not taken and may be tried at now, of equals one of a site
+// where none is taken. Without such a candidate it returns when the next may be tried; the zero time
+// if there is none.
 func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate, next time.Time, ok bool) {
-	for _, c := range n.best() {
-		switch {
-		case taken(c.id):
-		case !c.next.After(now):
-			return c, now, true
-		case next.IsZero() || c.next.Before(next):
-			next = c.next
+	all := n.best()
+	sites := make(map[string]bool)
+	for _, c := range all {
+		if c.site != "" && taken(c.id) {
+			sites[c.site] = true
 		}
 	}
-	return candidate{}, next, false
+	var best *candidate
+	for i, c := range all {
+		switch {
+		case taken(c.id):
+		case c.next.After(now):
+			if next.IsZero() || c.next.Before(next) {
+				next = c.next
+			}
+		case best == nil, sites[best.site] && !sites[c.site] && c.standing.like(best.standing):
+			best = &all[i]
+		}
+	}
+	if best == nil {
+		return candidate{}, next, false
+	}
+	return *best, now, true
+}
+
+// witness returns a native that can say whether it knows the leases of this indexer at the natives
+// of. Those are none without such a native. Only natives of bootstrap peers are asked if there are
+// any: the operator named them. Else a native speaks for the leases of other sites alone, since the
+// natives of a site may belong together. Each site has the same chance, however many natives it has.
+func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID) {
+	all := n.best()
+	sites := make(map[ports.PeerID]string)
+	named := false
+	for _, c := range all {
+		sites[c.id] = c.site
+		named = named || c.bootstrap && !c.blind
+	}
+	type able struct {
+		candidate
+		of []ports.PeerID
+	}
+	var witnesses []able // one of each site, chosen by the random order of all
+	met := make(map[string]bool)
+	for _, c := range all {
+		if c.blind || named != c.bootstrap || c.standing > untried && !(named && c.standing == doubted) {
+			continue
+		}
+		of := slices.DeleteFunc(slices.Clone(leases), func(id ports.PeerID) bool {
+			return id == c.id || !named && c.site != "" && c.site == sites[id]
+		})
+		if site := cmp.Or(c.site, string(c.id)); len(of) > 0 && !met[site] {
+			met[site] = true
+			witnesses = append(witnesses, able{c, of})
+		}
+	}
+	if len(witnesses) == 0 {
+		return candidate{}, nil
+	}
+	w := witnesses[rand.IntN(len(witnesses))]
+	return w.candidate, w.of
+}
+
+// blind remembers that a native offers no look-up.
+func (n *Natives) blind(id ports.PeerID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.candidates[id]; c != nil {
+		c.blind = true
+	} else if n.pinned[id] != nil {
+		n.blinds[id] = true
+	}
+}
+
+// siteOf returns the site of a native, "" if its addresses say nothing. The caller holds the lock.
+func (n *Natives) siteOf(native ports.Native) string {
+	r, ok := native.(*route)
+	if !ok || n.hints.Site == nil {
+		return ""
+	}
+	return r.siteBy(n.hints.Site)
 }
 
 // best returns all candidates by their standing, in random order among equals.
@@ -338,14 +451,27 @@ func (n *Natives) best() []candidate {
 	defer n.mu.Unlock()
 	var all []candidate
 	for id, native := range n.pinned {
-		all = append(all, candidate{id: id, native: native})
+		all = append(all, candidate{id: id, native: native, bootstrap: true, blind: n.blinds[id]})
 	}
 	for _, c := range n.candidates {
+		c.site = n.siteOf(c.native)
 		all = append(all, *c)
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.standing, b.standing) })
 	return all
+}
+
+// noteLookUp remembers how id stood when it was asked for another peer. An answer says nothing of
+// its leases.
+func (n *Natives) noteLookUp(id ports.PeerID, s standing) {
+	n.mu.Lock()
+	c := n.candidates[id]
+	keeps := c != nil && c.standing == doubted && s == answers
+	n.mu.Unlock()
+	if !keeps {
+		n.note(id, s)
+	}
 }
 
 // note remembers how id stood when it was tried, and when it may be tried again.
@@ -361,7 +487,7 @@ func (n *Natives) note(id ports.PeerID, s standing) {
 	case fails:
 		c.next = time.Now().Add(domain.Early(retryNative.Pause(c.failures), rand.Float64()))
 		c.failures++
-	case silent:
+	case silent, doubted:
 		c.failures, c.next = 0, time.Now().Add(domain.Early(retrySilent, rand.Float64()))
 	default:
 		c.failures, c.next = 0, time.Time{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -75,6 +76,22 @@ func newNetwork() *network {
 	}
 }
 
+// shows returns what a native says of an indexer if all natives tell each other.
+func (net *network) shows(of ...ports.PeerID) (ports.Answer, error) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	var a ports.Answer
+	for _, id := range of {
+		if left := time.Until(net.leases[id]); left > 0 {
+			a.Native, a.Remaining, a.Natives = id, max(a.Remaining, left), append(a.Natives, id)
+		}
+	}
+	if len(a.Natives) == 0 {
+		return a, ports.ErrNotFound
+	}
+	return a, nil
+}
+
 func (net *network) natives(n int, b behaviour) (ids []ports.PeerID) {
 	net.mu.Lock()
 	defer net.mu.Unlock()
@@ -99,6 +116,13 @@ func (net *network) set(b behaviour, ids ...ports.PeerID) {
 			delete(net.leases, id)
 		}
 	}
+}
+
+// says has the natives answer look-ups by say from now on.
+func (net *network) says(say func(native, id ports.PeerID) (ports.Answer, error)) {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.say = say
 }
 
 func (net *network) find(ids ...ports.PeerID) {
@@ -141,6 +165,13 @@ func (net *network) counts(of map[ports.PeerID]int, id ports.PeerID) int {
 	net.mu.Lock()
 	defer net.mu.Unlock()
 	return of[id]
+}
+
+// all returns what each native does.
+func (net *network) all() map[ports.PeerID]behaviour {
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	return maps.Clone(net.does)
 }
 
 func (net *network) Serve(ports.Native) (func(), error) { return nil, errDown }
@@ -244,6 +275,7 @@ func (n fakeNative) Leave(ctx context.Context, sender ports.PeerID, _ []byte) er
 func (n fakeNative) LookUp(ctx context.Context, _, id ports.PeerID) (ports.Answer, error) {
 	n.net.mu.Lock()
 	n.net.asked[n.id]++
+	say := n.net.say
 	n.net.mu.Unlock()
 	b, err := n.meet(ctx)
 	switch {
@@ -254,7 +286,10 @@ func (n fakeNative) LookUp(ctx context.Context, _, id ports.PeerID) (ports.Answe
 	case b == refuses:
 		return ports.Answer{}, ports.Refuse(ports.CodeBusy, "no")
 	}
-	return n.net.say(n.id, id)
+	if say == nil {
+		return n.net.shows(slices.Collect(maps.Keys(n.net.all()))...)
+	}
+	return say(n.id, id)
 }
 
 func TestCandidatesAreBoundedAndTheBadMakeWay(t *testing.T) {

@@ -15,9 +15,9 @@ const (
 	// maxProven bounds the addresses of a native that are remembered because they worked: both
 	// families over both transports.
 	maxProven = 4
-	// maxDialled bounds the addresses of one attempt: all that worked, all that one teller names,
-	// and some of others. A native that lies causes no more dials than that.
-	maxDialled = maxProven + ports.MaxAddrs + ports.MaxAddrs/2
+	// maxDialled bounds the addresses of one attempt: all that worked, all that the operator gave,
+	// and all that one teller names. A native that lies causes no more dials than that.
+	maxDialled = maxProven + 2*ports.MaxAddrs
 	// maxTellers bounds the tellers whose word of a native is remembered: the natives that are
 	// asked at a time, the native itself, and two discoveries.
 	maxTellers = maxNativesAsked + 3
@@ -35,8 +35,10 @@ type route struct {
 
 	mu     sync.Mutex
 	proven []string           // the address that worked last is the first
+	given  []string           // by the operator
 	told   []news             // the latest first, one of each teller
 	turn   int                // of told: whose addresses are the first
+	site   *string            // of the first address that tells; nil if it is not known yet
 	failed bool               // the last registration failed
 	last   ports.RemoteNative // of the last registration that it took
 }
@@ -67,24 +69,63 @@ func (r *route) hear(by teller, addrs []string) error {
 	r.told = slices.DeleteFunc(r.told, func(n news) bool { return n.by == by })
 	r.told = slices.Insert(r.told, 0, news{by, addrs})
 	r.told = r.told[:min(len(r.told), maxTellers)]
+	r.site = nil
 	return nil
 }
 
-// native returns the native at the addresses of now, those that worked first. Tellers take turns,
-// so none of them keeps out another.
-func (r *route) native() (ports.RemoteNative, error) {
+// give takes in the addresses that the operator gave. They are tried like those that worked.
+func (r *route) give(addrs []string) {
+	addrs = addrs[:min(len(addrs), ports.MaxAddrs)]
+	if _, err := r.transport.Native(r.id, addrs); err != nil {
+		return
+	}
 	r.mu.Lock()
-	addrs := slices.Clone(r.proven)
-	for i := range r.told {
-		for _, addr := range r.told[(r.turn+i)%len(r.told)].addrs {
+	defer r.mu.Unlock()
+	r.given, r.site = addrs, nil
+}
+
+// siteBy returns the site of the first address that has one, "" without such an address.
+func (r *route) siteBy(of func(addr string) string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.site == nil {
+		r.site = new(string)
+		for _, addr := range r.ranked() {
+			if *r.site = of(addr); *r.site != "" {
+				break
+			}
+		}
+	}
+	return *r.site
+}
+
+// addrs returns the addresses of now, those that worked first. Tellers take turns, so none of them
+// keeps out another.
+func (r *route) addrs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ranked()
+}
+
+// ranked is addrs for a caller that holds the lock.
+func (r *route) ranked() (addrs []string) {
+	add := func(more []string) {
+		for _, addr := range more {
 			if len(addrs) < maxDialled && !slices.Contains(addrs, addr) {
 				addrs = append(addrs, addr)
 			}
 		}
 	}
-	r.mu.Unlock()
-	return r.transport.Native(r.id, addrs)
+	add(r.proven)
+	add(r.given)
+	for i := range r.told {
+		add(r.told[(r.turn+i)%len(r.told)].addrs)
+	}
+	return addrs
 }
+
+// native returns the native at the addresses of now.
+func (r *route) native() (ports.RemoteNative, error) { return r.transport.Native(r.id, r.addrs()) }
 
 // failing reports whether the last registration failed.
 func (r *route) failing() bool {
@@ -130,6 +171,7 @@ func (r *route) prove(addr string) {
 	r.proven = slices.DeleteFunc(r.proven, func(a string) bool { return a == addr })
 	r.proven = slices.Insert(r.proven, 0, addr)
 	r.proven = r.proven[:min(len(r.proven), maxProven)]
+	r.site = nil
 }
 
 // Disconnected implements ports.RemoteNative.

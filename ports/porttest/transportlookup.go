@@ -123,6 +123,7 @@ func transportLookUp(t *testing.T, tt *transportTest) {
 	}})
 	n := tt.remote(t)
 	for i, entry := range exampleEntries(3) {
+		entry.Natives = append(entry.Natives, peerIDs[:i]...)
 		want := ports.Answer{Listed: entry, Condition: []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}[i]}
 		answer.set(want)
 		got, err := n.LookUp(t.Context(), tt.indexer.ID, want.PeerID)

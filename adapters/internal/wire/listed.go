@@ -20,10 +20,11 @@ type listed struct {
 	Source         string
 	LeftSeconds    seconds
 	SeenSecondsAgo age
+	Natives        []string
 	proof
 }
 
-var listedNames = append([]string{"Native", "ExpiresAt", "Left", "State", "Source", "LeftSeconds", "SeenSecondsAgo"}, registrationNames...)
+var listedNames = append([]string{"Native", "ExpiresAt", "Left", "State", "Source", "LeftSeconds", "SeenSecondsAgo", "Natives"}, registrationNames...)
 
 // MaxLineBytes bounds a line of the answer to a look-up: an entry of the largest
 // registration, what a native adds to it, and its record.
@@ -53,6 +54,13 @@ func (w *listed) listed(now time.Time, known ports.PeerID) (ports.Listed, error)
 	}
 	if w.SeenSecondsAgo.said {
 		l.SeenAt = now.Add(-max(w.SeenSecondsAgo.ago, 0)) // nobody was seen later than now
+	}
+	for _, text := range w.Natives[:min(len(w.Natives), ports.MaxHolders)] {
+		id, err := canonical(text)
+		if err != nil {
+			return ports.Listed{}, ports.Refuse(ports.CodeMalformed, "Natives: %.80q: %v", text, err)
+		}
+		l.Natives = append(l.Natives, id)
 	}
 	return l, nil
 }
@@ -113,6 +121,16 @@ func appendListed(b []byte, l *ports.Listed, now time.Time) ([]byte, error) {
 	}
 	if !l.SeenAt.IsZero() {
 		b = appendDuration(append(b, `,"SeenSecondsAgo":`...), max(now.Sub(l.SeenAt), 0))
+	}
+	if len(l.Natives) > 0 {
+		b = append(b, `,"Natives":[`...)
+		for i, id := range l.Natives {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendText(b, string(id), &err)
+		}
+		b = append(b, ']')
 	}
 	return appendProof(b, l.Proof), err
 }

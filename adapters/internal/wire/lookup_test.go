@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -148,6 +149,11 @@ func TestDecodeListedIsLenientAboutNumbersAndTimes(t *testing.T) {
 		`,"ExpiresAt":"soon"`:            {},
 		`,"State":"of a later version"`:  {State: "of a later version"},
 		`,"Addrs":[],"Meta":{},"X":[{}]`: {},
+		`,"Natives":[]`:                  {},
+		`,"Natives":null`:                {},
+		`,"Natives":["` + string(other) + `"` + strings.Repeat(`,"`+string(self)+`"`, 99) + `]`: {
+			Natives: append([]ports.PeerID{other}, slices.Repeat([]ports.PeerID{self}, ports.MaxHolders-1)...),
+		},
 	} {
 		want.PeerID = self
 		got, end, err := wire.DecodeListed([]byte(`{"PeerID":"`+string(self)+`"`+fields+`}`), now)
