@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
 
 	"go.uber.org/fx"
@@ -49,9 +47,11 @@ type simulation struct {
 	net     *simnet.Simnet
 	random  *rand.Rand
 	dir     string
+	began   time.Time
 	latency time.Duration // one way, between any two
 
 	away       sync.Map // IP of a node that is cut off -> struct{}
+	faults     faults   // the finer ones
 	heartbeats sync.Map // PeerID -> when a native last granted it a lease
 }
 
@@ -63,17 +63,15 @@ func simulate(t *testing.T, f func(t *testing.T, s *simulation)) {
 		drawn = rand.Uint64()
 	}
 	t.Logf("seed %d (again with -args -seed %d)", drawn, drawn)
+	simulateSeed(t, drawn, f)
+}
+
+func simulateSeed(t *testing.T, seed uint64, f func(t *testing.T, s *simulation)) {
+	t.Helper()
 	porttest.FakeTime(t, func(t *testing.T) {
-		s := &simulation{t: t, random: rand.New(rand.NewPCG(drawn, 0)), dir: t.TempDir()}
+		s := &simulation{t: t, random: rand.New(rand.NewPCG(seed, 0)), dir: t.TempDir(), began: time.Now()}
 		s.latency = time.Duration(1+s.random.IntN(40)) * time.Millisecond
-		s.net = &simnet.Simnet{LatencyFunc: func(p *simnet.Packet) time.Duration {
-			for _, end := range []net.Addr{p.From, p.To} {
-				if _, away := s.away.Load(end.(*net.UDPAddr).IP.String()); away {
-					return 100 * time.Hour
-				}
-			}
-			return s.latency
-		}}
+		s.net = &simnet.Simnet{LatencyFunc: simnet.StaticLatency(s.latency)}
 		s.net.Start()
 		defer s.net.Close()
 		f(t, s)
@@ -91,6 +89,16 @@ type member struct {
 	observers []ports.Observer
 	more      []modules.Module
 	servers   func() int // of the DHT that it knows, if a probe among more sets it
+	clock     machineClock
+
+	up, still  bool      // whether it runs, and whether it is stopped or asleep
+	left       time.Time // when it last stopped
+	leftCalmly bool      // without any fault that could hold up its leave
+	moves      int
+	peerID     ports.PeerID
+
+	mu     sync.Mutex
+	leases map[ports.PeerID]stay
 
 	answered atomic.Int64 // the longest that an indexer waited for a lease that it held already
 
@@ -111,20 +119,17 @@ func (m *member) Observe(e ports.Event) {
 	case ports.EventRegistered:
 		m.registered.Add(1)
 		m.heartbeats.Store(e.PeerID, time.Now())
+		m.stays(e.PeerID, false)
+	case ports.EventLeft:
+		m.stays(e.PeerID, true)
 	}
 }
 
 // lastHeartbeat is when any native last heard x, be it that x knows of it or not.
 func (s *simulation) lastHeartbeat(x *member) time.Time {
-	last, _ := s.heartbeats.Load(x.node.PeerID())
+	last, _ := s.heartbeats.Load(x.peerID)
 	at, _ := last.(time.Time)
 	return at
-}
-
-// quic puts a host into the simulated network.
-func (s *simulation) quic() libp2p.Option {
-	link := simnet.LinkSettings{BitsPerSecond: 100 * simlibp2p.OneMbps}
-	return simlibp2p.QUICSimnet(s.net, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link})
 }
 
 // bare returns a host that is nothing else, for the caller to close.
@@ -142,7 +147,7 @@ func (s *simulation) member(name string, settings map[string]string) *member {
 	for _, c := range name {
 		h = h*31 + int(c)
 	}
-	return &member{simulation: s, name: name, ip: fmt.Sprintf("1.%d.%d.1", h>>8&127, h&255), settings: settings}
+	return &member{simulation: s, name: name, ip: fmt.Sprintf("1.%d.%d.1", h>>8&127, h&255), settings: settings, clock: machineClock{on: time.Now()}}
 }
 
 // all are its settings, and those that every node of the network has.
@@ -169,18 +174,26 @@ func (m *member) start() {
 		}
 	}
 	env.StopTimeout = 2 * time.Second // as it comes, since no machine stalls in fake time
-	if env.Elapsed == nil {
-		started := time.Now()
-		env.Elapsed = func() time.Duration { return time.Since(started) } // the machine's clock knows no fake time
+	if env.Now == nil {
+		env.Now = m.clock.now
 	}
+	if env.Elapsed == nil {
+		env.Elapsed = m.clock.elapsed
+	}
+	m.faults.silence(m.ip, false)
+	m.mu.Lock()
+	m.leases = make(map[ports.PeerID]stay)
+	m.mu.Unlock()
 	m.node = newNode(m.t, m.all(), env, m.more...)
 	if err := m.node.Start(m.t.Context()); err != nil {
 		m.t.Fatalf("%s: %v", m.name, err)
 	}
+	m.peerID, m.up = m.node.PeerID(), true
 }
 
 func (m *member) stop() {
 	m.t.Helper()
+	m.up, m.left = false, time.Now()
 	if err := m.node.Stop(); err != nil {
 		m.t.Errorf("stop %s: %v", m.name, err)
 	}

@@ -1,0 +1,299 @@
+package modules_test
+
+import (
+	"fmt"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// deadAfter is how long after its last heartbeat an indexer may be shown as live at most: a TTL,
+	// and a sweep.
+	deadAfter = ttl + 2*time.Second
+	// leftAfter is the same after a leave, where no fault holds up the news.
+	leftAfter = 2 * time.Second
+	// newsAfter is how long news take from native to native where no fault is.
+	newsAfter = 2 * time.Second
+	// noticedAfter is how long a native may take to notice that it does not hear another: three
+	// beats of at most 3 s, and a dial. For so long a new lease at the other is absent unmarked.
+	noticedAfter = 12 * time.Second
+)
+
+// check is what has to hold at each sample, or after the last fault.
+type check string
+
+const (
+	nothingDead     check = "nothing dead is shown as live"
+	nothingUnmarked check = "a live indexer is listed, or its absence is marked"
+	allWell         check = "after the faults all is well"
+)
+
+// holds are the checks that fail a test.
+var holds = map[check]bool{nothingDead: true}
+
+// cast are the honest nodes of a network, and what was seen of them.
+type cast struct {
+	*simulation
+	natives, indexers []*member
+	changed           time.Time // when a fault last began or ended
+	faulty            int       // faults at present
+
+	seen  sums
+	wrong []string // what was seen and must not be, the first few
+	noted map[string]bool
+}
+
+// sums is for how long something was seen, at any native and of any indexer.
+type sums struct {
+	step                       time.Duration // between samples
+	samples                    int
+	absent, unmarked, deadLive time.Duration
+}
+
+func (t *sums) String() string {
+	return fmt.Sprintf("%d samples; absent %v, unmarked %v, dead shown live %v", t.samples, t.absent, t.unmarked, t.deadLive)
+}
+
+// addrsOf are the addresses of members, which need not have started.
+func addrsOf(members ...*member) string {
+	addrs := make([]string, len(members))
+	for i, m := range members {
+		addrs[i] = fmt.Sprintf("/ip4/%s/udp/4101/quic-v1/p2p/%s", m.ip, m.id())
+	}
+	return strings.Join(addrs, ",")
+}
+
+// marked reports whether a native says that it cannot be relied on.
+func (m *member) marked() bool {
+	return m.node.Registry().Condition() != "" || len(m.node.Unready()) > 0
+}
+
+// stay is an indexer's time at a native.
+type stay struct{ since, last time.Time }
+
+// stays notes a registration at a native, or its end.
+func (m *member) stays(id ports.PeerID, ends bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ends {
+		delete(m.leases, id)
+		return
+	}
+	now := time.Now()
+	s, held := m.leases[id]
+	if !held || now.Sub(s.last) > ttl {
+		s.since = now
+	}
+	s.last = now
+	m.leases[id] = s
+}
+
+// leaseAt returns since when x is at n, which is up, and whether it has a lease there that runs.
+func (x *member) leaseAt(n *member) (since time.Time, runs bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s, ok := n.leases[x.peerID]
+	return s.since, ok && time.Since(s.last) < ttl-time.Second
+}
+
+// must reports whether n has to list x, or to say that it cannot be relied on: x lives, can be
+// heard, and a native has granted it a lease, and lists it, for so long that all must know.
+func (c *cast) must(n, x *member) bool {
+	if _, away := c.away.Load(x.ip); !x.up || x.still || away {
+		return false
+	}
+	news := newsAfter
+	if !c.calm() {
+		news = noticedAfter
+	}
+	for _, at := range c.natives {
+		if !at.up {
+			continue
+		}
+		since, runs := x.leaseAt(at)
+		if !runs || at != n && time.Since(since) < news {
+			continue
+		}
+		if l, listed := at.node.Registry().Get(x.peerID); at == n || listed && l.State != ports.StateStale && l.Source == ports.SourceOwn {
+			return true
+		}
+	}
+	return false
+}
+
+// dead reports whether nobody may show x as live: since when it is dead for sure, and why.
+func (c *cast) dead(x *member) (why string, dead bool) {
+	if last := time.Since(c.lastHeartbeat(x)); last > deadAfter {
+		return fmt.Sprintf("more than %v after its last heartbeat", deadAfter), true
+	}
+	if left := time.Since(x.left); !x.up && x.leftCalmly && !x.left.IsZero() && left > leftAfter {
+		return fmt.Sprintf("more than %v after it left", leftAfter), true
+	}
+	return "", false
+}
+
+// look takes a sample of what each native that runs says of each indexer.
+func (c *cast) look() {
+	synctest.Wait() // or a heartbeat is listed and not noted yet
+	absent, unmarked, dead := false, false, false
+	for _, n := range c.natives {
+		if !n.up || n.still {
+			continue
+		}
+		for _, x := range c.indexers {
+			c.seen.samples++
+			l, listed := n.node.Registry().Get(x.peerID)
+			if listed {
+				if why, is := c.dead(x); is && l.State != ports.StateStale {
+					dead = true
+					c.fault(nothingDead, "%s shows %s as %s %s", n.name, x.name, l.State, why)
+				}
+				continue
+			}
+			if !c.must(n, x) {
+				continue
+			}
+			absent = true
+			if !n.marked() {
+				unmarked = true
+				c.fault(nothingUnmarked, "%s misses %s and does not say that it may miss it", n.name, x.name)
+			}
+		}
+	}
+	for figure, is := range map[*time.Duration]bool{&c.seen.absent: absent, &c.seen.unmarked: unmarked, &c.seen.deadLive: dead} {
+		if is {
+			*figure += c.seen.step
+		}
+	}
+}
+
+// fault notes something that must not be seen, once until the next fault begins or ends.
+func (c *cast) fault(check check, format string, args ...any) {
+	if !holds[check] {
+		return
+	}
+	const most = 10
+	what := fmt.Sprintf(format, args...)
+	if c.noted[what] || len(c.wrong) == most {
+		return
+	}
+	if c.noted == nil {
+		c.noted = make(map[string]bool)
+	}
+	c.noted[what] = true
+	c.wrong = append(c.wrong, fmt.Sprintf("%v: %s", time.Since(c.began).Round(time.Millisecond), what))
+}
+
+// watch takes samples for d.
+func (c *cast) watch(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(min(c.seen.step, time.Until(end)))
+		c.look()
+	}
+}
+
+// whole reports whether every native lists every indexer as live, and none says that it cannot be
+// relied on.
+func (c *cast) whole() bool {
+	for _, n := range c.natives {
+		if n.marked() {
+			return false
+		}
+	}
+	return everyone(c.natives, c.indexers)()
+}
+
+// untilWhole waits until all is well, and takes samples meanwhile.
+func (c *cast) untilWhole(limit time.Duration) (took time.Duration, ok bool) {
+	began := time.Now()
+	for !c.whole() {
+		if time.Since(began) >= limit {
+			return time.Since(began), false
+		}
+		time.Sleep(c.seen.step / 10)
+		if time.Since(began)%c.seen.step == 0 {
+			c.look()
+		}
+	}
+	return time.Since(began), true
+}
+
+// begins and ends have the cast know of a fault.
+func (c *cast) begins() { c.faulty++; c.changed, c.noted = time.Now(), nil }
+func (c *cast) ends()   { c.faulty--; c.changed, c.noted = time.Now(), nil }
+
+// calm reports whether no fault is there, nor has been for a while.
+func (c *cast) calm() bool { return c.faulty == 0 && time.Since(c.changed) > noticedAfter }
+
+// cast makes natives that each know of all others. Indexers are added before the start. A sample
+// is taken each step.
+func (s *simulation) cast(natives int, step time.Duration) *cast {
+	s.t.Helper()
+	c := &cast{simulation: s, seen: sums{step: step}}
+	for i := range natives {
+		n := s.member(fmt.Sprintf("native-%d", i), map[string]string{"modules": "native,dht,gossip"})
+		n.identity()
+		c.natives = append(c.natives, n)
+	}
+	for i, n := range c.natives {
+		var others []*member
+		for j, other := range c.natives {
+			if j != i {
+				others = append(others, other)
+			}
+		}
+		n.settings["host.bootstrap"] = addrsOf(others...)
+	}
+	return c
+}
+
+// indexer adds an indexer that keeps leases at these natives, or at those that it finds through
+// them.
+func (c *cast) indexer(finds bool, natives ...*member) *member {
+	x := c.member(fmt.Sprintf("indexer-%d", len(c.indexers)), map[string]string{"modules": "indexer"})
+	x.identity()
+	if x.settings["indexer.natives"] = addrsOf(natives...); finds {
+		x.settings = map[string]string{"modules": "indexer,dht", "host.bootstrap": addrsOf(natives...)}
+	}
+	c.indexers = append(c.indexers, x)
+	return x
+}
+
+// start starts all, and waits until they know each other.
+func (c *cast) start() {
+	c.t.Helper()
+	for _, n := range c.natives {
+		n.start()
+	}
+	time.Sleep(3 * time.Second)
+	for _, x := range c.indexers {
+		x.start()
+	}
+	if took, ok := until(time.Minute, c.whole); !ok {
+		c.t.Fatalf("after %v not all is well: %s", took, c.state())
+	}
+}
+
+func (c *cast) stop() { stopAll(c.indexers, c.natives) }
+
+// state is what each native says, for people.
+func (c *cast) state() string {
+	var b strings.Builder
+	for _, n := range c.natives {
+		if !n.up {
+			fmt.Fprintf(&b, "%s does not run; ", n.name)
+			continue
+		}
+		fmt.Fprintf(&b, "%s lists", n.name)
+		for _, x := range c.indexers {
+			if l, ok := n.node.Registry().Get(x.peerID); ok {
+				fmt.Fprintf(&b, " %s (%s)", x.name, l.State)
+			}
+		}
+		fmt.Fprintf(&b, ", says %q and %v; ", n.node.Registry().Condition(), n.node.Unready())
+	}
+	return b.String()
+}
