@@ -2,6 +2,7 @@ package modules_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -38,8 +39,13 @@ var holds = map[check]bool{nothingDead: true}
 type cast struct {
 	*simulation
 	natives, indexers []*member
-	changed           time.Time // when a fault last began or ended
-	faulty            int       // faults at present
+	liars             []*member
+	fakes             []*fake
+	// strict has whoever lives be missing if it is not listed, also without a lease anywhere.
+	strict  bool
+	healed  time.Duration // how long after a fault all was well again, if that was measured
+	changed time.Time     // when a fault last began or ended
+	faulty  int           // faults at present
 
 	seen  sums
 	wrong []string // what was seen and must not be, the first few
@@ -104,6 +110,9 @@ func (x *member) leaseAt(n *member) (since time.Time, runs bool) {
 func (c *cast) must(n, x *member) bool {
 	if _, away := c.away.Load(x.ip); !x.up || x.still || away {
 		return false
+	}
+	if c.strict {
+		return time.Since(x.started) > newsAfter
 	}
 	news := newsAfter
 	if !c.calm() {
@@ -172,7 +181,7 @@ func (c *cast) look() {
 
 // fault notes something that must not be seen, once until the next fault begins or ends.
 func (c *cast) fault(check check, format string, args ...any) {
-	if !holds[check] {
+	if !holds[check] && !c.strict {
 		return
 	}
 	const most = 10
@@ -221,33 +230,24 @@ func (c *cast) untilWhole(limit time.Duration) (took time.Duration, ok bool) {
 	return time.Since(began), true
 }
 
-// begins and ends have the cast know of a fault.
-func (c *cast) begins() { c.faulty++; c.changed, c.noted = time.Now(), nil }
-func (c *cast) ends()   { c.faulty--; c.changed, c.noted = time.Now(), nil }
-
 // calm reports whether no fault is there, nor has been for a while.
 func (c *cast) calm() bool { return c.faulty == 0 && time.Since(c.changed) > noticedAfter }
 
-// cast makes natives that each know of all others. Indexers are added before the start. A sample
-// is taken each step.
-func (s *simulation) cast(natives int, step time.Duration) *cast {
-	s.t.Helper()
-	c := &cast{simulation: s, seen: sums{step: step}}
-	for i := range natives {
-		n := s.member(fmt.Sprintf("native-%d", i), map[string]string{"modules": "native,dht,gossip"})
-		n.identity()
-		c.natives = append(c.natives, n)
-	}
-	for i, n := range c.natives {
-		var others []*member
-		for j, other := range c.natives {
-			if j != i {
-				others = append(others, other)
-			}
-		}
+// cast returns a cast without anybody. A sample is taken each step.
+func (s *simulation) cast(step time.Duration) *cast {
+	return &cast{simulation: s, seen: sums{step: step}}
+}
+
+// native adds a native, before any starts: each of them has all others in host.bootstrap.
+func (c *cast) native() *member {
+	n := c.member(fmt.Sprintf("native-%d", len(c.natives)), map[string]string{"modules": "native,dht,gossip"})
+	n.identity()
+	c.natives = append(c.natives, n)
+	for _, n := range c.natives {
+		others := slices.DeleteFunc(slices.Clone(c.natives), func(m *member) bool { return m == n })
 		n.settings["host.bootstrap"] = addrsOf(others...)
 	}
-	return c
+	return n
 }
 
 // indexer adds an indexer that keeps leases at these natives, or at those that it finds through
@@ -262,22 +262,39 @@ func (c *cast) indexer(finds bool, natives ...*member) *member {
 	return x
 }
 
-// start starts all, and waits until they know each other.
+// start starts all that do not run, and waits a while for them to know each other.
 func (c *cast) start() {
 	c.t.Helper()
-	for _, n := range c.natives {
-		n.start()
+	begin := func(members []*member) {
+		for _, m := range members {
+			if !m.up {
+				m.start()
+			}
+		}
+		time.Sleep(3 * time.Second)
 	}
-	time.Sleep(3 * time.Second)
-	for _, x := range c.indexers {
-		x.start()
+	begin(c.natives)
+	begin(c.liars)
+	begin(c.indexers)
+}
+
+// stop ends all that run.
+func (c *cast) stop() {
+	for _, m := range slices.Concat(c.indexers, c.liars, c.natives) {
+		if m.up {
+			m.stop()
+		}
 	}
-	if took, ok := until(time.Minute, c.whole); !ok {
-		c.t.Fatalf("after %v not all is well: %s", took, c.state())
+	for _, f := range c.fakes {
+		f.stop()
 	}
 }
 
-func (c *cast) stop() { stopAll(c.indexers, c.natives) }
+// happens is a fault that begins, or ends.
+func (c *cast) happens(f func()) {
+	f()
+	c.changed, c.noted = time.Now(), nil
+}
 
 // state is what each native says, for people.
 func (c *cast) state() string {

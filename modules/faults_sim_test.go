@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,6 +36,43 @@ type faults struct {
 	lost map[[2]string]bool // from one IP to another
 	held map[string]*held   // what waits for a stopped process, by its IP
 	dead map[string]bool    // IPs of machines without power or awareness
+
+	spoken  map[path]bool // the connections that packets were seen of
+	severed map[path]bool // those of them that carry no packet any more
+}
+
+// path is one direction of a QUIC connection: the destination's ID of it, as packets show it after
+// the handshake.
+type path struct {
+	from, to   string
+	connection [connectionID]byte
+}
+
+// connectionID is how many bytes an ID of a connection has in go-libp2p.
+const connectionID = 4
+
+// pathOf returns the path of a packet, unless that is part of a handshake.
+func pathOf(from, to string, p []byte) (path, bool) {
+	const longHeader = 0x80
+	if len(p) < 1+connectionID || p[0]&longHeader != 0 {
+		return path{}, false
+	}
+	return path{from, to, [connectionID]byte(p[1:])}, true
+}
+
+// sever has all connections between two IPs carry nothing any more, as behind a NAT that has
+// forgotten them. New ones are not hurt.
+func (f *faults) sever(a, b string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.severed == nil {
+		f.severed = make(map[path]bool)
+	}
+	for p := range f.spoken {
+		if p.from == a && p.to == b || p.from == b && p.to == a {
+			f.severed[p] = true
+		}
+	}
 }
 
 // held are the packets in the socket of a stopped process.
@@ -91,7 +129,7 @@ func (f *faults) release(ip string) {
 }
 
 // stops reports whether a packet goes no further now. One that may go on later is deliver's.
-func (s *simulation) stops(from, to string, size int, deliver func()) bool {
+func (s *simulation) stops(from, to string, packet []byte, deliver func([]byte)) bool {
 	for _, ip := range []string{from, to} {
 		if _, away := s.away.Load(ip); away {
 			return true
@@ -103,10 +141,20 @@ func (s *simulation) stops(from, to string, size int, deliver func()) bool {
 	if f.dead[from] || f.dead[to] || f.lost[[2]string{from, to}] || f.held[from] != nil {
 		return true
 	}
+	if p, ok := pathOf(from, to, packet); ok {
+		if f.severed[p] {
+			return true
+		}
+		if f.spoken == nil {
+			f.spoken = make(map[path]bool)
+		}
+		f.spoken[p] = true
+	}
 	h := f.held[to]
-	if h != nil && h.bytes+size <= socketBuffer {
-		h.bytes += size
-		h.packets = append(h.packets, deliver)
+	if h != nil && h.bytes+len(packet) <= socketBuffer {
+		h.bytes += len(packet)
+		kept := slices.Clone(packet)
+		h.packets = append(h.packets, func() { deliver(kept) })
 	}
 	return h != nil
 }
@@ -120,8 +168,7 @@ type socket struct {
 
 // WriteTo implements net.PacketConn. A packet that gets lost is no error.
 func (c *socket) WriteTo(p []byte, to net.Addr) (int, error) {
-	again := func(p []byte) func() { return func() { _, _ = c.SimConn.WriteTo(p, to) } }
-	if c.s.stops(c.ip, ipOf(to), len(p), again(slices.Clone(p))) {
+	if c.s.stops(c.ip, ipOf(to), p, func(p []byte) { _, _ = c.SimConn.WriteTo(p, to) }) {
 		return len(p), nil
 	}
 	return c.SimConn.WriteTo(p, to)
@@ -132,7 +179,7 @@ func (c *socket) WriteTo(p []byte, to net.Addr) (int, error) {
 func (c *socket) ReadFrom(p []byte) (int, net.Addr, error) {
 	for {
 		n, from, err := c.SimConn.ReadFrom(p)
-		if err != nil || !c.s.stops(ipOf(from), c.ip, n, func() {}) {
+		if err != nil || !c.s.stops(ipOf(from), c.ip, p[:n], func([]byte) {}) {
 			return n, from, err
 		}
 	}
@@ -316,4 +363,21 @@ func (m *member) identity() {
 	if err := os.WriteFile(filepath.Join(dir, "identity.key"), raw, 0o600); err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// twin returns another member with the key of m.
+func (c *cast) twin(m *member) *member {
+	m.t.Helper()
+	twin := c.member(m.name+"-twin", maps.Clone(m.settings))
+	key, err := os.ReadFile(filepath.Join(m.all()["data.dir"], "identity.key"))
+	if err == nil {
+		err = os.MkdirAll(twin.all()["data.dir"], 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(twin.all()["data.dir"], "identity.key"), key, 0o600)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return twin
 }

@@ -5,14 +5,20 @@ package modules_test
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/fx"
 
+	"github.com/opencloud/ocnode/adapters/stream"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // lie is a way to lie. The rest of a liar is honest.
@@ -131,4 +137,44 @@ func (s *simulation) liar(name string, how lie, invented []ports.PeerID, through
 	l := &liar{lie: how, now: m.clock.now, self: m.id(), invented: invented}
 	m.env = modules.Environment{Options: []fx.Option{fx.Decorate(func(t ports.Transport) ports.Transport { return lying{t, l} })}}
 	return m
+}
+
+// fake is a native that is a host and a transport, and nothing else. It has an empty table.
+type fake struct {
+	host      host.Host
+	transport *stream.Transport
+	stopServe func()
+}
+
+// fake makes the i-th of them, each in a site of its own.
+func (s *simulation) fake(i int) *fake {
+	s.t.Helper()
+	f := &fake{host: s.bare(fmt.Sprintf("%d.%d.1.1", 20+i/200, i%200))}
+	var err error
+	if f.transport, err = stream.New(f.host, nobody{}, slog.New(slog.DiscardHandler)); err != nil {
+		s.t.Fatal(err)
+	}
+	empty := &liar{lie: lieEmpty, now: time.Now}
+	if f.stopServe, err = f.transport.Serve(porttest.Native{OnWatch: empty.Watch}); err != nil {
+		s.t.Fatal(err)
+	}
+	return f
+}
+
+// joins connects it to a native.
+func (f *fake) joins(n *member) {
+	n.t.Helper()
+	info, err := peer.AddrInfoFromString(n.addr())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := f.host.Connect(n.t.Context(), *info); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (f *fake) stop() {
+	f.stopServe()
+	f.transport.Close()
+	_ = f.host.Close()
 }

@@ -67,13 +67,13 @@ func (c *cast) schedule() (steps []step) {
 		steps = append(steps,
 			step{at, begins, func() {
 				calm := c.calm()
-				c.begins()
-				begin()
+				c.faulty++
+				c.happens(begin)
 				for _, m := range of {
 					m.leftCalmly = calm
 				}
 			}},
-			step{at + lasts, ends, func() { end(); c.ends() }})
+			step{at + lasts, ends, func() { c.faulty--; c.happens(end) }})
 	}
 	var wrongUntil time.Duration // one clock is wrong at a time: of three natives, two are right
 	for at := 5 * time.Second; ; at += time.Second + time.Duration(r.Int64N(int64(40*time.Second))) {
@@ -117,21 +117,19 @@ func runSchedule(t *testing.T, seed uint64) (seen sums, whole time.Duration) {
 	t.Helper()
 	invented := strangers(t, 50)
 	simulateSeed(t, seed, func(t *testing.T, s *simulation) {
-		c := s.cast(3, time.Second)
+		c := s.cast(time.Second)
+		for range 3 {
+			c.native()
+		}
 		c.indexer(false, c.natives[0])
 		c.indexer(false, c.natives[1], c.natives[2])
 		c.indexer(true, c.natives...)
 		var says []string
-		var liars []*member
 		if s.random.IntN(2) == 0 {
-			l := s.liar("liar", lies[s.random.IntN(len(lies))], invented, c.natives...)
-			liars = append(liars, l)
+			c.liars = append(c.liars, s.liar("liar", lies[s.random.IntN(len(lies))], invented, c.natives...))
 		}
 		steps := c.schedule()
 		c.start()
-		for _, l := range liars {
-			l.start()
-		}
 		c.began = time.Now()
 		for _, step := range steps {
 			c.watch(step.at - time.Since(c.began))
@@ -149,7 +147,6 @@ func runSchedule(t *testing.T, seed uint64) (seen sums, whole time.Duration) {
 			t.Errorf("seed %d, again with -run TestSimSchedules -args -seed %d: %v\n%s", seed, seed, &c.seen, strings.Join(c.wrong, "\n"))
 			t.Logf("seed %d, what happened:\n%s", seed, strings.Join(says, "\n"))
 		}
-		stopAll(liars)
 		c.stop()
 	})
 	return seen, whole

@@ -3,6 +3,7 @@ package modules_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -71,7 +72,7 @@ func simulateSeed(t *testing.T, seed uint64, f func(t *testing.T, s *simulation)
 	porttest.FakeTime(t, func(t *testing.T) {
 		s := &simulation{t: t, random: rand.New(rand.NewPCG(seed, 0)), dir: t.TempDir(), began: time.Now()}
 		s.latency = time.Duration(1+s.random.IntN(40)) * time.Millisecond
-		s.net = &simnet.Simnet{LatencyFunc: simnet.StaticLatency(s.latency)}
+		s.net = &simnet.Simnet{LatencyFunc: simnet.StaticLatency(s.latency), Logger: slog.New(slog.DiscardHandler)}
 		s.net.Start()
 		defer s.net.Close()
 		f(t, s)
@@ -91,7 +92,8 @@ type member struct {
 	servers   func() int // of the DHT that it knows, if a probe among more sets it
 	clock     machineClock
 
-	up, still  bool      // whether it runs, and whether it is stopped or asleep
+	up, still  bool // whether it runs, and whether it is stopped or asleep
+	started    time.Time
 	left       time.Time // when it last stopped
 	leftCalmly bool      // without any fault that could hold up its leave
 	moves      int
@@ -188,7 +190,7 @@ func (m *member) start() {
 	if err := m.node.Start(m.t.Context()); err != nil {
 		m.t.Fatalf("%s: %v", m.name, err)
 	}
-	m.peerID, m.up = m.node.PeerID(), true
+	m.peerID, m.up, m.started = m.node.PeerID(), true, time.Now()
 }
 
 func (m *member) stop() {
