@@ -54,7 +54,7 @@ type Follower struct {
 	// statusesAt is when the neighbours gave the answers in statuses.
 	statusesAt time.Time
 	statuses   []ports.NativeStatus
-	checking   sync.Mutex
+	checking   chan struct{} // has a value while a caller asks them all: a wait for others, so no lock
 	revised    chan struct{} // receives a value after a change of the trusted natives
 }
 
@@ -77,7 +77,7 @@ type followed struct {
 func NewFollower(rules Rules, transport ports.Transport, expected bool) *Follower {
 	f := &Follower{
 		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
-		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
+		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1), checking: make(chan struct{}, 1),
 	}
 	f.condition = f.Condition()
 	return f
@@ -352,8 +352,8 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 
 // Natives implements Following. It asks every neighbour, unless the last answers are fresh.
 func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
-	f.checking.Lock()
-	defer f.checking.Unlock()
+	f.checking <- struct{}{}
+	defer func() { <-f.checking }()
 	if f.statuses != nil && time.Since(f.statusesAt) < statusAge {
 		return slices.Clone(f.statuses)
 	}
