@@ -59,8 +59,8 @@ type Lease struct {
 	Heartbeat time.Duration
 	// Now is the native's time at its answer; zero if the answer has none.
 	Now time.Time
-	// Unconfirmed is true if the registration was written whole and no answer came, as from a
-	// native of the seed. All other fields are then zero.
+	// Unconfirmed is true if the registration was written whole and no answer came from a native
+	// that may be of the seed. All other fields are then zero.
 	Unconfirmed bool
 	// NeedRecord asks for the record, or for a record issued by the native's clock, Now. Without
 	// a TTL the native grants nothing before the record comes.

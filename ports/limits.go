@@ -26,7 +26,7 @@ const (
 	MaxNesting = 16
 	// ExchangeTimeout bounds a registration on the native's side, from the opened stream to the
 	// written answer. On the indexer's side it bounds the write and the wait for the answer,
-	// each. After it, silence counts as unconfirmed.
+	// each.
 	ExchangeTimeout = 5 * time.Second
 	// ClockAllowance is the margin by which a stored value may expire after now + TTL: room for
 	// another native's clock. It applies to storing, never to listing.

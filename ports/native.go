@@ -59,9 +59,16 @@ type Native interface {
 // (ExchangeTimeout each). It returns early when ctx ends. It works after an outage of any
 // length: each call dials again if need be.
 //
-// A Register that wrote its whole frame and got no answer is a Lease with Unconfirmed set and no
-// error. Anything else that is not a lease or a *Refusal is an error; a retry may help. A request
-// that the native does not support is ErrNotOffered: a native of the seed supports Register alone.
+// A native can answer if it has answered this node before, or offers more than Register. Its
+// silence is an error. The silence of any other native, after a Register that wrote its whole
+// frame, is a Lease with Unconfirmed set and no error: a native of the seed never answers. Anything
+// else that is not a lease or a *Refusal is an error; a retry may help. A request that the native
+// does not support is ErrNotOffered: a native of the seed supports Register alone.
+//
+// A path may die without a word, and leave a connection that is open on paper. So Register and
+// Leave close a connection over which a native that can answer is silent. If the connection was
+// there before them, they wait for the Patience of ctx alone. After that, and if it breaks, they
+// dial anew and send the same once more.
 type RemoteNative interface {
 	Native
 	// Disconnected returns a channel that closes with the connection of the last successful
@@ -70,6 +77,22 @@ type RemoteNative interface {
 	// Reached returns the address by which the last successful Register reached the native, in the
 	// transport's own form. It is "" before the first, and if the native had dialled this node.
 	Reached() string
+}
+
+type patience struct{}
+
+// WithPatience returns a context in which Register and Leave wait for an answer over an older
+// connection for d, if that is less than ExchangeTimeout. It leaves time for another connection.
+func WithPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patience{}, d)
+}
+
+// Patience returns the patience of ctx, at most usual.
+func Patience(ctx context.Context, usual time.Duration) time.Duration {
+	if d, ok := ctx.Value(patience{}).(time.Duration); ok {
+		return min(d, usual)
+	}
+	return usual
 }
 
 // NativeStatus is a native's view of another native.

@@ -34,7 +34,7 @@ func (n *Network) Join(id ports.PeerID) *Transport {
 	defer n.mu.Unlock()
 	t, ok := n.nodes[id]
 	if !ok {
-		t = &Transport{network: n, id: id}
+		t = &Transport{network: n, id: id, answered: make(map[ports.PeerID]bool)}
 		n.nodes[id] = t
 	}
 	return t
@@ -69,7 +69,9 @@ func (n *Network) serve(t *Transport, next func(current *server) *server) {
 type Transport struct {
 	network *Network
 	id      ports.PeerID
-	serving *server // nil while nothing is served; the network's mu guards it
+	// The network's mu guards these.
+	serving  *server               // nil while nothing is served
+	answered map[ports.PeerID]bool // natives that have answered a registration or a leave
 }
 
 var _ ports.Transport = (*Transport)(nil)
@@ -159,10 +161,10 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 	if _, err := wire.EncodeRegistration(r); err != nil {
 		return ports.Lease{}, err
 	}
-	lease, err := ask(ctx, n, func(ctx context.Context, native ports.Native) (ports.Lease, error) {
+	lease, err := insist(ctx, n, func(ctx context.Context, native ports.Native) (ports.Lease, error) {
 		return native.Register(ctx, sender, r)
 	})
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, errSilent) && !n.t.hasAnswered(n.id) {
 		lease, err = ports.Lease{Unconfirmed: true}, nil
 	}
 	if err == nil {
@@ -176,10 +178,36 @@ func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) 
 	if err := n.mayAskAs(sender, "leave"); err != nil {
 		return err
 	}
-	_, err := ask(ctx, n, func(ctx context.Context, native ports.Native) (struct{}, error) {
+	_, err := insist(ctx, n, func(ctx context.Context, native ports.Native) (struct{}, error) {
 		return struct{}{}, native.Leave(ctx, sender, record)
 	})
 	return err
+}
+
+// insist is ask for a request that is sent twice to a native that can answer, and is silent for the
+// patience of ctx. A native can answer here if it has answered such a request before.
+func insist[A any](ctx context.Context, n *remote, of func(context.Context, ports.Native) (A, error)) (answer A, err error) {
+	answers := n.t.hasAnswered(n.id)
+	wait := ports.ExchangeTimeout
+	if answers {
+		wait = ports.Patience(ctx, wait)
+	}
+	answer, err = askFor(ctx, n, wait, of)
+	if answers && errors.Is(err, errSilent) {
+		answer, err = ask(ctx, n, of)
+	}
+	if _, refused := errors.AsType[*ports.Refusal](err); err == nil || refused {
+		n.t.network.mu.Lock()
+		n.t.answered[n.id] = true
+		n.t.network.mu.Unlock()
+	}
+	return answer, err
+}
+
+func (t *Transport) hasAnswered(id ports.PeerID) bool {
+	t.network.mu.Lock()
+	defer t.network.mu.Unlock()
+	return t.answered[id]
 }
 
 // LookUp implements ports.Native.
@@ -227,10 +255,15 @@ func (n *remote) mayAskAs(sender ports.PeerID, what string) error {
 }
 
 // errSilent is a native that did not answer in time.
-var errSilent = fmt.Errorf("the native did not answer in %s", ports.ExchangeTimeout)
+var errSilent = errors.New("the native did not answer in time")
 
-// ask calls the native on a goroutine, since the call may outlast the caller's ctx.
-func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.Native) (A, error)) (none A, _ error) {
+// ask calls the native, and waits for the answer as long as a caller of the protocol does.
+func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.Native) (A, error)) (A, error) {
+	return askFor(ctx, n, ports.ExchangeTimeout, of)
+}
+
+// askFor calls the native on a goroutine, since the call may outlast the caller's ctx.
+func askFor[A any](ctx context.Context, n *remote, wait time.Duration, of func(context.Context, ports.Native) (A, error)) (none A, _ error) {
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
@@ -251,7 +284,7 @@ func ask[A any](ctx context.Context, n *remote, of func(context.Context, ports.N
 		answered <- result{answer, err}
 	}()
 
-	silent := time.NewTimer(ports.ExchangeTimeout)
+	silent := time.NewTimer(wait)
 	defer silent.Stop()
 	stopping := srv.stopping
 	for {

@@ -44,8 +44,8 @@ func (n *remote) Reached() string {
 	return ""
 }
 
-// Register implements ports.Native. It takes at most ports.ExchangeTimeout each to connect and
-// open the stream, to write, and to wait for the answer.
+// Register implements ports.Native. Over one connection it takes at most ports.ExchangeTimeout each
+// to connect and open the stream, to write, and to wait for the answer.
 func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (lease ports.Lease, err error) {
 	if err := n.mayAskAs(sender, "register"); err != nil {
 		return ports.Lease{}, err
@@ -54,9 +54,9 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 	if err != nil {
 		return ports.Lease{}, err
 	}
-	err = n.exchange(ctx, Protocol, frame, func(s network.Stream, writeErr error) error {
+	err = n.insist(ctx, Protocol, frame, func(s network.Stream, writeErr error, wait time.Duration) error {
 		var answered bool
-		if lease, answered, err = n.answer(s, writeErr); err != nil {
+		if lease, answered, err = n.answer(s, writeErr, wait); err != nil {
 			return err
 		}
 		lease.Unconfirmed = !answered
@@ -85,14 +85,40 @@ func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) 
 	if err != nil {
 		return err
 	}
-	err = n.exchange(ctx, ports.LeaveProtocol, frame, func(s network.Stream, writeErr error) error {
-		_, answered, err := n.answer(s, writeErr)
+	err = n.insist(ctx, ports.LeaveProtocol, frame, func(s network.Stream, writeErr error, wait time.Duration) error {
+		_, answered, err := n.answer(s, writeErr, wait)
 		if err == nil && !answered {
-			err = errors.New("it did not answer")
+			err = errSilent
 		}
 		return err
 	})
 	return n.fault(ctx, "leave", err)
+}
+
+// insist is exchange for a request that may be sent twice. A connection that was there before may
+// be open on paper only. If it breaks, or a native that can answer is silent on it, the request is
+// sent over another connection. Each older connection is waited for half as long as the one before.
+func (n *remote) insist(ctx context.Context, of protocol.ID, frame []byte, read func(s network.Stream, writeErr error, wait time.Duration) error) error {
+	began := time.Now()
+	for patience := ports.Patience(ctx, n.t.timeout); ; patience /= 2 {
+		var conn network.Conn
+		old := false
+		err := n.exchange(ctx, of, frame, func(s network.Stream, writeErr error) error {
+			wait := n.t.timeout
+			conn = s.Conn()
+			if old = conn.Stat().Opened.Before(began); old {
+				wait = patience
+			}
+			return read(s, writeErr, wait)
+		})
+		silent := errors.Is(err, errSilent)
+		if silent {
+			_ = conn.Close()
+		}
+		if !old || ctx.Err() != nil || err == nil || !silent && !conn.IsClosed() {
+			return err
+		}
+	}
 }
 
 // mayAskAs refuses requests in another identity's name.
@@ -165,24 +191,50 @@ func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, erro
 	return s, nil
 }
 
-// answer reads the answer to a frame. An answer may exist even though the write failed: a native
-// refuses a frame before it has read it whole. Silence is no error.
-func (n *remote) answer(s network.Stream, writeErr error) (lease ports.Lease, answered bool, err error) {
-	deadline := time.Now().Add(n.t.timeout)
+// errSilent is the silence of a native that can answer.
+var errSilent = errors.New("it did not answer in time")
+
+// answer reads the answer to a frame, for as long as wait. An answer may exist even though the write
+// failed: a native refuses a frame before it has read it whole. The silence of a native that can
+// answer is errSilent. Any other silence is no error.
+func (n *remote) answer(s network.Stream, writeErr error, wait time.Duration) (lease ports.Lease, answered bool, err error) {
+	deadline := time.Now().Add(wait)
 	_ = s.SetReadDeadline(deadline)
 	frame, err := wire.ReadFrame(s)
+	// A connection that times out before the deadline is no silence.
+	silent := err == nil || timedOut(err) && !time.Now().Before(deadline)
 	switch {
 	case err == nil && len(frame) > 0:
+		n.hasAnswered()
 		lease, err = wire.DecodeAnswer(frame)
 		return lease, true, err
 	case errors.Is(err, wire.ErrFrameTooLarge):
 		// The answer is too large, not the frame, so this is no refusal.
 		return ports.Lease{}, true, fmt.Errorf("its answer has more than %d bytes", ports.MaxFrameBytes)
-	case writeErr != nil:
+	case writeErr != nil && !timedOut(writeErr):
 		return ports.Lease{}, false, fmt.Errorf("write: %w", blame.Explain(writeErr))
-	// A connection that times out before the deadline is no silence.
-	case err == nil, timedOut(err) && !time.Now().Before(deadline):
+	case err == nil && n.canAnswer():
+		return ports.Lease{}, false, errors.New("it closed the stream without an answer")
+	case silent && (n.canAnswer() || writeErr != nil):
+		return ports.Lease{}, false, errSilent
+	case silent:
 		return ports.Lease{}, false, nil
 	}
 	return ports.Lease{}, false, fmt.Errorf("read the answer: %w", blame.Explain(err))
+}
+
+// answersKey marks a native in the peerstore that has answered a registration or a leave.
+const answersKey = "ocnode/answers"
+
+// hasAnswered notes that the native can answer. The peerstore forgets it a while after the last
+// connection, with all that it knows of the native.
+func (n *remote) hasAnswered() { _ = n.t.host.Peerstore().Put(n.info.ID, answersKey, true) }
+
+// canAnswer reports whether the native has answered before, or offers more than a native of the seed.
+func (n *remote) canAnswer() bool {
+	if _, err := n.t.host.Peerstore().Get(n.info.ID, answersKey); err == nil {
+		return true
+	}
+	more, err := n.t.host.Peerstore().SupportsProtocols(n.info.ID, ports.LookupProtocol)
+	return err == nil && len(more) > 0
 }

@@ -51,7 +51,7 @@ type Indexer struct {
 // held is a lease that a native may hold.
 type held struct {
 	native ports.Native
-	until  time.Time
+	until  domain.Instant
 }
 
 // NewIndexer returns an indexer that keeps leases at natives as soon as Run runs.
@@ -153,8 +153,10 @@ func (x *Indexer) leave(ctx context.Context) {
 		}
 	}
 	var leaving sync.WaitGroup
+	// Half of the time is for the connection there is, and half for another.
+	ctx = ports.WithPatience(ctx, leaveTimeout/2)
 	for id, lease := range x.leases {
-		if !time.Now().Before(lease.until) {
+		if !x.clock.Instant().Before(lease.until) {
 			continue
 		}
 		leaving.Go(func() {
@@ -177,7 +179,7 @@ func (x *Indexer) leave(ctx context.Context) {
 
 // remember notes the lease that a native may hold after a registration that was sent then and
 // ended in lease and err. A registration that was broken off may have been granted unheard.
-func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time, lease ports.Lease, err error) {
+func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent domain.Instant, lease ports.Lease, err error) {
 	ttl := min(lease.TTL, domain.MaxTTL)
 	if ttl <= 0 {
 		ttl = 2 * x.heartbeat // the native did not say; no TTL is that much longer than its heartbeat
@@ -187,7 +189,7 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if until := sent.Add(ttl); err == nil || until.After(x.leases[id].until) {
+	if until := sent.Add(ttl); err == nil || x.leases[id].until.Before(until) {
 		x.leases[id] = held{native, until}
 	}
 	first := id
@@ -203,6 +205,13 @@ func (x *Indexer) remember(id ports.PeerID, native ports.Native, sent time.Time,
 	}
 }
 
+// left returns what is left of the lease that a native may hold; 0 without one.
+func (x *Indexer) left(id ports.PeerID) time.Duration {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return max(0, x.leases[id].until.Sub(x.clock.Instant()))
+}
+
 // keep holds the lease at a native until ctx ends, or stays says no. It tells stays the outcome of
 // each registration.
 func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
@@ -212,21 +221,25 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 	defer x.clock.Drop(id)
 	for {
 		moved := x.moves()
-		sent := time.Now()
-		lease, err := e.register(ctx, native)
+		sent, at := time.Now(), x.clock.Instant()
+		lease, err := e.register(r.patient(ctx, x.left(id)), native)
 		if err != nil && ctx.Err() != nil {
 			err = context.Canceled
 		}
-		x.remember(id, native, sent, lease, err)
+		x.remember(id, native, at, lease, err)
 		if ctx.Err() != nil {
 			return
 		}
-		x.tell(id, lease, err, !held, time.Since(sent))
+		took := time.Since(sent)
+		x.tell(id, lease, err, !held, took)
 		if !stays(lease, err) {
 			return
 		}
 		held = err == nil
-		after := r.after(lease, err, rand.Float64())
+		if held && !lease.Unconfirmed {
+			r.took = took
+		}
+		after := r.after(lease, err, x.left(id), rand.Float64())
 		if err == nil && !lease.Unconfirmed { // a native that does not answer knows nothing of steps
 			after = e.next(r.interval(lease), sent, after)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -44,11 +45,11 @@ func TestWhatTheNextRegistrationWaitsFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := renewal{heartbeat: c.heartbeat}
-			if got := r.after(c.lease, c.err, 0); got != c.want {
+			if got := r.after(c.lease, c.err, 0, 0); got != c.want {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 			r = renewal{heartbeat: c.heartbeat}
-			if got := r.after(c.lease, c.err, 0.999999); got < c.want*9/10 || got > c.want*91/100 {
+			if got := r.after(c.lease, c.err, 0, 0.999999); got < c.want*9/10 || got > c.want*91/100 {
 				t.Errorf("with full jitter got %v, want 90 %% of %v", got, c.want)
 			}
 		})
@@ -58,16 +59,16 @@ func TestWhatTheNextRegistrationWaitsFor(t *testing.T) {
 func TestFailuresBackOffToHalfAHeartbeatAndNoFurther(t *testing.T) {
 	r := renewal{heartbeat: time.Minute}
 	for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30, 30} {
-		if got := r.after(ports.Lease{}, errors.New("down"), 0); got != want*time.Second {
+		if got := r.after(ports.Lease{}, errors.New("down"), 0, 0); got != want*time.Second {
 			t.Errorf("pause %d is %v, want %v", i, got, want*time.Second)
 		}
 		r.due(errors.New("down"))
 	}
-	r.after(ports.Lease{}, nil, 0)
+	r.after(ports.Lease{}, nil, 0, 0)
 	if got := r.dropped(0.999); got >= time.Second {
 		t.Errorf("a lease after an outage is lost and waits %v, want less than a second", got)
 	}
-	if got := r.after(ports.Lease{}, errors.New("down"), 0); got != time.Second {
+	if got := r.after(ports.Lease{}, errors.New("down"), 0, 0); got != time.Second {
 		t.Errorf("after a lease the first pause is %v, want 1s", got)
 	}
 }
@@ -78,7 +79,7 @@ func TestALostConnectionIsMadeUpForAtOnceButNotForEver(t *testing.T) {
 		t.Errorf("the first time it waits %v, want less than half a second", got)
 	}
 	for i, want := range []time.Duration{1, 2, 4, 8} {
-		r.after(ports.Lease{}, nil, 0) // a lease, and dropped again before it was due
+		r.after(ports.Lease{}, nil, 0, 0) // a lease, and dropped again before it was due
 		if got := r.dropped(0); got != want*time.Second {
 			t.Errorf("drop %d waits %v, want %v", i+2, got, want*time.Second)
 		}
@@ -317,4 +318,86 @@ func TestAMoveHasFoundNativesThatFailedTriedAtOnce(t *testing.T) {
 			t.Errorf("soon after the move it has leases at %v, want one at the native that is found now, too", got)
 		}
 	})
+}
+
+func TestHowLongAnIndexerIsPatient(t *testing.T) {
+	s := time.Second
+	for _, c := range []struct {
+		name             string
+		left, took, want time.Duration
+	}{
+		{"no lease to lose", 0, s, ports.ExchangeTimeout},
+		{"plenty of time", 60 * s, s, ports.ExchangeTimeout},
+		{"a heartbeat on time", 6 * s, s / 10, 3 * s},
+		{"a native far away", 6 * s, 2 * s, 4 * s},
+		{"a native that takes very long", 6 * s, 4 * s, 4500 * time.Millisecond},
+		{"a lease that has almost ended", 100 * time.Millisecond, s, 75 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := renewal{heartbeat: time.Minute, took: c.took}
+			if got := ports.Patience(r.patient(t.Context(), c.left), ports.ExchangeTimeout); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRetriesComeSoonerWhileALeaseLasts(t *testing.T) {
+	r := renewal{heartbeat: time.Minute, failures: 9}
+	for _, c := range []struct{ left, want time.Duration }{{0, 30 * time.Second}, {1, time.Second}, {30 * time.Second, 10 * time.Second}, {time.Hour, 30 * time.Second}} {
+		if got := r.after(ports.Lease{}, errDown, c.left, 0); got != c.want {
+			t.Errorf("with %v left it waits %v, want %v", c.left, got, c.want)
+		}
+	}
+}
+
+// deadPaths is a native whose path dies before each registration. It gets the registration over
+// another connection, which takes a while.
+type deadPaths struct {
+	offersNothing
+	mu    sync.Mutex
+	until time.Time
+	least time.Duration // what was left of the lease before a registration
+}
+
+const redials = 2 * time.Second
+
+func (n *deadPaths) Register(ctx context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
+	n.mu.Lock()
+	first := n.until.IsZero()
+	n.mu.Unlock()
+	if !first {
+		time.Sleep(ports.Patience(ctx, ports.ExchangeTimeout) + redials)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if left := time.Until(n.until); !first && left < n.least {
+		n.least = left
+	}
+	lease := domain.DefaultTTLPolicy().Grant(time.Now())
+	n.until = time.Now().Add(lease.TTL)
+	return lease, nil
+}
+
+func TestPathsThatDieWithoutAWordCostNoLease(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	for name, signer := range map[string]ports.Signer{"plain": nil, "signed": key} {
+		t.Run(name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				native := &deadPaths{least: time.Hour}
+				x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy()}, signer, PinNatives(map[ports.PeerID]ports.Native{"n": native}),
+					func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "here"} }, &porttest.Recorder{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop := running(t, x)
+				time.Sleep(3 * time.Hour)
+				stop()
+				if native.least <= 0 {
+					t.Errorf("a registration came %v after the lease had ended", -native.least)
+				}
+				t.Logf("at least %v was left", native.least)
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -25,20 +26,35 @@ const (
 // far.
 type renewal struct {
 	heartbeat time.Duration
-	failures  int // registrations that failed, in a row
-	drops     int // connections that ended before their lease was due, in a row
+	failures  int           // registrations that failed, in a row
+	drops     int           // connections that ended before their lease was due, in a row
+	took      time.Duration // by the last registration that was answered with a lease
+}
+
+// patient returns a ctx for a registration when left is left of the lease. A connection may be dead
+// without a word. So the native has half of that time to answer over it, and the other half is for
+// another connection. A native that took long the last time has up to three quarters.
+func (r *renewal) patient(ctx context.Context, left time.Duration) context.Context {
+	if left <= 0 {
+		return ctx // nothing is lost any more
+	}
+	return ports.WithPatience(ctx, max(left/2, min(2*r.took, left/4*3)))
 }
 
 // after returns how long after a registration was sent, and ended in lease and err, the next
-// follows. jitter is uniform in [0, 1).
-func (r *renewal) after(lease ports.Lease, err error, jitter float64) time.Duration {
+// follows. left is what is left of the lease then. jitter is uniform in [0, 1).
+func (r *renewal) after(lease ports.Lease, err error, left time.Duration, jitter float64) time.Duration {
 	var refusal *ports.Refusal
 	switch {
 	case errors.As(err, &refusal) && refusal.Code != ports.CodeBusy:
 		return domain.Early(r.heartbeat, jitter) // the native would say the same in a second
 	case err != nil:
 		r.failures++
-		return domain.Early(r.pause(r.failures), jitter)
+		pause := r.pause(r.failures)
+		if left > 0 { // a path that comes back while the lease lasts is found in time
+			pause = min(pause, max(r.pause(1), left/3))
+		}
+		return domain.Early(pause, jitter)
 	}
 	r.failures = 0
 	return domain.Early(r.interval(lease), jitter)

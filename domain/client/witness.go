@@ -177,7 +177,7 @@ func (x *Indexer) Unlisted() string {
 	x.mu.Lock()
 	leases := 0
 	for _, lease := range x.leases {
-		if time.Now().Before(lease.until) {
+		if x.clock.Instant().Before(lease.until) {
 			leases++
 		}
 	}

@@ -57,6 +57,8 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"every request returns when its context ends", transportAskContext},
 		{"every request to a native that does not serve is an error", transportAskNotServing},
 		{"stop hastens every request", transportAskStop},
+		{"a native that can answer and is silent is sent a registration again", transportSilentRegister},
+		{"a native that can answer and is silent is sent a leave again", transportSilentLeave},
 		{"a native is reached without addresses over an open connection", transportOverConnection},
 		{"neighbours come and go as they serve", transportNeighbours},
 		{"many callers can ask at once, each with its own answer", transportAskConcurrency},
@@ -473,6 +475,57 @@ func transportReached(t *testing.T, tt *transportTest) {
 	}
 	if _, err := tt.register(t.Context(), again); err != nil || again.Reached() != n.Reached() {
 		t.Errorf("reached %q, then %q: %v", n.Reached(), again.Reached(), err)
+	}
+}
+
+// silentOnce returns a func that waits for the end of ctx when it is called the second time.
+func silentOnce() (wait func(ctx context.Context), called *atomic.Int32) {
+	called = &atomic.Int32{}
+	return func(ctx context.Context) {
+		if called.Add(1) == 2 {
+			<-ctx.Done()
+		}
+	}, called
+}
+
+func transportSilentRegister(t *testing.T, tt *transportTest) {
+	wait, called := silentOnce()
+	tt.serve(t, func(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
+		wait(ctx)
+		return grant(ctx, sender, r)
+	})
+	n := tt.remote(t)
+	ctx := ports.WithPatience(t.Context(), 100*time.Millisecond)
+	for range 2 {
+		if lease, err := tt.register(ctx, n); err != nil || lease.Unconfirmed || lease.TTL == 0 {
+			t.Errorf("got %+v and %v, want a lease", lease, err)
+		}
+	}
+	if called.Load() != 3 {
+		t.Errorf("the native was sent %d registrations, want 3", called.Load())
+	}
+	select {
+	case <-n.Disconnected():
+		t.Error("Disconnected tells of the connection before")
+	default:
+	}
+}
+
+func transportSilentLeave(t *testing.T, tt *transportTest) {
+	wait, called := silentOnce()
+	tt.serveAll(t, Native{OnLeave: func(ctx context.Context, _ ports.PeerID, _ []byte) error {
+		wait(ctx)
+		return nil
+	}})
+	n := tt.remote(t)
+	ctx := ports.WithPatience(t.Context(), 100*time.Millisecond)
+	for range 2 {
+		if err := n.Leave(ctx, tt.indexer.ID, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if called.Load() != 3 {
+		t.Errorf("the native was sent %d leaves, want 3", called.Load())
 	}
 }
 
