@@ -37,6 +37,8 @@ type Clock struct {
 	system  func() time.Time
 	elapsed func() time.Duration
 	wall    time.Time // the system's time of day when the Clock was made
+	// countsSleep is whether elapsed may count the time that the machine sleeps.
+	countsSleep bool
 
 	mu      sync.Mutex
 	sources map[ports.PeerID]clockSource
@@ -82,11 +84,12 @@ func NewClock(system func() time.Time, elapsed func() time.Duration) *Clock {
 	if system == nil {
 		system = time.Now
 	}
-	if elapsed == nil {
+	countsSleep := elapsed != nil
+	if !countsSleep {
 		started := time.Now()
 		elapsed = func() time.Duration { return time.Since(started) }
 	}
-	k := &Clock{system: system, elapsed: elapsed, sources: make(map[ports.PeerID]clockSource), votes: true}
+	k := &Clock{system: system, elapsed: elapsed, countsSleep: countsSleep, sources: make(map[ports.PeerID]clockSource), votes: true}
 	k.wall = system().Round(0).Add(-k.elapsed())
 	return k
 }

@@ -46,6 +46,7 @@ type Indexer struct {
 	mu     sync.Mutex
 	leases map[ports.PeerID]held
 	moved  chan struct{} // closed and replaced when this node may have moved
+	woke   chan struct{} // closed and replaced when the machine has slept
 }
 
 // held is a lease that a native may hold.
@@ -69,7 +70,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	}
 	x := &Indexer{
 		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
-		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held), moved: make(chan struct{}),
+		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held), moved: make(chan struct{}), woke: make(chan struct{}),
 	}
 	if x.clock == nil {
 		x.clock = domain.NewClock(nil, nil)
@@ -104,6 +105,22 @@ func (x *Indexer) moves() <-chan struct{} {
 	return x.moved
 }
 
+// wake has the indexer register at once with every native: the machine has slept, and leases have
+// ended meanwhile or are about to.
+func (x *Indexer) wake(time.Duration) {
+	x.natives.retry()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.woke)
+	x.woke = make(chan struct{})
+}
+
+func (x *Indexer) wakes() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.woke
+}
+
 // Abandon has the end of Run leave no native, as if the process had been killed.
 func (x *Indexer) Abandon() { x.abandoned.Store(true) }
 
@@ -118,6 +135,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 	if x.natives.transport != nil {
 		taking = newChoice(x, &running)
 	}
+	running.Go(func() { x.clock.Sleeps(life, x.wake) })
 	running.Go(func() { x.witness(life) })
 	if taking != nil {
 		taking.run(life)
@@ -220,7 +238,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 	e := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
 	for {
-		moved := x.moves()
+		moved, woke := x.moves(), x.wakes()
 		sent, at := time.Now(), x.clock.Instant()
 		lease, err := e.register(r.patient(ctx, x.left(id)), native)
 		if err != nil && ctx.Err() != nil {
@@ -258,7 +276,11 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 					continue
 				}
 				wake.Stop()
-				r.failures = 0 // they were those of another network
+				r.suspect()
+				break waiting
+			case <-woke:
+				wake.Stop()
+				r.suspect()
 				break waiting
 			case <-lost(native, held):
 				wake.Stop()
@@ -267,6 +289,8 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 				select {
 				case <-ctx.Done():
 					return
+				case <-woke:
+					r.suspect()
 				case <-time.After(r.dropped(rand.Float64())):
 				}
 				break waiting

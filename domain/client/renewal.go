@@ -20,6 +20,9 @@ const (
 	// reconnectSpread is how long the indexers of a native take to register again after
 	// it drops all of them at once. Each has one second to renew a lost lease.
 	reconnectSpread = 250 * time.Millisecond
+	// suspectPatience is how long a native has to answer over a connection from before a sleep, or
+	// from another network: most of these have ended, and a round trip around the world takes less.
+	suspectPatience = 500 * time.Millisecond
 )
 
 // renewal decides when to register with a native next, from the outcomes of the registrations so
@@ -29,17 +32,26 @@ type renewal struct {
 	failures  int           // registrations that failed, in a row
 	drops     int           // connections that ended before their lease was due, in a row
 	took      time.Duration // by the last registration that was answered with a lease
+	suspects  bool          // the connection of the last registration has probably ended
 }
 
 // patient returns a ctx for a registration when left is left of the lease. A connection may be dead
 // without a word. So the native has half of that time to answer over it, and the other half is for
 // another connection. A native that took long the last time has up to three quarters.
 func (r *renewal) patient(ctx context.Context, left time.Duration) context.Context {
+	if r.suspects {
+		r.suspects = false
+		return ports.WithPatience(ctx, max(suspectPatience, 2*r.took))
+	}
 	if left <= 0 {
 		return ctx // nothing is lost any more
 	}
 	return ports.WithPatience(ctx, max(left/2, min(2*r.took, left/4*3)))
 }
+
+// suspect notes that the machine has slept, or that its network is another. Connections from before
+// have probably ended, and failures from before say nothing any more.
+func (r *renewal) suspect() { r.suspects, r.failures, r.drops = true, 0, 0 }
 
 // after returns how long after a registration was sent, and ended in lease and err, the next
 // follows. left is what is left of the lease then. jitter is uniform in [0, 1).
