@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -76,9 +77,15 @@ func newIdentity(dir DataDir, _ firstStart, closers *Closers) (crypto.PrivKey, e
 }
 
 // newSigner signs with the node's key; the numbers of its records are kept beside that.
-func newSigner(dir DataDir, key crypto.PrivKey) (ports.Signer, error) {
+func newSigner(dir DataDir, key crypto.PrivKey, log *slog.Logger) (ports.Signer, error) {
 	signer, err := proof.NewSigner(key, string(dir))
-	return signer, aboutDir(string(dir), err)
+	if err != nil {
+		return nil, aboutDir(string(dir), err)
+	}
+	if torn := signer.Torn(); torn != "" {
+		log.Warn("the number of the last record is lost; the next one is numbered by the clock, and by what natives know", "setAside", torn)
+	}
+	return signer, nil
 }
 
 // aboutDir says of an error of a system call which key names the folder. The others say

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ import (
 // the key.
 const seqFile = "record.seq"
 
+// tornFile is where a file goes that holds no number: a full disk or a power cut has torn it.
+const tornFile = seqFile + ".torn"
+
 // maxSeqBytes bounds what is read of it.
 const maxSeqBytes = 32
 
@@ -28,6 +32,7 @@ const maxSeqBytes = 32
 type Signer struct {
 	key  crypto.PrivKey
 	path string // "" keeps nothing
+	torn bool
 
 	mu   sync.Mutex
 	last int64
@@ -35,8 +40,9 @@ type Signer struct {
 
 var _ ports.Signer = (*Signer)(nil)
 
-// NewSigner returns a signer for key, which keeps its numbers in dir; "" keeps them nowhere.
-// A file that is there and holds no number that a record can have is an error.
+// NewSigner returns a signer for key, which keeps its numbers in dir; "" keeps them nowhere. A file
+// that holds no number that a record can have is set aside. The numbers then begin at what the
+// caller knows: its clock, and the natives' answers.
 func NewSigner(key crypto.PrivKey, dir string) (*Signer, error) {
 	s := &Signer{key: key}
 	if dir == "" {
@@ -52,12 +58,24 @@ func NewSigner(key crypto.PrivKey, dir string) (*Signer, error) {
 	}
 	defer f.Close()
 	text := make([]byte, maxSeqBytes)
-	n, _ := f.Read(text)
+	n, err := io.ReadFull(f, text)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
 	s.last, err = strconv.ParseInt(strings.TrimSpace(string(text[:n])), 10, 64)
 	if err != nil || s.last < 0 || s.last > maxSeq {
-		return nil, fmt.Errorf("%s holds no number of a record: delete it if this node's clock is right, and its records are counted from that", s.path)
+		s.last, s.torn = 0, true
+		return s, os.Rename(s.path, filepath.Join(dir, tornFile))
 	}
 	return s, nil
+}
+
+// Torn returns the path of the file that NewSigner set aside, "" without one.
+func (s *Signer) Torn() string {
+	if !s.torn {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(s.path), tornFile)
 }
 
 // Sign implements ports.Signer. The same claim makes the same record.

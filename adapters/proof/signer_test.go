@@ -110,7 +110,7 @@ func TestSeqWithoutAPlaceToKeepIt(t *testing.T) {
 	}
 }
 
-func TestADamagedFileOfSeqIsAnError(t *testing.T) {
+func TestADamagedFileOfSeqIsSetAside(t *testing.T) {
 	path := func(dir string) string { return filepath.Join(dir, seqFile) }
 	for name, text := range map[string]string{
 		"empty": "", "a word": "seq\n", "negative": "-1\n", "a fraction": "1.5\n", "two numbers": "1\n2\n", "zeros": "\x00\x00\x00",
@@ -120,8 +120,20 @@ func TestADamagedFileOfSeqIsAnError(t *testing.T) {
 		if err := os.WriteFile(path(dir), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := proof.NewSigner(keyOf(t, 0), dir); err == nil || !strings.Contains(err.Error(), path(dir)) {
-			t.Errorf("%s: %v, want an error that names the file", name, err)
+		s, err := proof.NewSigner(keyOf(t, 0), dir)
+		if err != nil {
+			t.Errorf("%s: %v, want it set aside", name, err)
+			continue
+		}
+		aside, err := os.ReadFile(s.Torn())
+		if err != nil || string(aside) != text || s.Torn() != path(dir)+".torn" {
+			t.Errorf("%s: set aside is %q (%v) in %q", name, aside, err, s.Torn())
+		}
+		if got := seq(t, s, 1000); got != 1000 {
+			t.Errorf("%s: after it comes %d, want 1000", name, got)
+		}
+		if s := signer(t, keyOf(t, 0), dir); s.Torn() != "" || seq(t, s, 1) != 1001 {
+			t.Errorf("%s: the next process begins anew", name)
 		}
 	}
 	dir := t.TempDir()
