@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/proof/prooftest"
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -152,6 +153,101 @@ func TestAttackARestartAfterACrashIsNoRival(t *testing.T) {
 		t.Logf("%d restarts, %d rivals", restarts, rivals)
 		if rivals != 0 {
 			t.Errorf("told of %d rivals", rivals)
+		}
+	})
+}
+
+// A roll-out whose new process dies, or is stopped: the old process is listed again, and nobody
+// else's word is needed.
+func TestAnOlderProcessComesBackWhenNoOtherLives(t *testing.T) {
+	const addr2 = "/ip4/192.0.2.2/tcp/4002"
+	scaled := domain.TTLPolicy{TTL: 6600 * time.Millisecond, Heartbeat: 6 * time.Second, Refresh: 3 * time.Second}
+	for _, c := range []struct {
+		name   string
+		policy domain.TTLPolicy
+		end    func(x *indexer)
+		within time.Duration // of the end of the newer one
+	}{
+		{"after a leave", domain.DefaultTTLPolicy(), func(x *indexer) { x.stop() }, 3 * time.Second},
+		{"after a death", domain.DefaultTTLPolicy(), func(x *indexer) { x.kill() }, 69 * time.Second},
+		{"after a leave, scaled", scaled, func(x *indexer) { x.stop() }, time.Second},
+		{"after a death, scaled", scaled, func(x *indexer) { x.kill() }, 7500 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			first, second := signersOfOneKey(t)
+			withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+				net.rules.Policy = c.policy
+				id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
+				defer net.stop(all...)
+				older := net.indexer(first, indexerOptions{addr: addr}, id[:2]...)
+				defer older.kill()
+				time.Sleep(c.policy.TTL * 2)
+				newer := net.indexer(second, indexerOptions{addr: addr2}, id[1:]...)
+				time.Sleep(c.policy.TTL * 3)
+				if n := older.Count(ports.EventRivalGone); n != 0 {
+					t.Fatalf("the older one came back %d times while the newer one lived", n)
+				}
+				c.end(newer)
+				ended := time.Now()
+				listed := func() bool {
+					for _, n := range all {
+						if got, ok := n.Get(older.id); !ok || got.Addr != addr {
+							return false
+						}
+					}
+					return true
+				}
+				if !eventually(c.within, listed) {
+					t.Fatalf("not listed %v after the newer one had ended: %+v", c.within, older.Take())
+				}
+				t.Logf("listed everywhere after %v", time.Since(ended))
+				for end := time.Now().Add(5 * c.policy.TTL); time.Now().Before(end); time.Sleep(c.policy.TTL / 100) {
+					if !listed() {
+						t.Fatal("it is lost again")
+					}
+				}
+				if n := older.Count(ports.EventRivalGone); n != 1 {
+					t.Errorf("it came back %d times, want once", n)
+				}
+			})
+		})
+	}
+}
+
+// Of several processes that wait for the same rival a single one comes back.
+func TestOlderProcessesDoNotTakeTurns(t *testing.T) {
+	first, second := signersOfOneKey(t)
+	third, fourth := first.Twin(t), first.Twin(t)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id, all := peerIDs(3), net.natives(3, nativeOptions{shares: true})
+		defer net.stop(all...)
+		var olds []*indexer
+		for i, s := range []*prooftest.Signer{first, second, third} {
+			olds = append(olds, net.indexer(s, indexerOptions{addr: addr}, id[i:i+1]...))
+			defer olds[i].kill()
+			time.Sleep(10 * time.Second)
+		}
+		newer := net.indexer(fourth, indexerOptions{addr: addr}, id...)
+		time.Sleep(2 * time.Minute)
+		newer.kill()
+		time.Sleep(time.Hour)
+		back, superseded := 0, 0
+		for _, x := range olds {
+			back += x.Count(ports.EventRivalGone)
+			for _, e := range x.Of(ports.EventRival) {
+				if e.Code == ports.CodeSuperseded {
+					superseded++
+				}
+			}
+		}
+		// Each was superseded once before. Two may come back together; the superseded rule decides.
+		if back < 1 || back > 2 || superseded != 3+back-1 {
+			t.Errorf("they came back %d times, and were superseded %d times", back, superseded)
+		}
+		for i, n := range all {
+			if !n.lists(newer.id) {
+				t.Errorf("native %d does not list it", i)
+			}
 		}
 	})
 }

@@ -65,7 +65,7 @@ var indexerModule = Module{
 				a.Moved(x.Moved)
 				h.doubt("indexer", func() string {
 					if x.Superseded() {
-						return "superseded: another process with this key has registered since this one started"
+						return "superseded: another process with this key has registered since; this one registers again once that has ended"
 					}
 					return ""
 				})

@@ -54,6 +54,9 @@ const (
 	// EventRival is a refused process: another process with its key, PeerID, started later. On
 	// the indexer's side, the native Via reports the rival.
 	EventRival EventKind = "rival"
+	// EventRivalGone is the indexer's side: no other process with its key, PeerID, is live any
+	// more, and this one registers again.
+	EventRivalGone EventKind = "rival gone"
 	// EventClock is this node's clock, PeerID, that is Took ahead of its natives' clocks, or
 	// behind if negative; 0 once it agrees.
 	EventClock EventKind = "clock"

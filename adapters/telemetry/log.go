@@ -120,6 +120,9 @@ func (l *Log) Observe(e ports.Event) {
 	case ports.EventRival:
 		l.aboutRival(e)
 		return
+	case ports.EventRivalGone:
+		l.write(l.indexer, slog.LevelInfo, "no other process with this node's key lives any more; this one registers again", e, 0)
+		return
 	case ports.EventClock:
 		l.clock(e)
 		return
@@ -159,7 +162,7 @@ func (l *Log) aboutRival(e ports.Event) {
 	case e.Via == "":
 		l.rare(l.rival, slog.LevelWarn, "two processes have one key; the older is refused", e)
 	case e.Err != nil:
-		l.write(l.indexer, slog.LevelError, "another process with this node's key started after it; this one registers no more", e, 0)
+		l.write(l.indexer, slog.LevelError, "another process with this node's key started after it; this one registers no more while that one lives", e, 0)
 	default:
 		l.write(l.indexer, slog.LevelWarn, "another process has this node's key, and started before it; stop that one", e, 0)
 	}

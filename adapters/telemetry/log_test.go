@@ -139,11 +139,13 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				{Kind: ports.EventRival, PeerID: "a"},
 				{Kind: ports.EventRival, PeerID: "a", Via: "n"},
 				{Kind: ports.EventRival, PeerID: "a", Via: "n", Code: ports.CodeSuperseded, Err: errTest},
+				{Kind: ports.EventRivalGone, PeerID: "a"},
 			},
 			want: "level=INFO msg=\"proof refused\" peerID=a via=n fault=tick error=\"no route\"\n" +
 				"level=WARN msg=\"two processes have one key; the older is refused\" peerID=a\n" +
 				"level=WARN msg=\"another process has this node's key, and started before it; stop that one\" peerID=a via=n\n" +
-				"level=ERROR msg=\"another process with this node's key started after it; this one registers no more\" peerID=a via=n code=superseded error=\"no route\"\n",
+				"level=ERROR msg=\"another process with this node's key started after it; this one registers no more while that one lives\" peerID=a via=n code=superseded error=\"no route\"\n" +
+				"level=INFO msg=\"no other process with this node's key lives any more; this one registers again\" peerID=a\n",
 		},
 		{"a native that does not hear its indexers",
 			[]ports.Event{{Kind: ports.EventUnheard, PeerID: "n", Took: time.Minute}, {Kind: ports.EventUnheard, PeerID: "n"}},

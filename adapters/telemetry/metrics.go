@@ -95,7 +95,7 @@ type Metrics struct {
 	leaveTaken, leaveFailed                 prometheus.Counter
 	leaseRefused                            refusals
 	leaseDuration                           prometheus.Histogram
-	lastGranted                             prometheus.Gauge
+	lastGranted, superseded                 prometheus.Gauge
 }
 
 // refusals has a counter for every code of a refusal.
@@ -235,6 +235,10 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 			Name: "ocnode_lease_last_granted_timestamp_seconds",
 			Help: "When a native last granted this indexer a lease, in seconds since 1970; 0 before the first.",
 		}),
+		superseded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "ocnode_superseded",
+			Help: "1 while this indexer does not register, since a process with its key that started later lives; else 0.",
+		}),
 	}
 	faults := f.counters("ocnode_proofs_refused_total",
 		"Records and ticks that proved nothing, from registrations, the store and other natives, by what was wrong with them.", "fault")
@@ -260,6 +264,7 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	f.add(m.watchers)
 	if from.Indexer {
 		f.add(m.lastGranted)
+		f.add(m.superseded)
 	}
 	if from.Following != nil {
 		f.gauge("ocnode_natives_followed", "Natives that tell this one what they grant, as they grant it.", from.Following)
@@ -372,9 +377,14 @@ func (m *Metrics) Observe(e ports.Event) {
 			c.Inc()
 		}
 	case ports.EventRival:
-		if e.Via == "" {
+		switch {
+		case e.Via == "":
 			m.rivals.Inc()
+		case e.Code == ports.CodeSuperseded:
+			m.superseded.Set(1)
 		}
+	case ports.EventRivalGone:
+		m.superseded.Set(0)
 	case ports.EventJoined:
 		m.joinedElsewhere.Inc()
 	case ports.EventLeft:

@@ -89,6 +89,7 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventRival, PeerID: "a", Via: "n"},
 	{Kind: ports.EventClock, PeerID: "a", Took: time.Minute},
 	{Kind: ports.EventUnheard, PeerID: "a", Took: time.Minute},
+	{Kind: ports.EventRivalGone, PeerID: "a"},
 	{Kind: ports.EventRival, PeerID: "a", Via: "n", Code: ports.CodeSuperseded, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: ports.CodeBusy, Took: time.Second / 4, Err: errTest},
@@ -227,6 +228,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	want[`ocnode_lease_attempts_total{result="proof_invalid"}`] = "0"
 	want[`ocnode_lease_attempts_total{result="superseded"}`] = "0"
 	want[`ocnode_rivals_total`] = "1"
+	want[`ocnode_superseded`] = "1"
 	want[`ocnode_clock_offset_seconds`] = "-1.5"
 	for _, fault := range ports.Faults() {
 		want[`ocnode_proofs_refused_total{fault="`+string(fault)+`"}`] = "0"

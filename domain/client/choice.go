@@ -118,6 +118,15 @@ func (c *choice) revise() {
 	}
 }
 
+// end lets go of all natives.
+func (c *choice) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.taken {
+		c.drop(id)
+	}
+}
+
 // drop lets go of a native. The caller holds the lock.
 func (c *choice) drop(id ports.PeerID) {
 	c.taken[id].cancel()

@@ -30,6 +30,7 @@ const (
 type Indexer struct {
 	self      ports.PeerID
 	heartbeat time.Duration
+	ttl       time.Duration
 	natives   *Natives
 	describe  func() ports.Registration
 	observer  ports.Observer
@@ -41,7 +42,7 @@ type Indexer struct {
 	superseded atomic.Bool // by another process with the same key
 	unshown    unshown
 	witnesses  *witnesses
-	supersede  func() // ends Run's work
+	supersede  func() // ends hold
 
 	mu     sync.Mutex
 	leases map[ports.PeerID]held
@@ -69,7 +70,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 		return nil, fmt.Errorf("heartbeat %v is shorter than %v", heartbeat, domain.MinInterval)
 	}
 	x := &Indexer{
-		self: rules.Self, heartbeat: heartbeat, natives: natives, describe: describe, observer: observer,
+		self: rules.Self, heartbeat: heartbeat, ttl: rules.Policy.TTL, natives: natives, describe: describe, observer: observer,
 		clock: rules.Clock, proofs: rules.Proofs, leases: make(map[ports.PeerID]held), moved: make(chan struct{}), woke: make(chan struct{}),
 	}
 	if x.clock == nil {
@@ -85,7 +86,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 }
 
 // Superseded reports whether another process with the same key has registered since this process
-// started. This process registers no more then.
+// did. This process does not register until no other lives.
 func (x *Indexer) Superseded() bool { return x.superseded.Load() }
 
 // Moved has the indexer register at once with every native that was told something else than what
@@ -125,8 +126,24 @@ func (x *Indexer) wakes() <-chan struct{} {
 func (x *Indexer) Abandon() { x.abandoned.Store(true) }
 
 // Run keeps the leases until ctx ends. Then it leaves the natives, which takes at most a second,
-// and returns when all of it has stopped. It may run once.
+// and returns when all of it has stopped. It may run once. While another process with the same key
+// lives, which started later, it keeps no lease.
 func (x *Indexer) Run(ctx context.Context) error {
+	for x.hold(ctx); x.superseded.Load() && x.outlive(ctx); x.hold(ctx) {
+		if x.records != nil {
+			x.records.restart()
+		}
+		x.superseded.Store(false)
+		x.observer.Observe(ports.Event{Kind: ports.EventRivalGone, PeerID: x.self})
+	}
+	if !x.abandoned.Load() && !x.superseded.Load() {
+		x.leave(context.WithoutCancel(ctx))
+	}
+	return nil
+}
+
+// hold keeps the leases until ctx ends, or another process takes the place of this one.
+func (x *Indexer) hold(ctx context.Context) {
 	var running sync.WaitGroup
 	life, end := context.WithCancel(ctx)
 	defer end()
@@ -149,11 +166,12 @@ func (x *Indexer) Run(ctx context.Context) error {
 		})
 	}
 	running.Wait()
-	if !x.abandoned.Load() && !x.superseded.Load() {
-		x.leave(context.WithoutCancel(ctx))
+	if taking != nil {
+		taking.end()
 	}
-	<-ctx.Done() // a superseded process goes on, without a lease
-	return nil
+	for id := range x.natives.pinned {
+		x.witnesses.forget(id)
+	}
 }
 
 // leave tells every native that may hold a lease that it has ended. At a native that does not hear

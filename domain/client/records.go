@@ -27,9 +27,9 @@ type records struct {
 	signer   ports.Signer
 	clock    *domain.Clock
 	observer ports.Observer
-	start    uint64
 
 	mu      sync.Mutex
+	start   uint64
 	wanted  time.Duration // the shortest heartbeat that a native asks for
 	last    int64         // the highest Seq that is known of this indexer
 	current *issued
@@ -51,6 +51,21 @@ type issued struct {
 
 func newRecords(self ports.PeerID, policy domain.TTLPolicy, signer ports.Signer, clock *domain.Clock, observer ports.Observer) *records {
 	return &records{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: policy.Heartbeat}
+}
+
+// restart has this process be another start of the indexer from now on. It asks natives again
+// before it signs: they know records of its rival.
+func (r *records) restart() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.start, r.current, r.asked = rand.Uint64(), nil, false
+}
+
+// started returns the Start of this process's records.
+func (r *records) started() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.start
 }
 
 // question returns the tick to ask a native with before the first record is issued, nil once a

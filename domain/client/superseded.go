@@ -1,0 +1,131 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// asksInHeartbeat is how often a superseded process asks for its rival in a heartbeat: once a
+	// second, so that a leave is noticed within two. The native answers from its table.
+	asksInHeartbeat = 60
+	// maxRivalAsked bounds the natives that are asked together before a process comes back.
+	maxRivalAsked = 8
+)
+
+// outlive returns true once no other process with this key is live, and false when ctx has ended
+// before. It asks one native at a time while the rival lives. Two processes that wait for the same
+// rival do not come back at the same moment: each waits a while, and asks again.
+func (x *Indexer) outlive(ctx context.Context) bool {
+	pause := x.heartbeat / asksInHeartbeat
+	lived := x.clock.Instant() // when a rival was shown last, or no native answered
+	for wait := pause; ; wait = domain.Early(pause, rand.Float64()) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+		natives := x.rivalsNatives(ctx)
+		if x.rivalAt(ctx, natives[:min(1, len(natives))], &lived) {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(time.Duration(rand.Float64() * float64(pause))):
+		}
+		if !x.rivalAt(ctx, natives, &lived) && ctx.Err() == nil {
+			return true
+		}
+	}
+}
+
+// rivalsNatives returns the natives to ask for the rival, in random order.
+func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
+	if x.natives.transport != nil {
+		x.natives.meet()
+	}
+	for _, c := range x.natives.best() {
+		if c.standing <= untried && !c.blind && len(able) < maxRivalAsked {
+			able = append(able, c)
+		}
+	}
+	if len(able) == 0 && x.natives.transport != nil {
+		x.natives.look(ctx, x.heartbeat, askNativeAgain)
+	}
+	return able
+}
+
+// rivalAt reports whether a rival may be live: a native shows it, or no native can tell. A native
+// that has just started, or hears no other, can tell once no native has shown the rival for a TTL.
+func (x *Indexer) rivalAt(ctx context.Context, natives []candidate, lived *domain.Instant) bool {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	var asking sync.WaitGroup
+	says := make([]rivalry, len(natives))
+	for i, c := range natives {
+		asking.Go(func() {
+			says[i] = x.askForRival(ctx, c)
+		})
+	}
+	asking.Wait()
+	best, shown := unknown, false
+	for _, s := range says {
+		best, shown = max(best, s), shown || s == lives
+	}
+	if shown || best == unknown {
+		*lived = x.clock.Instant()
+		return true
+	}
+	return best != gone && x.clock.Instant().Sub(*lived) < x.ttl
+}
+
+// rivalry is what a native says of another process with this key.
+type rivalry int
+
+const (
+	unknown rivalry = iota // it does not answer
+	lives
+	unseen // it shows none, and may have missed it
+	gone   // it shows none
+)
+
+// askForRival asks a native. Only a rival's own proof shows that it lives: a native that lies keeps
+// no process away.
+func (x *Indexer) askForRival(ctx context.Context, c candidate) rivalry {
+	a, err := c.native.LookUp(ctx, x.self, x.self)
+	_, refused := errors.AsType[*ports.Refusal](err)
+	switch {
+	case err == nil && x.rivals(a):
+		return lives
+	case err != nil && !errors.Is(err, ports.ErrNotFound):
+		if !refused && ctx.Err() == nil {
+			x.natives.noteLookUp(c.id, fails)
+		}
+		return unknown
+	case a.Condition != "":
+		return unseen
+	}
+	return gone
+}
+
+// rivals reports whether an answer shows a live process with this key other than this one.
+func (x *Indexer) rivals(a ports.Answer) bool {
+	switch {
+	case a.Leave:
+		return false
+	case x.records == nil || x.proofs == nil:
+		return true // it may be this process's own last lease, which ends
+	case a.Proof == nil || a.Proof.Record == nil:
+		return false
+	}
+	claim, err := x.proofs.Verify(a.Proof.Record, a.Proof.Tick)
+	return err == nil && claim.PeerID == x.self && !claim.Leave() && claim.Start != x.records.started() &&
+		x.clock.Now().Before(claim.ExpiresAt(a.Proof.Tick.Step))
+}
