@@ -133,13 +133,25 @@ type Joiner struct {
 	attempts int
 	tasks    sync.WaitGroup
 	done     chan func() // what a finished task has to say
+	stopped  <-chan struct{}
 }
 
 // retry is when to try something again.
 type retry struct {
 	busy     bool
+	end      context.CancelFunc // of the attempt under way
+	again    bool               // at once, whatever becomes of that
 	failures int
 	next     time.Time
+}
+
+// renew has the next attempt be made now. An attempt under way is given up.
+func (r *retry) renew() {
+	r.failures, r.next = 0, time.Now()
+	if r.busy {
+		r.again = true
+		r.end()
+	}
 }
 
 // failed schedules the next attempt after a pause that doubles with each failure.
@@ -267,6 +279,7 @@ func (j *Joiner) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer events.Close()
+	j.stopped = ctx.Done()
 
 	if j.own {
 		j.log.Warn("host.bootstrap names this node itself; that address is ignored", "peerID", j.host.ID())
@@ -294,7 +307,12 @@ func (j *Joiner) Run(ctx context.Context) error {
 			case tell := <-j.done:
 				tell()
 			case <-j.moved:
-				j.retryAll(time.Now())
+				for _, t := range j.targets {
+					t.renew()
+				}
+				for _, n := range j.names {
+					n.renew()
+				}
 			case e := <-events.Out():
 				minute = nil // it is about somebody
 				again = !j.hear(e)
@@ -309,23 +327,11 @@ func (j *Joiner) Run(ctx context.Context) error {
 	}
 }
 
-// Moved has all peers that are not connected dialled at once, and names that do not resolve
-// asked again. Call it when the network of this node has changed. It does not block.
+// Moved has all peers that are not connected dialled at once, and names resolved again. Call it when the network of this node has changed. It does not block.
 func (j *Joiner) Moved() {
 	select {
 	case j.moved <- struct{}{}:
 	default: // it is to come
-	}
-}
-
-func (j *Joiner) retryAll(now time.Time) {
-	for _, t := range j.targets {
-		t.failures, t.next = 0, now
-	}
-	for _, n := range j.names {
-		if n.warned {
-			n.failures, n.next = 0, now
-		}
 	}
 }
 
@@ -425,7 +431,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 	if quick {
 		timeout = min(max(redialTimeout, roundTrips*j.host.Peerstore().LatencyEWMA(t.id)), dialTimeout)
 	}
-	j.start(ctx, &t.retry, func() func() {
+	j.start(ctx, &t.retry, func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		// Giving the addresses on every attempt helps when the peerstore has forgotten them.
@@ -450,7 +456,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 
 // resolve starts an attempt to look n up.
 func (j *Joiner) resolve(ctx context.Context, n *name) {
-	j.start(ctx, &n.retry, func() func() {
+	j.start(ctx, &n.retry, func(ctx context.Context) func() {
 		infos, err := j.lookUp(ctx, n.addr)
 		return func() {
 			if err != nil {
@@ -469,16 +475,28 @@ func (j *Joiner) resolve(ctx context.Context, n *name) {
 }
 
 // start runs attempt beside the loop and what it returns in the loop.
-func (j *Joiner) start(ctx context.Context, r *retry, attempt func() func()) {
+func (j *Joiner) start(ctx context.Context, r *retry, attempt func(context.Context) func()) {
 	r.busy = true
 	j.attempts++
+	ctx, r.end = context.WithCancel(ctx)
 	j.tasks.Go(func() {
-		tell := attempt()
+		tell := attempt(ctx)
 		select {
-		case j.done <- func() { r.busy = false; j.attempts--; tell() }:
-		case <-ctx.Done():
+		case j.done <- func() { j.ended(r, tell) }:
+		case <-j.stopped:
 		}
 	})
+}
+
+func (j *Joiner) ended(r *retry, tell func()) {
+	r.busy = false
+	r.end()
+	j.attempts--
+	if r.again {
+		r.again = false
+		return
+	}
+	tell()
 }
 
 // complain warns about the first failure in a row of what the operator configured; all

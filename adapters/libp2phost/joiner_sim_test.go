@@ -178,3 +178,49 @@ func TestJoinerDialsAtOnceWhenASteadyConnectionIsLost(t *testing.T) {
 		stop()
 	})
 }
+
+func TestAfterAMoveAPeerIsDialledAtOnce(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		var cut atomic.Bool
+		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
+			if cut.Load() {
+				return 10 * time.Hour
+			}
+			return 10 * time.Millisecond
+		}}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		bootstrap, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		cut.Store(true)
+		log := new(logged)
+		j, err := NewJoiner(h, JoinerConfig{Bootstrap: fullAddrs(bootstrap), Log: log.logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- j.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}()
+		for i := range 20 { // while it dials, and between
+			time.Sleep(30*time.Second + time.Duration(i)*700*time.Millisecond)
+			cut.Store(false)
+			j.Moved()
+			time.Sleep(200 * time.Millisecond)
+			if !connected(h, bootstrap) {
+				t.Fatalf("move %d: not connected within ten round trips", i)
+			}
+			cut.Store(true)
+			for _, c := range h.Network().ConnsToPeer(bootstrap.ID()) {
+				_ = c.Close()
+			}
+		}
+		if log.count("WARN", "context canceled") != 0 {
+			t.Error("an attempt that was given up is complained of")
+		}
+	})
+}
