@@ -58,16 +58,25 @@ func TestSimANewAddressIsListedEverywhereWithinFiveSecondsAndTheOldNowhere(t *te
 		place.set() // its network is not there yet
 		x.start()
 		const slack = 100 * time.Millisecond
+		listed := false
 		settled := func(want, never string) {
 			t.Helper()
-			if took, ok := until(5*time.Second, func() bool { return everywhere(natives, x, want, never) }); !ok {
+			if took, ok := until(5*time.Second, func() bool {
+				for _, n := range natives {
+					if listed && !n.lists(x) {
+						t.Fatalf("on its way to %s it is listed by %s no more", want, n.name)
+					}
+				}
+				return everywhere(natives, x, want, never)
+			}); !ok {
 				for _, n := range natives {
 					e, _ := n.node.Registry().Get(x.node.PeerID())
 					t.Errorf("%v after the change %s lists %v, want %s first and %s nowhere", took, n.name, e.Addrs, want, never)
 				}
 			} else {
-				t.Logf("%s is listed everywhere after %v", want, took)
+				t.Logf("%s is listed everywhere after %v, and the indexer was never missing", want, took)
 			}
+			listed = true
 			for range porttest.Scale(700, 200) {
 				time.Sleep(slack)
 				if !everywhere(natives, x, want, never) {

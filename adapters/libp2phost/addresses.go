@@ -17,8 +17,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
-
-	"github.com/opencloud/ocnode/ports"
 )
 
 // lookEvery is how often the interfaces are read. It takes 0.4 ms on a machine with twelve of
@@ -71,30 +69,21 @@ func (a *Addresses) All() []string {
 	return addrs
 }
 
-// Bound returns the addresses that the host listens on, at most ports.MaxAddrs, the best first.
-// Peers on the same link reach them, whatever is announced to others.
+// Bound returns the addresses that the host listens on, as Registration has them. Peers on the same link reach them, whatever is announced to others.
 func (a *Addresses) Bound() []string {
 	a.read()
 	o := a.order()
 	o.Announced = nil
-	return o.Rank(a.resolved(), ports.MaxAddrs)
+	return o.forOthers(a.resolved())
 }
 
 // Registration returns the addresses of an indexer that registers over the connections conns, at
 // most ports.MaxAddrs, the best first. The same are registered with every native: natives that
-// were told different lists would tell each other the one and then the other. Addresses of
-// loopback are of use to this machine alone. They are there if a connection is one of this
-// machine, or if there are no others.
+// were told different lists would tell each other the one and then the other.
 func (a *Addresses) Registration(conns []network.Conn) []string {
 	a.read()
-	over := a.overThese(conns)
-	addrs := a.addrs()
-	if !slices.ContainsFunc(over, netip.Addr.IsLoopback) {
-		if others := slices.DeleteFunc(slices.Clone(addrs), manet.IsIPLoopback); len(others) > 0 {
-			addrs = others
-		}
-	}
-	return a.order().Rank(addrs, ports.MaxAddrs)
+	a.overThese(conns)
+	return a.order().forOthers(a.addrs())
 }
 
 // addrs returns what others are to dial, in no order.
@@ -111,7 +100,7 @@ func (a *Addresses) told(known []ma.Multiaddr) []ma.Multiaddr {
 		return known
 	}
 	var addrs []ma.Multiaddr
-	for _, text := range a.order().Rank(a.addrs(), ports.MaxAddrs) {
+	for _, text := range a.order().forOthers(a.addrs()) {
 		addrs = append(addrs, withoutPeer(ma.StringCast(text)))
 	}
 	return addrs

@@ -230,6 +230,9 @@ func TestARegistrationHasTheAddressesThatOthersReach(t *testing.T) {
 			if len(got) < len(test.want) || len(got) > ports.MaxAddrs || !slices.Equal(got[:len(test.want)], test.want) {
 				t.Errorf("got %v, want %v first", got, test.want)
 			}
+			if bound := a.Bound(); len(test.announced) == 0 && !slices.Equal(bound, got) {
+				t.Errorf("peers on the link are told %v, and natives %v", bound, got)
+			}
 			if slices.Contains(got, "/ip4/"+test.without+"/tcp/4101") {
 				t.Errorf("got %v, want none of %s", got, test.without)
 			}

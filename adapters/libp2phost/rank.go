@@ -52,6 +52,18 @@ func (o Order) Rank(addrs []ma.Multiaddr, max int) []string {
 	return ranked[:min(max, len(ranked))]
 }
 
+// forOthers returns what other machines are told of addrs, at most ports.MaxAddrs. Addresses of
+// loopback are of use to this machine alone. They are there if this node registers over one, or if
+// there are no others.
+func (o Order) forOthers(addrs []ma.Multiaddr) []string {
+	if !slices.ContainsFunc(o.Over, netip.Addr.IsLoopback) {
+		if others := slices.DeleteFunc(slices.Clone(addrs), manet.IsIPLoopback); len(others) > 0 {
+			addrs = others
+		}
+	}
+	return o.Rank(addrs, ports.MaxAddrs)
+}
+
 // tier says how likely an address is to reach this node from elsewhere, the likeliest first.
 type tier int
 

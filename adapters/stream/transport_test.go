@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/adapters/stream"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -82,6 +83,35 @@ func TestCloseEndsServingAndWatching(t *testing.T) {
 		// The caller owns the hosts, and they live on.
 		if len(indexer.Network().ConnsToPeer(native.ID())) == 0 {
 			t.Error("the connection ended with the transports")
+		}
+	})
+}
+
+func TestConnectionsOfRegistrationsAreTold(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, other, indexer := newHost(), newHost(), newHost()
+		serve(t, newTransport(t, native), grant)
+		client := newTransport(t, indexer)
+		hosttest.Connect(t, indexer, other)
+		if conns := client.Conns(); len(conns) != 0 {
+			t.Errorf("before a registration there are %v", conns)
+		}
+		n := remote(t, client, native)
+		for range 2 {
+			if _, err := register(t.Context(), indexer, n); err != nil {
+				t.Fatal(err)
+			}
+			if conns := client.Conns(); len(conns) != 1 || conns[0].RemotePeer() != native.ID() {
+				t.Errorf("after a registration there are %v, want the one with the native", conns)
+			}
+		}
+		ended := n.Disconnected()
+		if err := native.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		if conns := client.Conns(); len(conns) != 0 {
+			t.Errorf("after its end there are %v", conns)
 		}
 	})
 }
