@@ -54,8 +54,9 @@ type Follower struct {
 	// statusesAt is when the neighbours gave the answers in statuses.
 	statusesAt time.Time
 	statuses   []ports.NativeStatus
-	checking   chan struct{} // has a value while a caller asks them all: a wait for others, so no lock
-	revised    chan struct{} // receives a value after a change of the trusted natives
+	// checking has a value while a caller asks the neighbours. A lock would hold up fake time.
+	checking chan struct{}
+	revised  chan struct{} // receives a value after a change of the trusted natives
 }
 
 // followed is a followed native, or a formerly followed one: its cursor is of use when it
@@ -77,7 +78,8 @@ type followed struct {
 func NewFollower(rules Rules, transport ports.Transport, expected bool) *Follower {
 	f := &Follower{
 		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
-		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1), checking: make(chan struct{}, 1),
+		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
+		checking: make(chan struct{}, 1),
 	}
 	f.condition = f.Condition()
 	return f
@@ -352,8 +354,12 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 
 // Natives implements Following. It asks every neighbour, unless the last answers are fresh.
 func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
-	f.checking <- struct{}{}
-	defer func() { <-f.checking }()
+	select {
+	case f.checking <- struct{}{}:
+		defer func() { <-f.checking }()
+	case <-ctx.Done():
+		return nil
+	}
 	if f.statuses != nil && time.Since(f.statusesAt) < statusAge {
 		return slices.Clone(f.statuses)
 	}
