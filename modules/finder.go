@@ -3,6 +3,7 @@ package modules
 import (
 	"fmt"
 
+	"github.com/opencloud/ocnode/adapters/libp2phost"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
@@ -40,6 +41,7 @@ type nativesDeps struct {
 	Registry    *domain.Registry `optional:"true"`
 	Transport   ports.Transport
 	Trusted     *trusted
+	Joiner      *libp2phost.Joiner
 	Discoveries []ports.Discovery `group:"discoveries"`
 }
 
@@ -70,6 +72,7 @@ func newNatives(p *Plan, d nativesDeps) (*client.Natives, error) {
 		return client.PinNatives(pinned), nil
 	}
 	natives := client.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
+	natives.Heed(client.Hints{Bootstrap: d.Joiner.Configured, Site: libp2phost.Site})
 	d.Trusted.revise(func(*trust) { natives.Revise() })
 	return natives, nil
 }

@@ -113,6 +113,7 @@ type httpDeps struct {
 	Health   *health
 	Metrics  *prometheus.Registry
 	Registry *domain.Registry `optional:"true"`
+	Indexer  *client.Indexer  `optional:"true"`
 	Finder   *client.Finder   `optional:"true"`
 	Log      *slog.Logger
 	Env      Environment
@@ -132,6 +133,9 @@ func newHTTP(s httpSection, d httpDeps) (*httpServer, error) {
 	}
 	if d.Finder != nil {
 		node.Finder = d.Finder
+	}
+	if d.Indexer != nil {
+		node.Unlisted = d.Indexer.Unlisted
 	}
 	token, err := httpapi.ReadToken(s.Token)
 	if err != nil {

@@ -61,8 +61,9 @@ var indexerModule = Module{
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[indexerSection](p, "indexer")),
 			fx.Provide(newIndexer),
-			fx.Invoke(func(x *client.Indexer, a *libp2phost.Addresses, t *Tasks, h *health) {
+			fx.Invoke(func(x *client.Indexer, a *libp2phost.Addresses, t *Tasks, h *health, g *gauges) {
 				a.Moved(x.Moved)
+				g.leases.Store(x)
 				h.doubt("indexer", func() string {
 					if x.Superseded() {
 						return "superseded: another process with this key has registered since; this one registers again once that has ended"

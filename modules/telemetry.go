@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/telemetry"
 	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/domain/client"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
@@ -32,6 +33,14 @@ type gauges struct {
 	indexer  bool
 	policy   registrySection
 	registry atomic.Pointer[domain.Registry]
+	leases   atomic.Pointer[client.Indexer]
+}
+
+func (g *gauges) leasesSeen() (confirmed, doubted, unasked int) {
+	if x := g.leases.Load(); x != nil {
+		return x.Leases()
+	}
+	return 0, 0, 0
 }
 
 func (g *gauges) counts() (live, known int) {
@@ -77,6 +86,9 @@ func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *doma
 	if g.native {
 		sources.Counts, sources.Stale, sources.OutboxWaiting = g.counts, g.stale, g.waiting
 		sources.Following, sources.Condition = g.following, g.condition
+	}
+	if g.indexer {
+		sources.Leases = g.leasesSeen
 	}
 	sources.ClockOffset = clock.Offset
 	m, err := telemetry.NewMetrics(metrics, sources)

@@ -11,6 +11,9 @@
 //	GET /healthz   200 "ok": the process serves
 //	GET /readyz    200 "ok": the node's own modules serve; else 503 not_ready, whose
 //	               body has "modules" (name to reason) beside "error"
+//	GET /readyz?lease
+//	               the same, and 503 if no native holds a lease of this node's indexer,
+//	               or natives do and no other native shows any of them
 //	GET /metrics   the Prometheus exposition format
 //
 //	GET /api/v1/status

@@ -28,6 +28,11 @@ const (
 	watchPath      = "/api/v1/watch"
 	prometheusPath = "/sd/prometheus"
 
+	// leaseParameter has readyPath answer for the leases of this node's indexer too, and
+	// indexerName is the module that keeps them.
+	leaseParameter = "lease"
+	indexerName    = "indexer"
+
 	// metaPrefix begins the parameters that filter by metadata.
 	metaPrefix = "meta."
 )
@@ -113,6 +118,13 @@ func ok(w http.ResponseWriter, _ *http.Request) {
 
 func (n Node) readyz(w http.ResponseWriter, r *http.Request) {
 	reasons := n.Ready()
+	if r.URL.Query().Has(leaseParameter) {
+		if why := n.unlisted(); why != "" && reasons[indexerName] == "" {
+			with := map[string]string{indexerName: why}
+			maps.Copy(with, reasons)
+			reasons = with
+		}
+	}
 	if len(reasons) == 0 {
 		ok(w, r)
 		return
@@ -124,6 +136,14 @@ func (n Node) readyz(w http.ResponseWriter, r *http.Request) {
 	body := newError(CodeNotReady, strings.Join(all, "; "))
 	body.Modules = reasons
 	write(w, http.StatusServiceUnavailable, body)
+}
+
+// unlisted returns why this node may be listed nowhere.
+func (n Node) unlisted() string {
+	if n.Unlisted == nil {
+		return "this node runs without the indexer module, and registers nowhere"
+	}
+	return n.Unlisted()
 }
 
 func (n Node) status(w http.ResponseWriter, r *http.Request) {

@@ -96,6 +96,9 @@ type Node struct {
 	Addrs func() []string
 	// Ready returns why each module that is not ready is not; none means ready.
 	Ready func() map[string]string
+	// Unlisted returns why this node's own indexer may be listed nowhere, "" if nothing says so. It
+	// is nil on a node that registers nowhere.
+	Unlisted func() string
 	// Metrics answers /metrics.
 	Metrics http.Handler
 	// ParsePeerID reads any spelling of a PeerID. Its error names the text and says what is

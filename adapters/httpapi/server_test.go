@@ -215,6 +215,13 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		return map[string]string{"native": "starting", "dht": "not joined"}
 	}
 
+	registered := func(unlisted string) Node {
+		n := testNode(nil)
+		n.Unlisted = func() string { return unlisted }
+		return n
+	}
+	starting := registered("no native holds a lease of this indexer")
+	starting.Ready = func() map[string]string { return map[string]string{"indexer": "starting"} }
 	warming := testNode(native{directory: threeIndexers(), condition: ports.ConditionWarming})
 	warming.Ready = func() map[string]string { return map[string]string{"native": "warming"} }
 	unheard := testNode(native{directory: threeIndexers(), condition: ports.ConditionUnheard})
@@ -256,6 +263,14 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		{"ready", whole, "/readyz", 200, textType, "ok"},
 		{"not ready", notReady, "/readyz", 503, jsonType,
 			`{"error":{"code":"not_ready","message":"dht: not joined; native: starting"},"modules":{"dht":"not joined","native":"starting"}}`},
+		{"ready, and listed", registered(""), "/readyz?lease", 200, textType, "ok"},
+		{"ready, and listed nowhere", registered("no native holds a lease of this indexer"), "/readyz?lease", 503, jsonType,
+			`{"error":{"code":"not_ready","message":"indexer: no native holds a lease of this indexer"},"modules":{"indexer":"no native holds a lease of this indexer"}}`},
+		{"ready, whatever is listed", registered("no native holds a lease of this indexer"), "/readyz", 200, textType, "ok"},
+		{"no indexer is not listed", whole, "/readyz?lease", 503, jsonType,
+			`{"error":{"code":"not_ready","message":"indexer: this node runs without the indexer module, and registers nowhere"},"modules":{"indexer":"this node runs without the indexer module, and registers nowhere"}}`},
+		{"not ready, and listed nowhere", starting, "/readyz?lease=", 503, jsonType,
+			`{"error":{"code":"not_ready","message":"indexer: starting"},"modules":{"indexer":"starting"}}`},
 		{"alive though not ready", notReady, "/healthz", 200, textType, "ok"},
 		{"warming", warming, "/readyz", 503, jsonType, `{"error":{"code":"not_ready","message":"native: warming"},"modules":{"native":"warming"}}`},
 		{"metrics", whole, "/metrics", 200, textType, "metrics"},

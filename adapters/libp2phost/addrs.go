@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -40,6 +42,21 @@ func CheckAddr(id ports.PeerID, addr string) error {
 		break
 	}
 	return nil
+}
+
+// Site returns the block of addresses, IPv4 /24 or IPv6 /48, that a public address is in: a hoster or
+// a larger customer may have all of it. It is "" for names, and for addresses that are not public:
+// all natives of a private network may be in one block.
+func Site(addr string) string {
+	m, err := ma.NewMultiaddr(addr)
+	if err != nil || !manet.IsPublicAddr(m) {
+		return ""
+	}
+	ip, ok := ipOf(m)
+	if around := sites.Around(ip); ok && len(around) > 0 {
+		return around[len(around)-1].String()
+	}
+	return ""
 }
 
 // dialable returns why nobody could dial m from another host, or from this one if m is

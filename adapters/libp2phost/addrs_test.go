@@ -115,6 +115,26 @@ func BenchmarkCheckAddr(b *testing.B) {
 	}
 }
 
+func TestASiteIsABlockOfPublicAddresses(t *testing.T) {
+	for addr, want := range map[string]string{
+		"/ip4/198.41.0.4/tcp/4101":                  "198.41.0.0/24",
+		"/ip4/198.41.0.250/udp/1/quic-v1":           "198.41.0.0/24",
+		"/ip6/2600:1f18:1:2::3/tcp/1/p2p/" + selfID: "2600:1f18:1::/48",
+		"/ip4/192.168.1.7/tcp/4101":                 "",
+		"/ip4/127.0.0.1/tcp/4101":                   "",
+		"/ip6/::1/tcp/4101":                         "",
+		"/ip6/fe80::1/tcp/4101":                     "",
+		"/dns4/native.example/tcp/4101":             "",
+		"/dnsaddr/native.example":                   "",
+		"no address":                                "",
+		"":                                          "",
+	} {
+		if got := Site(addr); got != want {
+			t.Errorf("%q: %q, want %q", addr, got, want)
+		}
+	}
+}
+
 func TestParseConfiguredAddresses(t *testing.T) {
 	for name, test := range map[string]struct {
 		parse func([]string) ([]ma.Multiaddr, error)

@@ -3,6 +3,7 @@ package libp2phost
 import (
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,12 +126,36 @@ func TestJoinerFollowsANameToAnotherPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	self, other := decode(t, selfID), decode(t, otherID)
+	configured := func(want ...string) (changed <-chan struct{}) {
+		t.Helper()
+		peers, changed := j.Configured()
+		var got []string
+		for _, p := range peers {
+			got = append(got, fmt.Sprint(p.PeerID, p.Addrs))
+		}
+		if slices.Sort(want); !slices.Equal(got, want) {
+			t.Errorf("configured are %v, want %v", got, want)
+		}
+		return changed
+	}
+	named, given := selfID+"[/ip4/192.0.2.2/tcp/2]", otherID+"[/ip4/192.0.2.1/tcp/1]"
+	before := configured(given)
 	n := new(name)
-	j.named(n, []peer.AddrInfo{{ID: self}, {ID: other}})
+	j.named(n, []peer.AddrInfo{{ID: self, Addrs: []ma.Multiaddr{ma.StringCast("/ip4/192.0.2.2/tcp/2")}}, {ID: other}})
+	<-before
+	before = configured(named, given)
 	if !j.targets[self].configured || !j.targets[other].configured {
 		t.Fatal("not configured by the name")
 	}
 	j.named(n, nil)
+	<-before
+	before = configured(given)
+	j.named(n, nil)
+	select {
+	case <-before:
+		t.Error("told of a change without one")
+	default:
+	}
 	if j.targets[self].configured {
 		t.Error("configured though the name leads elsewhere")
 	}

@@ -145,6 +145,9 @@ func (l *Log) Observe(e ports.Event) {
 	case ports.EventLeaseFailed, ports.EventLeaseLost:
 		l.lease(slog.LevelWarn, e)
 		return
+	case ports.EventLeaseDoubted, ports.EventLeaseConfirmed:
+		l.doubt(e)
+		return
 	case ports.EventLeaseLeft:
 		level := slog.LevelInfo
 		if e.Err != nil {
@@ -154,6 +157,19 @@ func (l *Log) Observe(e ports.Event) {
 		return
 	}
 	l.write(l.registry, slog.LevelDebug, string(e.Kind), e, 0)
+}
+
+// doubt tells whether other natives show this node's leases.
+func (l *Log) doubt(e ports.Event) {
+	switch {
+	case e.Via != "":
+		l.write(l.indexer, slog.LevelInfo, string(e.Kind), e, 0)
+	case e.Kind == ports.EventLeaseConfirmed:
+		l.indexer.Info("another native shows this indexer again", "peerID", e.PeerID)
+	default:
+		l.indexer.Warn("natives hold leases of this indexer, and no other native shows them; it may be listed nowhere", "peerID", e.PeerID,
+			"hint", "name a native that you trust in host.bootstrap, or in indexer.natives")
+	}
 }
 
 // aboutRival tells both sides of two processes with one key.

@@ -126,6 +126,18 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				"level=WARN msg=\"lease lost\" peerID=a via=n\n" +
 				"level=WARN msg=\"lease failed\" peerID=a via=n took=1s error=\"no route\"\n" +
 				"level=INFO msg=\"lease granted\" peerID=a via=n\n"},
+		{"natives tell nobody of a lease, and then one of them does",
+			[]ports.Event{
+				{Kind: ports.EventLeaseDoubted, PeerID: "a", Via: "n"},
+				{Kind: ports.EventLeaseDoubted, PeerID: "a"},
+				{Kind: ports.EventLeaseConfirmed, PeerID: "a", Via: "n"},
+				{Kind: ports.EventLeaseConfirmed, PeerID: "a"},
+			},
+			"level=INFO msg=\"lease doubted\" peerID=a via=n\n" +
+				"level=WARN msg=\"natives hold leases of this indexer, and no other native shows them; it may be listed nowhere\" peerID=a " +
+				"hint=\"name a native that you trust in host.bootstrap, or in indexer.natives\"\n" +
+				"level=INFO msg=\"lease confirmed\" peerID=a via=n\n" +
+				"level=INFO msg=\"another native shows this indexer again\" peerID=a\n"},
 		{"a native of the seed never answers",
 			[]ports.Event{
 				{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n"},

@@ -41,6 +41,9 @@ type Sources struct {
 	TTL, Heartbeat time.Duration
 	// Indexer is set of a node that keeps leases.
 	Indexer bool
+	// Leases returns how many of this node's leases another native shows, no other native shows,
+	// and no other native could be asked for.
+	Leases func() (confirmed, doubted, unasked int)
 	// Ready tells whether every module serves.
 	Ready func() bool
 	// Counts returns the sizes of the live table and the known set.
@@ -283,6 +286,9 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 			}))
 		}
 	}
+	if from.Leases != nil {
+		f.leases(from.Leases)
+	}
 	if from.Ready != nil {
 		f.gauge("ocnode_ready", "1 while every module serves, as /readyz has it; 0 while the node starts or stops.", func() int {
 			if from.Ready() {
@@ -481,6 +487,20 @@ func (f *family) histogram(name, help string, buckets []float64) prometheus.Hist
 
 func (f *family) gauge(name, help string, value func() int) {
 	f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+}
+
+// leases adds a gauge for each answer of other natives about a lease.
+func (f *family) leases(count func() (confirmed, doubted, unasked int)) {
+	for i, elsewhere := range []string{"confirmed", "doubted", "unasked"} {
+		f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "ocnode_leases",
+			Help:        "Leases that this indexer holds: another native shows it (confirmed), no other native shows it (doubted), or no other native could be asked (unasked).",
+			ConstLabels: prometheus.Labels{"elsewhere": elsewhere},
+		}, func() float64 {
+			confirmed, doubted, unasked := count()
+			return float64([...]int{confirmed, doubted, unasked}[i])
+		}))
+	}
 }
 
 func (f *family) constant(name, help string, value time.Duration) {

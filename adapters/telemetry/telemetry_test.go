@@ -95,6 +95,10 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: ports.CodeBusy, Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventLeaseFailed, PeerID: "a", Via: "n", Code: "of a stranger", Took: time.Second / 4, Err: errTest},
 	{Kind: ports.EventLeaseLost, PeerID: "a", Via: "n"},
+	{Kind: ports.EventLeaseDoubted, PeerID: "a", Via: "n"},
+	{Kind: ports.EventLeaseDoubted, PeerID: "a"},
+	{Kind: ports.EventLeaseConfirmed, PeerID: "a", Via: "n"},
+	{Kind: ports.EventLeaseConfirmed, PeerID: "a"},
 	{Kind: ports.EventLeaseLeft, PeerID: "a", Via: "n", Took: time.Second / 4},
 	{Kind: ports.EventLeaseLeft, PeerID: "a", Via: "n", Err: errTest},
 }
@@ -137,6 +141,7 @@ var allSources = Sources{
 	Stale:         func() int { return 2 },
 	OutboxWaiting: func() int { return 5 },
 	Following:     func() int { return 2 },
+	Leases:        func() (confirmed, doubted, unasked int) { return 3, 2, 1 },
 	Condition:     func() ports.Condition { return ports.ConditionIsolated },
 	ClockOffset:   func() time.Duration { return -3 * time.Second / 2 },
 }
@@ -229,6 +234,9 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	want[`ocnode_lease_attempts_total{result="superseded"}`] = "0"
 	want[`ocnode_rivals_total`] = "1"
 	want[`ocnode_superseded`] = "1"
+	want[`ocnode_leases{elsewhere="confirmed"}`] = "3"
+	want[`ocnode_leases{elsewhere="doubted"}`] = "2"
+	want[`ocnode_leases{elsewhere="unasked"}`] = "1"
 	want[`ocnode_clock_offset_seconds`] = "-1.5"
 	for _, fault := range ports.Faults() {
 		want[`ocnode_proofs_refused_total{fault="`+string(fault)+`"}`] = "0"
@@ -255,7 +263,8 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 
 	check("before any event", func(series string) string {
 		switch series {
-		case "ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
+		case `ocnode_leases{elsewhere="confirmed"}`, `ocnode_leases{elsewhere="doubted"}`, `ocnode_leases{elsewhere="unasked"}`,
+			"ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
 			"ocnode_clock_offset_seconds", "ocnode_ready", "ocnode_registry_ttl_seconds", "ocnode_registry_heartbeat_seconds":
 			return want[series]
 		}
