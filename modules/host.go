@@ -43,8 +43,9 @@ var hostComments = map[string]Comment{
 	"bootstrap": {
 		Text: "Peers to join the network through, mostly other natives: multiaddrs that end in /p2p/<PeerID>, or " +
 			"/dnsaddr/<name>. With none, a native waits to be joined.",
-		Indexer: "Natives to find others through, if indexer.natives pins none: multiaddrs that end in /p2p/<PeerID>, " +
-			"or /dnsaddr/<name>. One is enough; with dht on, those that it does not tell of are found too.",
+		Indexer: "Natives to register with and to find others through, if indexer.natives pins none: multiaddrs that end in " +
+			"/p2p/<PeerID>, or /dnsaddr/<name>. One is enough, and two that you trust are better: up to four are held for ever, " +
+			"and asked whether the others tell of this indexer. With dht on, natives that they do not tell of are found too.",
 	},
 	"psk": {Text: "The file of a private network's key, which `ocnode key psk FILE` makes: the same on every node and for " +
 		"nobody else to read. Only who has it is spoken with, and over TCP only. \"\" for a network that is open to all."},

@@ -23,12 +23,12 @@ type indexerSection struct {
 var indexerComments = map[string]Comment{
 	"natives": {
 		Text: "The natives to register with, two or three for when one dies: multiaddrs that end in /p2p/<PeerID>, " +
-			"as a native's log and `ocnode status` print them. With none, it takes three of those that it finds through " +
-			"host.bootstrap, the DHT and mdns, and replaces one that does not answer. A node that is a native too " +
+			"as a native's log and `ocnode status` print them. With none, it takes the natives of host.bootstrap, and three of " +
+			"those that it finds through them, the DHT and mdns, and replaces one that does not answer. A node that is a native too " +
 			"registers with itself then.",
 		Indexer: "The natives to register with, two or three for when one dies: multiaddrs that end in /p2p/<PeerID>, " +
 			"as a native's log and `ocnode status` print them. Or give one of these addresses as host.bootstrap instead: " +
-			"then three natives are taken of those that are found through it, and replaced when they die.\n\n" +
+			"then it registers there, and with three natives that are found through it, which are replaced when they die.\n\n" +
 			"   natives:\n" +
 			"     - /dns4/a.example/tcp/4101/p2p/12D3KooW…\n" +
 			"     - /dns4/b.example/tcp/4101/p2p/12D3KooW…",
