@@ -1,13 +1,20 @@
 package domain
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/opencloud/ocnode/ports"
+)
 
 // Bounds is how much a native holds at most, against any number of hostile peers. The zero value
 // of each field stands for its default.
 type Bounds struct {
-	// Entries bounds the live table. In a full table the listed indexers renew, and a new
-	// indexer is refused.
+	// Entries bounds the live table. In a full table the listed indexers renew. A new indexer takes
+	// the place of an indexer that an untrusted peer told, and is refused if there is none.
 	Entries int
+	// Trusted says by whose word the whole table may fill; any other peer fills an eighth at most.
+	// It is called under locks, and must not block. nil trusts no peer.
+	Trusted func(ports.PeerID) bool
 	// Unfound bounds the known set: at most so many PeerIDs beyond twice the live entries.
 	// Over that the oldest never-found PeerID gives way.
 	Unfound int

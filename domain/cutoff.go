@@ -121,7 +121,7 @@ func (r *Registry) askNative(ctx context.Context, native ports.PeerID, about []s
 		case a.Native == native:
 			r.takeChanges(native, []ports.Change{{Kind: ports.ChangeUpdated, Listed: a.Listed}})
 		default:
-			_, b, err := r.takeEntry(e.id, a.Entry)
+			_, b, err := r.takeEntry(e.id, native, a.Entry)
 			r.observe(e.id, native, b)
 			tellFault(r.observer, e.id, native, err)
 		}

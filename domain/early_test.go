@@ -67,7 +67,7 @@ func TestATickThatIsNotDueProvesNothing(t *testing.T) {
 		{"told with its record", false, tell(true)},
 		{"told alone", true, tell(false)},
 		{"in the store", false, func(t *testing.T, r *Registry, events *porttest.Recorder, w prooftest.Word, step uint32) ports.Fault {
-			_, _, err := r.takeEntry(key.PeerID, w.Entry(step))
+			_, _, err := r.takeEntry(key.PeerID, callers, w.Entry(step))
 			r.faulty(key.PeerID, "", err)
 			return faultOf(t, events)
 		}},

@@ -43,7 +43,11 @@ func (r *Registry) hear(a ports.Announcement) {
 	// A followed native tells its leases by itself. The refresh looks up the PeerIDs that it
 	// announces and does not tell.
 	if !r.follower.Follows(a.From) {
-		r.find(a.PeerID, neighbour(a))
+		asker := neighbour(a)
+		if r.table.tellers.trusts(a.From) {
+			asker = a.From // a trusted author is not made up
+		}
+		r.find(a.PeerID, asker)
 	}
 }
 
@@ -82,7 +86,7 @@ func (r *Registry) find(id, asker ports.PeerID) {
 		r.known.remove(id)
 		return
 	}
-	_, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Local(id, have) })
+	_, err := r.lookUp(id, asker, func(have ports.Version) (Entry, error) { return r.store.Local(id, have) })
 	if err != nil {
 		r.lookups.Ask(id, asker)
 	}
@@ -104,14 +108,14 @@ func (r *Registry) refresh() {
 
 // lookUp gets a newer entry of id than the table's, and takes it in. It returns the entry's word
 // with the error of take. With errFull the word is a good lease, and the table has no room for
-// it.
-func (r *Registry) lookUp(id ports.PeerID, get func(have ports.Version) (Entry, error)) (word, error) {
+// it. asker is the peer that causes the look-up.
+func (r *Registry) lookUp(id, asker ports.PeerID, get func(have ports.Version) (Entry, error)) (word, error) {
 	have, began := r.have(id)
 	entry, err := get(have)
 	if err != nil {
 		return word{}, err
 	}
-	w, b, err := r.takeEntry(id, entry)
+	w, b, err := r.takeEntry(id, asker, entry)
 	if errors.Is(err, errKnown) || errors.Is(err, errEnded) {
 		err = nil // the table knows better
 	}
@@ -152,9 +156,19 @@ func (r *Registry) observe(id, via ports.PeerID, b became) {
 	}
 }
 
-// take merges another peer's word w about id into the table. The error is that of w, errUntrusted,
-// or one of merge's.
-func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word, became, error) {
+// take merges another peer's word w about id into the table. by is the peer that the word came by:
+// if it is trusted, a new indexer takes the place of an untrusted peer's. The error is that of w,
+// errUntrusted, or one of merge's.
+func (r *Registry) take(id, by ports.PeerID, w func(now moment) (word, error)) (word, became, error) {
+	for {
+		said, b, err := r.takeOnce(id, by, w)
+		if !errors.Is(err, errFull) || !r.table.tellers.trusts(by) || !r.makeRoom() {
+			return said, b, err
+		}
+	}
+}
+
+func (r *Registry) takeOnce(id, by ports.PeerID, w func(now moment) (word, error)) (word, became, error) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,12 +181,18 @@ func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word
 		return said, became{}, errUntrusted
 	}
 	rec := s.records[id]
-	next, err := r.rule().merge(rec.holding(), &said, rec != nil || !r.full(), now)
-	if err != nil {
+	next, err := r.rule().merge(rec.holding(), &said, rec != nil || r.roomFor(by), now)
+	switch {
+	case errors.Is(err, errFull) && !r.full():
+		return said, became{}, errShare
+	case err != nil:
 		return said, became{}, err
 	}
 	if rec == nil {
 		rec = s.insert(id)
+		if !r.table.tellers.trusts(by) {
+			s.fill(rec, by)
+		}
 	}
 	b := s.apply(rec, &next, now)
 	if b.joined || said.leave {
@@ -181,15 +201,16 @@ func (r *Registry) take(id ports.PeerID, w func(now moment) (word, error)) (word
 	return said, b, nil
 }
 
-// takeEntry takes the store's entry e of id into the table, unless the table knows better.
-func (r *Registry) takeEntry(id ports.PeerID, e Entry) (word, became, error) {
+// takeEntry takes the store's entry e of id into the table, unless the table knows better. asker is
+// the peer that caused its look-up.
+func (r *Registry) takeEntry(id, asker ports.PeerID, e Entry) (word, became, error) {
 	if e.PeerID != id {
 		return word{}, became{}, ErrNotItself
 	}
 	if err := r.rules.Acceptable(&e); err != nil {
 		return word{}, became{}, err
 	}
-	return r.take(id, func(now moment) (word, error) {
+	return r.take(id, asker, func(now moment) (word, error) {
 		return r.storedWord(e, now), r.rules.Believes(&e)
 	})
 }
@@ -292,7 +313,7 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 			return became{}, err
 		}
 	}
-	_, b, err := r.take(c.PeerID, func(now moment) (word, error) {
+	_, b, err := r.take(c.PeerID, from, func(now moment) (word, error) {
 		w := r.toldWord(from, c, now)
 		w.unproven = early
 		return w, nil

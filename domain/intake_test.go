@@ -160,7 +160,7 @@ func TestALeaveDoesNotEndALaterLeaseBehindTheOneItEnds(t *testing.T) {
 		time.Sleep(time.Second)
 		// It registers with n2, which puts it; this native hears of that and finds it.
 		e := Entry{PeerID: "x", Addr: "a", Native: "n2", ExpiresAt: time.Now().Add(66 * time.Second)}
-		if _, _, err := r.takeEntry("x", e); err != nil {
+		if _, _, err := r.takeEntry("x", callers, e); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -94,14 +95,15 @@ func (r *Registry) searchFor(ctx context.Context, asker, id ports.PeerID) (liste
 	return listed, ports.ErrNotFound
 }
 
-// search asks the whole store for a newer entry of id, and returns the listed entry. The error is
+// search asks the whole store for a newer entry of id, and returns the listed entry. asker is ""
+// for a caller. The error is
 // ports.ErrNotFound without a live entry. Any other error leaves that open.
-func (r *Registry) search(ctx context.Context, id ports.PeerID) (lookedUp, error) {
+func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) (lookedUp, error) {
 	got := lookedUp{began: r.now().at}
 	if !r.rules.Indexers.in(id) {
 		return got, ports.ErrNotFound // this native trusts id no more
 	}
-	w, err := r.lookUp(id, func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
+	w, err := r.lookUp(id, cmp.Or(asker, callers), func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
 	l, listed := r.Get(id)
 	// A good lease is an answer even if the table has no room for it.
 	if at := r.now().at; !listed && errors.Is(err, errFull) && !w.leave && w.live(at) {

@@ -3,6 +3,7 @@ package domain
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"unique"
 
@@ -21,6 +22,8 @@ const maxLeases = 4
 var (
 	// errFull refuses a word about a new indexer: the table has no room.
 	errFull = errors.New("the live table is full")
+	// errShare refuses one from a peer that fills its share of the table.
+	errShare = fmt.Errorf("%w for what this peer tells; name it in trust.natives or host.bootstrap if it is yours", errFull)
 	// errKnown refuses a word that adds nothing to the holding.
 	errKnown = errors.New("it is known already")
 	// errEnded refuses a lease from before its indexer left.

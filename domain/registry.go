@@ -169,7 +169,9 @@ func (r *Registry) register(sender ports.PeerID, reg *ports.Registration, g *gra
 				return refusal
 			}
 			checked = true
-		case !g.stale:
+		case g.full && !r.makeRoom():
+			return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
+		case !g.full && !g.stale:
 			return nil
 		}
 	}
@@ -182,6 +184,7 @@ type grant struct {
 	became    became
 	unchecked bool // no lease is granted: the registration has new content, not checked yet
 	stale     bool // no lease is granted: a newer record or a leave came during the check
+	full      bool // no lease is granted: the table has no room for a new indexer
 }
 
 // grant grants sender the lease of reg. checked says that reg passes the rules. needRecord says
@@ -228,7 +231,8 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 	switch {
 	case err == nil:
 	case errors.Is(err, errFull):
-		return ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; register with another", r.settings.Bounds.entries())
+		g.full = true
+		return nil
 	case errors.Is(err, errUntrusted):
 		return refusePlain()
 	default:
@@ -367,6 +371,9 @@ func (r *Registry) holders(id ports.PeerID) (natives []ports.PeerID) {
 // maxRemembered bounds the records of expired indexers: a quarter of the table, so that expired
 // indexers never keep live ones out. Over that the table forgets a record as it expires.
 func (b Bounds) maxRemembered() int64 { return int64(b.entries() / 4) }
+
+// roomFor reports whether the table has room for a new indexer by the word of another peer.
+func (r *Registry) roomFor(by ports.PeerID) bool { return !r.full() && r.table.tellers.room(by) }
 
 func (r *Registry) full() bool { return r.table.len() >= r.settings.Bounds.entries() }
 

@@ -30,6 +30,7 @@ type table struct {
 	leaves        order // indexers that have left and are not listed
 	changes       *changelog
 	hearing       hearing
+	tellers       *tellers
 	size          atomic.Int64 // records in all shards
 	listed        atomic.Int64 // the listed records
 	stale         atomic.Int64 // listed records without a live lease
@@ -43,7 +44,8 @@ type shard struct {
 	// wheel holds every record of this shard, at the check that was next when file added it. A
 	// renewal moves the check alone; the sweep finds that out when the wheel comes around. A
 	// record with an earlier check is added again, and the sweep passes over its old place.
-	wheel wheel[*record]
+	wheel  wheel[*record]
+	shares shares
 }
 
 // record is the holding of an indexer, with the registry's notes on it. The shard's lock guards
@@ -65,7 +67,8 @@ type record struct {
 	hungUp      bool // it ended its connection itself since its last registration here
 
 	// ended is the stale lease; nil unless the record is stale.
-	ended *ended
+	ended  *ended
+	filled bool // an untrusted peer fills it with its word
 
 	outbox outboxState
 }
@@ -94,10 +97,11 @@ type became struct {
 }
 
 func newTable(policy TTLPolicy, bounds Bounds) *table {
-	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}}
+	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.table, s.records, s.wheel = t, make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
+		s.shares = newShares()
 	}
 	return t
 }
@@ -222,6 +226,7 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 		r.lookedAhead, r.echoed = false, false
 	}
 	s.list(r, next, is, leave != nil)
+	renewed := alike(&r.held, next)
 	r.held, r.shownAt = *next, now.at
 	if !is.stale {
 		r.ended = nil
@@ -230,6 +235,9 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 	if !is.stale && (r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered) {
 		s.drop(r)
 	} else {
+		if !renewed {
+			s.share(r)
+		}
 		s.file(r, s.nextCheck(r, now.at))
 	}
 	return b
@@ -331,6 +339,7 @@ func (s *shard) drop(r *record) {
 	delete(s.records, r.id)
 	s.table.size.Add(-1)
 	s.list(r, &holding{}, view{}, false)
+	s.unfill(r)
 }
 
 // nextCheck returns when the sweep checks r next: when its view becomes late or ends, when the

@@ -1,6 +1,8 @@
 package modules
 
 import (
+	"cmp"
+
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/opencloud/ocnode/adapters/admission"
 	"github.com/opencloud/ocnode/adapters/kaddht"
@@ -16,7 +18,7 @@ type limitsSection struct {
 	StreamMemory       int `koanf:"stream-memory" help:"MiB that streams may be accounted for; 0 takes a quarter of the memory"`
 	Registrations      int `koanf:"registrations" help:"registrations of one identity in a heartbeat; 0 is any number"`
 	IdentitiesPerSite  int `koanf:"identities-per-site" help:"identities with a lease from one IPv4 address or IPv6 /56, twice as many from a /24 or /48; 0 is any number"`
-	Entries            int `koanf:"entries" help:"entries of the live table, whoever granted their leases, some 300 bytes each"`
+	Entries            int `koanf:"entries" help:"entries of the live table, whoever granted their leases, some 1.2 KiB each; 0 takes a quarter of the memory"`
 	Unfound            int `koanf:"unfound" help:"PeerIDs looked up that were never found, beyond the number of live entries"`
 	DHTMemory          int `koanf:"dht-memory" help:"MiB of the DHT's records that are held"`
 	Watchers           int `koanf:"watchers" help:"watches over libp2p at once, other natives' among them; 8 of one peer"`
@@ -35,6 +37,9 @@ var limitsComments = map[string]Comment{
 		"have 64 streams of a protocol."},
 	"registrations":       {Text: "Registrations and leaves of one identity in a heartbeat, all at once if it likes; it needs one, and some for retries. 0: any number."},
 	"identities-per-site": {Text: "Identities that hold a lease here, or left in the last TTL, from one IPv4 address or IPv6 /56; from one /24 or /48 twice as many. 0: any number."},
+	"entries": {Text: "Entries of the live table, some 1.2 KiB of memory each if the indexers sign. 0: as many as a quarter of the memory holds. " +
+		"A peer by whose word the table fills has an eighth, unless trust.natives or host.bootstrap names it. What it fills gives way to indexers " +
+		"that register here."},
 	"unfound": {Text: "PeerIDs that are looked up since others told of them, and that were not found, beyond the number of live " +
 		"entries. The oldest gives way."},
 	"dht-memory": {Text: "MiB of the DHT's records that this node holds for the network. When it is used up, any record gives way to a new one."},
@@ -49,7 +54,6 @@ var limitsModule = Module{
 	Section: limitsSection{
 		Registrations:     admission.DefaultRegistrations,
 		IdentitiesPerSite: admission.DefaultIdentities,
-		Entries:           domain.DefaultEntries,
 		Unfound:           domain.DefaultUnfound,
 		DHTMemory:         kaddht.DefaultMaxBytes >> 20,
 		Watchers:          stream.DefaultWatchers,
@@ -68,7 +72,7 @@ var limitsModule = Module{
 			{"stream-memory", s.StreamMemory, libp2phost.MinMemory >> 20, "to take a quarter of the memory", 1 << 20},
 			{"registrations", s.Registrations, 1, "for any number", 1 << 24},
 			{"identities-per-site", s.IdentitiesPerSite, 1, "for any number", 1 << 24},
-			{"entries", s.Entries, 1, "", 1 << 27},
+			{"entries", s.Entries, 1, "to take a quarter of the memory", 1 << 27},
 			{"unfound", s.Unfound, 1, "", 1 << 24},
 			{"dht-memory", s.DHTMemory, 1, "", 1 << 20},
 			{"watchers", s.Watchers, 1, "", 1 << 20},
@@ -83,6 +87,20 @@ var limitsModule = Module{
 		}
 	},
 	Wire: Provide(newHostLimits, newDoor),
+}
+
+const (
+	// entryShare is the part of the memory that the live table may take, one in so many: the network
+	// has two such parts, and the collector needs the rest.
+	entryShare = 4
+	// entryBytes is what an entry is reckoned at: a signed one was measured at 1,128 bytes
+	// (docs/benchmarks.md).
+	entryBytes = 1200
+)
+
+// entries returns limits.entries on a machine with so many bytes of memory.
+func entries(set int, memory uint64) int {
+	return cmp.Or(set, int(memory/entryShare/entryBytes))
 }
 
 // newHostLimits derives from the machine what is not set.

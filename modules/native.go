@@ -27,7 +27,7 @@ var nativeModule = Module{
 func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, host host.Host, t *trusted, g *gauges, h *health) (*domain.Registry, error) {
 	limits := Settings[limitsSection](p, "limits")
 	settings := domain.Settings{
-		Bounds:   domain.Bounds{Entries: limits.Entries, Unfound: limits.Unfound},
+		Bounds:   domain.Bounds{Entries: entries(limits.Entries, libp2phost.Memory()), Unfound: limits.Unfound, Trusted: ours(p, t)},
 		Follower: follower, Line: libp2phost.NewLine(host),
 	}
 	r, err := domain.NewRegistry(rules, settings, store, announcer, observer)
@@ -44,6 +44,17 @@ func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store p
 	})
 	t.revise(func(*trust) { r.Revise() })
 	return r, nil
+}
+
+// ours reports of a peer whether the operator has named it as a native: in trust.natives, or in
+// host.bootstrap.
+func ours(p *Plan, t *trusted) func(ports.PeerID) bool {
+	bootstrap := make(map[ports.PeerID]bool)
+	for _, addr := range Settings[hostSection](p, "host").Bootstrap {
+		bootstrap[nativeAt(addr)] = true
+	}
+	delete(bootstrap, "") // a name, which does not say
+	return func(id ports.PeerID) bool { return bootstrap[id] || t.now.Load().natives[id] }
 }
 
 // newFollower returns the follower of the natives that this one is connected to. No native

@@ -108,21 +108,31 @@ type Limits struct {
 
 // DefaultLimits returns the limits for this machine, as its memory (or GOMEMLIMIT, if
 // that is less) and the process's open-file limit have it.
-func DefaultLimits() Limits {
+func DefaultLimits() Limits { return LimitsFor(Memory(), openFiles()) }
+
+// Memory returns how many bytes this process may take: those of the machine, or GOMEMLIMIT if that
+// is less. A machine that does not say has 1 GiB.
+func Memory() uint64 {
 	ram := memory.TotalMemory()
 	if limit := uint64(debug.SetMemoryLimit(-1)); ram == 0 || limit < ram {
 		ram = limit
 	}
-	return LimitsFor(ram, openFiles())
+	return known(ram)
+}
+
+// known returns memory, or what stands for an unknown one: 0 and an absurd number are such.
+func known(memory uint64) uint64 {
+	if memory == 0 || memory >= 1<<62 {
+		return unknownMemory
+	}
+	return memory
 }
 
 // LimitsFor returns the limits for a machine with so many bytes of memory and a
 // process that may open so many files. 0, and for the memory an absurd number, stand
 // for unknown.
 func LimitsFor(memory, openFiles uint64) Limits {
-	if memory == 0 || memory >= 1<<62 {
-		memory = unknownMemory
-	}
+	memory = known(memory)
 	if openFiles == 0 {
 		openFiles = unknownFiles
 	}

@@ -61,7 +61,7 @@ func NewFinder(rules domain.Rules, natives *Natives, store ports.Store, observer
 	}
 	f := &Finder{rules: rules, natives: natives, store: store, observer: observer, started: make(chan struct{})}
 	f.searches = lookup.New(lookup.Config[ports.Answer]{
-		Look: f.search, Timeout: searchTimeout,
+		Look: func(ctx context.Context, id, _ ports.PeerID) (ports.Answer, error) { return f.search(ctx, id) }, Timeout: searchTimeout,
 		// All callers are this node's own.
 		MaxFinds: maxSearches, MaxFindsEach: func(ports.PeerID) int { return maxSearches },
 	})

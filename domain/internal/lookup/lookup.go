@@ -30,7 +30,8 @@ var (
 type Config[R any] struct {
 	// Look looks id up. ports.ErrNotFound is an answer: it is remembered for the callers of
 	// Find, with the result that comes with it. ctx ends after Timeout, or with that of Start.
-	Look func(ctx context.Context, id ports.PeerID) (R, error)
+	// asker is the asker of the Ask that began the look-up, "" if a Find began it.
+	Look func(ctx context.Context, id, asker ports.PeerID) (R, error)
 	// AfterAsk is called after a look-up for Ask, which keeps its place until AfterAsk returns.
 	// The callers of Find that share the look-up have their answer by then: AfterAsk may ask
 	// another native, whose own look-up waits for this one's answer. nil does nothing.
@@ -179,7 +180,7 @@ func (m *Machine[R]) join(id, by ports.PeerID) (*flight[R], error) {
 	m.running.Go(func() {
 		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
 		defer cancel()
-		m.look(ctx, w, f)
+		m.look(ctx, w, f, "")
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.finds--
@@ -256,7 +257,7 @@ func (m *Machine[R]) dispatch() {
 		m.running.Go(func() {
 			ctx, cancel := context.WithTimeout(m.ctx, m.cfg.Timeout)
 			defer cancel()
-			m.look(ctx, w, f)
+			m.look(ctx, w, f, a.id)
 			if m.cfg.AfterAsk != nil {
 				m.cfg.AfterAsk(ctx, w.id, a.id, f.result)
 			}
@@ -311,8 +312,8 @@ func (m *Machine[R]) fly(w *wanted[R]) *flight[R] {
 }
 
 // look looks w up, and answers the callers that wait for f.
-func (m *Machine[R]) look(ctx context.Context, w *wanted[R], f *flight[R]) {
-	f.result, f.err = m.cfg.Look(ctx, w.id)
+func (m *Machine[R]) look(ctx context.Context, w *wanted[R], f *flight[R], asker ports.PeerID) {
+	f.result, f.err = m.cfg.Look(ctx, w.id, asker)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()

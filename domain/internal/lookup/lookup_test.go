@@ -81,7 +81,7 @@ func (r *rig) start() *rig {
 	return r
 }
 
-func (r *rig) look(ctx context.Context, id ports.PeerID) (string, error) {
+func (r *rig) look(ctx context.Context, id, _ ports.PeerID) (string, error) {
 	r.mu.Lock()
 	if r.under[id]++; r.under[id] > 1 {
 		r.t.Errorf("%s is looked up twice at once", id)
@@ -165,7 +165,7 @@ func TestOnlyWhatACallerDidNotFindIsRemembered(t *testing.T) {
 		there := false
 		c := limits()
 		r := newRig(t, c)
-		r.cfg.Look = func(context.Context, ports.PeerID) (string, error) {
+		r.cfg.Look = func(context.Context, ports.PeerID, ports.PeerID) (string, error) {
 			if time.Sleep(time.Second); !there {
 				return "", ports.ErrNotFound
 			}
