@@ -134,3 +134,41 @@ func TestAnIndexerWithAnEarlyTickIsAskedForItsRecord(t *testing.T) {
 		}
 	})
 }
+
+// An indexer that beats every heartbeat, and not when its steps are due, falls behind them.
+func TestALeaseSaysThatItsProofEndsBeforeTheNextHeartbeat(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	const step = 3
+	for _, tt := range []struct {
+		name string
+		late time.Duration // from when the step is due
+		want time.Duration
+	}{
+		{"as the step is due", 0, 0},
+		{"the proof lasts for a heartbeat", 6 * time.Second, 0},
+		{"an instant less", 6*time.Second + 1, time.Minute - 1},
+		{"it ends in an instant", 66*time.Second - 1, 1},
+		{"it ends now", 66 * time.Second, -1},
+		{"it has ended", 70 * time.Second, -4 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				r, _ := bareRegistry(t, "me", nil)
+				w := key.Says(t, time.Now(), 1, "/a")
+				time.Sleep(step*prooftest.Interval + tt.late)
+				lease, err := r.Register(t.Context(), key.PeerID, w.Registration(step))
+				if err != nil || lease.Proven != tt.want || lease.TTL == 0 {
+					t.Errorf("it answers %+v, %v, want it proven for %v", lease, err, tt.want)
+				}
+			})
+		})
+	}
+	t.Run("no proof", func(t *testing.T) {
+		porttest.FakeTime(t, func(t *testing.T) {
+			r, _ := bareRegistry(t, "me", nil)
+			if lease, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil || lease.Proven != 0 {
+				t.Errorf("it answers %+v, %v", lease, err)
+			}
+		})
+	})
+}

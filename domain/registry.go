@@ -243,7 +243,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 	if rec == nil {
 		rec = s.insert(sender)
 	}
-	g.NeedRecord, g.Rival = needRecord, rec.rival
+	g.NeedRecord, g.Rival, g.Proven = needRecord, rec.rival, r.proven(&w, now)
 	rec.rival, rec.hungUp = false, false
 	r.table.hearing.renewed.Add(1)
 	if newest := next.newest(); newest != nil {
@@ -252,6 +252,23 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 	g.became = s.apply(rec, &next, now)
 	r.outbox.offer(rec, now.at, changed)
 	return nil
+}
+
+// proven returns what a lease says of the proof of w: how long that goes on, if it ends before the
+// next heartbeat. The indexer beats off the grid of its own record then, and other natives list it
+// for a part of the time only.
+func (r *Registry) proven(w *word, now moment) time.Duration {
+	if w.proof == nil {
+		return 0
+	}
+	remains := w.proof.Claim.ExpiresAt(w.proof.Tick.Step).Sub(now.wall)
+	switch {
+	case remains >= r.rules.Policy.Heartbeat:
+		return 0
+	case remains == 0:
+		return -1 // 0 would say that it lasts
+	}
+	return remains
 }
 
 func refusePlain() *ports.Refusal {

@@ -57,6 +57,10 @@ type Lease struct {
 	// answer may hold any value, absurd values included: the caller clamps it. 0 if the answer
 	// has none, or no number.
 	Heartbeat time.Duration
+	// Proven is how long the proof of this registration goes on, if it ends before the next
+	// heartbeat: other natives list the indexer no longer than that. It is not positive if the proof
+	// has ended. 0 if the proof lasts, or there is none.
+	Proven time.Duration
 	// Now is the native's time at its answer; zero if the answer has none.
 	Now time.Time
 	// Unconfirmed is true if the registration was written whole and no answer came from a native

@@ -162,14 +162,14 @@ func transportSender(t *testing.T, tt *transportTest) {
 
 func transportLease(t *testing.T, tt *transportTest) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.FixedZone("", 2*3600))
-	want := ports.Lease{ExpiresAt: now.Add(66 * time.Second), TTL: 66 * time.Second, Heartbeat: 1500 * time.Millisecond, Now: now}
+	want := ports.Lease{ExpiresAt: now.Add(66 * time.Second), TTL: 66 * time.Second, Heartbeat: 1500 * time.Millisecond, Proven: 700 * time.Millisecond, Now: now}
 	tt.serve(t, func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) { return want, nil })
 	got, err := tt.register(t.Context(), tt.remote(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !got.ExpiresAt.Equal(want.ExpiresAt) || !got.Now.Equal(want.Now) ||
-		got.TTL != want.TTL || got.Heartbeat != want.Heartbeat || got.Unconfirmed {
+		got.TTL != want.TTL || got.Heartbeat != want.Heartbeat || got.Proven != want.Proven || got.Unconfirmed {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

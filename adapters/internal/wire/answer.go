@@ -24,6 +24,7 @@ type answer struct {
 	ExpiresAt        instant  `json:",omitzero"`
 	TTLSeconds       seconds  `json:",omitzero"`
 	HeartbeatSeconds seconds  `json:",omitzero"`
+	ProvenSeconds    seconds  `json:",omitzero"`
 	Now              instant  `json:",omitzero"`
 	NeedRecord       bool     `json:",omitzero"`
 	Seq              count    `json:",omitzero"`
@@ -38,7 +39,7 @@ type refusal struct {
 	Unshown []string `json:",omitempty"`
 }
 
-var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "Now", "NeedRecord", "Seq", "Rival", "Error"}
+var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "ProvenSeconds", "Now", "NeedRecord", "Seq", "Rival", "Error"}
 
 // DecodeAnswer decodes the answer to a registration, without its newline. A
 // refusal is returned as the *ports.Refusal it is; any other error means that
@@ -61,7 +62,7 @@ func DecodeAnswer(frame []byte) (ports.Lease, error) {
 	}
 	return ports.Lease{
 		ExpiresAt: w.ExpiresAt.Time, Now: w.Now.Time,
-		TTL: time.Duration(w.TTLSeconds), Heartbeat: time.Duration(w.HeartbeatSeconds),
+		TTL: time.Duration(w.TTLSeconds), Heartbeat: time.Duration(w.HeartbeatSeconds), Proven: time.Duration(w.ProvenSeconds),
 		NeedRecord: w.NeedRecord, Seq: int64(w.Seq), Rival: w.Rival,
 	}, nil
 }
@@ -75,6 +76,7 @@ func EncodeLease(l ports.Lease) []byte {
 	b = appendInstant(b, `,"ExpiresAt":"`, l.ExpiresAt)
 	b = appendSeconds(b, `,"TTLSeconds":`, l.TTL)
 	b = appendSeconds(b, `,"HeartbeatSeconds":`, l.Heartbeat)
+	b = appendSeconds(b, `,"ProvenSeconds":`, l.Proven)
 	b = appendInstant(b, `,"Now":"`, l.Now)
 	if l.NeedRecord {
 		b = append(b, `,"NeedRecord":true`...)

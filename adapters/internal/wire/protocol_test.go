@@ -69,7 +69,7 @@ func TestTheFramesOfTheProtocolsPage(t *testing.T) {
 	codecs := map[string]func(frame []byte) ([]byte, error){
 		"registration": registration, "registration with all it can say": registration, "malformed registration": registration,
 		"registration with its record": registration, "heartbeat with its tick": registration,
-		"lease": answer, "lease of a record": answer, "the record is needed": answer, "refusal": answer,
+		"lease": answer, "lease of a record": answer, "lease of a late tick": answer, "the record is needed": answer, "refusal": answer,
 		"leave": leave, "leave with its record": leave,
 		"leave taken":      func([]byte) ([]byte, error) { return EncodeOK(), nil },
 		"question for one": question, "question for a page": question, "question for the natives": question, "question out of range": question,
