@@ -40,7 +40,7 @@ func newGate(natives, readers func(ports.PeerID) bool) *gate {
 	}
 	g.counts = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ocnode_dht_untrusted_total",
-		Help: "What was turned away of the DHT: a stream of a peer that is in neither trust.natives nor trust.indexers, or a request to store of one that is no native.",
+		Help: "What was turned away of the DHT: a stream of a peer that is in neither trust.natives nor trust.indexers, or a request to store of one that is no native. A put of a listed indexer is answered and not stored.",
 	}, []string{"what"})
 	g.streams, g.requests = g.counts.WithLabelValues("stream"), g.counts.WithLabelValues("request")
 	return g
@@ -74,35 +74,54 @@ type gatedStream struct {
 
 // Read implements network.Stream.
 func (s *gatedStream) Read(b []byte) (int, error) {
-	if len(s.unread) == 0 {
-		request, err := s.requests.ReadMsg()
-		if err != nil {
+	for len(s.unread) == 0 {
+		if err := s.next(); err != nil {
 			return 0, err
 		}
-		defer s.requests.ReleaseMsg(request)
-		if !s.gate.natives(s.from) && !(s.gate.readers(s.from) && isReadOnly(request)) {
-			s.gate.requests.Inc()
-			return 0, fmt.Errorf("a request of %s: %w", s.from, errUntrusted)
-		}
-		s.unread = append(binary.AppendUvarint(nil, uint64(len(request))), request...)
 	}
 	n := copy(b, s.unread)
 	s.unread = s.unread[n:]
 	return n, nil
 }
 
-// isReadOnly reports whether a request stores nothing. The library takes the type from the last
-// field with it, and from its lower 32 bits. Without that field the request is a PUT_VALUE.
-func isReadOnly(request []byte) bool {
-	kind := pb.Message_PUT_VALUE
+// next reads a request, and has the library read it if its sender may make it. It answers a
+// reader's put itself, as the library would, and the put goes no further: a client that searches
+// puts the best value to each server that gave it another, and some clients take the refusal of
+// that put for the failure of their search.
+func (s *gatedStream) next() error {
+	request, err := s.requests.ReadMsg()
+	if err != nil {
+		return err
+	}
+	defer s.requests.ReleaseMsg(request)
+	framed := append(binary.AppendUvarint(nil, uint64(len(request))), request...)
+	kind, whole := requestType(request)
+	switch {
+	case s.gate.natives(s.from), s.gate.readers(s.from) && whole && isReadOnly(kind):
+		s.unread = framed
+		return nil
+	case s.gate.readers(s.from) && whole && kind == pb.Message_PUT_VALUE && hasRecord(request):
+		s.gate.requests.Inc()
+		_, err := s.Stream.Write(framed) // the library echoes a put, too
+		return err
+	}
+	s.gate.requests.Inc()
+	return fmt.Errorf("a request of %s: %w", s.from, errUntrusted)
+}
+
+// requestType returns the type of a request, and whether the request is a whole message. The
+// library takes the type from the last field with it, and from its lower 32 bits. Without that field
+// the request is a PUT_VALUE.
+func requestType(request []byte) (kind pb.Message_MessageType, whole bool) {
+	kind = pb.Message_PUT_VALUE
 	for len(request) > 0 {
 		number, wire, tag := protowire.ConsumeTag(request)
 		if tag < 0 {
-			return false
+			return kind, false
 		}
 		length := protowire.ConsumeFieldValue(number, wire, request[tag:])
 		if length < 0 {
-			return false
+			return kind, false
 		}
 		if number == typeField && wire == protowire.VarintType {
 			value, _ := protowire.ConsumeVarint(request[tag:])
@@ -110,6 +129,11 @@ func isReadOnly(request []byte) bool {
 		}
 		request = request[tag+length:]
 	}
+	return kind, true
+}
+
+// isReadOnly reports whether requests of that type store nothing.
+func isReadOnly(kind pb.Message_MessageType) bool {
 	switch kind {
 	case pb.Message_GET_VALUE, pb.Message_GET_PROVIDERS, pb.Message_FIND_NODE, pb.Message_PING:
 		return true

@@ -122,10 +122,12 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	e := entryFor(t)
 	put := &pb.Message{Type: pb.Message_PUT_VALUE, Key: []byte(keyOf(e.PeerID)), Record: record.MakePutRecord(keyOf(e.PeerID), valueOf(t, e))}
 	tricks := disguised(t, put)
+	// A listed indexer that puts has an answer all the same: its client may correct what others hold.
+	puts := map[string]bool{"as it is": true, "a question before it": true, "a type of more than 32 bits": true, "an unknown field before it": true}
 	for _, from := range []host.Host{bad, reading} {
 		for name, request := range tricks {
-			if sendRaw(t, from, h, request) {
-				t.Errorf("%s, sent by %s, is answered", name, from.ID())
+			if got, want := sendRaw(t, from, h, request), from == reading && puts[name]; got != want {
+				t.Errorf("%s, sent by %s, is answered: %t, want %t", name, from.ID(), got, want)
 			}
 		}
 	}
@@ -181,6 +183,49 @@ func TestAnOutsiderIsKeptOutOfAClosedDHT(t *testing.T) {
 	}
 	if streams < attempts || requests < float64(len(tricks)) {
 		t.Errorf("%v streams and %v requests are counted", streams, requests)
+	}
+}
+
+// A reader's client corrects a native that gave it another value than the best.
+func TestAReadersPutIsAnsweredAndNotStored(t *testing.T) {
+	h, reading := hosttest.New(t), hosttest.New(t)
+	natives, readers := &hosttest.Roll{}, &hosttest.Roll{}
+	natives.Set(h)
+	readers.Set(reading)
+	n := newStoreOf(t, h, Config{Server: true, Accept: rule, TTL: porttest.TTL, Natives: natives.Trusts, Readers: readers.Trusts})
+	reader, err := dht.New(reading, dht.ProtocolPrefix(DefaultPrefix), dht.Mode(dht.ModeClient), dht.Validator(anyValue()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reader.Close() })
+	send, err := pb.NewProtocolMessenger(reader.MessageSender())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Connect(t, reading, h)
+	held := entryFor(t)
+	if _, err := n.Put(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // over one stream, with questions between
+		e := entryFor(t)
+		if err := send.PutValue(t.Context(), h.ID(), record.MakePutRecord(keyOf(e.PeerID), valueOf(t, e))); err != nil {
+			t.Errorf("put: %v", err)
+		}
+		if _, err := n.Local(e.PeerID, ports.Version{}); !errors.Is(err, ports.ErrNotFound) {
+			t.Errorf("the native has what the reader put: %v", err)
+		}
+		if got, _, err := send.GetValue(t.Context(), h.ID(), keyOf(held.PeerID)); err != nil || len(got.GetValue()) == 0 {
+			t.Errorf("get: %v, %v", got, err)
+		}
+	}
+	readers.Set()
+	e := entryFor(t)
+	if err := send.PutValue(t.Context(), h.ID(), record.MakePutRecord(keyOf(e.PeerID), valueOf(t, e))); err == nil {
+		t.Error("the put of a peer on no list is answered")
+	}
+	if n.Records() != 1 {
+		t.Errorf("the native holds %d records, want its own", n.Records())
 	}
 }
 
