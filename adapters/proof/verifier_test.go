@@ -2,7 +2,11 @@ package proof_test
 
 import (
 	"bytes"
+	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/asn1"
+	"io"
+	"math/big"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,6 +90,39 @@ func TestASignatureHasOneForm(t *testing.T) {
 	}
 	if _, err := proof.NewVerifier().Verify(record, ports.Tick{Seq: c.Seq, Link: c.Anchor}); faultOf(t, err) != ports.FaultSignature {
 		t.Errorf("got %v, want the fault %s", err, ports.FaultSignature)
+	}
+}
+
+// Anybody can make a second form of a signature by these keys. So they sign no records: one record
+// would have two byte forms, and the DHT would hold one or the other.
+func TestASignatureByAnotherCurveHasTwoForms(t *testing.T) {
+	p256 := elliptic.P256().Params().N
+	secp256k1, _ := new(big.Int).SetString("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141", 16)
+	for name, curve := range map[string]struct {
+		generate func(io.Reader) (crypto.PrivKey, crypto.PubKey, error)
+		order    *big.Int
+	}{"ECDSA": {crypto.GenerateECDSAKeyPair, p256}, "secp256k1": {crypto.GenerateSecp256k1Key, secp256k1}} {
+		key, public, err := curve.generate(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := []byte("a record")
+		first, err := key.Sign(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s struct{ R, S *big.Int }
+		if _, err := asn1.Unmarshal(first, &s); err != nil {
+			t.Fatal(err)
+		}
+		s.S.Sub(curve.order, s.S)
+		second, err := asn1.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := public.Verify(message, second); !ok || bytes.Equal(first, second) {
+			t.Errorf("%s: the second form is refused (%v): these keys may sign, too", name, err)
+		}
 	}
 }
 
