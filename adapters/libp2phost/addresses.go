@@ -69,7 +69,8 @@ func (a *Addresses) All() []string {
 	return addrs
 }
 
-// Bound returns the addresses that the host listens on, as Registration has them. Peers on the same link reach them, whatever is announced to others.
+// Bound returns the addresses that the host listens on, as Registration has them. Peers on the same
+// link reach them, whatever is announced to others.
 func (a *Addresses) Bound() []string {
 	a.read()
 	o := a.order()
@@ -94,7 +95,8 @@ func (a *Addresses) addrs() []ma.Multiaddr {
 	return a.resolved()
 }
 
-// told returns what the host tells its peers, in place of what libp2p knows.
+// told returns what the host tells its peers, in place of what libp2p knows. libp2p asks often, so
+// the interfaces are those of the last look.
 func (a *Addresses) told(known []ma.Multiaddr) []ma.Multiaddr {
 	if a.host() == nil {
 		return known
