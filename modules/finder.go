@@ -54,22 +54,17 @@ func newNatives(p *Plan, d nativesDeps) (*client.Natives, error) {
 	if err != nil {
 		return nil, err
 	}
-	pinned := make(map[ports.PeerID]ports.Native)
-	for id, addrs := range grouped {
-		if id == d.Self && d.Registry != nil {
-			continue // in process, below
-		}
-		native, err := d.Transport.Native(id, addrs)
-		if err != nil {
+	own := make(map[ports.PeerID]ports.Native) // in process
+	if _, listed := grouped[d.Self]; d.Registry != nil && (listed || len(grouped) == 0) {
+		own[d.Self] = d.Registry
+		delete(grouped, d.Self)
+	}
+	if len(own)+len(grouped) > 0 {
+		natives := client.PinNatives(own)
+		if err := natives.PinAt(d.Self, d.Transport, grouped, d.Discoveries...); err != nil {
 			return nil, fmt.Errorf("indexer.natives: %w", err)
 		}
-		pinned[id] = native
-	}
-	if _, listed := grouped[d.Self]; d.Registry != nil && (listed || len(grouped) == 0) {
-		pinned[d.Self] = d.Registry
-	}
-	if len(pinned) > 0 {
-		return client.PinNatives(pinned), nil
+		return natives, nil
 	}
 	natives := client.FindNatives(d.Self, d.Trusted.native, d.Transport, d.Discoveries...)
 	natives.Heed(client.Hints{Bootstrap: d.Joiner.Configured, Site: libp2phost.Site})

@@ -29,7 +29,7 @@ const blink = 500 * time.Millisecond
 const mostToHeal = 2 * time.Second
 
 var points = []point{
-	{"1 a native moves, and then the other dies", 10 * time.Second, blink, false, func(c *cast) {
+	{"1 a native moves, and then the other dies", 10 * time.Second, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(true, a, b)
 		c.indexer(false, a, b)
@@ -41,7 +41,7 @@ var points = []point{
 		c.happens(b.crash)
 		c.watch(3 * time.Minute)
 	}},
-	{"2 three natives take leases and tell nobody; the honest are restarted", 10 * time.Second, blink, false, func(c *cast) {
+	{"2 three natives take leases and tell nobody; the honest are restarted", 10 * time.Second, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		for i := range 3 {
 			c.liars = append(c.liars, c.liar(fmt.Sprintf("liar-%d", i), lieTaking, nil, a, b))

@@ -110,6 +110,28 @@ func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
 	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]bool)}
 }
 
+// PinAt adds natives that are given by their addresses. A native that fails is sought where the other
+// given natives and the discoveries tell of it. self is this node. Call it before an Indexer or a
+// Finder runs.
+func (n *Natives) PinAt(self ports.PeerID, transport ports.Transport, given map[ports.PeerID][]string, discoveries ...ports.Discovery) error {
+	n.self = self
+	seek := func(ctx context.Context) {
+		n.ask(ctx, discoveries, n.knowing(0), func(by teller, f ports.Found) {
+			if r, ok := n.pinned[f.PeerID].(*route); ok {
+				_ = r.hear(by, f.Addrs) // addresses that cannot be dialled are no news
+			}
+		})
+	}
+	for id, addrs := range given {
+		r := &route{id: id, transport: transport, seek: seek}
+		if err := r.give(addrs); err != nil {
+			return err
+		}
+		n.pinned[id] = r
+	}
+	return nil
+}
+
 // FindNatives returns natives that are yet to be found: those that transport is connected
 // to, those that these know, and those that the discoveries find, as far as trusts has them. self
 // is never among them. An Indexer or a Finder does the looking.
@@ -156,7 +178,7 @@ func (n *Natives) meet() (changed, added, named <-chan struct{}) {
 		if c := n.candidates[peer.PeerID]; c != nil {
 			c.bootstrap = true
 			if r, ok := c.native.(*route); ok {
-				r.give(peer.Addrs)
+				_ = r.give(peer.Addrs) // addresses that cannot be dialled are no news
 			}
 		}
 	}
@@ -186,44 +208,57 @@ func (n *Natives) look(ctx context.Context, again, askAgain time.Duration) {
 
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	var asking sync.WaitGroup
-	// A discovery that fails has found nothing, and is asked again.
-	for i, d := range n.discoveries {
-		asking.Go(func() {
-			_ = d.Find(ctx, func(f ports.Found) {
-				n.mu.Lock()
-				defer n.mu.Unlock()
-				n.add(f.PeerID, f.Addrs, teller{discovery: i}, false)
-			})
-		})
-	}
-	asked := 0
+	n.ask(ctx, n.discoveries, n.knowing(askAgain), func(by teller, f ports.Found) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if by.native != "" {
+			n.addToldBy(by.native, f.PeerID, f.Addrs)
+		} else {
+			n.add(f.PeerID, f.Addrs, by, false)
+		}
+	})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.looking, n.looked = nil, time.Now()
+	close(ended)
+}
+
+// knowing returns natives to ask for others: a few of those that answer, and were not asked for that
+// long.
+func (n *Natives) knowing(askAgain time.Duration) (natives []candidate) {
 	for _, c := range n.best() {
-		if c.standing > watchable || asked == maxNativesAsked {
+		if c.standing > watchable || len(natives) == maxNativesAsked {
 			break
 		}
 		if r, ok := c.native.(*route); ok && r.failing() || !n.mayAsk(c.id, askAgain) {
 			continue
 		}
-		asked++
+		natives = append(natives, c)
+	}
+	return natives
+}
+
+// ask asks the discoveries and natives for natives, and returns when all have answered or ctx has
+// ended. found is called concurrently.
+func (n *Natives) ask(ctx context.Context, discoveries []ports.Discovery, natives []candidate, found func(by teller, f ports.Found)) {
+	var asking sync.WaitGroup
+	// A discovery that fails has found nothing, and is asked again.
+	for i, d := range discoveries {
+		asking.Go(func() { _ = d.Find(ctx, func(f ports.Found) { found(teller{discovery: i}, f) }) })
+	}
+	for _, c := range natives {
 		asking.Go(func() {
 			known, _ := c.native.Natives(ctx, n.self)
 			// Indexers that ask are not to turn to the same few.
 			rand.Shuffle(len(known), func(i, j int) { known[i], known[j] = known[j], known[i] })
-			n.mu.Lock()
-			defer n.mu.Unlock()
 			for _, s := range known[:min(len(known), maxCandidates)] {
 				if len(s.Addrs) > 0 {
-					n.addToldBy(c.id, s.PeerID, s.Addrs)
+					found(teller{native: c.id}, ports.Found{PeerID: s.PeerID, Addrs: s.Addrs})
 				}
 			}
 		})
 	}
 	asking.Wait()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.looking, n.looked = nil, time.Now()
-	close(ended)
 }
 
 // seek asks those that may know where the natives are now. It is look for the sake of a native that
@@ -268,7 +303,10 @@ func (n *Natives) mayAsk(id ports.PeerID, again time.Duration) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := n.candidates[id]
-	if c == nil || !c.asked.IsZero() && time.Since(c.asked) < again {
+	if c == nil {
+		return n.pinned[id] != nil
+	}
+	if !c.asked.IsZero() && time.Since(c.asked) < again {
 		return false
 	}
 	c.asked = time.Now()

@@ -15,9 +15,9 @@ const (
 	// maxProven bounds the addresses of a native that are remembered because they worked: both
 	// families over both transports.
 	maxProven = 4
-	// maxDialled bounds the addresses of one attempt: all that worked, all that the operator gave,
-	// and all that one teller names. A native that lies causes no more dials than that.
-	maxDialled = maxProven + 2*ports.MaxAddrs
+	// maxTold bounds the addresses of one attempt, beside those that worked and those that the
+	// operator gave: all that one teller names. A native that lies causes no more dials than that.
+	maxTold = ports.MaxAddrs
 	// maxTellers bounds the tellers whose word of a native is remembered: the natives that are
 	// asked at a time, the native itself, and two discoveries.
 	maxTellers = maxNativesAsked + 3
@@ -73,15 +73,16 @@ func (r *route) hear(by teller, addrs []string) error {
 	return nil
 }
 
-// give takes in the addresses that the operator gave. They are tried like those that worked.
-func (r *route) give(addrs []string) {
-	addrs = addrs[:min(len(addrs), ports.MaxAddrs)]
+// give takes in the addresses that the operator gave. They are tried like those that worked. An error
+// says that the transport cannot dial them.
+func (r *route) give(addrs []string) error {
 	if _, err := r.transport.Native(r.id, addrs); err != nil {
-		return
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.given, r.site = addrs, nil
+	return nil
 }
 
 // siteBy returns the site of the first address that has one, "" without such an address.
@@ -109,17 +110,18 @@ func (r *route) addrs() []string {
 
 // ranked is addrs for a caller that holds the lock.
 func (r *route) ranked() (addrs []string) {
-	add := func(more []string) {
+	add := func(more []string, most int) {
 		for _, addr := range more {
-			if len(addrs) < maxDialled && !slices.Contains(addrs, addr) {
+			if len(addrs) < most && !slices.Contains(addrs, addr) {
 				addrs = append(addrs, addr)
 			}
 		}
 	}
-	add(r.proven)
-	add(r.given)
+	add(r.proven, maxProven)
+	add(r.given, maxProven+len(r.given))
+	most := len(addrs) + maxTold
 	for i := range r.told {
-		add(r.told[(r.turn+i)%len(r.told)].addrs)
+		add(r.told[(r.turn+i)%len(r.told)].addrs, most)
 	}
 	return addrs
 }
@@ -134,11 +136,11 @@ func (r *route) failing() bool {
 	return r.failed
 }
 
-// Register implements ports.Native. After a failure of a native that has granted a lease, it asks
-// others first where the native is now.
+// Register implements ports.Native. After a failure of a native that has granted a lease, or that the
+// operator gave, it asks others first where the native is now.
 func (r *route) Register(ctx context.Context, sender ports.PeerID, reg ports.Registration) (ports.Lease, error) {
 	r.mu.Lock()
-	seeks := r.failed && r.last != nil
+	seeks := r.failed && (r.last != nil || len(r.given) > 0)
 	r.mu.Unlock()
 	if seeks {
 		seeking, cancel := context.WithTimeout(ctx, seekTimeout)
