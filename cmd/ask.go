@@ -74,14 +74,16 @@ func (p *program) answered(err error) error {
 	case refusal.Code == httpapi.CodeNoSuchPath:
 		return fmt.Errorf("--api %s: not the answer of a node: %v; give the node's http.listen", p.api, err)
 	case refusal.Condition != "":
-		return fmt.Errorf("%w; %s", err, reserve(refusal.Condition))
+		return fmt.Errorf("%w; %s", err, reserve(refusal.Condition, refusal.Missing))
 	}
 	return err
 }
 
 // reserve says why a native's word is not the last.
-func reserve(c ports.Condition) string {
+func reserve(c ports.Condition, missing []ports.PeerID) string {
 	switch c {
+	case ports.ConditionPartial:
+		return "this native is partial: it does not hear " + named(missing) + ", and an indexer that registers there alone may be missing"
 	case ports.ConditionWarming:
 		return "this native is warming: it has just started, and who is missing may be alive"
 	case ports.ConditionUnheard:
@@ -90,6 +92,18 @@ func reserve(c ports.Condition) string {
 		return "this native is isolated: it has lost all the others, and whoever registers with them is missing"
 	}
 	return "this native is " + display.Plain(string(c))
+}
+
+// named returns the natives ids as text.
+func named(ids []ports.PeerID) string {
+	if len(ids) == 0 {
+		return "some other natives"
+	}
+	var all []string
+	for _, id := range ids {
+		all = append(all, display.Plain(string(id)))
+	}
+	return strings.Join(all, ", ")
 }
 
 // node returns a client of the node that cmd asks. The token of the configuration is that

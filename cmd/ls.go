@@ -43,12 +43,12 @@ its proof, and one that its proof does not prove is an error.`,
 		}
 		indexers := []httpapi.Indexer{} // an empty list is [], not null
 		var ids []ports.PeerID
-		var condition ports.Condition
+		var last httpapi.Indexers
 		for page, err := range pages(cmd.Context(), native, meta) {
 			if err != nil {
 				return err
 			}
-			condition = page.Condition
+			last = page
 			indexers = append(indexers, page.Indexers...)
 			for _, x := range page.Indexers {
 				ids = append(ids, x.PeerID, x.Via)
@@ -70,7 +70,7 @@ its proof, and one that its proof does not prove is an error.`,
 			}
 			rows = append(rows, row)
 		}
-		return p.print(indexers, p.caveat(condition)+p.list(rows, elastic))
+		return p.print(indexers, p.caveat(last.Condition, last.Missing)+p.list(rows, elastic))
 	})
 	cmd.Flags().BoolVar(&wide, "wide", false, "more columns: source, end, metadata and all addresses")
 	cmd.Flags().StringArrayVar(&wanted, "meta", nil, "only those with this metadata, `name=value`; given several times, all must hold")
@@ -79,13 +79,13 @@ its proof, and one that its proof does not prove is an error.`,
 
 // caveat is a line above the table of a native whose word is not the last. What reads a
 // pipe expects a table, or JSON, and so it goes beside it there.
-func (p *program) caveat(c ports.Condition) string {
+func (p *program) caveat(c ports.Condition, missing []ports.PeerID) string {
 	switch {
 	case c == "":
 	case terminal(p.out) && p.output != outputJSON:
-		return "# " + reserve(c) + "\n"
+		return "# " + reserve(c, missing) + "\n"
 	default:
-		fmt.Fprintf(p.log, "ocnode: %s\n", reserve(c))
+		fmt.Fprintf(p.log, "ocnode: %s\n", reserve(c, missing))
 	}
 	return ""
 }
@@ -149,9 +149,7 @@ checked here, and an answer that its proof does not prove is an error.`,
 			{"LAST SEEN", last}, {"EXPIRES IN", age(remains(x.Indexer))}, {"VIA", orDash(string(x.Via))},
 			{"SOURCE", orDash(string(x.Source))}, {"PROOF", x.Proof},
 		}
-		if x.Condition != "" {
-			rows = append(rows, []string{"CONDITION", string(x.Condition)})
-		}
+		rows = append(rows, doubts(x.Condition, x.Missing)...)
 		for _, addr := range x.Addrs {
 			rows = append(rows, []string{"ADDR", display.Plain(addr)})
 		}
@@ -176,12 +174,12 @@ func whole(ctx context.Context, native reader, text string) (ports.PeerID, error
 		return id, nil
 	}
 	var meant []string
-	var condition ports.Condition
+	var last httpapi.Indexers
 	for page, err := range pages(ctx, native, nil) {
 		if err != nil {
 			return "", err
 		}
-		condition = page.Condition
+		last = page
 		for _, x := range page.Indexers {
 			if id := string(x.PeerID); len(id) >= len(head)+len(tail) && strings.HasPrefix(id, head) && strings.HasSuffix(id, tail) {
 				meant = append(meant, id)
@@ -191,8 +189,8 @@ func whole(ctx context.Context, native reader, text string) (ports.PeerID, error
 	switch len(meant) {
 	case 0:
 		err := fmt.Errorf("%w: no live indexer is %q; ocnode ls lists them", httpapi.ErrNotFound, text)
-		if condition != "" {
-			err = fmt.Errorf("%w; %s", err, reserve(condition))
+		if last.Condition != "" {
+			err = fmt.Errorf("%w; %s", err, reserve(last.Condition, last.Missing))
 		}
 		return "", err
 	case 1:
@@ -207,7 +205,8 @@ func (p *program) statusCommand() *cobra.Command {
 		Short: "Print how a node is",
 		Long: `Print how a node is: its PeerID and addresses, the modules that are on, for how long it
 has run, and how many indexers it shows alive and knows of. CONDITION is there if a native
-cannot be relied on yet (warming), or any more (isolated).`,
+cannot be relied on yet (warming), or any more (isolated, unheard, partial). MISSING is a
+native that it hears no more.`,
 		Example:    "  ocnode status\n  ocnode status --api 127.0.0.1:4180 -o json",
 		SuggestFor: []string{"info", "health", "stats"},
 	}, func(cmd *cobra.Command, node *httpapi.Client, _ []string) error {
@@ -220,14 +219,23 @@ cannot be relied on yet (warming), or any more (isolated).`,
 			{"UPTIME", age(time.Duration(s.UptimeSeconds) * time.Second)},
 			{"LIVE", strconv.Itoa(s.Live)}, {"KNOWN", strconv.Itoa(s.Known)},
 		}
-		if s.Condition != "" {
-			rows = append(rows, []string{"CONDITION", string(s.Condition)})
-		}
+		rows = append(rows, doubts(s.Condition, s.Missing)...)
 		for _, addr := range s.Addrs {
 			rows = append(rows, []string{"ADDR", addr})
 		}
 		return p.print(s, p.details(rows))
 	})
+}
+
+// doubts are the rows of a native's condition, and of the natives that it hears no more.
+func doubts(c ports.Condition, missing []ports.PeerID) (rows [][]string) {
+	if c != "" {
+		rows = append(rows, []string{"CONDITION", display.Plain(string(c))})
+	}
+	for _, id := range missing {
+		rows = append(rows, []string{"MISSING", display.Plain(string(id))})
+	}
+	return rows
 }
 
 // seen says how long ago an indexer was last heard.

@@ -105,7 +105,7 @@ func (r *overLibp2p) Indexer(ctx context.Context, id string) (httpapi.Answer, er
 	answer, err := r.native.LookUp(ctx, r.self, ports.PeerID(id))
 	if errors.Is(err, ports.ErrNotFound) {
 		return httpapi.Answer{}, &httpapi.APIError{
-			Status: http.StatusNotFound, Code: httpapi.CodeNotFound, Message: "no live indexer " + id, Condition: answer.Condition,
+			Status: http.StatusNotFound, Code: httpapi.CodeNotFound, Message: "no live indexer " + id, Condition: answer.Condition, Missing: answer.Missing,
 		}
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 		code  int
 		words string
 	}{
-		"not found":   {fmt.Errorf("look up: %w", ports.ErrNotFound), exitNotFound, "no live indexer x; this native is isolated"},
+		"not found":   {fmt.Errorf("look up: %w", ports.ErrNotFound), exitNotFound, "no live indexer x; this native is partial: it does not hear n1, n2,"},
 		"away":        {errors.New("connect: refused"), exitUnreachable, "node unreachable at /ip4/x: connect: refused; start the node"},
 		"not offered": {fmt.Errorf("look up: %w", ports.ErrNotOffered), exitRuntime, "ask another, or its HTTP with --api"},
 		"busy":        {ports.Refuse(ports.CodeBusy, "later"), exitRuntime, "later"},
@@ -81,7 +81,7 @@ func TestWhatANativeSaysOverLibp2pEndsAsOverHTTP(t *testing.T) {
 					if sender != "me" || id != "x" {
 						t.Errorf("%s asks for %s", sender, id)
 					}
-					return ports.Answer{Condition: ports.ConditionIsolated}, tc.err
+					return ports.Answer{Condition: ports.ConditionPartial, Missing: []ports.PeerID{"n1", "n2"}}, tc.err
 				},
 				OnNatives: func(_ context.Context, sender ports.PeerID) ([]ports.NativeStatus, error) {
 					if sender != "me" {

@@ -136,7 +136,7 @@ func (p *program) tell(e httpapi.Event) error {
 	case httpapi.EventSynced:
 		cells = append(cells, strconv.Itoa(e.Live)+" live")
 		if e.Condition != "" {
-			cells = append(cells, reserve(e.Condition))
+			cells = append(cells, reserve(e.Condition, e.Missing))
 		}
 	default:
 		cells = append(cells, shown(e.Change.PeerID), orDash(display.Plain(e.Change.Addr)), orDash(shown(e.Change.Native)))

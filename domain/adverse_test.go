@@ -186,7 +186,7 @@ func TestATickOfTheRecordBeforeIsOlder(t *testing.T) {
 func TestWhoGoesAwayDoesNotAnswerForTheNatives(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, _ := bareRegistry(t, "me", nil)
-		f := NewFollower(r.rules, connectedTransport{neighbours: []ports.Neighbour{{PeerID: "n1", Watchable: true}}}, false)
+		f := NewFollower(r.rules, connectedTransport{neighbours: []ports.Neighbour{{PeerID: "n1", Watchable: true}}}, FollowerSettings{})
 		r.follower = f
 		f.followed["n1"] = &followed{id: "n1", native: connectedNative{porttest.Native{OnList: func(ctx context.Context, _ ports.PeerID, _ ports.Query) (ports.Page, error) {
 			select {

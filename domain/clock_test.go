@@ -150,7 +150,7 @@ func TestWhoIsNotFollowedHasNoVote(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		clock := NewClock(nil, nil)
 		r, _ := bareRegistry(t, "me", func(rules *Rules, _ *Settings) { rules.Clock = clock })
-		f := NewFollower(r.rules, nil, false)
+		f := NewFollower(r.rules, nil, FollowerSettings{})
 		f.registry = r
 		for _, id := range []ports.PeerID{"a", "b", "c"} {
 			ctx, cancel := context.WithCancel(t.Context())

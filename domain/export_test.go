@@ -49,3 +49,7 @@ func (r *Registry) Held() int { return r.table.len() }
 func (r *Registry) TakeChanges(native ports.PeerID, changes []ports.Change) {
 	r.takeChanges(native, changes)
 }
+
+// Beat and RenewalInterval are a policy's.
+func Beat(p TTLPolicy) time.Duration            { return p.beat() }
+func RenewalInterval(p TTLPolicy) time.Duration { return p.renewalInterval() }

@@ -4,6 +4,7 @@ package domain_test
 
 import (
 	"context"
+	"iter"
 	mathrand "math/rand/v2"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ import (
 
 // withFollowingNetwork is withNetwork for tests of what natives tell each other.
 func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
-	withNetwork(t, func(t *testing.T, net *network) { f(t, &followingNetwork{net, memory.NewNetwork()}) })
+	withNetwork(t, func(t *testing.T, net *network) { f(t, newFollowingNetwork(net)) })
 }
 
 // withSigningFollowingNetwork is the same with natives that check proofs: the set-up for indexers.
@@ -38,6 +39,113 @@ func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followi
 type followingNetwork struct {
 	*network
 	transports *memory.Network
+	silence    *silentCut
+}
+
+func newFollowingNetwork(net *network) *followingNetwork {
+	return &followingNetwork{net, memory.NewNetwork(), &silentCut{changed: make(chan struct{})}}
+}
+
+// silentCut takes what natives tell each other, without a word. Connections from before stay open on
+// paper, for good, until a native suspects them. While it is on, a new watch is silent too.
+type silentCut struct {
+	mu        sync.Mutex
+	on        bool
+	suspected map[[2]ports.PeerID]bool // the connections that are closed until the end of the cut
+	changed   chan struct{}
+	cut       int // how many cuts there were
+}
+
+func (c *silentCut) begin() { c.set(true) }
+func (c *silentCut) end()   { c.set(false) }
+
+func (c *silentCut) set(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.on = on; on {
+		c.cut++
+	}
+	c.suspected = map[[2]ports.PeerID]bool{}
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// state returns how many cuts there were, and whether the last is still on.
+func (c *silentCut) state() (cuts int, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut, c.on
+}
+
+// silencedTransport is a Transport under a silentCut.
+type silencedTransport struct {
+	*memory.Transport
+	id  ports.PeerID
+	cut *silentCut
+}
+
+func (t silencedTransport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
+	all, changed := t.Transport.Neighbours()
+	t.cut.mu.Lock()
+	defer t.cut.mu.Unlock()
+	for _, n := range all {
+		if !t.cut.suspected[[2]ports.PeerID{t.id, n.PeerID}] {
+			natives = append(natives, n)
+		}
+	}
+	if t.cut.cut > 0 {
+		changed = t.cut.changed // from the first cut on no native comes or goes
+	}
+	return natives, changed
+}
+
+func (t silencedTransport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := t.Transport.Native(id, addrs)
+	return silencedNative{n, t, id}, err
+}
+
+// silencedNative is a native behind a silencedTransport.
+type silencedNative struct {
+	ports.RemoteNative
+	t  silencedTransport
+	id ports.PeerID
+}
+
+// Suspect implements ports.Suspecter: the connection is dialled until the end of the cut.
+func (n silencedNative) Suspect() {
+	c := n.t.cut
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.on {
+		c.suspected[[2]ports.PeerID{n.t.id, n.id}] = true
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+}
+
+func (n silencedNative) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	return func(yield func(ports.Batch, error) bool) {
+		cuts, on := n.t.cut.state()
+		if on {
+			select {
+			case <-ctx.Done():
+				yield(ports.Batch{}, ctx.Err())
+			case <-time.After(ports.ExchangeTimeout):
+				yield(ports.Batch{}, ports.ErrSilent)
+			}
+			return
+		}
+		for batch, err := range n.RemoteNative.Watch(ctx, sender, w) {
+			if now, _ := n.t.cut.state(); now != cuts {
+				<-ctx.Done()
+				yield(ports.Batch{}, ctx.Err())
+				return
+			}
+			if !yield(batch, err) {
+				return
+			}
+		}
+	}
 }
 
 // nativeOptions is how a native of a followingNetwork differs from the usual.
@@ -52,7 +160,14 @@ type nativeOptions struct {
 	// sleeps is how long it has slept by now; nil is never.
 	sleeps func() time.Duration
 	line   ports.Line // nil is a line that is lost, unless other natives answer
+	// bootstrap are the peers that it joins through. Without them it trusts every native by name.
+	bootstrap *bootstrapPeers
 }
+
+// bootstrapPeers are the bootstrap peers of a native, which never change.
+type bootstrapPeers []ports.BootstrapPeer
+
+func (p *bootstrapPeers) Peers() ([]ports.BootstrapPeer, <-chan struct{}) { return *p, nil }
 
 // followingNative is a native of a followingNetwork. A test may cut it off and heal that.
 type followingNative struct {
@@ -90,7 +205,11 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	}
 	f := &followingNative{transport: net.transports.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: options.store, announcer: options.topic.Join(id)}}
 	var err error
-	following := domain.NewFollower(rules, f.transport, !options.lone)
+	settings := domain.FollowerSettings{Expected: !options.lone, Listed: func(ports.PeerID) bool { return true }}
+	if options.bootstrap != nil {
+		settings.Bootstrap, settings.Listed = options.bootstrap, nil
+	}
+	following := domain.NewFollower(rules, silencedTransport{f.transport, id, net.silence}, settings)
 	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Line: options.line}, options.store, f.announcer, f.Recorder); err != nil {
 		net.t.Fatal(err)
 	}

@@ -1,21 +1,21 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
 )
 
 const (
-	// maxFollowed bounds the natives that one native follows: each costs a stream and the
-	// changes on it. Gossip brings the entries of all other natives, connected or not.
-	maxFollowed = 64
 	// warmingTimeout is how long a started native waits to reach another native before it
 	// takes itself for the first: two of the joiner's attempts.
 	warmingTimeout = 10 * time.Second
@@ -28,7 +28,21 @@ const (
 	// the same answers.
 	statusTimeout = 2 * time.Second
 	statusAge     = 2 * time.Second
+	// missedFor is how long a native stays named that fell silent, or whose connection ended: it may
+	// be cut off, and its indexers alive. A native that is gone for good is forgotten by then.
+	// missedTTLs is the same, in TTLs, for a native that said that it stops. Its indexers knew, and
+	// have had time to register with other natives.
+	missedFor  = time.Hour
+	missedTTLs = 2
+	// maxStarts bounds the remembered runs of a native.
+	maxStarts = 8
 )
+
+// errTwin is two processes that answer as one native by turns.
+var errTwin = errors.New("it tells by turns of two runs that both go on")
+
+// errMissed ends the watch of a native that missed its beats.
+var errMissed = fmt.Errorf("%w: it missed %d beats", ports.ErrSilent, maxMissed)
 
 // refollow is the pause after a failed watch: two natives follow each other again within 2 s of
 // their reconnection.
@@ -41,22 +55,40 @@ type Follower struct {
 	self      ports.PeerID
 	trusts    Trust
 	transport ports.Transport
-	expected  bool
+	settings  FollowerSettings
 
 	// registry takes the changes; nil until Run.
 	registry *Registry
 
 	mu        sync.Mutex
 	followed  map[ports.PeerID]*followed
-	taken     bool // this native has taken over a table since its start
+	bootstrap map[ports.PeerID]bool // the peers of settings.Bootstrap
+	began     time.Time             // when Run began
+	taken     bool                  // this native has taken over a table since its start
 	warm      bool
 	condition ports.Condition // as watchers were told
+	// missing and hears are read without the lock. What they point to does not change.
+	missing atomic.Pointer[[]ports.PeerID]
+	hears   atomic.Pointer[map[ports.PeerID]bool]
 	// statusesAt is when the neighbours gave the answers in statuses.
 	statusesAt time.Time
 	statuses   []ports.NativeStatus
 	// checking has a value while a caller asks the neighbours. A lock would hold up fake time.
 	checking chan struct{}
-	revised  chan struct{} // receives a value after a change of the trusted natives
+	revised  chan struct{} // receives a value after a change of the trusted or missing natives
+}
+
+// FollowerSettings are the settings of a Follower beside the Rules.
+type FollowerSettings struct {
+	// Expected means that there may be other natives. Until then a native is warming. A native that
+	// expects no other is whole from the start.
+	Expected bool
+	// Bootstrap are the peers that this node is configured to join through; nil is none. A native
+	// among them is waited for, and named as missing until it is followed.
+	Bootstrap ports.Bootstrap
+	// Listed reports whether this node has a list of trusted natives that names a native; nil is no
+	// list. It must not block.
+	Listed func(ports.PeerID) bool
 }
 
 // followed is a followed native, or a formerly followed one: its cursor is of use when it
@@ -67,20 +99,31 @@ type followed struct {
 	stop      context.CancelFunc // nil while it is no neighbour
 	done      chan struct{}      // closed when the last goroutine that followed it has stopped
 	cursor    string             // used by that goroutine alone
+	beats     bool               // it has promised beats; used by that goroutine alone
+	starts    []string           // its last runs, the newest last; used by that goroutine alone
+	hears     bool               // its batches come
 	following bool               // its table is taken over, and its changes come
-	live      int
-	lag       time.Duration
+	taken     bool               // its table has been taken over since this native's start
+	// missed is until when this native is named as missing if it is not followed; zero before it
+	// was followed.
+	missed           time.Time
+	since            time.Time // when it was chosen last
+	accepted, signed int       // how many of its changes counted, and had a proof
+	letGo            bool      // another native was chosen in its place
+	live             int
+	lag              time.Duration
 }
 
 // NewFollower returns a follower of the trusted natives that transport is connected to. It
-// follows as soon as Run runs. Until then its native is warming if it expects other natives. A
-// native that expects no other is whole from the start.
-func NewFollower(rules Rules, transport ports.Transport, expected bool) *Follower {
+// follows as soon as Run runs.
+func NewFollower(rules Rules, transport ports.Transport, settings FollowerSettings) *Follower {
 	f := &Follower{
-		self: rules.Self, trusts: rules.Natives, transport: transport, expected: expected,
-		followed: make(map[ports.PeerID]*followed), warm: !expected, revised: make(chan struct{}, 1),
-		checking: make(chan struct{}, 1),
+		self: rules.Self, trusts: rules.Natives, transport: transport, settings: settings,
+		followed: make(map[ports.PeerID]*followed), warm: !settings.Expected,
+		revised: make(chan struct{}, 1), checking: make(chan struct{}, 1),
 	}
+	f.missing.Store(new([]ports.PeerID))
+	f.hears.Store(new(map[ports.PeerID]bool))
 	f.condition = f.Condition()
 	return f
 }
@@ -99,16 +142,55 @@ func (f *Follower) conditionNow() ports.Condition {
 		return ports.ConditionWarming
 	case f.taken && f.followingNow() == 0:
 		return ports.ConditionIsolated
+	case len(*f.missing.Load()) > 0:
+		return ports.ConditionPartial
 	}
 	return ""
 }
 
-// say tells watchers of the condition if it has changed. The caller holds the lock.
-func (f *Follower) say() {
-	if condition := f.conditionNow(); condition != f.condition {
+// Missing implements Following.
+func (f *Follower) Missing() []ports.PeerID { return *f.missing.Load() }
+
+// Hears implements Following.
+func (f *Follower) Hears(native ports.PeerID) bool { return (*f.hears.Load())[native] }
+
+// say takes note of a change of the followed natives, and tells watchers if the condition or the
+// missing natives are others now. It returns when the next missing native is to be forgotten, zero
+// without one. The caller holds the lock.
+func (f *Follower) say() (next time.Time) {
+	var missing []ports.PeerID
+	hears, now := make(map[ports.PeerID]bool), time.Now()
+	miss := func(id ports.PeerID, until time.Time) {
+		if !now.Before(until) || !f.trusts.in(id) {
+			return
+		}
+		missing = append(missing, id)
+		if next.IsZero() || until.Before(next) {
+			next = until
+		}
+	}
+	for id, n := range f.followed {
+		if n.hears {
+			hears[id] = true
+		}
+		if !n.following {
+			miss(id, n.missed)
+		}
+	}
+	for id := range f.bootstrap {
+		if n := f.followed[id]; n == nil || !n.following && n.missed.IsZero() {
+			miss(id, f.began.Add(missedFor))
+		}
+	}
+	slices.Sort(missing)
+	missing = missing[:min(len(missing), ports.MaxMissing)]
+	was := f.missing.Swap(&missing)
+	f.hears.Store(&hears)
+	if condition := f.conditionNow(); condition != f.condition || !slices.Equal(missing, *was) {
 		f.condition = condition
 		f.registry.table.changes.add(conditionChanged, "", &word{}, false)
 	}
+	return next
 }
 
 // Follows implements Following.
@@ -171,9 +253,9 @@ func (f *Follower) Revise() {
 // its goroutines have stopped. It may run once.
 func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	f.mu.Lock()
-	f.registry = r
+	f.registry, f.began = r, time.Now()
 	f.mu.Unlock()
-	if f.expected {
+	if f.settings.Expected {
 		r.rules.Clock.Abstain()
 	}
 	var running sync.WaitGroup
@@ -183,16 +265,31 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	patience := time.NewTimer(warmingTimeout)
 	defer patience.Stop()
 	given := false // true once warmingTimeout is over
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
 	for {
 		neighbours, changed := f.neighbours()
-		f.meet(ctx, neighbours, &running)
+		peers, moved := f.peers()
+		f.mu.Lock()
+		next := f.meet(ctx, neighbours, &running)
+		reached, whole := f.tables(neighbours, peers)
+		f.warm = f.warm || whole
+		if forget := f.say(); next.IsZero() || !forget.IsZero() && forget.Before(next) {
+			next = forget
+		}
+		f.mu.Unlock()
+		if !next.IsZero() {
+			again.Reset(time.Until(next))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+		case <-moved:
 		case <-f.revised:
+		case <-again.C:
 		case <-patience.C:
-			if !given && slices.ContainsFunc(neighbours, func(n ports.Neighbour) bool { return n.Watchable }) {
+			if !given && reached {
 				given = true
 				patience.Reset(takeoverTimeout - warmingTimeout)
 				continue
@@ -206,6 +303,55 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	}
 }
 
+// peers returns the bootstrap peers, and takes note of them.
+func (f *Follower) peers() (peers []ports.BootstrapPeer, changed <-chan struct{}) {
+	if f.settings.Bootstrap == nil {
+		return nil, nil
+	}
+	peers, changed = f.settings.Bootstrap.Peers()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bootstrap = make(map[ports.PeerID]bool, len(peers))
+	for _, p := range peers {
+		if p.PeerID != "" && p.PeerID != f.self {
+			f.bootstrap[p.PeerID] = true
+		}
+	}
+	return peers, changed
+}
+
+// tables reports whether a native is reached whose table this native waits for, and whether it has
+// all the tables that it waits for: those of the bootstrap natives that can be reached. A found
+// native may tell nothing, or lies. Its table counts alone if there are no bootstrap natives, and it
+// has accepted entries. The caller holds the lock.
+func (f *Follower) tables(neighbours []ports.Neighbour, peers []ports.BootstrapPeer) (reached, whole bool) {
+	waits, has := false, false
+	watchable := make(map[ports.PeerID]bool)
+	for _, is := range neighbours {
+		watchable[is.PeerID] = is.Watchable
+		n := f.followed[is.PeerID]
+		switch {
+		case !is.Watchable || len(peers) > 0:
+		case n == nil || !n.taken:
+			reached = true
+		default:
+			has = has || n.accepted > 0 || f.listed(is.PeerID)
+		}
+	}
+	for _, p := range peers {
+		n := f.followed[p.PeerID]
+		switch {
+		case n != nil && n.taken:
+			has = true
+		case watchable[p.PeerID]:
+			reached, waits = true, true
+		case p.Reachable:
+			waits = true
+		}
+	}
+	return reached, has && !waits
+}
+
 // neighbours returns the trusted natives that this native is connected to.
 func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
 	all, changed := f.transport.Neighbours()
@@ -217,48 +363,38 @@ func (f *Follower) neighbours() (natives []ports.Neighbour, changed <-chan struc
 	return natives, changed
 }
 
-// meet follows new neighbours, and lets go of lost ones.
-func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, running *sync.WaitGroup) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	still := make(map[ports.PeerID]bool, len(neighbours))
-	following := 0
+// meet follows the chosen neighbours, and no others. It returns when to choose again, zero at the
+// next change. The caller holds the lock.
+func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, running *sync.WaitGroup) (again time.Time) {
+	chosen, again := f.choose(neighbours)
+	connected := make(map[ports.PeerID]bool, len(neighbours))
 	for _, n := range neighbours {
-		still[n.PeerID] = n.Watchable
+		connected[n.PeerID] = n.Watchable
 	}
 	for id, n := range f.followed {
-		switch {
-		case n.stop == nil:
-		case still[id]:
-			following++
-		default:
+		if n.stop != nil && !chosen[id] {
+			n.letGo = connected[id]
 			n.stop()
 			n.stop = nil
 		}
 	}
-	for _, neighbour := range neighbours {
-		if !neighbour.Watchable || neighbour.PeerID == f.self {
-			continue
-		}
-		n := f.followed[neighbour.PeerID]
+	for id := range chosen {
+		n := f.followed[id]
 		switch {
 		case n != nil && n.stop != nil:
 			continue
-		case following >= maxFollowed:
-			continue
 		case n == nil:
-			native, err := f.transport.Native(neighbour.PeerID, nil)
+			native, err := f.transport.Native(id, nil)
 			if err != nil {
 				continue // no peer can be reached by this PeerID
 			}
 			f.makeRoom()
-			n = &followed{id: neighbour.PeerID, native: native}
-			f.followed[neighbour.PeerID] = n
+			n = &followed{id: id, native: native}
+			f.followed[id] = n
 		}
-		following++
 		life, end := context.WithCancel(ctx)
 		before, done := n.done, make(chan struct{})
-		n.stop, n.done = end, done
+		n.stop, n.done, n.letGo, n.since = end, done, false, time.Now()
 		running.Go(func() {
 			defer close(done)
 			if before != nil {
@@ -267,19 +403,7 @@ func (f *Follower) meet(ctx context.Context, neighbours []ports.Neighbour, runni
 			f.follow(life, n)
 		})
 	}
-}
-
-// makeRoom forgets a formerly followed native, if there are many.
-func (f *Follower) makeRoom() {
-	if len(f.followed) < 2*maxFollowed {
-		return
-	}
-	for id, n := range f.followed {
-		if n.stop == nil {
-			delete(f.followed, id)
-			return
-		}
-	}
+	return again
 }
 
 // follow watches n until ctx ends.
@@ -288,11 +412,11 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 		began := time.Now()
 		following, err := f.watch(ctx, n)
 		f.registry.rules.Clock.Drop(n.id) // a snapshot that broke off gave a sample too
+		if suspect, ok := n.native.(ports.Suspecter); ok && n.beats && errors.Is(err, ports.ErrSilent) {
+			suspect.Suspect() // it is dialled anew
+		}
+		f.lose(n, following, err)
 		if following {
-			f.mu.Lock()
-			n.following = false
-			f.say()
-			f.mu.Unlock()
 			if ctx.Err() != nil {
 				err = nil // n is no neighbour any more, or this native stops
 			}
@@ -316,40 +440,103 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 	}
 }
 
+// lose takes note that the watch of n ended by err. From then on n is missing if it was followed.
+func (f *Follower) lose(n *followed, following bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.hears, n.following = false, false
+	if n.letGo {
+		n.missed = time.Time{}
+	} else if following {
+		n.missed = time.Now().Add(missedFor)
+		if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeBusy {
+			n.missed = time.Now().Add(missedTTLs * f.registry.rules.Policy.TTL)
+		}
+		f.Revise() // Run forgets it then
+	}
+	f.say()
+}
+
 // watch takes in the changes of n until its watch ends, and reports whether it took over n's
-// table.
+// table. The watch ends by errMissed if n has promised beats, and misses maxMissed of them.
 func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	vigil := newVigil(func() { cancel(errMissed) })
+	defer vigil.stop()
 	began := time.Now()
-	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true}
+	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat()}
 	for batch, err := range n.native.Watch(ctx, f.self, request) {
+		vigil.stop() // the time that this native takes is no silence of n
 		if err != nil {
-			return following, err
+			return following, cmp.Or(missed(ctx), err)
 		}
 		var heldUp time.Duration
-		if !batch.Now.IsZero() {
+		// A beat sets no clock. An indexer learns of a time that was set back at its next heartbeats, and
+		// natives must not go by it long before.
+		if beats := len(batch.Changes) == 0 && following; !batch.Now.IsZero() && !beats {
 			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now))
 		}
-		lag := f.registry.takeOldChanges(n.id, batch.Changes, heldUp)
+		if n.twin(batch.Start) {
+			f.registry.observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: n.id, Err: errTwin})
+		}
+		if batch.Beat > 0 {
+			n.beats = true
+			vigil.promise(min(max(batch.Beat, request.Beat), ports.WatchIdle))
+		}
+		f.mu.Lock()
+		if !n.hears {
+			n.hears = true
+			f.say()
+		}
+		f.mu.Unlock()
+		took := f.registry.takeOldChanges(n.id, batch.Changes, heldUp)
 		f.mu.Lock()
 		n.live = batch.Live
-		if lag > 0 {
-			n.lag = lag
+		if took.lag > 0 {
+			n.lag = took.lag
 		}
+		if n.accepted == 0 && took.accepted > 0 || n.signed == 0 && took.signed > 0 {
+			f.Revise() // Run may have waited for that
+		}
+		n.accepted, n.signed = n.accepted+took.accepted, n.signed+took.signed
 		whole := batch.Cursor != "" && !following
 		if batch.Cursor != "" {
 			n.cursor = batch.Cursor
 		}
 		if whole {
-			following, n.following, f.taken, f.warm = true, true, true, true
+			following, n.following, n.taken, f.taken = true, true, true, true
 			f.registry.rules.Clock.vote()
 			f.say()
+			f.Revise()
 		}
 		f.mu.Unlock()
 		if whole {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventFollowing, Via: n.id, Took: time.Since(began)})
 		}
+		vigil.keep(following)
 	}
-	return following, errors.New("it ended")
+	return following, cmp.Or(missed(ctx), errors.New("it ended"))
+}
+
+// twin takes note of a run of n, and reports whether it has told of an earlier run by turns with a
+// later one. A native that is started again never is in an earlier run.
+func (n *followed) twin(start string) (is bool) {
+	last := len(n.starts) - 1
+	if start == "" || last >= 0 && n.starts[last] == start {
+		return false
+	}
+	is = slices.Contains(n.starts, start)
+	n.starts = append(n.starts[max(0, len(n.starts)+1-maxStarts):], start)
+	return is
+}
+
+// missed returns errMissed if that is why ctx ended.
+func missed(ctx context.Context) error {
+	if context.Cause(ctx) == errMissed {
+		return errMissed
+	}
+	return nil
 }
 
 // Natives implements Following. It asks every neighbour, unless the last answers are fresh.

@@ -463,7 +463,7 @@ func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
 		defer net.stop(all...)
 		all[1].cut()
 		synctest.Wait()
-		if c := all[0].Condition(); c != "" {
+		if c := all[0].Condition(); c != ports.ConditionPartial {
 			t.Errorf("with one left it is %q", c)
 		}
 		all[2].cut()
@@ -474,8 +474,13 @@ func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
 		}
 		all[1].heal()
 		time.Sleep(5 * time.Second)
-		if c := all[0].Condition(); c != "" {
+		if c := all[0].Condition(); c != ports.ConditionPartial {
 			t.Errorf("with one back it is %q", c)
+		}
+		all[2].heal()
+		time.Sleep(5 * time.Second)
+		if c := all[0].Condition(); c != "" {
+			t.Errorf("with all back it is %q", c)
 		}
 	})
 }
@@ -524,7 +529,7 @@ func TestNativesThatFollowEachOtherAgree(t *testing.T) {
 		}), 1, 40).Draw(rt, "steps")
 		wrong := ""
 		porttest.FakeTime(t, func(t *testing.T) {
-			net := &followingNetwork{newNetwork(t), memory.NewNetwork()}
+			net := newFollowingNetwork(newNetwork(t))
 			var all []*followingNative
 			for i := range 3 {
 				all = append(all, net.native(id[i], nativeOptions{skew: time.Duration(i-1) * time.Minute}))

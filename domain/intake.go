@@ -232,9 +232,15 @@ func (r *Registry) storedWord(e Entry, now moment) word {
 	return w
 }
 
-// takeChanges takes in the changes that the native from has just told. It returns how long the last
-// accepted change was under way, 0 if it accepted no change.
-func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) (lag time.Duration) {
+// taken is the outcome of changes that a native told.
+type taken struct {
+	accepted int           // how many changes are leases or leaves that count, or counted already
+	signed   int           // how many of them have a proof
+	lag      time.Duration // how long the last of them was under way, 0 without one
+}
+
+// takeChanges takes in the changes that the native from has just told.
+func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) taken {
 	return r.takeOldChanges(from, changes, 0)
 }
 
@@ -251,9 +257,9 @@ func (r *Registry) heldUp(message time.Duration) time.Duration {
 }
 
 // takeOldChanges takes in the changes that the native from told so long ago.
-func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (lag time.Duration) {
+func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (t taken) {
 	if len(changes) == 0 {
-		return 0
+		return t
 	}
 	refused := 0
 	var why error
@@ -267,8 +273,12 @@ func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, hel
 		}
 		switch {
 		case err == nil:
+			t.accepted++
+			if c.Proof != nil {
+				t.signed++
+			}
 			if c.Kind != ports.ChangeSnapshot {
-				lag = max(r.rules.Policy.TTL-c.Remaining, 1)
+				t.lag = max(r.rules.Policy.TTL-c.Remaining, 1)
 			}
 		case errors.Is(err, errUntrusted):
 			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: c.PeerID, Via: from})
@@ -281,7 +291,7 @@ func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, hel
 		}
 	}
 	r.observer.Observe(ports.Event{Kind: ports.EventTold, Via: from, Changes: len(changes), Refused: refused, Err: why})
-	return lag
+	return t
 }
 
 // isFault reports whether err is that fault of a proof.
@@ -296,8 +306,8 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	switch {
 	case c.PeerID == "", c.Kind == ports.ChangeExpired, c.Kind == ports.ChangeLate, c.Kind == ports.ChangeStale:
 		return became{}, errNoChange
-	case c.Native != from && c.Kind != ports.ChangeLeft:
-		return became{}, errNotIts
+	case c.Native != from && c.Kind != ports.ChangeLeft && (c.Native != r.rules.Self || c.Proof == nil):
+		return became{}, errNotIts // but for a signed lease that this native granted before it was started
 	case c.Remaining > r.rules.Policy.TTL && c.Proof == nil:
 		return became{}, errNoTime
 	case c.Remaining <= 0:
@@ -306,6 +316,9 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	early, err := r.checkTold(from, c)
 	if err != nil {
 		return became{}, err
+	}
+	if c.Native != from && c.Kind != ports.ChangeLeft && c.Proof == nil {
+		return became{}, errNotIts // this native checks no proofs
 	}
 	if c.Kind != ports.ChangeLeft && !r.says(c) {
 		// Parsing addresses under the lock would hold up heartbeats.
@@ -351,8 +364,9 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	case !w.leave: // a proven change may come from a native with a longer TTL
 		w.addr, w.details = c.Addr, detailsOf(c.Addrs, c.Meta)
 		w.deadline = earliest(w.deadline, now.at.Add(r.rules.Policy.TTL))
-	case c.Native != from:
-		w.source = stored // a leave that from handed on
+	}
+	if c.Native != from {
+		w.source = stored // from handed it on
 	}
 	switch {
 	case w.proof == nil:

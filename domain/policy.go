@@ -122,6 +122,15 @@ func (p TTLPolicy) settle() time.Duration { return min(time.Second, p.putInterva
 // 3 s, which is the deadline of a look-up, and less if the TTL is scaled down.
 func (p TTLPolicy) lookAhead() time.Duration { return min(StoreTimeout, p.TTL/20) }
 
+// beat is how often a native says at least that it lives, to natives that follow it: a thirtieth of
+// a TTL, 3 s at most. An indexer may be listed by its told renewals alone, and the last of them may
+// have been lost. Then its lease ends after the slack, less the time that renewals wait to travel. By
+// then maxMissed beats must have been missed: a lost native is named before an indexer of it ends.
+func (p TTLPolicy) beat() time.Duration {
+	slack := p.TTL - p.Heartbeat - p.renewalInterval()
+	return max(MinInterval, min(p.TTL/30, slack/maxMissed, maxBeat))
+}
+
 // tick is how often a native sweeps for deadlines. It bounds how late watchers learn
 // of an expiry. No entry is listed past its deadline, however long the tick is.
 func (p TTLPolicy) tick() time.Duration { return max(MinInterval, min(time.Second, p.TTL/64)) }

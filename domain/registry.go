@@ -24,6 +24,12 @@ type Settings struct {
 type Following interface {
 	// Condition says how far a caller can rely on this native's table.
 	Condition() ports.Condition
+	// Missing are the natives that this native hears no more, at most ports.MaxMissing, sorted.
+	// The caller must not modify them.
+	Missing() []ports.PeerID
+	// Hears reports whether native tells this native of its leases, and was not silent for too
+	// long. The registry calls it for each entry that it lists, under locks: it must not block.
+	Hears(native ports.PeerID) bool
 	// Follows reports whether this native follows native. Following counts followed natives.
 	Follows(native ports.PeerID) bool
 	Following() int
@@ -41,6 +47,8 @@ type Following interface {
 type noFollower struct{}
 
 func (noFollower) Condition() ports.Condition                   { return "" }
+func (noFollower) Missing() []ports.PeerID                      { return nil }
+func (noFollower) Hears(ports.PeerID) bool                      { return true }
 func (noFollower) Follows(ports.PeerID) bool                    { return false }
 func (noFollower) Following() int                               { return 0 }
 func (noFollower) Followed(int) []ports.PeerID                  { return nil }
@@ -285,7 +293,11 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	if is.shown == nil {
 		return ports.Listed{}, false
 	}
-	return r.present(id, is, at), true
+	l := r.present(id, is, at)
+	if l.State == ports.StateLate && r.vouched(s.holding(id), is.shown, at) {
+		l.State = ports.StateLive
+	}
+	return l, true
 }
 
 // present returns the view is of id as an answer. It has a lease.
@@ -297,15 +309,30 @@ func (r *Registry) present(id ports.PeerID, is view, at Instant) ports.Listed {
 	return l
 }
 
+// vouched reports whether a native that this native follows tells a lease too that says the same as
+// shown, and is not overdue.
+func (r *Registry) vouched(h *holding, shown *word, at Instant) (is bool) {
+	h.leases(func(l *word) bool {
+		is = l.source == told && l.same(shown) && !r.rules.Policy.late(l.deadline.Sub(at)) && r.follower.Hears(l.native.Value())
+		return !is
+	})
+	return is
+}
+
 // listed returns the lease w of id as an answer. A caller cannot judge another native's clock, so
-// a plain lease of another native expires by this native's.
+// a plain lease of another native expires by this native's. A lease whose native this native does
+// not hear is late: no renewal of it would come.
 func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
 	remaining := max(w.deadline.Sub(at), 0)
 	e := w.entry(id)
 	if w.source != granted && w.proof == nil {
 		e.ExpiresAt = r.wall(w.deadline)
 	}
-	return ports.Listed{Entry: e, State: r.rules.Policy.State(remaining), Source: w.source.public(), Remaining: remaining}
+	state := r.rules.Policy.State(remaining)
+	if w.source == told && !r.follower.Hears(w.native.Value()) {
+		state = ports.StateLate
+	}
+	return ports.Listed{Entry: e, State: state, Source: w.source.public(), Remaining: remaining}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms without a match.
@@ -319,7 +346,7 @@ func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports
 	if q.Limit < 0 || q.Limit > ports.MaxPage {
 		return ports.Page{}, ports.Refuse(ports.CodeOutOfRange, "a limit of %d: want 1 to %d", q.Limit, ports.MaxPage)
 	}
-	page := ports.Page{Condition: r.Condition()}
+	page := ports.Page{Condition: r.Condition(), Missing: r.Missing()}
 	after, scanned := q.After, 0
 	for {
 		// One entry more than the limit shows whether there is a next page.
@@ -364,10 +391,10 @@ func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.A
 		if sender == id {
 			listed.Natives = r.holders(id)
 		}
-		return ports.Answer{Listed: listed, Condition: r.Condition()}, nil
+		return ports.Answer{Listed: listed, Condition: r.Condition(), Missing: r.Missing()}, nil
 	}
 	listed, err := r.searchFor(ctx, sender, id)
-	return ports.Answer{Listed: listed, Condition: r.Condition()}, err
+	return ports.Answer{Listed: listed, Condition: r.Condition(), Missing: r.Missing()}, err
 }
 
 // holders returns the natives whose leases of id this native holds.
@@ -423,6 +450,9 @@ func (r *Registry) HungUp(sender ports.PeerID) {
 		rec.hungUp = true
 	}
 }
+
+// Missing returns the natives that this native hears no more, at most ports.MaxMissing, sorted.
+func (r *Registry) Missing() []ports.PeerID { return r.follower.Missing() }
 
 // Following returns how many natives this native follows.
 func (r *Registry) Following() int { return r.follower.Following() }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -50,7 +51,12 @@ type watcher struct {
 	sent      uint64          // the cursor of the last batch
 	looked    time.Time       // when it last looked for changes, or handed a batch over
 	condition ports.Condition // that of the last batch
+	missing   []ports.PeerID  // those of the last batch
 	partial   bool            // a snapshot is not whole yet
+
+	beat     time.Duration // the longest silence between two batches; 0 is no promise
+	promised bool          // the watcher knows beat
+	said     time.Time     // when it handed the last batch over
 }
 
 // errUnwatched ends a watch: its reader has stopped.
@@ -65,6 +71,9 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 	changes := w.changes
 	defer changes.watch()()
+	if w.request.Beat > 0 {
+		w.beat = min(max(w.request.Beat, w.registry.rules.Policy.beat()), ports.WatchIdle)
+	}
 	if w.request.Own || w.request.Renewed {
 		w.request.Renewed = true
 		changes.remember()
@@ -81,14 +90,19 @@ func (w *watcher) run(ctx context.Context) error {
 	w.sent = w.next
 	for {
 		// An idle watcher gets a change at once, and the next after an interval.
-		if err := changes.wait(ctx, w.next, false); err != nil {
-			return err
-		}
-		if err := w.pause(ctx); err != nil {
+		beats, err := w.wait(ctx)
+		if err != nil {
 			return err
 		}
 		if err := w.trusted(); err != nil {
 			return err
+		}
+		if beats {
+			if err := w.send(ports.Batch{Cursor: changes.cursor(w.next)}); err != nil {
+				return err
+			}
+			w.sent = w.next
+			continue // a beat puts off no change
 		}
 		w.looked = time.Now()
 		for more := true; more; {
@@ -97,7 +111,7 @@ func (w *watcher) run(ctx context.Context) error {
 			if batch, more, err = w.take(); err != nil {
 				return err
 			}
-			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && w.registry.Condition() == w.condition {
+			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && !w.doubts() && !w.due() {
 				continue
 			}
 			batch.Cursor = changes.cursor(w.next)
@@ -107,6 +121,32 @@ func (w *watcher) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// wait returns at a change, as soon as the next batch may follow. Before a change, beats is true
+// when a beat is due.
+func (w *watcher) wait(ctx context.Context) (beats bool, err error) {
+	until, cancel := ctx, context.CancelFunc(func() {})
+	if w.beat > 0 {
+		until, cancel = context.WithDeadline(ctx, w.said.Add(w.beat))
+	}
+	err = w.changes.wait(until, w.next, false)
+	cancel()
+	switch {
+	case err == nil:
+		return false, w.pause(ctx)
+	case ctx.Err() == nil:
+		return true, nil
+	}
+	return false, err
+}
+
+// due reports whether the watcher is promised a batch by now.
+func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat }
+
+// doubts reports whether this native's word is worth more or less than by the last batch.
+func (w *watcher) doubts() bool {
+	return w.registry.Condition() != w.condition || !slices.Equal(w.registry.Missing(), w.missing)
 }
 
 // trusted refuses a watch with Own unless its sender is a native that this native
@@ -318,6 +358,14 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 		shown = held.lease(at) // nil for a stale entry: other natives end it by themselves
 	}
 	c := change{kind: ports.ChangeSnapshot, id: id, fresh: true}
+	if w.request.Own && shown != nil && shown.source != granted {
+		mine := w.mine(held, at)
+		if mine == nil {
+			return ports.Change{}, false
+		}
+		c.word = *mine
+		return w.public(&c, at), true
+	}
 	switch leave := held.leave(at); {
 	case shown != nil:
 		c.word = *shown
@@ -325,7 +373,7 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 		if is.stale {
 			change.State, change.Remaining = ports.StateStale, 0
 		}
-		return change, !w.request.Own || shown.source == granted
+		return change, true
 	case leave != nil && w.request.Own:
 		c.kind, c.word = ports.ChangeLeft, *leave
 		return w.public(&c, at), true
@@ -333,10 +381,30 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	return ports.Change{}, false
 }
 
+// mine returns the signed lease that the watcher granted before, if it asked for those.
+func (w *watcher) mine(held *holding, at Instant) (mine *word) {
+	if !w.request.Mine {
+		return nil
+	}
+	held.leases(func(l *word) bool {
+		if l.source != granted && l.proof != nil && l.live(at) && l.native.Value() == w.sender {
+			mine = l
+		}
+		return mine == nil
+	})
+	return mine
+}
+
 // send hands a batch over, and waits until the reader has taken it.
 func (w *watcher) send(b ports.Batch) error {
-	b.Condition, b.Now = w.registry.Condition(), w.registry.rules.Clock.System()
-	w.condition = b.Condition
+	b.Condition, b.Missing, b.Now = w.registry.Condition(), w.registry.Missing(), w.registry.rules.Clock.System()
+	w.condition, w.missing = b.Condition, b.Missing
+	if !w.promised {
+		b.Beat, w.promised = w.beat, true
+		if w.request.Own {
+			b.Start = w.changes.instance
+		}
+	}
 	live := &w.registry.table.listed
 	if w.request.Own {
 		live = &w.registry.table.owned
@@ -345,5 +413,6 @@ func (w *watcher) send(b ports.Batch) error {
 	if !w.yield(b, nil) {
 		return errUnwatched
 	}
+	w.said = time.Now()
 	return nil
 }

@@ -121,6 +121,73 @@ func TestSimNativesThatWereCutOffHoldTheSameTableWithinTwoSecondsOfTheCutsEnd(t 
 	}
 }
 
+// A native is cut off without a word. Each side lacks the indexers of the other from the end of their
+// leases on, and says so by then.
+func TestSimNoAbsenceGoesUnmarkedWhenPacketsAreDropped(t *testing.T) {
+	ids := strangers(t, 30)
+	for _, cut := range []time.Duration{3 * time.Second, 6 * time.Second, 20 * time.Second, 100 * time.Second} {
+		t.Run(cut.String(), func(t *testing.T) {
+			simulate(t, func(t *testing.T, s *simulation) {
+				natives := s.natives(3, modules.Environment{})
+				due := make([]time.Time, len(ids))
+				for i := range due {
+					due[i] = time.Now().Add(time.Duration(i) * 2 * time.Second)
+				}
+				var absent, unmarked, named time.Duration
+				pass := func(d time.Duration) (whole bool) {
+					const step = 50 * time.Millisecond
+					for began := time.Now(); time.Since(began) < d; time.Sleep(step) {
+						for i, id := range ids {
+							if !time.Now().Before(due[i]) {
+								enter(t, natives[i%len(natives)], []ports.PeerID{id})
+								due[i] = due[i].Add(time.Minute)
+							}
+						}
+						whole = true
+						for _, n := range natives {
+							r := n.node.Registry()
+							missing, condition := count(n) < len(ids), r.Condition()
+							whole = whole && !missing && condition == ""
+							if missing {
+								absent += step
+							}
+							if missing && condition == "" {
+								unmarked += step
+							}
+							if len(r.Missing()) > 0 {
+								named += step
+							}
+						}
+					}
+					return whole
+				}
+				pass(2*time.Minute + time.Duration(s.random.Int64N(int64(time.Minute))))
+				if absent, unmarked = 0, 0; !pass(time.Second) || absent > 0 {
+					t.Fatal("it does not begin whole")
+				}
+				s.away.Store(natives[1].ip, struct{}{})
+				pass(cut)
+				s.away.Clear()
+				healed := time.Now()
+				for !pass(100*time.Millisecond) && time.Since(healed) < 10*time.Second {
+				}
+				took := time.Since(healed)
+				t.Logf("absent for %v, %v of that unmarked, others named for %v; whole %v after the cut's end, at %v one way", absent, unmarked, named, took, s.latency)
+				if unmarked > 0 {
+					t.Errorf("absent for %v, and nobody said so", unmarked)
+				}
+				if took > 2*time.Second {
+					t.Errorf("whole %v after the cut's end", took)
+				}
+				if cut > 10*time.Second && named == 0 {
+					t.Error("nobody noticed the cut")
+				}
+				stopAll(natives)
+			})
+		})
+	}
+}
+
 // newcomers are made outside of the bubbles.
 var newcomers = func() (ids []ports.PeerID) {
 	for range 2 {

@@ -143,7 +143,7 @@ func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observe
 
 // newJoiner keeps this node connected to its bootstrap peers, and to the natives
 // that it met.
-func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *libp2phost.Addresses, t *trusted, log *slog.Logger) (*libp2phost.Joiner, error) {
+func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *libp2phost.Addresses, t *trusted, env Environment, observer ports.Observer, log *slog.Logger) (*libp2phost.Joiner, error) {
 	log = log.With(loggerKey, loggerHost)
 	var lonely func()
 	// A native by itself without DHT and gossip shares with nobody, and an indexer is told
@@ -167,7 +167,11 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *l
 		Natives:   natives,
 		Trusts:    t.native,
 		Lonely:    lonely,
-		Log:       log,
+		Probe:     func() (host.Host, error) { return libp2phost.NewProbe(s.PSK, env.HostOptions...) },
+		Twin: func(err error) {
+			observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: ports.PeerID(h.ID().String()), Err: err})
+		},
+		Log: log,
 	})
 }
 

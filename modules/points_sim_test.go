@@ -95,7 +95,7 @@ var points = []point{
 		c.happens(rival.stop)
 		c.watch(3 * time.Minute)
 	}},
-	{"9 a native is back after 20 s", 5 * time.Second, blink, false, func(c *cast) {
+	{"9 a native is back after 20 s", 5 * time.Second, blink, true, func(c *cast) {
 		a, _, _ := c.native(), c.native(), c.native()
 		for range 8 {
 			c.indexer(false, a)
@@ -107,7 +107,7 @@ var points = []point{
 		c.happens(a.start)
 		c.watch(2 * time.Minute)
 	}},
-	{"9 a native is back, and a native with an empty table comes first", 5 * time.Second, blink, false, func(c *cast) {
+	{"9 a native is back, and a native with an empty table comes first", 25 * time.Second, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.liars = append(c.liars, c.liar("liar", lieEmpty, nil, a, b))
 		c.indexer(false, b)
@@ -120,7 +120,7 @@ var points = []point{
 		c.happens(func() { mend(a, b) })
 		c.watch(time.Minute)
 	}},
-	{"10 two natives are cut from each other for 90 s", 90 * time.Second, noticedAfter, false, func(c *cast) {
+	{"10 two natives are cut from each other for 90 s", 90 * time.Second, noticedAfter, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(false, a)
 		c.indexer(false, b)
@@ -132,7 +132,7 @@ var points = []point{
 		c.healed, _ = c.untilWhole(time.Minute)
 		c.watch(time.Minute)
 	}},
-	{"10 a native hears, and is not heard", 90 * time.Second, noticedAfter, false, func(c *cast) {
+	{"10 a native hears, and is not heard", 90 * time.Second, noticedAfter, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(false, a)
 		c.indexer(false, b)
@@ -185,7 +185,7 @@ var points = []point{
 			}
 		}
 	}},
-	{"12 sixty-four natives come before the one that is configured", blink, blink, false, func(c *cast) {
+	{"12 sixty-four natives come before the one that is configured", blink, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["modules"] = "native" // or they would hear of each other's indexers in the topic

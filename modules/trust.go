@@ -263,6 +263,12 @@ func (t *trusted) indexer(id ports.PeerID) bool { return t.in(id, t.now.Load().i
 // native reports whether id is a native of this network.
 func (t *trusted) native(id ports.PeerID) bool { return t.in(id, t.now.Load().natives) }
 
+// lists reports whether there is a list of natives that names id.
+func (t *trusted) lists(id ports.PeerID) bool {
+	natives := t.now.Load().natives
+	return natives != nil && natives[id]
+}
+
 func (t *trusted) in(id ports.PeerID, r roster) bool { return r.names(id) || id == t.self }
 
 // revise has f called with what was before, once any of it has changed.

@@ -8,6 +8,9 @@ import (
 // ErrNotOffered matches the error of a request that the native does not support.
 var ErrNotOffered = errors.New("the native does not offer this")
 
+// ErrSilent matches the error of a watch that ended since the native was silent for too long.
+var ErrSilent = errors.New("the native is silent")
+
 // State is the freshness of a listed entry.
 type State string
 
@@ -91,6 +94,8 @@ const MaxMissing = 16
 type Answer struct {
 	Listed
 	Condition Condition
+	// Missing are the natives that the native hears no more, at most MaxMissing, sorted.
+	Missing []PeerID
 }
 
 // Query asks for a page of the live table, sorted by PeerID.
@@ -113,4 +118,6 @@ type Page struct {
 	// Next is the After of the following page, "" on the last page.
 	Next      PeerID
 	Condition Condition
+	// Missing are the natives that the native hears no more, at most MaxMissing, sorted.
+	Missing []PeerID
 }

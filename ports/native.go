@@ -47,7 +47,8 @@ type Native interface {
 	Natives(ctx context.Context, sender PeerID) ([]NativeStatus, error)
 
 	// Watch yields changes until ctx ends, the caller stops, or the watch fails: the last pair
-	// then has the error. The first batch comes at once. After an error that is no *Refusal, the
+	// then has the error. The first batch comes at once; from a remote native within
+	// ExchangeTimeout, or the error is ErrSilent. After an error that is no *Refusal, the
 	// caller may resume from the last Cursor. CodeTooSlow means that the native dropped a slow
 	// reader. Readers may share Changes: a reader may keep them, and must not modify them.
 	Watch(ctx context.Context, sender PeerID, w WatchRequest) iter.Seq2[Batch, error]
@@ -93,6 +94,13 @@ func Patience(ctx context.Context, usual time.Duration) time.Duration {
 		return min(d, usual)
 	}
 	return usual
+}
+
+// Suspecter is a RemoteNative of a transport with connections.
+type Suspecter interface {
+	// Suspect closes the connection that the last Watch used: it may be open on paper alone, and
+	// a dial would use it again. Other connections to the native stay. It returns soon.
+	Suspect()
 }
 
 // NativeStatus is a native's view of another native.

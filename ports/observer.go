@@ -57,6 +57,9 @@ const (
 	// EventRivalGone is the indexer's side: no other process with its key, PeerID, is live any
 	// more, and this one registers again.
 	EventRivalGone EventKind = "rival gone"
+	// EventTwin is another process with the key of the native PeerID, which may be this node. Err
+	// says how it was noticed.
+	EventTwin EventKind = "twin"
 	// EventClock is this node's clock, PeerID, that is Took ahead of its natives' clocks, or
 	// behind if negative; 0 once it agrees.
 	EventClock EventKind = "clock"

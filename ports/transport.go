@@ -7,6 +7,24 @@ type Neighbour struct {
 	Addrs []string
 	// Watchable means that it offers Watch; a native of the seed does not.
 	Watchable bool
+	// Site is the same for all natives at a public address or in its block; "" for an address
+	// that is not public.
+	Site string
+}
+
+// Bootstrap tells of the peers that a node is configured to join through (host.bootstrap).
+type Bootstrap interface {
+	// Peers returns them, but for this node itself and for those that are known to be no natives,
+	// and a channel that closes once they may have changed. It does not block.
+	Peers() (peers []BootstrapPeer, changed <-chan struct{})
+}
+
+// BootstrapPeer is a peer that a node is configured to join through.
+type BootstrapPeer struct {
+	// PeerID is "" for a name that has not been resolved yet.
+	PeerID PeerID
+	// Reachable means that it is connected, or that the first attempt to connect has not ended yet.
+	Reachable bool
 }
 
 // Transport carries the methods of natives between nodes.

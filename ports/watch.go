@@ -14,6 +14,12 @@ type WatchRequest struct {
 	Own bool
 	// Proofs asks for the proofs of the entries. Own implies it.
 	Proofs bool
+	// Mine, with Own, asks in the snapshot for the signed leases too that the watcher granted
+	// itself, as far as it told them to this native before: it may have lost its table since.
+	Mine bool
+	// Beat asks for a batch at least so often, an empty one if need be; 0 asks for none. The
+	// first Batch says what the native promises.
+	Beat time.Duration
 }
 
 // ChangeKind is the kind of a Change.
@@ -78,6 +84,14 @@ type Batch struct {
 	// Live is the number of entries that the native lists; with Own, of its own leases.
 	Live      int
 	Condition Condition
+	// Missing are the natives that the native hears no more, at most MaxMissing, sorted.
+	Missing []PeerID
+	// Beat is the longest silence between two batches that the native promises: in the first
+	// batch, if the request asked for it; 0 is no promise.
+	Beat time.Duration
+	// Start tells this run of the native from its other runs: at most MaxCursorBytes of text in
+	// the first batch, with Own. "" is unknown.
+	Start string
 	// Now is the native's time of day, zero if unknown.
 	Now time.Time
 }

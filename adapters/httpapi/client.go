@@ -43,8 +43,9 @@ type APIError struct {
 	Status  int
 	Code    Code
 	Message string
-	// Condition is the native's, if it said CodeNotFound.
+	// Condition and Missing are the native's, if it said CodeNotFound.
 	Condition ports.Condition
+	Missing   []ports.PeerID
 	// RetryAfter is how long the node wants to be left alone, 0 if it did not say.
 	RetryAfter time.Duration
 }
@@ -198,7 +199,7 @@ func refusal(u *url.URL, resp *http.Response, body []byte) error {
 	if resp.StatusCode != http.StatusOK && json.Unmarshal(body, &e) == nil && e.Error.Code != "" {
 		seconds, _ := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16) // a node's is no date
 		return &APIError{
-			Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message, Condition: e.Condition,
+			Status: resp.StatusCode, Code: e.Error.Code, Message: e.Error.Message, Condition: e.Condition, Missing: e.Missing,
 			RetryAfter: time.Duration(seconds) * time.Second,
 		}
 	}

@@ -51,7 +51,8 @@
 // A status, a list, an indexer and a not_found have "condition" beside their other
 // fields if the native's word cannot be relied on all the way: "warming" has just
 // started and does not yet hold what the others do, "unheard" did not hear its indexers for a
-// while, since it slept, stood still or lost its line; "isolated" has lost all the others.
+// while, since it slept, stood still or lost its line; "isolated" has lost all the others,
+// "partial" has lost some of them. "missing" names the natives that it has lost, at most 16.
 //
 // An indexer that the native does not hold is looked up in the store, which may take
 // seconds. A node without native answers for one indexer, if it is in the DHT or knows a
@@ -86,8 +87,8 @@
 //	                   new, cursor_too_old, or cursor_unknown: another native's, of before
 //	                   it was restarted, or nonsense
 //	event: snapshot    {"kind", and the fields of an indexer}: it was there at the beginning
-//	event: synced      {"kind","live","condition"}: the snapshot is whole; also whenever the
-//	                   condition has changed. live counts the table
+//	event: synced      {"kind","live","condition","missing"}: the snapshot is whole; also
+//	                   whenever condition or missing have changed. live counts the table
 //	event: joined      as snapshot: it was not live before
 //	event: updated     as snapshot: anything but its times has changed, or it was late or stale
 //	event: renewed     as snapshot: only its times have changed

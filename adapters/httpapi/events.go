@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"slices"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -18,12 +19,13 @@ type Event struct {
 	Kind string
 	// Cursor is where to go on after it, "" if this is not the last of its batch.
 	Cursor string
-	// Change is what happened, Reset why there is an EventReset, Live and Condition what
-	// an EventSynced says; the others are zero.
+	// Change is what happened, Reset why there is an EventReset, Live, Condition and Missing
+	// what an EventSynced says; the others are zero.
 	Change    ports.Change
 	Reset     ports.Reset
 	Live      int
 	Condition ports.Condition
+	Missing   []ports.PeerID
 	// Data is its JSON form, to be marshalled; nil if only the Cursor is told.
 	Data any
 }
@@ -52,6 +54,7 @@ type (
 		Kind      string          `json:"kind"`
 		Live      int             `json:"live"`
 		Condition ports.Condition `json:"condition,omitempty"`
+		Missing   []ports.PeerID  `json:"missing,omitempty"`
 		Cursor    string          `json:"cursor,omitempty"`
 	}
 )
@@ -61,6 +64,7 @@ type (
 type Narrator struct {
 	syncing   bool
 	condition ports.Condition
+	missing   []ports.PeerID
 }
 
 // Events returns what b tells: for a batch without changes at most one event, without
@@ -71,7 +75,7 @@ func (n *Narrator) Events(b ports.Batch) []Event {
 		n.syncing = true
 		events = append(events, Event{Kind: EventReset, Reset: b.Reset, Data: reset{EventReset, b.Reset}})
 	}
-	whole := b.Cursor != "" && (n.syncing || b.Condition != n.condition)
+	whole := b.Cursor != "" && (n.syncing || b.Condition != n.condition || !slices.Equal(b.Missing, n.missing))
 	for i, c := range b.Changes {
 		cursor := ""
 		if !whole && i == len(b.Changes)-1 {
@@ -81,10 +85,10 @@ func (n *Narrator) Events(b ports.Batch) []Event {
 	}
 	switch {
 	case whole:
-		n.syncing, n.condition = false, b.Condition
+		n.syncing, n.condition, n.missing = false, b.Condition, b.Missing
 		events = append(events, Event{
-			Kind: EventSynced, Cursor: b.Cursor, Live: b.Live, Condition: b.Condition,
-			Data: synced{EventSynced, b.Live, b.Condition, b.Cursor},
+			Kind: EventSynced, Cursor: b.Cursor, Live: b.Live, Condition: b.Condition, Missing: b.Missing,
+			Data: synced{EventSynced, b.Live, b.Condition, b.Missing, b.Cursor},
 		})
 	case len(b.Changes) == 0 && b.Cursor != "":
 		events = append(events, Event{Cursor: b.Cursor})
@@ -110,6 +114,7 @@ type told struct {
 	Reason    ports.Reset     `json:"reason"`
 	Live      int             `json:"live"`
 	Condition ports.Condition `json:"condition"`
+	Missing   []ports.PeerID  `json:"missing"`
 	Code      Code            `json:"code"`
 	Message   string          `json:"message"`
 }

@@ -17,6 +17,8 @@ type Status struct {
 	Live      int             `json:"live"`
 	Known     int             `json:"known"`
 	Condition ports.Condition `json:"condition,omitempty"`
+	// Missing are the natives that this one hears no more.
+	Missing []ports.PeerID `json:"missing,omitempty"`
 }
 
 // Indexers is one page of /api/v1/indexers.
@@ -24,6 +26,7 @@ type Indexers struct {
 	Indexers  []Indexer       `json:"indexers"`
 	Next      ports.PeerID    `json:"next"`
 	Condition ports.Condition `json:"condition,omitempty"`
+	Missing   []ports.PeerID  `json:"missing,omitempty"`
 }
 
 // Answer is what a native says of one indexer.
@@ -32,6 +35,7 @@ type Answer struct {
 	// Proof is whose word this is: signed by the indexer, or bare.
 	Proof     string          `json:"proof"`
 	Condition ports.Condition `json:"condition,omitempty"`
+	Missing   []ports.PeerID  `json:"missing,omitempty"`
 }
 
 // Indexer is a live indexer as a native shows it. Addr, Addrs and Meta are the
@@ -55,7 +59,7 @@ type Indexer struct {
 
 // NewAnswer makes the JSON form of a, whose slices and maps it shares.
 func NewAnswer(a ports.Answer) Answer {
-	return Answer{NewIndexer(a.Listed), proofOf(a.Entry), a.Condition}
+	return Answer{NewIndexer(a.Listed), proofOf(a.Entry), a.Condition, a.Missing}
 }
 
 // proofOf says by what e can be checked: "signed" by its indexer, or "bare".
@@ -105,8 +109,9 @@ type errorBody struct {
 	Error errorText `json:"error"`
 	// Modules is there for CodeNotReady: the reason of each module that is not.
 	Modules map[string]string `json:"modules,omitempty"`
-	// Condition is there for CodeNotFound.
+	// Condition and Missing are there for CodeNotFound.
 	Condition ports.Condition `json:"condition,omitempty"`
+	Missing   []ports.PeerID  `json:"missing,omitempty"`
 }
 
 type errorText struct {
@@ -157,7 +162,7 @@ func (x Indexer) listed() ports.Listed {
 
 // NewPage makes the JSON form of p.
 func NewPage(p ports.Page) Indexers {
-	body := Indexers{Indexers: make([]Indexer, len(p.Entries)), Next: p.Next, Condition: p.Condition}
+	body := Indexers{Indexers: make([]Indexer, len(p.Entries)), Next: p.Next, Condition: p.Condition, Missing: p.Missing}
 	for i, l := range p.Entries {
 		body.Indexers[i] = NewIndexer(l)
 	}

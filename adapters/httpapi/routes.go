@@ -156,7 +156,7 @@ func (n Node) status(w http.ResponseWriter, r *http.Request) {
 	if n.Directory != nil {
 		s.Live, s.Known = n.Directory.Counts()
 		if page, err := n.Directory.List(r.Context(), n.PeerID, ports.Query{Limit: 1}); err == nil {
-			s.Condition = page.Condition
+			s.Condition, s.Missing = page.Condition, page.Missing
 		}
 	}
 	write(w, http.StatusOK, s)
@@ -293,7 +293,7 @@ func (n Node) indexer(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, ports.ErrNotFound):
 		body := newError(CodeNotFound, fmt.Sprintf("no live indexer %s", id))
-		body.Condition = answer.Condition
+		body.Condition, body.Missing = answer.Condition, answer.Missing
 		write(w, http.StatusNotFound, body)
 	case err != nil:
 		failWith(w, err)

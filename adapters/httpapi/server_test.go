@@ -99,6 +99,7 @@ func asTheNode(sender ports.PeerID) error {
 type native struct {
 	directory
 	condition ports.Condition
+	missing   []ports.PeerID
 	err       error
 	natives   []ports.NativeStatus
 	watch     func(ctx context.Context, w ports.WatchRequest) iter.Seq2[ports.Batch, error]
@@ -109,7 +110,7 @@ func (n native) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answ
 		return ports.Answer{}, n.err
 	}
 	answer, err := n.directory.LookUp(ctx, sender, id)
-	answer.Condition = n.condition
+	answer.Condition, answer.Missing = n.condition, n.missing
 	return answer, err
 }
 
@@ -118,7 +119,7 @@ func (n native) List(ctx context.Context, sender ports.PeerID, q ports.Query) (p
 		return ports.Page{}, n.err
 	}
 	page, err := n.directory.List(ctx, sender, q)
-	page.Condition = n.condition
+	page.Condition, page.Missing = n.condition, n.missing
 	return page, err
 }
 
@@ -226,6 +227,7 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 	warming.Ready = func() map[string]string { return map[string]string{"native": "warming"} }
 	unheard := testNode(native{directory: threeIndexers(), condition: ports.ConditionUnheard})
 	alone := testNode(native{directory: directory{}, condition: ports.ConditionIsolated})
+	partial := testNode(native{directory: threeIndexers(), condition: ports.ConditionPartial, missing: []ports.PeerID{"n2", "n3"}})
 	busy := testNode(native{err: ports.Refuse(ports.CodeBusy, "later")})
 	refusing := testNode(native{err: ports.Refuse(ports.CodeMalformed, "not so")})
 	slow := testNode(native{err: fmt.Errorf("ask: %w", context.DeadlineExceeded)})
@@ -327,6 +329,11 @@ func TestAnswersAreExactlyAsDocumented(t *testing.T) {
 		{"indexer unknown", whole, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"}}`},
 		{"indexer no PeerID", whole, "/api/v1/indexers/a%2Fb", 400, jsonType,
 			`{"error":{"code":"bad_request","message":"\"a/b\" is no PeerID"}}`},
+		{"status of a partial native", partial, "/api/v1/status", 200, jsonType,
+			`{"peerID":"native","addrs":["/ip4/127.0.0.1/tcp/1/p2p/native"],"modules":["native","dht"],"uptimeSeconds":90,"live":3,"known":4,"condition":"partial","missing":["n2","n3"]}`},
+		{"indexers of a partial native", partial, "/api/v1/indexers?limit=1", 200, jsonType, `{"indexers":[` + jsonA + `],"next":"a","condition":"partial","missing":["n2","n3"]}`},
+		{"indexer of a partial native", partial, "/api/v1/indexers/b", 200, jsonType, answered(jsonB, `,"condition":"partial","missing":["n2","n3"]`)},
+		{"indexer unknown to a partial native", partial, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"},"condition":"partial","missing":["n2","n3"]}`},
 		{"indexer of a native that warms", warming, "/api/v1/indexers/b", 200, jsonType, answered(jsonB, `,"condition":"warming"`)},
 		{"indexer unknown while warming", warming, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"},"condition":"warming"}`},
 		{"indexer unknown to an isolated native", alone, "/api/v1/indexers/d", 404, jsonType, `{"error":{"code":"not_found","message":"no live indexer d"},"condition":"isolated"}`},

@@ -108,6 +108,8 @@ func story() []ports.Batch {
 		{Cursor: "c3", Live: 3, Condition: ports.ConditionWarming},
 		{Changes: []ports.Change{{Kind: ports.ChangeUpdated, Listed: l[0]}, {Kind: ports.ChangeRenewed, Listed: l[0]}}, Cursor: "c4", Live: 3},
 		{Changes: []ports.Change{{Kind: ports.ChangeExpired, Listed: gone}, {Kind: ports.ChangeLeft, Listed: left}}, Cursor: "c5", Live: 1},
+		{Cursor: "c6", Live: 1, Condition: ports.ConditionPartial, Missing: []ports.PeerID{"n2"}},
+		{Cursor: "c7", Live: 1, Condition: ports.ConditionPartial, Missing: []ports.PeerID{"n2", "n3"}},
 	}
 }
 
@@ -135,6 +137,8 @@ func TestAWatchIsExactlyAsDocumented(t *testing.T) {
 		of("synced", `{"live":3}`, "c4") +
 		of("expired", `{"peerID":"b","via":"n2"}`, "") +
 		of("left", `{"peerID":"c","via":"n2","expiresAt":"2026-01-02T03:05:11Z","leftSeconds":66}`, "c5") +
+		of("synced", `{"live":1,"condition":"partial","missing":["n2"]}`, "c6") +
+		of("synced", `{"live":1,"condition":"partial","missing":["n2","n3"]}`, "c7") +
 		"event: error\ndata: {\"code\":\"too_slow\",\"message\":\"read faster\"}\n\n"
 	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -127,6 +127,7 @@ type batcher struct {
 	syncing   bool
 	live      int
 	condition ports.Condition
+	missing   []ports.PeerID
 }
 
 // add takes one event and reports whether there is something to be yielded. An error is
@@ -149,7 +150,7 @@ func (b *batcher) add(e event) (whole bool, err error) {
 			b.batch.Reset = ports.ResetNew
 		}
 	case e.name == EventSynced:
-		b.live, b.condition = data.Live, data.Condition
+		b.live, b.condition, b.missing = data.Live, data.Condition, data.Missing
 	case e.name == eventError && data.Code == CodeInternal:
 		return false, errors.New(data.Message)
 	case e.name == eventError:
@@ -167,7 +168,7 @@ func (b *batcher) add(e event) (whole bool, err error) {
 
 func (b *batcher) take() ports.Batch {
 	batch := b.batch
-	batch.Live, batch.Condition = b.live, b.condition
+	batch.Live, batch.Condition, batch.Missing = b.live, b.condition, b.missing
 	b.batch, b.bytes = ports.Batch{}, 0
 	return batch
 }

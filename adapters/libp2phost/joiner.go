@@ -107,6 +107,10 @@ type JoinerConfig struct {
 	// Lonely is called once, if Bootstrap is empty and no other node has been met in the
 	// first minute; nil for a node that needs none.
 	Lonely func()
+	// Probe makes a host with another key, and the same network; Twin is told that another process at
+	// an address of Bootstrap has this node's key. Both may be nil.
+	Probe func() (host.Host, error)
+	Twin  func(error)
 	// Resolver looks /dnsaddr up; nil for the system's.
 	Resolver *madns.Resolver
 	Log      *slog.Logger
@@ -121,11 +125,15 @@ type Joiner struct {
 	log      *slog.Logger
 	own      bool // Bootstrap names this node itself
 	moved    chan struct{}
+	twins    twins
 	lonely   func()
 
 	mu         sync.Mutex
 	configured []ports.Found // what Configured returns
 	changed    chan struct{}
+	// peers is what Peers returns, and reached is closed with the next peers.
+	peers   []ports.BootstrapPeer
+	reached chan struct{}
 
 	// The rest belongs to the goroutine of Run.
 	targets  map[peer.ID]*target
@@ -134,6 +142,45 @@ type Joiner struct {
 	tasks    sync.WaitGroup
 	done     chan func() // what a finished task has to say
 	stopped  <-chan struct{}
+}
+
+var _ ports.Bootstrap = (*Joiner)(nil)
+
+// Peers implements ports.Bootstrap.
+func (j *Joiner) Peers() (peers []ports.BootstrapPeer, changed <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.peers, j.reached
+}
+
+// publish has Peers return the configured targets as they are now.
+func (j *Joiner) publish() {
+	var peers []ports.BootstrapPeer
+	for _, n := range j.names {
+		if n.peers == nil {
+			peers = append(peers, ports.BootstrapPeer{Reachable: n.failures == 0})
+		}
+	}
+	for _, t := range j.targets {
+		if !t.configured {
+			continue
+		}
+		connected := j.host.Network().Connectedness(t.id) == network.Connected
+		if spoken, err := j.host.Peerstore().GetProtocols(t.id); connected && err == nil && len(spoken) > 0 && !slices.Contains(spoken, ports.WatchProtocol) {
+			continue // no native, or no native to follow
+		}
+		peers = append(peers, ports.BootstrapPeer{PeerID: ports.PeerID(t.id.String()), Reachable: connected || !t.met && t.failures == 0})
+	}
+	slices.SortFunc(peers, func(a, b ports.BootstrapPeer) int { return cmp.Compare(a.PeerID, b.PeerID) })
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.reached != nil && slices.Equal(peers, j.peers) {
+		return
+	}
+	if j.peers = peers; j.reached != nil {
+		close(j.reached)
+	}
+	j.reached = make(chan struct{})
 }
 
 // retry is when to try something again.
@@ -184,7 +231,8 @@ type target struct {
 type name struct {
 	retry
 	addr   ma.Multiaddr
-	peers  []peer.ID // behind it when it was resolved last
+	peers  []peer.ID      // behind it when it was resolved last
+	own    []ma.Multiaddr // those of this node's own PeerID
 	warned bool
 }
 
@@ -201,6 +249,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		resolver: cmp.Or(cfg.Resolver, madns.DefaultResolver),
 		log:      cfg.Log,
 		lonely:   cfg.Lonely,
+		twins:    twins{host: h, probe: cfg.Probe, told: cfg.Twin},
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
 		moved:    make(chan struct{}, 1),
@@ -217,6 +266,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		}
 		if info.ID == h.ID() {
 			j.own = true
+			j.twins.addrs = append(j.twins.addrs, info.Addrs...)
 			continue
 		}
 		t := j.target(info.ID)
@@ -224,6 +274,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		t.static = append(t.static, info.Addrs...)
 	}
 	j.configure()
+	j.publish()
 	return j, nil
 }
 
@@ -297,6 +348,7 @@ func (j *Joiner) Run(ctx context.Context) error {
 	}
 	for {
 		timer.Reset(j.step(ctx))
+		j.publish()
 		// Most events are about indexers that come and go: no reason for a step.
 		for again := true; again; {
 			again = false
@@ -373,6 +425,9 @@ func (j *Joiner) step(ctx context.Context) time.Duration {
 			j.resolve(ctx, n)
 		}
 	}
+	if j.twins.probe != nil && j.twins.told != nil && j.namesItself() && due(&j.twins.retry) {
+		j.lookForTwins(ctx)
+	}
 	for _, t := range j.targets {
 		j.see(t, now)
 		switch {
@@ -386,6 +441,11 @@ func (j *Joiner) step(ctx context.Context) time.Duration {
 		}
 	}
 	return next.Sub(now)
+}
+
+// namesItself reports whether an address of Bootstrap has this node's own PeerID.
+func (j *Joiner) namesItself() bool {
+	return len(j.twins.addrs) > 0 || slices.ContainsFunc(j.names, func(n *name) bool { return len(n.own) > 0 })
 }
 
 // see notes whether t is connected.
@@ -517,9 +577,10 @@ func (j *Joiner) named(n *name, infos []peer.AddrInfo) {
 			t.configured = len(t.static) > 0
 		}
 	}
-	n.peers = n.peers[:0]
+	n.peers, n.own = make([]peer.ID, 0, len(infos)), nil // peers is not nil: it is resolved
 	for _, info := range infos {
 		if info.ID == j.host.ID() { // natives share a name, this one too
+			n.own = info.Addrs
 			continue
 		}
 		t := j.target(info.ID)

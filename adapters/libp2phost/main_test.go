@@ -113,6 +113,12 @@ func join(t testing.TB, h host.Host, cfg JoinerConfig) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, j)
+}
+
+// run is join for a Joiner that is made.
+func run(t testing.TB, j *Joiner) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- j.Run(ctx) }()

@@ -355,7 +355,7 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		defer idle.Stop()
 		var last ports.Batch
 		for {
-			next, more := delivery{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}}, true
+			next, more := delivery{batch: ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition, Missing: last.Missing}}, true
 			select {
 			case next, more = <-batches:
 			case <-idle.C:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -15,6 +16,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/opencloud/ocnode/adapters/internal/sites"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -122,7 +124,26 @@ func (n *neighbours) current(id peer.ID) (is neighbour, native bool) {
 	if err != nil || !slices.Contains(speaks, Protocol) {
 		return neighbour{}, false
 	}
-	return neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol)}, true
+	return neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol), Site: n.site(id)}, true
+}
+
+// site returns the site of the public address at which id is connected, "" without one.
+func (n *neighbours) site(id peer.ID) string {
+	for _, c := range n.host.Network().ConnsToPeer(id) {
+		if site := siteOf(c.RemoteMultiaddr()); site != "" {
+			return site
+		}
+	}
+	return ""
+}
+
+func siteOf(a ma.Multiaddr) string {
+	ip, err := manet.ToIP(a)
+	if err != nil || !manet.IsPublicAddr(a) {
+		return ""
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	return sites.Counted(addr.Unmap()).String()
 }
 
 func (n *neighbours) close() {

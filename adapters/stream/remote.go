@@ -25,6 +25,8 @@ type remote struct {
 	// disconnected is what Disconnected returns.
 	disconnected atomic.Pointer[<-chan struct{}]
 	reached      atomic.Pointer[string] // what Reached returns; nil is ""
+	// watched is the connection of the last Watch, nil without one.
+	watched atomic.Pointer[network.Conn]
 }
 
 // Disconnected implements ports.RemoteNative. If another connection to the native lives on, the
@@ -42,6 +44,15 @@ func (n *remote) Reached() string {
 		return *addr
 	}
 	return ""
+}
+
+var _ ports.Suspecter = (*remote)(nil)
+
+// Suspect implements ports.Suspecter.
+func (n *remote) Suspect() {
+	if c := n.watched.Swap(nil); c != nil {
+		_ = (*c).Close() // an error is that of a connection that has ended
+	}
 }
 
 // Register implements ports.Native. Over one connection it takes at most ports.ExchangeTimeout each

@@ -32,7 +32,7 @@ func (n *remote) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Ans
 		found = append(found, l)
 		return end, err
 	})
-	a := ports.Answer{Condition: end.Condition}
+	a := ports.Answer{Condition: end.Condition, Missing: end.Missing}
 	if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeNotFound {
 		return a, fmt.Errorf("look up %s with native %s: %w", id, n.info.ID, ports.ErrNotFound)
 	}
@@ -66,7 +66,7 @@ func (n *remote) List(ctx context.Context, sender ports.PeerID, q ports.Query) (
 	if err != nil {
 		return ports.Page{Condition: end.Condition}, n.fault(ctx, "list with", err)
 	}
-	page.Next, page.Condition = end.Next, end.Condition
+	page.Next, page.Condition, page.Missing = end.Next, end.Condition, end.Missing
 	return page, nil
 }
 

@@ -37,6 +37,8 @@ func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield f
 	if err != nil {
 		return err
 	}
+	conn := s.Conn()
+	n.watched.Store(&conn)
 	// The native notices a reset at once, whatever it does.
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
@@ -53,7 +55,7 @@ func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield f
 		case err == io.EOF:
 			return errors.New("it ended the watch without a reason")
 		case timedOut(err):
-			return fmt.Errorf("it was silent for %s: %w", silence, err)
+			return fmt.Errorf("%w for %s: %w", ports.ErrSilent, silence, err)
 		case err != nil:
 			return fmt.Errorf("read: %w", blame.Explain(err))
 		}

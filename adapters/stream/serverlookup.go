@@ -69,7 +69,7 @@ func (srv *server) answerQuestion(ctx context.Context, s network.Stream, q wire.
 	switch {
 	case q.PeerID != "":
 		a, err := srv.native.LookUp(nativeCtx, sender, q.PeerID)
-		end := wire.End{Condition: a.Condition}
+		end := wire.End{Condition: a.Condition, Missing: a.Missing}
 		if errors.Is(err, ports.ErrNotFound) {
 			return end, ports.Refuse(ports.CodeNotFound, "%s is not alive, as far as this native can tell", q.PeerID)
 		}
@@ -120,7 +120,7 @@ func (srv *server) answerPage(nativeCtx context.Context, s network.Stream, sende
 			err = stopping()
 		}
 	}
-	return wire.End{Next: page.Next, Condition: page.Condition}, err
+	return wire.End{Next: page.Next, Condition: page.Condition, Missing: page.Missing}, err
 }
 
 // page is the answer to a look-up while it is written.

@@ -157,7 +157,7 @@ func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.Pee
 		case <-watching.Done():
 		case next, more = <-batches:
 		case <-idle.C:
-			next.batch = ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition}
+			next.batch = ports.Batch{Cursor: last.Cursor, Live: last.Live, Condition: last.Condition, Missing: last.Missing}
 			more = true
 		}
 		switch {

@@ -78,3 +78,20 @@ func TestNeighboursOfManyAreCheap(t *testing.T) {
 		t.Errorf("%d neighbours take %v allocations, each time that one comes or goes", len(all), n)
 	}
 }
+
+func TestNativesAtAPublicAddressAreOfOneSite(t *testing.T) {
+	for addr, want := range map[string]string{
+		"/ip4/192.0.33.8/tcp/4101":            "192.0.33.8/32",
+		"/ip4/192.0.33.8/udp/7/quic-v1":       "192.0.33.8/32",
+		"/ip6/2600:1900:4000:af1::1/tcp/4101": "2600:1900:4000:a00::/56",
+		"/ip4/10.0.0.1/tcp/4101":              "",
+		"/ip4/127.0.0.1/tcp/4101":             "",
+		"/ip6/fe80::1/tcp/4101":               "",
+		"/ip6/::1/tcp/4101":                   "",
+		"/dns4/native.example/tcp/4101":       "",
+	} {
+		if got := siteOf(ma.StringCast(addr)); got != want {
+			t.Errorf("%s is of the site %q, want %q", addr, got, want)
+		}
+	}
+}

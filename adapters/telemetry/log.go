@@ -22,7 +22,7 @@ type Log struct {
 
 	joined, expired, left, refused, putFailed, announceFailed *flood.Limit
 	limited                                                   map[ports.Limit]*flood.Limit
-	following, changesRefused, dropped, faulty, rival         *flood.Limit
+	following, changesRefused, dropped, faulty, rival, twin   *flood.Limit
 	untrusted                                                 *flood.Limit
 
 	mu sync.Mutex
@@ -59,6 +59,7 @@ func NewLog(registry, indexer *slog.Logger) *Log {
 		dropped:        &flood.Limit{Lines: 1, Every: 10 * time.Second},
 		faulty:         &flood.Limit{Lines: 1, Every: time.Minute},
 		rival:          &flood.Limit{Lines: 1, Every: time.Minute},
+		twin:           &flood.Limit{Lines: 1, Every: time.Minute},
 		untrusted:      &flood.Limit{Lines: 1, Every: time.Minute},
 		leases:         make(map[ports.PeerID]ports.EventKind),
 	}
@@ -122,6 +123,9 @@ func (l *Log) Observe(e ports.Event) {
 		return
 	case ports.EventRivalGone:
 		l.write(l.indexer, slog.LevelInfo, "no other process with this node's key lives any more; this one registers again", e, 0)
+		return
+	case ports.EventTwin:
+		l.rare(l.twin, slog.LevelWarn, "two natives have one key, and what one of them is told the other does not know; stop one, or give it an identity of its own (data.dir)", e)
 		return
 	case ports.EventClock:
 		l.clock(e)

@@ -249,7 +249,7 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	for _, fault := range ports.Faults() {
 		m.faults[fault] = faults(string(fault))
 	}
-	m.rivals = f.counter("ocnode_rivals_total", "Registrations refused since another process with the same key has started since.")
+	m.rivals = f.counter("ocnode_rivals_total", "Signs of two processes with one key: registrations refused since another process with the key has started since, and two natives with one key.")
 	if from.ClockOffset != nil {
 		f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "ocnode_clock_offset_seconds",
@@ -382,6 +382,8 @@ func (m *Metrics) Observe(e ports.Event) {
 		if c := m.faults[e.Fault]; c != nil {
 			c.Inc()
 		}
+	case ports.EventTwin:
+		m.rivals.Inc()
 	case ports.EventRival:
 		switch {
 		case e.Via == "":

@@ -84,6 +84,7 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventFaulty, PeerID: "a", Via: "n", Fault: ports.FaultOlder, Err: errTest},
 	{Kind: ports.EventFaulty, PeerID: "a", Via: "n", Fault: "of a stranger", Err: errTest},
 	{Kind: ports.EventRival, PeerID: "a"},
+	{Kind: ports.EventTwin, PeerID: "a", Err: errTest},
 	{Kind: ports.EventLeaseGranted, PeerID: "a", Via: "n", Took: time.Second / 4},
 	{Kind: ports.EventLeaseUnconfirmed, PeerID: "a", Via: "n", Took: time.Second / 4},
 	{Kind: ports.EventRival, PeerID: "a", Via: "n"},
@@ -232,7 +233,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	want[`ocnode_registrations_total{result="superseded"}`] = "1"
 	want[`ocnode_lease_attempts_total{result="proof_invalid"}`] = "0"
 	want[`ocnode_lease_attempts_total{result="superseded"}`] = "0"
-	want[`ocnode_rivals_total`] = "1"
+	want[`ocnode_rivals_total`] = "2"
 	want[`ocnode_superseded`] = "1"
 	want[`ocnode_leases{elsewhere="confirmed"}`] = "3"
 	want[`ocnode_leases{elsewhere="doubted"}`] = "2"

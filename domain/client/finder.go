@@ -115,7 +115,7 @@ func (f *Finder) lookUp(ctx context.Context, id ports.PeerID) (ports.Answer, err
 }
 
 // search asks the natives and then the store. A not-found is remembered: of the answer it has
-// the Condition alone.
+// the Condition and Missing alone.
 func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, error) {
 	answer, err := f.ask(ctx, id)
 	switch {
@@ -134,7 +134,7 @@ func (f *Finder) search(ctx context.Context, id ports.PeerID) (ports.Answer, err
 	case err != nil && stale:
 		return answer, nil
 	}
-	stored.Condition = answer.Condition
+	stored.Condition, stored.Missing = answer.Condition, answer.Missing
 	return stored, err
 }
 
@@ -196,7 +196,7 @@ func (f *Finder) ask(asker context.Context, id ports.PeerID) (ports.Answer, erro
 			s.answer.Remaining = 0
 			stale = &s.answer // unless another native knows better
 		case errors.Is(s.err, ports.ErrNotFound):
-			doubtful.Condition, none = s.answer.Condition, s.err
+			doubtful.Condition, doubtful.Missing, none = s.answer.Condition, s.answer.Missing, s.err
 			if len(doubtful.Condition) > maxCondition {
 				doubtful.Condition = ports.ConditionWarming
 			}

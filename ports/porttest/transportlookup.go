@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,10 +125,10 @@ func transportLookUp(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	for i, entry := range exampleEntries(3) {
 		entry.Natives = append(entry.Natives, peerIDs[:i]...)
-		want := ports.Answer{Listed: entry, Condition: []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}[i]}
+		want := ports.Answer{Listed: entry, Condition: []ports.Condition{"", ports.ConditionWarming, ports.ConditionIsolated}[i], Missing: [][]ports.PeerID{nil, nil, peerIDs[:2]}[i]}
 		answer.set(want)
 		got, err := n.LookUp(t.Context(), tt.indexer.ID, want.PeerID)
-		if err != nil || !sameListed(want.Listed, got.Listed) || got.Condition != want.Condition {
+		if err != nil || !sameListed(want.Listed, got.Listed) || got.Condition != want.Condition || !slices.Equal(got.Missing, want.Missing) {
 			t.Errorf("got %+v and %v, want %+v", got, err, want)
 		}
 	}
@@ -135,11 +136,11 @@ func transportLookUp(t *testing.T, tt *transportTest) {
 
 func transportNotFound(t *testing.T, tt *transportTest) {
 	tt.serveAll(t, Native{OnLookUp: func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
-		return ports.Answer{Condition: ports.ConditionWarming}, fmt.Errorf("in the store: %w", ports.ErrNotFound)
+		return ports.Answer{Condition: ports.ConditionPartial, Missing: peerIDs[:1]}, fmt.Errorf("in the store: %w", ports.ErrNotFound)
 	}})
 	a, err := tt.remote(t).LookUp(t.Context(), tt.indexer.ID, peerIDs[0])
 	_, refused := errors.AsType[*ports.Refusal](err)
-	if !errors.Is(err, ports.ErrNotFound) || refused || !reflect.DeepEqual(a, ports.Answer{Condition: ports.ConditionWarming}) {
+	if !errors.Is(err, ports.ErrNotFound) || refused || !reflect.DeepEqual(a, ports.Answer{Condition: ports.ConditionPartial, Missing: peerIDs[:1]}) {
 		t.Errorf("got %+v and %v, want the condition and %v", a, err, ports.ErrNotFound)
 	}
 }
@@ -160,13 +161,13 @@ func transportList(t *testing.T, tt *transportTest) {
 	for _, c := range []exchange{
 		{ports.Query{}, ports.Page{}},
 		{ports.Query{}, ports.Page{Entries: exampleEntries(ports.DefaultPage), Next: peerIDs[0]}},
-		{ports.Query{Limit: 1, After: peerIDs[1]}, ports.Page{Entries: exampleEntries(1), Next: peerIDs[2], Condition: ports.ConditionIsolated}},
+		{ports.Query{Limit: 1, After: peerIDs[1]}, ports.Page{Entries: exampleEntries(1), Next: peerIDs[2], Condition: ports.ConditionPartial, Missing: peerIDs[:2]}},
 		{ports.Query{Limit: ports.MaxPage, Meta: map[string]string{"zone": "Île-de-France", "": "\x00"}}, ports.Page{Entries: exampleEntries(ports.MaxPage)}},
 		{ports.Query{Limit: ports.MaxPage}, ports.Page{Next: peerIDs[2], Condition: ports.ConditionWarming}},
 	} {
 		current.set(c)
 		got, err := n.List(t.Context(), tt.indexer.ID, c.q)
-		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition {
+		if err != nil || len(got.Entries) != len(c.p.Entries) || got.Next != c.p.Next || got.Condition != c.p.Condition || !slices.Equal(got.Missing, c.p.Missing) {
 			t.Errorf("%+v: got %d entries, next %q, condition %q and %v, want %d, %q and %q", c.q,
 				len(got.Entries), got.Next, got.Condition, err, len(c.p.Entries), c.p.Next, c.p.Condition)
 			continue

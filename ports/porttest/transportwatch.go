@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ func transportWatchRequest(t *testing.T, tt *transportTest) {
 	n := tt.remote(t)
 	for _, want := range []ports.WatchRequest{
 		{}, {Renewed: true}, {Own: true}, {Cursor: "12D3/7", Renewed: true, Own: true},
+		{Own: true, Mine: true, Beat: 1700 * time.Millisecond},
 		{Cursor: "nonsense \x00\"\\é🗼"}, {Cursor: strings.Repeat("x", ports.MaxCursorBytes)},
 	} {
 		for _, err := range n.Watch(t.Context(), tt.indexer.ID, want) {
@@ -112,6 +114,9 @@ func transportWatch(t *testing.T, tt *transportTest) {
 				Cursor:    fmt.Sprint("cursor ", i),
 				Live:      random.IntN(1 << 40),
 				Condition: pick(random, "", ports.ConditionIsolated, ports.ConditionWarming),
+				Missing:   pick(random, nil, peerIDs[:1], peerIDs[:3]),
+				Beat:      pick(random, 0, time.Second, 1700*time.Millisecond),
+				Start:     pick(random, "", "another run"),
 			}
 			cursors[b.Cursor] = true
 			size := pick(random, 0, 0, 1, 1, 3, 3, 30, 400)
@@ -145,7 +150,7 @@ func transportWatch(t *testing.T, tt *transportTest) {
 		}
 		for i, w := range want {
 			g := got[i]
-			if g.Reset != w.Reset || g.Cursor != w.Cursor || g.Live != w.Live || g.Condition != w.Condition || len(g.Changes) != len(w.Changes) {
+			if g.Reset != w.Reset || g.Cursor != w.Cursor || g.Live != w.Live || g.Condition != w.Condition || !slices.Equal(g.Missing, w.Missing) || g.Beat != w.Beat || g.Start != w.Start || len(g.Changes) != len(w.Changes) {
 				t.Fatalf("batch %d is %q, %q, %d, %q with %d changes, want %q, %q, %d, %q with %d", i,
 					g.Reset, g.Cursor, g.Live, g.Condition, len(g.Changes), w.Reset, w.Cursor, w.Live, w.Condition, len(w.Changes))
 			}

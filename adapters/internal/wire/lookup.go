@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/opencloud/ocnode/ports"
@@ -127,6 +128,7 @@ func AppendListed(b []byte, l *ports.Listed, now time.Time) ([]byte, error) {
 type End struct {
 	Next      ports.PeerID
 	Condition ports.Condition
+	Missing   []ports.PeerID
 	// Refusal is nil if the answer is whole.
 	Refusal *ports.Refusal
 }
@@ -135,17 +137,46 @@ type end struct {
 	OK        *bool
 	Next      string   `json:",omitzero"`
 	Condition string   `json:",omitzero"`
+	Missing   missing  `json:",omitempty"`
 	Error     *refusal `json:",omitzero"`
 }
 
-var endNames = []string{"OK", "Next", "Condition", "Error"}
+var endNames = []string{"OK", "Next", "Condition", "Missing", "Error"}
+
+// missing are the natives that a native hears no more. At most ports.MaxMissing are read, and no
+// text that is no PeerID.
+type missing []ports.PeerID
+
+func (m *missing) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	value, err := d.ReadValue()
+	if err != nil || value.Kind() != '[' {
+		return err
+	}
+	var texts []jsontext.Value
+	if err := json.Unmarshal(value, &texts); err != nil {
+		return err
+	}
+	for _, text := range texts {
+		if text.Kind() != '"' || len(*m) == ports.MaxMissing {
+			continue
+		}
+		name, err := jsontext.AppendUnquote(nil, text)
+		if err != nil {
+			return err
+		}
+		if id, err := canonical(string(name)); err == nil {
+			*m = append(*m, id)
+		}
+	}
+	return nil
+}
 
 // end returns what w says, or nil if it is another line.
 func (w *end) end() (*End, error) {
 	if w.OK == nil {
 		return nil, nil
 	}
-	e := &End{Condition: ports.Condition(w.Condition)}
+	e := &End{Condition: ports.Condition(w.Condition), Missing: w.Missing}
 	if !*w.OK {
 		e.Refusal = w.Error.refusal()
 		return e, nil
@@ -161,10 +192,10 @@ func (w *end) end() (*End, error) {
 
 // EncodeEnd returns the last line of the answer to a look-up, with its newline.
 func EncodeEnd(e End) ([]byte, error) {
-	if e == (End{}) {
+	if e.Next == "" && e.Condition == "" && len(e.Missing) == 0 && e.Refusal == nil {
 		return EncodeOK(), nil // that of nearly every look-up of one PeerID
 	}
-	w := end{OK: new(e.Refusal == nil), Next: string(e.Next), Condition: string(e.Condition)}
+	w := end{OK: new(e.Refusal == nil), Next: string(e.Next), Condition: string(e.Condition), Missing: e.Missing[:min(len(e.Missing), ports.MaxMissing)]}
 	if e.Refusal != nil {
 		w.Error = fit(e.Refusal)
 	}

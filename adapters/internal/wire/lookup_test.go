@@ -168,6 +168,7 @@ func TestEndTravels(t *testing.T) {
 		`{"OK":true}`: {},
 		`{"OK":true,"Next":"` + string(self) + `","Condition":"warming"}`:                   {Next: self, Condition: ports.ConditionWarming},
 		`{"OK":false,"Condition":"isolated","Error":{"Code":"not_found","Message":"é \""}}`: {Condition: ports.ConditionIsolated, Refusal: ports.Refuse(ports.CodeNotFound, `é "`)},
+		`{"OK":true,"Condition":"partial","Missing":["` + string(self) + `"]}`:              {Condition: ports.ConditionPartial, Missing: []ports.PeerID{self}},
 	} {
 		line, err := wire.EncodeEnd(want)
 		if err != nil || string(line) != strings.ReplaceAll(text, `\"`, `\"`)+"\n" {
@@ -181,6 +182,15 @@ func TestEndTravels(t *testing.T) {
 			if diff := cmp.Diff(&want, got); diff != "" || err != nil {
 				t.Errorf("%s of %s: %v: %s", name, text, err, diff)
 			}
+		}
+	}
+	for text, want := range map[string][]ports.PeerID{
+		`null`: nil, `7`: nil, `"` + string(self) + `"`: nil, `[]`: nil, `[7,null,{"a":["b"]},"nobody","` + string(self) + `"]`: {self},
+		`[` + strings.Repeat(`"`+string(self)+`",`, 100) + `""]`: slices.Repeat([]ports.PeerID{self}, ports.MaxMissing),
+	} {
+		_, end, err := wire.DecodeListed([]byte(`{"OK":true,"Missing":`+text+`}`), now)
+		if err != nil || !slices.Equal(end.Missing, want) {
+			t.Errorf("%.80s: %v and %v, want %v", text, end, err, want)
 		}
 	}
 	_, end, err := wire.DecodeListed([]byte(`{"OK":false}`), now)

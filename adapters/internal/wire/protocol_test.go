@@ -85,6 +85,8 @@ func TestTheFramesOfTheProtocolsPage(t *testing.T) {
 			s, _, err := DecodeNative(frame)
 			return encoded(s, err, func(s ports.NativeStatus) ([]byte, error) { return AppendNative(nil, s) })
 		},
+		"watch of a native":                 func(frame []byte) ([]byte, error) { w, err := DecodeWatch(frame); return encoded(w, err, EncodeWatch) },
+		"end of a page of a partial native": end, "snapshot of a native that beats": batch,
 		"watch":           func(frame []byte) ([]byte, error) { w, err := DecodeWatch(frame); return encoded(w, err, EncodeWatch) },
 		"snapshot begins": batch, "snapshot is whole": batch, "changes": batch, "renewal with its tick": batch, "end of a watch": batch,
 		"value": value, "value with all it can say": value, "leave as a value": value,
@@ -135,7 +137,7 @@ func TestTheNumbersOfTheProtocolsPage(t *testing.T) {
 		"MaxMetaNames": ports.MaxMetaNames, "MaxNesting": ports.MaxNesting, "MaxCursorBytes": ports.MaxCursorBytes,
 		"DefaultPage": ports.DefaultPage, "MaxPage": ports.MaxPage, "ExchangeTimeout": ports.ExchangeTimeout,
 		"WatchIdle": ports.WatchIdle, "WatchTimeout": ports.WatchTimeout, "ClockAllowance": ports.ClockAllowance,
-		"RecordLife": ports.RecordLife, "MaxSteps": ports.MaxSteps, "MaxInterval": ports.MaxInterval,
+		"RecordLife": ports.RecordLife, "MaxMissing": ports.MaxMissing, "MaxSteps": ports.MaxSteps, "MaxInterval": ports.MaxInterval,
 	} {
 		row := regexp.MustCompile(`(?m)^\| ` + name + ` \| .* \| (\S+) \|$`).FindSubmatch(page)
 		if row == nil || string(row[1]) != fmt.Sprint(value) {

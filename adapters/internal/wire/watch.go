@@ -13,14 +13,16 @@ import (
 )
 
 type watch struct {
-	Cursor  string `json:",omitzero"`
-	Renewed bool   `json:",omitzero"`
-	Own     bool   `json:",omitzero"`
-	Proofs  bool   `json:",omitzero"`
+	Cursor      string    `json:",omitzero"`
+	Renewed     bool      `json:",omitzero"`
+	Own         bool      `json:",omitzero"`
+	Proofs      bool      `json:",omitzero"`
+	Mine        bool      `json:",omitzero"`
+	BeatSeconds *duration `json:",omitzero"`
 	unknown
 }
 
-var watchNames = []string{"Cursor", "Renewed", "Own", "Proofs"}
+var watchNames = []string{"Cursor", "Renewed", "Own", "Proofs", "Mine", "BeatSeconds"}
 
 // DecodeWatch decodes a watch frame without its newline. What a cursor means is its native's
 // affair; here only its size is. The error is a *ports.Refusal.
@@ -29,7 +31,11 @@ func DecodeWatch(frame []byte) (ports.WatchRequest, error) {
 	if err := decode(frame, &w, &w.unknown, watchNames); err != nil {
 		return ports.WatchRequest{}, err
 	}
-	return ports.WatchRequest{Cursor: w.Cursor, Renewed: w.Renewed, Own: w.Own, Proofs: w.Proofs}, checkCursor(w.Cursor)
+	r := ports.WatchRequest{Cursor: w.Cursor, Renewed: w.Renewed, Own: w.Own, Proofs: w.Proofs, Mine: w.Mine}
+	if w.BeatSeconds != nil {
+		r.Beat = max(time.Duration(w.BeatSeconds.seconds), 0)
+	}
+	return r, checkCursor(w.Cursor)
 }
 
 // EncodeWatch returns w as a frame with its newline. The error is a *ports.Refusal.
@@ -37,7 +43,11 @@ func EncodeWatch(w ports.WatchRequest) ([]byte, error) {
 	if err := checkCursor(w.Cursor); err != nil {
 		return nil, err
 	}
-	return encodeLine(&watch{Cursor: w.Cursor, Renewed: w.Renewed, Own: w.Own, Proofs: w.Proofs})
+	frame := &watch{Cursor: w.Cursor, Renewed: w.Renewed, Own: w.Own, Proofs: w.Proofs, Mine: w.Mine}
+	if w.Beat != 0 {
+		frame.BeatSeconds = &duration{seconds(w.Beat)}
+	}
+	return encodeLine(frame)
 }
 
 func checkCursor(cursor string) error {
@@ -53,8 +63,8 @@ func checkCursor(cursor string) error {
 const batchEnd = 6*ports.MaxCursorBytes + 32
 
 // WriteBatch has write take b in as many frames as it needs, each with its newline and at
-// most ports.MaxBatchBytes before that: only the first has the Reset, only the last the
-// Cursor. now is when its times are counted from. Each frame is written into buf, of which
+// most ports.MaxBatchBytes before that: only the first has the Reset, the Beat and the Start,
+// only the last the Cursor. now is when its times are counted from. Each frame is written into buf, of which
 // write must keep nothing; the one with more room is returned for the next batch.
 //
 // The error is write's, or a *ports.Refusal of what no frame can carry.
@@ -63,7 +73,7 @@ func WriteBatch(buf []byte, b *ports.Batch, now time.Time, write func(frame []by
 		return buf, err
 	}
 	var err error
-	frame := appendBatchStart(buf[:0], b, b.Reset, &err)
+	frame := appendBatchStart(buf[:0], b, true, &err)
 	first := true
 	for i := range b.Changes {
 		began := len(frame)
@@ -78,7 +88,7 @@ func WriteBatch(buf []byte, b *ports.Batch, now time.Time, write func(frame []by
 		if err != nil {
 			return frame[:0], err
 		}
-		frame = appendBatchStart(frame[:0], b, "", &err)
+		frame = appendBatchStart(frame[:0], b, false, &err)
 		frame = appendChange(frame, &b.Changes[i], true, now, &err)
 		if len(frame) > ports.MaxBatchBytes-batchEnd {
 			return frame[:0], tooLarge(ports.MaxBatchBytes)
@@ -95,13 +105,28 @@ func WriteBatch(buf []byte, b *ports.Batch, now time.Time, write func(frame []by
 	return frame[:0], err
 }
 
-func appendBatchStart(b []byte, of *ports.Batch, reset ports.Reset, err *error) []byte {
+func appendBatchStart(b []byte, of *ports.Batch, first bool, err *error) []byte {
 	b = append(b, '{')
-	if reset != "" {
-		b = append(appendText(append(b, `"Reset":`...), string(reset), err), ',')
+	if first && of.Reset != "" {
+		b = append(appendText(append(b, `"Reset":`...), string(of.Reset), err), ',')
+	}
+	if first && of.Beat != 0 {
+		b = append(appendDuration(append(b, `"BeatSeconds":`...), of.Beat), ',')
+	}
+	if first && of.Start != "" {
+		b = append(appendText(append(b, `"Start":`...), of.Start, err), ',')
 	}
 	if of.Condition != "" {
 		b = append(appendText(append(b, `"Condition":`...), string(of.Condition), err), ',')
+	}
+	for i, id := range of.Missing[:min(len(of.Missing), ports.MaxMissing)] {
+		if i == 0 {
+			b = append(b, `"Missing":[`...)
+		}
+		b = append(appendText(b, string(id), err), ',')
+	}
+	if len(of.Missing) > 0 {
+		b = append(b[:len(b)-1], "],"...)
 	}
 	if at := normal(of.Now); !at.IsZero() {
 		b = append(at.AppendFormat(append(b, `"Now":"`...), time.RFC3339Nano), `",`...)
@@ -135,10 +160,14 @@ type batch struct {
 	Cursor    string
 	Now       instant
 	Error     *refusal
+	Missing   missing
+	// BeatSeconds and Start are in the first frame alone.
+	BeatSeconds seconds
+	Start       string
 	unknown
 }
 
-var batchNames = []string{"Reset", "Condition", "Live", "Changes", "Cursor", "Now", "Error"}
+var batchNames = []string{"Reset", "Condition", "Live", "Changes", "Cursor", "Now", "Error", "Missing", "BeatSeconds", "Start"}
 
 // DecodeBatch decodes a frame of a watch, without its newline; its times count from now. A
 // refusal is returned as the *ports.Refusal it is; any other error means that frame is no
@@ -157,6 +186,7 @@ func DecodeBatch(frame []byte, now time.Time) (ports.Batch, error) {
 	return ports.Batch{
 		Reset: ports.Reset(w.Reset), Changes: w.Changes.all, Cursor: w.Cursor,
 		Live: int(w.Live), Condition: ports.Condition(w.Condition), Now: w.Now.Time,
+		Missing: w.Missing, Beat: max(time.Duration(w.BeatSeconds), 0), Start: w.Start[:min(len(w.Start), ports.MaxCursorBytes)],
 	}, nil
 }
 

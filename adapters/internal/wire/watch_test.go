@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ func TestBatchTravels(t *testing.T) {
 			Cursor:    rapid.StringN(0, ports.MaxCursorBytes, ports.MaxCursorBytes).Draw(t, "cursor"),
 			Live:      rapid.IntRange(0, 1<<60).Draw(t, "live"),
 			Condition: ports.Condition(rapid.SampledFrom([]string{"", "warming", "\""}).Draw(t, "condition")),
+			Missing:   rapid.SampledFrom([][]ports.PeerID{nil, {self}, slices.Repeat([]ports.PeerID{self}, ports.MaxMissing)}).Draw(t, "missing"),
+			Beat:      time.Duration(rapid.IntRange(0, 1<<40).Draw(t, "beat")),
+			Start:     rapid.SampledFrom([]string{"", "M5XG64TTMV", "é\x00"}).Draw(t, "start"),
 		}
 		if rapid.Bool().Draw(t, "says when") {
 			want.Now = now.Add(time.Duration(rapid.Int64().Draw(t, "Now"))).UTC()
@@ -57,8 +61,11 @@ func TestBatchTravels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if (b.Reset != "") && i > 0 || (b.Cursor != "") && i < len(all)-1 {
+			if (b.Reset != "" || b.Beat != 0 || b.Start != "") && i > 0 || (b.Cursor != "") && i < len(all)-1 {
 				t.Errorf("frame %d of %d has Reset %q and Cursor %q", i, len(all), b.Reset, b.Cursor)
+			}
+			if !slices.Equal(b.Missing, want.Missing) {
+				t.Errorf("frame %d misses %v, want %v", i, b.Missing, want.Missing)
 			}
 			if !b.Now.Equal(want.Now) {
 				t.Errorf("frame %d says that it is %s, want %s", i, b.Now, want.Now)
@@ -179,6 +186,7 @@ func TestWatchRequestTravels(t *testing.T) {
 	for text, want := range map[string]ports.WatchRequest{
 		`{}`: {},
 		`{"Cursor":"é\u0000 nonsense","Renewed":true,"Own":true}`: {Cursor: "é\x00 nonsense", Renewed: true, Own: true},
+		`{"Own":true,"Mine":true,"BeatSeconds":1.666666666}`:      {Own: true, Mine: true, Beat: 1666666666},
 	} {
 		line, err := wire.EncodeWatch(want)
 		if err != nil || string(line) != text+"\n" {
@@ -193,7 +201,7 @@ func TestWatchRequestTravels(t *testing.T) {
 		`{"Cursor":"` + strings.Repeat("a", ports.MaxCursorBytes) + `"}`:   "",
 		`{"Cursor":"` + strings.Repeat("a", ports.MaxCursorBytes+1) + `"}`: ports.CodeMalformed,
 		`{"Cursor":7}`: ports.CodeMalformed, `{"cursor":""}`: ports.CodeMalformed, `{"Own":"true"}`: ports.CodeMalformed, `{"Own":true,"Own":true}`: ports.CodeMalformed,
-		`{"Cursor":null,"Own":null,"X":1}`: "", ``: ports.CodeMalformed, `{"X":"` + strings.Repeat("a", ports.MaxFrameBytes) + `"}`: ports.CodeTooLarge,
+		`{"Cursor":null,"Own":null,"X":1}`: "", `{"BeatSeconds":"2"}`: "", `{"BeatSeconds":-2}`: "", `{"beatSeconds":2}`: ports.CodeMalformed, `{"Mine":7}`: ports.CodeMalformed, ``: ports.CodeMalformed, `{"X":"` + strings.Repeat("a", ports.MaxFrameBytes) + `"}`: ports.CodeTooLarge,
 	} {
 		if _, err := wire.DecodeWatch([]byte(frame)); code(t, err) != want {
 			t.Errorf("%.100s: got %v, want %q", frame, err, want)
