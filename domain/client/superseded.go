@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,11 @@ func (x *Indexer) outlive(ctx context.Context) bool {
 		case <-time.After(wait):
 		}
 		natives := x.rivalsNatives(ctx)
-		if x.rivalAt(ctx, natives[:min(1, len(natives))], &lived) {
+		says := unknown
+		for i := 0; i < len(natives) && says == unknown; i++ {
+			says = x.askForRival(ctx, natives[i])
+		}
+		if x.mayLive(&lived, says) {
 			continue
 		}
 		select {
@@ -40,7 +45,7 @@ func (x *Indexer) outlive(ctx context.Context) bool {
 			return false
 		case <-time.After(time.Duration(rand.Float64() * float64(pause))):
 		}
-		if !x.rivalAt(ctx, natives, &lived) && ctx.Err() == nil {
+		if !x.mayLive(&lived, x.askAllForRival(ctx, natives)...) && ctx.Err() == nil {
 			return true
 		}
 	}
@@ -62,28 +67,29 @@ func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
 	return able
 }
 
-// rivalAt reports whether a rival may be live: a native shows it, or no native can tell. A native
-// that has just started, or hears no other, can tell once no native has shown the rival for a TTL.
-func (x *Indexer) rivalAt(ctx context.Context, natives []candidate, lived *domain.Instant) bool {
-	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
-	defer cancel()
-	var asking sync.WaitGroup
-	says := make([]rivalry, len(natives))
-	for i, c := range natives {
-		asking.Go(func() {
-			says[i] = x.askForRival(ctx, c)
-		})
-	}
-	asking.Wait()
-	best, shown := unknown, false
+// mayLive reports whether a rival may be live by what natives say: one shows it, or none can tell. A
+// native that has just started, or hears no other, can tell once no native has shown the rival for a
+// TTL.
+func (x *Indexer) mayLive(lived *domain.Instant, says ...rivalry) bool {
+	best := unknown
 	for _, s := range says {
-		best, shown = max(best, s), shown || s == lives
+		best = max(best, s)
 	}
-	if shown || best == unknown {
+	if best == unknown || slices.Contains(says, lives) {
 		*lived = x.clock.Instant()
 		return true
 	}
 	return best != gone && x.clock.Instant().Sub(*lived) < x.ttl
+}
+
+func (x *Indexer) askAllForRival(ctx context.Context, natives []candidate) []rivalry {
+	var asking sync.WaitGroup
+	says := make([]rivalry, len(natives))
+	for i, c := range natives {
+		asking.Go(func() { says[i] = x.askForRival(ctx, c) })
+	}
+	asking.Wait()
+	return says
 }
 
 // rivalry is what a native says of another process with this key.
@@ -99,7 +105,9 @@ const (
 // askForRival asks a native. Only a rival's own proof shows that it lives: a native that lies keeps
 // no process away.
 func (x *Indexer) askForRival(ctx context.Context, c candidate) rivalry {
-	a, err := c.native.LookUp(ctx, x.self, x.self)
+	asking, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	a, err := c.native.LookUp(asking, x.self, x.self)
 	_, refused := errors.AsType[*ports.Refusal](err)
 	switch {
 	case err == nil && x.rivals(a):

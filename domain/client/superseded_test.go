@@ -162,7 +162,7 @@ func TestANativeThatMayMissTheRivalCountsAfterATTL(t *testing.T) {
 			may bool
 		}{{0, true}, {ttl - 1, true}, {ttl, false}, {ttl + 1, false}} {
 			time.Sleep(c.at - x.clock.Instant().Sub(lived))
-			if may := x.rivalAt(t.Context(), all, &lived); may != c.may {
+			if may := x.mayLive(&lived, x.askAllForRival(t.Context(), all)...); may != c.may {
 				t.Errorf("after %v a rival may live: %v", c.at, may)
 			}
 		}
