@@ -219,6 +219,7 @@ func (c *choice) take(ctx context.Context, native candidate, bootstrap bool) {
 	t := &taken{cancel: cancel, bootstrap: bootstrap, trial: !bootstrap, since: time.Now()}
 	c.mu.Lock()
 	c.taken[native.id] = t
+	c.x.unshown.asks(native.id)
 	c.mu.Unlock()
 	c.x.natives.hold(native.id, true)
 	c.running.Go(func() {

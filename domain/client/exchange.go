@@ -17,6 +17,9 @@ type exchange struct {
 	step  uint32   // of gave
 	known int64    // the Seq of the record that the native has
 	said  []string // the addresses that the last registration was described with
+	// denied is whether the native could not show an address that another takes. So it grants no lease
+	// before it has heard of the record from that native.
+	denied bool
 }
 
 // maxRecords bounds how many records in a row a native gets that asks for its record again.
@@ -28,6 +31,8 @@ var errInsatiable = errors.New("it asks for the record again, and has been given
 func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lease, error) {
 	var lease ports.Lease
 	var err error
+	e.denied = false
+	e.x.unshown.asks(e.id)
 	for given := 0; given < maxRecords; {
 		var reg ports.Registration
 		var asks bool
@@ -40,11 +45,12 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lea
 		}
 		switch {
 		case err != nil && e.refused(ctx, native, err):
-			given++ // with other addresses
+			given++ // with other addresses, or without the record
 			continue
 		case err != nil:
 			return lease, err
 		case asks && lease.Unconfirmed:
+			e.x.unshown.fails(e.id)
 			return lease, nil // a native of the seed took the question for a plain registration
 		case asks:
 			if e.x.records.answered(lease); !lease.NeedRecord {
@@ -52,7 +58,10 @@ func (e *exchange) register(ctx context.Context, native ports.Native) (ports.Lea
 			}
 			continue // the question brought no record
 		case e.gave == nil:
+			e.x.unshown.fails(e.id) // it judges none
 			return lease, nil
+		case reg.Proof.Record != nil && lease.TTL > 0 && !lease.NeedRecord:
+			e.x.unshown.takes(e.id, e.gave.Addrs)
 		}
 		if e.known = e.gave.Seq; lease.NeedRecord {
 			e.known = 0
@@ -109,11 +118,15 @@ func (e *exchange) take(lease ports.Lease) {
 }
 
 // refused takes in that a registration failed, and reports whether another one may do better: the
-// native has named addresses that it could not show, and a record may do without them. It ends
-// the indexer if another process has taken its place.
+// native has named addresses that it could not show. If another native takes them, this one hears of
+// the record there, and a tick may do. If not, a record may do without them. It ends the indexer's
+// leases if another process has taken its place.
 func (e *exchange) refused(ctx context.Context, native ports.Native, err error) (again bool) {
 	e.known = 0 // the native may be another process by the next time
 	refusal, ok := errors.AsType[*ports.Refusal](err)
+	if !ok || e.gave == nil || refusal.Code != ports.CodeAddrInvalid && refusal.Code != ports.CodeBusy {
+		e.x.unshown.fails(e.id)
+	}
 	if !ok {
 		return false
 	}
@@ -121,7 +134,19 @@ func (e *exchange) refused(ctx context.Context, native ports.Native, err error) 
 		e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id, Code: refusal.Code, Err: refusal})
 		e.x.supersede()
 	}
-	return e.gave != nil && e.x.unshown.add(e.gave.Addrs, refusal.Unshown)
+	if e.gave == nil || refusal.Code != ports.CodeAddrInvalid {
+		return false
+	}
+	left, stay := e.x.unshown.denied(ctx, e.id, e.gave.Addrs, refusal.Unshown)
+	if stay {
+		e.denied = true
+		e.known = e.gave.Seq
+		select {
+		case <-time.After(e.x.tellTime()):
+		case <-ctx.Done():
+		}
+	}
+	return left || stay
 }
 
 // rivalled reports whether native has a record that another process with this key has signed

@@ -40,7 +40,7 @@ type Indexer struct {
 
 	abandoned  atomic.Bool
 	superseded atomic.Bool // by another process with the same key
-	unshown    unshown
+	unshown    *unshown
 	witnesses  *witnesses
 	supersede  func() // ends hold
 
@@ -79,6 +79,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	x.witnesses = newWitnesses(heartbeat, func(kind ports.EventKind, via ports.PeerID) {
 		observer.Observe(ports.Event{Kind: kind, PeerID: x.self, Via: via})
 	})
+	x.unshown = newUnshown(x.clock, x.witnesses.doubts)
 	if signer != nil {
 		x.records = newRecords(rules.Self, rules.Policy, signer, x.clock, observer)
 	}
@@ -156,6 +157,9 @@ func (x *Indexer) hold(ctx context.Context) {
 	running.Go(func() { x.witness(life) })
 	if taking != nil {
 		taking.run(life)
+	}
+	for id := range x.natives.pinned {
+		x.unshown.asks(id) // all of them, before any judges
 	}
 	for id, native := range x.natives.pinned {
 		running.Go(func() {
@@ -255,8 +259,9 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 	r := renewal{heartbeat: x.heartbeat}
 	e := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
+	defer x.unshown.forget(id)
 	for {
-		moved, woke := x.moves(), x.wakes()
+		moved, woke, judged := x.moves(), x.wakes(), x.unshown.judgements()
 		sent, at := time.Now(), x.clock.Instant()
 		lease, err := e.register(r.patient(ctx, x.left(id)), native)
 		if err != nil && ctx.Err() != nil {
@@ -280,9 +285,20 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 			after = e.next(r.interval(lease), sent, after)
 		}
 		wake := time.NewTimer(time.Until(sent.Add(after)))
+		if err == nil || !e.denied {
+			judged = nil
+		}
 	waiting:
 		for {
 			select {
+			case <-judged: // the native may have heard of the record now, or another record may do
+				wake.Stop()
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(x.tellTime()):
+				}
+				break waiting
 			case <-ctx.Done():
 				wake.Stop()
 				return

@@ -83,6 +83,14 @@ func (w *witnesses) forget(id ports.PeerID) {
 	delete(w.leases, id)
 }
 
+// doubts reports whether the lease at the native id is doubted.
+func (w *witnesses) doubts(id ports.PeerID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.leases[id]
+	return l != nil && l.doubted()
+}
+
 // known returns the natives whose leases others may know by now.
 func (w *witnesses) known() (ids []ports.PeerID) {
 	w.mu.Lock()
