@@ -596,6 +596,8 @@ func (noWayBack) Resolve(context.Context, string) ([]string, error) {
 	return nil, errors.New("no names")
 }
 
+func (noWayBack) Routes(netip.Addr) bool { return true }
+
 func (noWayBack) Dial(context.Context, ports.PeerID, string) error { return errors.New("no way") }
 
 type nobody struct{}

@@ -43,6 +43,9 @@ type Refusal struct {
 	// Unshown are addresses in the record, never the first, that the sender could not prove its
 	// own: the native may take a record without them.
 	Unshown []string
+	// Untried are those of Unshown that the native has no route to: they were not tried. Another
+	// native may show them.
+	Untried []string
 	// Limit is the native's limit behind the refusal; "" without a limit, or from a remote
 	// native.
 	Limit Limit

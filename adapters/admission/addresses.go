@@ -71,6 +71,8 @@ type WayBack interface {
 	Resolve(ctx context.Context, addr string) ([]string, error)
 	// Dial returns nil if id, as its key proves, answers at addr, which has no name in it.
 	Dial(ctx context.Context, id ports.PeerID, addr string) error
+	// Routes reports whether this node has a route to ip. It sends nothing.
+	Routes(ip netip.Addr) bool
 }
 
 // Addresses tells whose addresses those of a registration are. All methods may be called
@@ -104,6 +106,8 @@ type proof struct {
 	claim
 	// shown and refuted are until when it counts as either.
 	shown, refuted time.Time
+	// untried means that it counts as refuted since this native has no route to it.
+	untried bool
 	// dial is closed when the dial that is under way has ended; nil if none is.
 	dial chan struct{}
 }
@@ -225,7 +229,7 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 	switch {
 	case len(unshown) > 0:
 		return &ports.Refusal{
-			Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Unshown: unshown,
+			Code: ports.CodeAddrInvalid, Limit: ports.LimitAddress, Unshown: unshown, Untried: a.untried(sender, unshown),
 			Message: fmt.Sprintf("addresses %q are not the one that you come from (%s), and nobody with your key answers there; sign a record without them", unshown, from),
 		}
 	case len(untried) > 0:
@@ -342,6 +346,18 @@ func (a *Addresses) known(id ports.PeerID, addr string) (shown, refuted bool) {
 	return now.Before(p.shown), now.Before(p.refuted)
 }
 
+// untried returns those of addrs that this native has no route to, as far as it knows.
+func (a *Addresses) untried(id ports.PeerID, addrs []string) (untried []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, addr := range addrs {
+		if e, ok := a.of[claim{id, addr}]; ok && e.Value.(*proof).untried {
+			untried = append(untried, addr)
+		}
+	}
+	return untried
+}
+
 // ask says whether a claim counts as shown or refuted, and has it looked into if that is
 // due: dial is then closed when it is known.
 func (a *Addresses) ask(id ports.PeerID, from netip.Addr, addr string) (shown, refuted bool, dial <-chan struct{}) {
@@ -414,9 +430,9 @@ func (a *Addresses) look(p *proof, from netip.Addr) {
 	}
 	switch {
 	case err == nil:
-		p.shown, p.refuted = now.Add(holdsFor), time.Time{}
+		p.shown, p.refuted, p.untried = now.Add(holdsFor), time.Time{}, false
 	case a.life.Err() == nil && !errors.Is(err, errSiteBusy): // else it has not been tried
-		p.refuted = now.Add(againAfter)
+		p.refuted, p.untried = now.Add(againAfter), errors.Is(err, errNoRoute)
 	}
 	close(p.dial)
 	p.dial = nil
@@ -427,6 +443,7 @@ func (a *Addresses) look(p *proof, from netip.Addr) {
 var (
 	errSiteBusy = errors.New("its site has been dialled too often")
 	errPrivate  = errors.New("it is no address of the internet")
+	errNoRoute  = errors.New("this native has no route to it")
 )
 
 // reach returns nil if an address stands for from, or id answers there.
@@ -436,6 +453,8 @@ func (a *Addresses) reach(ctx context.Context, id ports.PeerID, from netip.Addr,
 		return fmt.Errorf("resolve %s: %w", addr, err)
 	}
 	err = fmt.Errorf("%s stands for no address", addr)
+	var noRoute error
+	tried := false
 	for _, at := range resolved[:min(len(resolved), maxResolved)] {
 		m, parseErr := ma.NewMultiaddr(at)
 		if parseErr != nil || len(m) == 0 {
@@ -446,15 +465,24 @@ func (a *Addresses) reach(ctx context.Context, id ports.PeerID, from netip.Addr,
 		case !named && ip == from:
 			return nil
 		case named || !public(ip): // a name must not have this native dial within its own network
-			err = errPrivate
+			err, tried = errPrivate, true
 			continue
 		case !a.mayDial(ip):
-			err = errSiteBusy
+			err, tried = errSiteBusy, true
 			continue
 		}
-		if err = a.back.Dial(ctx, id, at); err == nil {
+		dialErr := a.back.Dial(ctx, id, at)
+		switch {
+		case dialErr == nil:
 			return nil
+		case a.back.Routes(ip):
+			err, tried = dialErr, true
+		default:
+			noRoute = fmt.Errorf("%w: %w", errNoRoute, dialErr)
 		}
+	}
+	if noRoute != nil && !tried {
+		return noRoute
 	}
 	return err
 }

@@ -21,6 +21,7 @@ type network struct {
 	names map[string][]string
 	at    map[string]ports.PeerID // who answers at an address
 	takes time.Duration
+	only4 bool // there is no route to IPv6
 
 	mu      sync.Mutex
 	dialled []string
@@ -58,6 +59,8 @@ func (n *network) Dial(ctx context.Context, id ports.PeerID, addr string) error 
 	}
 	return nil
 }
+
+func (n *network) Routes(ip netip.Addr) bool { return !n.only4 || ip.Is4() }
 
 func (n *network) times() int {
 	n.mu.Lock()
@@ -505,6 +508,89 @@ func TestAStrangerDoesNotKeepOthersOut(t *testing.T) {
 		t.Logf("%d times busy, for %v, then %v", refused, time.Since(began), err)
 		if time.Since(began) > time.Minute {
 			t.Error("kept out for longer than a lease")
+		}
+	})
+}
+
+// A native without a route to a family has not tried. It takes no such address for shown, and says
+// that others may.
+func TestANativeWithoutARouteSaysThatItHasNotTried(t *testing.T) {
+	const (
+		own     = "/ip4/5.5.5.5/tcp/1"
+		six     = "/ip6/2a00:1450::1/tcp/1"
+		victim  = "/ip4/4.5.6.9/tcp/443"
+		both    = "/dns/both.example/tcp/1"    // a name of both families, and nobody answers at either
+		only6   = "/dns/six.example/tcp/1"     // of IPv6 alone
+		reached = "/dns/reached.example/tcp/1" // of both, reached over IPv4
+		own4    = "/ip4/6.6.6.6/tcp/1"
+	)
+	for _, c := range []struct {
+		name             string
+		only4            bool
+		addrs            []string // beside own
+		unshown, untried []string
+	}{
+		{"a route to both", false, []string{six}, nil, nil},
+		{"no route to IPv6", true, []string{six}, []string{six}, []string{six}},
+		{"that, and an address of another", true, []string{victim, six}, []string{victim, six}, []string{six}},
+		{"a name of both families that nobody answers at", true, []string{both}, []string{both}, nil},
+		{"a name of IPv6 alone", true, []string{only6}, []string{only6}, []string{only6}},
+		{"a name of both families that is reached", true, []string{reached}, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				n := &network{only4: c.only4, at: map[string]ports.PeerID{own4: "a"}, names: map[string][]string{
+					both: {victim, six}, only6: {six}, reached: {six, own4},
+				}}
+				if !c.only4 {
+					n.at[six] = "a"
+				}
+				a := newAddresses(t, PolicyAuto, n)
+				all := append([]string{own}, c.addrs...)
+				ask := func() {
+					t.Helper()
+					err := a.VetSigned(t.Context(), "a", netip.MustParseAddr("5.5.5.5"), all)
+					refusal, _ := errors.AsType[*ports.Refusal](err)
+					if refusal == nil {
+						refusal = &ports.Refusal{}
+					}
+					if !slices.Equal(refusal.Unshown, c.unshown) || !slices.Equal(refusal.Untried, c.untried) {
+						t.Errorf("got %v, unshown %q, untried %q", err, refusal.Unshown, refusal.Untried)
+					}
+				}
+				ask()
+				dialled := n.times()
+				ask()
+				if n.times() != dialled {
+					t.Errorf("it dialled %d times again", n.times()-dialled)
+				}
+				// Of a registration without a record it leaves the same addresses out.
+				kept, err := vet(t, a, "5.5.5.5", all...)
+				if err != nil || len(kept) != len(all)-len(c.unshown) {
+					t.Errorf("of %q it keeps %q (%v)", all, kept, err)
+				}
+				// The route comes back: before, at and after a minute.
+				if c.only4 && slices.Equal(c.untried, []string{six}) && len(c.addrs) == 1 {
+					n.mu.Lock()
+					n.only4, n.at[six] = false, "a"
+					n.mu.Unlock()
+					time.Sleep(againAfter - 1)
+					ask()
+					time.Sleep(1)
+					c.unshown, c.untried = nil, nil
+					ask()
+				}
+			})
+		})
+	}
+}
+
+func TestAFirstAddressWithoutARouteIsRefused(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		a := newAddresses(t, PolicyAuto, &network{only4: true})
+		_, err := vet(t, a, "5.5.5.5", "/ip6/2a00:1450::1/tcp/1")
+		if refusal, ok := errors.AsType[*ports.Refusal](err); !ok || refusal.Code != ports.CodeAddrInvalid {
+			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -47,6 +50,29 @@ func (w *WayBack) Resolve(ctx context.Context, addr string) ([]string, error) {
 		texts[i] = m.String()
 	}
 	return texts, nil
+}
+
+// Routes reports whether this node has a route to ip. It connects a UDP socket, which sends nothing.
+func (w *WayBack) Routes(ip netip.Addr) bool {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, discardPort)))
+	if err != nil {
+		return !unrouted(err)
+	}
+	_ = conn.Close()
+	return true
+}
+
+// discardPort is any port: nothing is sent there.
+const discardPort = 9
+
+// unrouted reports whether an error says that there is no route, or not even the family.
+func unrouted(err error) bool {
+	for _, no := range []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // Dial returns nil if id answers at addr, which has no name in it: a connection of its own

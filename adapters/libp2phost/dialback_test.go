@@ -2,7 +2,12 @@ package libp2phost
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,4 +112,28 @@ func TestWhoHoldsALeaseIsClosedLastToMakeRoom(t *testing.T) {
 			t.Error("it is kept for longer than it holds a lease, or another is not any more")
 		}
 	})
+}
+
+func TestTheWayBackKnowsItsRoutes(t *testing.T) {
+	back, err := NewWayBack(newHost(t, newKey(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !back.Routes(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("there is no route to loopback")
+	}
+	for _, c := range []struct {
+		err  error
+		none bool
+	}{
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}, true},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EAFNOSUPPORT)}, true},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, true},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}, false},
+		{errors.New("something else"), false},
+	} {
+		if got := unrouted(c.err); got != c.none {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
 }

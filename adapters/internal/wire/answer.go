@@ -37,6 +37,7 @@ type refusal struct {
 	Code    string
 	Message string
 	Unshown []string `json:",omitempty"`
+	Untried []string `json:",omitempty"`
 }
 
 var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "ProvenSeconds", "Now", "NeedRecord", "Seq", "Rival", "Error"}
@@ -115,7 +116,7 @@ func EncodeRefusal(r *ports.Refusal) ([]byte, error) {
 // fit returns r as it goes on the wire.
 func fit(r *ports.Refusal) *refusal {
 	message := r.Message[:min(len(r.Message), maxMessageBytes)]
-	return &refusal{string(r.Code), strings.ToValidUTF8(message, "\uFFFD"), r.Unshown}
+	return &refusal{string(r.Code), strings.ToValidUTF8(message, "\uFFFD"), r.Unshown, r.Untried}
 }
 
 // refusal returns the port's noun; r is nil if the native gave no reason.
@@ -123,7 +124,7 @@ func (r *refusal) refusal() *ports.Refusal {
 	if r == nil {
 		return ports.Refuse(ports.CodeRefused, "the native gave no reason")
 	}
-	return &ports.Refusal{Code: cmp.Or(ports.Code(r.Code), ports.CodeRefused), Message: r.Message, Unshown: r.Unshown}
+	return &ports.Refusal{Code: cmp.Or(ports.Code(r.Code), ports.CodeRefused), Message: r.Message, Unshown: r.Unshown, Untried: r.Untried}
 }
 
 // instant is a time that is zero unless it is written as RFC 3339.

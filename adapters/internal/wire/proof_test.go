@@ -463,6 +463,7 @@ func TestOneValueStaysInAnyOrder(t *testing.T) {
 func TestWhatCouldNotBeShownTravels(t *testing.T) {
 	want := ports.Refuse(ports.CodeAddrInvalid, "not yours")
 	want.Unshown = []string{"/ip4/192.0.2.1/tcp/1", "/dns4/a.example/tcp/2"}
+	want.Untried = []string{"/dns4/a.example/tcp/2"}
 	frame, err := wire.EncodeRefusal(want)
 	if err != nil {
 		t.Fatal(err)
