@@ -10,7 +10,7 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-func TestAClockTellsOfEachSleepWithinASecond(t *testing.T) {
+func TestAClockTellsOfEachSleepAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		sleep time.Duration

@@ -58,7 +58,7 @@ var points = []point{
 			c.watch(3 * time.Minute)
 		}
 	}},
-	{"5 a connection dies without a word, and a new one would not", blink, blink, false, func(c *cast) {
+	{"5 a connection dies without a word, and a new one would not", blink, blink, true, func(c *cast) {
 		a, _ := c.native(), c.native()
 		x := c.indexer(false, a)
 		c.start()
@@ -68,7 +68,7 @@ var points = []point{
 			c.watch(70 * time.Second)
 		}
 	}},
-	{"6 a machine sleeps for 18 s", 2 * time.Second, 2 * time.Second, false, func(c *cast) {
+	{"6 a machine sleeps for 18 s", 5 * time.Second, 5 * time.Second, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		x := c.indexer(false, a, b)
 		c.start()
@@ -80,7 +80,7 @@ var points = []point{
 			c.watch(30 * time.Second)
 		}
 	}},
-	{"7 a new process with the same key dies", ttl + heartbeat, ttl + heartbeat, false, func(c *cast) {
+	{"7 a new process with the same key dies", 10 * time.Second, 10 * time.Second, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		x := c.indexer(false, a, b)
 		c.start()

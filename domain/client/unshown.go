@@ -18,6 +18,9 @@ const (
 	// tellTime is how long natives have to tell each other of a record: far more than natives that
 	// follow each other take.
 	tellTime = time.Second
+	// maxDenials bounds the words that are remembered of natives: all addresses of as many natives as
+	// are remembered at all. Beyond that they are forgotten, and natives asked again.
+	maxDenials = maxCandidates * ports.MaxAddrs
 )
 
 // unshown are addresses that no native could show to be this indexer's. For a while records do
@@ -92,8 +95,10 @@ func (u *unshown) judged(native ports.PeerID, took []string) {
 func (u *unshown) forget(native ports.PeerID) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if v := u.natives[native]; v != nil && (v.judging || len(v.took) > 0) {
+		u.tell()
+	}
 	delete(u.natives, native)
-	u.tell()
 }
 
 // tell has those look again that wait for a verdict. The caller holds the lock.
@@ -116,6 +121,10 @@ func (u *unshown) denied(ctx context.Context, native ports.PeerID, of, named []s
 	}
 	until := u.clock.Instant().Add(ports.RecordLife)
 	u.mu.Lock()
+	maps.DeleteFunc(u.until, func(_ string, until domain.Instant) bool { return !u.clock.Instant().Before(until) })
+	if len(u.denials) > maxDenials {
+		clear(u.denials)
+	}
 	for _, addr := range named {
 		u.denials[denial{native, addr}] = until
 	}
