@@ -206,7 +206,7 @@ func TestAfterAMoveAPeerIsDialledAtOnce(t *testing.T) {
 				t.Errorf("Run: %v", err)
 			}
 		}()
-		for i := range 20 { // while it dials, and between
+		for i := range 8 { // while it dials, and between
 			time.Sleep(30*time.Second + time.Duration(i)*700*time.Millisecond)
 			cut.Store(false)
 			j.Moved()
