@@ -53,6 +53,42 @@ func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 	})
 }
 
+// An indexer that looks itself up is told which natives' leases are known.
+func TestANativeNamesTheNativesWhoseLeasesItHolds(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		x := peerIDs(10)[9]
+		all := net.natives(3, nativeOptions{})
+		defer net.stop(all...)
+		names := func(at *followingNative, sender ports.PeerID, want ...ports.PeerID) {
+			t.Helper()
+			a, err := at.LookUp(t.Context(), sender, x)
+			slices.Sort(want)
+			if err != nil || !slices.Equal(slices.Sorted(slices.Values(a.Natives)), want) {
+				t.Errorf("it names %v, %v, want %v", a.Natives, err, want)
+			}
+		}
+		grants := func(n *followingNative) ports.PeerID {
+			n.register(t, x, addr)
+			own, _ := n.Get(x)
+			return own.Native
+		}
+		first := grants(all[0])
+		time.Sleep(5 * time.Second)
+		second := grants(all[1])
+		time.Sleep(2 * time.Second)
+		for _, n := range all {
+			names(n, x, first, second)
+			names(n, peerIDs(10)[8])
+		}
+		time.Sleep(net.rules.Policy.TTL - 7*time.Second - 1)
+		names(all[0], x, first, second)
+		time.Sleep(1)
+		for _, n := range all {
+			names(n, x, second)
+		}
+	})
+}
+
 // Natives do not tell what they have from each other, or it would go around for ever.
 func TestNothingEchoes(t *testing.T) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {

@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"hash/maphash"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -26,6 +27,9 @@ const (
 	// maxToldBy bounds the candidates that one native has told of and that do not answer yet. A
 	// native that makes candidates up keeps out no native that is found otherwise.
 	maxToldBy = maxCandidates / 8
+	// maxWitnesses bounds the natives that are asked in turn for this indexer: a few, so that it
+	// connects to few more than it registers with, and more than one, since one may lie.
+	maxWitnesses = 4
 	// askNativeAgain is the pause before a native is asked for others again: in a network of few
 	// natives all indexers look for more, for ever.
 	askNativeAgain = 30 * time.Second
@@ -43,6 +47,7 @@ var retryNative = domain.Backoff{First: time.Second, Max: 30 * time.Second}
 type Natives struct {
 	pinned map[ports.PeerID]ports.Native
 	blinds map[ports.PeerID]bool // of pinned: it offers no look-up
+	seed   maphash.Seed          // of the order of witnesses, which no native can know
 
 	self        ports.PeerID
 	trusts      domain.Trust
@@ -107,7 +112,7 @@ func (s standing) like(t standing) bool {
 
 // PinNatives returns natives that are given once and for all.
 func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
-	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]bool)}
+	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]bool), seed: maphash.MakeSeed()}
 }
 
 // PinAt adds natives that are given by their addresses. A native that fails is sought where the other
@@ -141,7 +146,7 @@ func FindNatives(self ports.PeerID, trusts domain.Trust, transport ports.Transpo
 	}
 	return &Natives{
 		self: self, trusts: trusts, transport: transport, discoveries: discoveries,
-		candidates: make(map[ports.PeerID]*candidate), added: make(chan struct{}),
+		candidates: make(map[ports.PeerID]*candidate), added: make(chan struct{}), seed: maphash.MakeSeed(),
 	}
 }
 
@@ -429,7 +434,8 @@ func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate
 // witness returns a native that can say whether it knows the leases of this indexer at the natives
 // of. Those are none without such a native. Only natives of bootstrap peers are asked if there are
 // any: the operator named them. Else a native speaks for the leases of other sites alone, since the
-// natives of a site may belong together. Each site has the same chance, however many natives it has.
+// natives of a site may belong together. A site has one native among those that are asked, however
+// many natives it has.
 func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID) {
 	all := n.best()
 	sites := make(map[ports.PeerID]string)
@@ -438,11 +444,13 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID
 		sites[c.id] = c.site
 		named = named || c.bootstrap && !c.blind
 	}
+	rank := func(c candidate) uint64 { return maphash.String(n.seed, string(c.id)) }
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(rank(a), rank(b)) })
 	type able struct {
 		candidate
 		of []ports.PeerID
 	}
-	var witnesses []able // one of each site, chosen by the random order of all
+	var witnesses []able
 	met := make(map[string]bool)
 	for _, c := range all {
 		if c.blind || named != c.bootstrap || c.standing > untried && !(named && c.standing == doubted) {
@@ -451,7 +459,7 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID
 		of := slices.DeleteFunc(slices.Clone(leases), func(id ports.PeerID) bool {
 			return id == c.id || !named && c.site != "" && c.site == sites[id]
 		})
-		if site := cmp.Or(c.site, string(c.id)); len(of) > 0 && !met[site] {
+		if site := cmp.Or(c.site, string(c.id)); len(of) > 0 && !met[site] && len(witnesses) < maxWitnesses {
 			met[site] = true
 			witnesses = append(witnesses, able{c, of})
 		}

@@ -36,6 +36,7 @@ type witnesses struct {
 
 	mu     sync.Mutex
 	leases map[ports.PeerID]*witnessed
+	listed bool          // a native that the operator named lists this indexer, as it said last
 	alone  bool          // no other native shows any lease, as was observed last
 	begun  chan struct{} // has a value after a lease has begun
 }
@@ -103,9 +104,10 @@ func (w *witnesses) known() (ids []ports.PeerID) {
 	return ids
 }
 
-// heard takes in what a look-up at another native says of the leases at the natives of. It reports
-// whether a lease was missed that is not doubted yet.
-func (w *witnesses) heard(of []ports.PeerID, answer ports.Answer, err error) (again bool) {
+// heard takes in what a look-up at another native says of the leases at the natives of. named is set
+// of a native that the operator named. heard reports whether a lease was missed that is not doubted
+// yet.
+func (w *witnesses) heard(of []ports.PeerID, named bool, answer ports.Answer, err error) (again bool) {
 	found := err == nil && !answer.Leave && answer.Remaining > 0
 	shows := func(id ports.PeerID) bool {
 		return found && (answer.Native == id || slices.Contains(answer.Natives, id))
@@ -133,9 +135,12 @@ func (w *witnesses) heard(of []ports.PeerID, answer ports.Answer, err error) (ag
 			turned[id] = !doubted
 		}
 	}
-	confirmed, doubted, _ := w.count()
+	if misses || found {
+		w.listed = named && found
+	}
 	was := w.alone
-	w.alone = doubted > 0 && confirmed == 0
+	confirmed, doubted, _ := w.count()
+	w.alone = doubted > 0 && confirmed == 0 && !w.listed
 	alone := w.alone
 	w.mu.Unlock()
 	for id, doubted := range turned {
@@ -193,7 +198,9 @@ func (x *Indexer) Unlisted() string {
 	if leases == 0 {
 		return "no native holds a lease of this indexer"
 	}
-	if confirmed, doubted, _ := x.Leases(); doubted > 0 && confirmed == 0 {
+	x.witnesses.mu.Lock()
+	defer x.witnesses.mu.Unlock()
+	if x.witnesses.alone {
 		return "natives hold leases of this indexer, and no other native shows them"
 	}
 	return ""
@@ -249,5 +256,5 @@ func (x *Indexer) lookAtSelf(ctx context.Context) (again bool) {
 	default:
 		x.natives.note(native.id, fails) // so that it is not asked again at once
 	}
-	return x.witnesses.heard(of, answer, err)
+	return x.witnesses.heard(of, native.bootstrap, answer, err)
 }

@@ -253,7 +253,11 @@ func TestANativeThatTellsNobodyIsReplaced(t *testing.T) {
 				for _, e := range events.Of(ports.EventLeaseDoubted) {
 					told[e.Via]++
 				}
-				if want := map[ports.PeerID]int{"": 1, fakes[0]: 1, fakes[1]: 1, fakes[2]: 1}; !tt.old && !maps.Equal(told, want) {
+				want := map[ports.PeerID]int{fakes[0]: 1, fakes[1]: 1, fakes[2]: 1}
+				if !tt.bootstrap { // else that native lists it
+					want[""] = 1
+				}
+				if !tt.old && !maps.Equal(told, want) {
 					t.Errorf("doubts were told %v times, want %v", told, want)
 				}
 				stop()
@@ -370,6 +374,61 @@ func TestNoNativeIsDoubtedWithoutAWitness(t *testing.T) {
 	}
 }
 
+// The natives of indexer.natives are of two networks that know nothing of each other.
+func TestAnIndexerOfTwoNetworksIsListed(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		net.says(func(native, _ ports.PeerID) (ports.Answer, error) {
+			a, err := net.shows(native)
+			a.Source = ports.SourceOwn
+			return a, err
+		})
+		given := map[ports.PeerID]ports.Native{}
+		for _, id := range net.natives(2, grants) {
+			given[id] = fakeNative{net: net.network, id: id}
+		}
+		events := &porttest.Recorder{}
+		x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, PinNatives(given),
+			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer running(t, x)()
+		time.Sleep(time.Hour)
+		if _, doubted, _ := x.Leases(); doubted != 2 || x.Unlisted() != "" {
+			t.Errorf("%d leases are doubted, want both: %q", doubted, x.Unlisted())
+		}
+		for _, e := range events.Of(ports.EventLeaseDoubted) {
+			if e.Via == "" {
+				t.Error("it says that it is listed nowhere")
+			}
+		}
+	})
+}
+
+// It connects to few natives beside those that it registers with.
+func TestAnIndexerAsksFewNativesForItself(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		net.find(net.natives(40, grants)...)
+		x, _, stop := net.run(t)
+		defer stop()
+		time.Sleep(3 * time.Hour)
+		asked := 0
+		for id := range net.all() {
+			if net.counts(net.asked, id) > 0 {
+				asked++
+			}
+		}
+		if asked < 2 || asked > maxWitnesses {
+			t.Errorf("it asked %d natives, want a few, and %d at most", asked, maxWitnesses)
+		}
+		if confirmed, _, _ := x.Leases(); confirmed != wantedNatives {
+			t.Errorf("%d leases are confirmed, want %d", confirmed, wantedNatives)
+		}
+	})
+}
+
 // It asks a native for itself once a heartbeat, whatever it holds.
 func TestAnIndexerAsksForItselfOnceAHeartbeat(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -399,7 +458,7 @@ func TestAnIndexerAsksForItselfOnceAHeartbeat(t *testing.T) {
 // A fake that refuses every other registration is doubted all the same.
 func TestADoubtOutlastsAFailure(t *testing.T) {
 	w := newWitnesses(time.Minute, func(ports.EventKind, ports.PeerID) {})
-	miss := func() { w.heard([]ports.PeerID{"fake"}, ports.Answer{}, ports.ErrNotFound) }
+	miss := func() { w.heard([]ports.PeerID{"fake"}, true, ports.Answer{}, ports.ErrNotFound) }
 	w.registered("fake", ports.Lease{}, nil)
 	miss()
 	w.registered("fake", ports.Lease{}, errDown)
