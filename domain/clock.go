@@ -43,10 +43,13 @@ type Clock struct {
 	mu      sync.Mutex
 	sources map[ports.PeerID]clockSource
 	own     time.Duration // the offset of this node's own clock
-	votes   bool          // whether this node's own clock counts beside sources
+	// abstains is the number of heard natives from which on this node's own clock does not count; 0
+	// if it always counts.
+	abstains int
 
-	shift atomic.Int64 // the offset of the time of day
-	off   atomic.Int64 // how far this node's own clock is ahead of the time of day
+	agreeing atomic.Int32 // how many votes are near the time of day
+	shift    atomic.Int64 // the offset of the time of day
+	off      atomic.Int64 // how far this node's own clock is ahead of the time of day
 }
 
 // clockSource is a native's clock. An offset is how far a clock is ahead of the monotonic
@@ -59,19 +62,20 @@ type clockSource struct {
 	since   Instant       // when the while began
 	largest time.Duration // the largest offset since then
 	back    Instant       // when a sample first was behind by more than maxHeldUp; zero without one
+	clocks  int           // of how many natives' clocks it comes
 }
 
 func (s *clockSource) sample(offset time.Duration, at Instant) {
 	setBack := offset < s.offset && uint64(s.offset)-uint64(offset) > uint64(maxHeldUp)
 	switch {
 	case offset >= s.offset, setBack && s.back != (Instant{}) && at.Sub(s.back) >= confirmAfter:
-		*s = clockSource{offset: offset, since: at, largest: offset}
+		s.offset, s.since, s.largest, s.back = offset, at, offset, Instant{}
 	case setBack:
 		if s.back == (Instant{}) {
 			s.back = at
 		}
 	case at.Sub(s.since) >= sampledFor:
-		*s = clockSource{offset: max(s.largest, offset), since: at, largest: offset}
+		s.offset, s.since, s.largest, s.back = max(s.largest, offset), at, offset, Instant{}
 	default:
 		s.largest, s.back = max(s.largest, offset), Instant{}
 	}
@@ -89,7 +93,7 @@ func NewClock(system func() time.Time, elapsed func() time.Duration) *Clock {
 		started := time.Now()
 		elapsed = func() time.Duration { return time.Since(started) }
 	}
-	k := &Clock{system: system, elapsed: elapsed, countsSleep: countsSleep, sources: make(map[ports.PeerID]clockSource), votes: true}
+	k := &Clock{system: system, elapsed: elapsed, countsSleep: countsSleep, sources: make(map[ports.PeerID]clockSource)}
 	k.wall = system().Round(0).Add(-k.elapsed())
 	return k
 }
@@ -114,32 +118,37 @@ func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
 // Offset returns how far this node's own clock is ahead of the time of day.
 func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
 
-// Abstain takes the vote of this node's own clock while there are sources: an indexer goes by its
-// natives, and so does a native until it has met others.
-func (k *Clock) Abstain() {
+// EnoughNatives is how many natives an indexer hears before it goes by them and not by its own
+// clock: a lone native with a wrong clock sets no other.
+const EnoughNatives = 2
+
+// Abstain takes the vote of this node's own clock while it hears so many natives, 1 or more: an
+// indexer goes by its natives, and so does a native until it has met others.
+func (k *Clock) Abstain(natives int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.votes = false
+	k.abstains = natives
 }
 
 // vote gives this node's own clock its vote.
 func (k *Clock) vote() {
 	k.mu.Lock()
-	k.votes = true
+	k.abstains = 0
 	k.mu.Unlock()
 	k.set()
 }
 
 // Sample takes in the time that the clock of native showed a moment ago, and sets this clock by
-// it. The native votes from then on, until Drop. It returns how much longer the message was under way
+// it. The native votes from then on, until Drop. clocks is how many natives' clocks that time comes
+// of; the native's own is one. It returns how much longer the message was under way
 // than the fastest before it, as far as that is known: a process that stood still finds old messages.
-func (k *Clock) Sample(native ports.PeerID, showed time.Time) (heldUp time.Duration) {
+func (k *Clock) Sample(native ports.PeerID, showed time.Time, clocks int) (heldUp time.Duration) {
 	k.mu.Lock()
 	at := k.Instant()
 	offset := showed.Sub(k.wall.Add(at.since))
 	s, known := k.sources[native]
-	if !known {
-		s = clockSource{offset: offset}
+	if !known || s.clocks != clocks { // it tells another time from now on
+		s = clockSource{offset: offset, clocks: clocks}
 	}
 	if offset < s.offset {
 		heldUp = s.offset - offset
@@ -156,6 +165,32 @@ func (k *Clock) Sources() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.sources)
+}
+
+// Agreeing returns how many clocks show the time of day, its own included: they differ from it by
+// clockWrong at most.
+func (k *Clock) Agreeing() int { return int(k.agreeing.Load()) }
+
+// only returns the only native that votes, "" if there are others or none: nothing tells which of two
+// clocks is wrong.
+func (k *Clock) only() (native ports.PeerID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.sources) == 1 {
+		for native = range k.sources {
+		}
+	}
+	return native
+}
+
+// heard returns how many natives' clocks this node hears, directly or by way of a native that goes by
+// others. The caller holds the lock.
+func (k *Clock) heard() int {
+	heard := len(k.sources)
+	for _, s := range k.sources {
+		heard = max(heard, s.clocks)
+	}
+	return heard
 }
 
 // Drop takes the vote of native: this node hears its clock no more.
@@ -181,7 +216,7 @@ func (k *Clock) set() time.Duration {
 		for _, s := range k.sources {
 			votes = append(votes, s.offset)
 		}
-		if k.votes {
+		if k.abstains == 0 || k.heard() < k.abstains {
 			votes = append(votes, own)
 		}
 		slices.Sort(votes)
@@ -193,6 +228,16 @@ func (k *Clock) set() time.Duration {
 			shift = low + (high-low)/2
 		}
 	}
+	agreeing := 0
+	for _, s := range k.sources {
+		if uint64(max(s.offset, shift))-uint64(min(s.offset, shift)) <= uint64(clockWrong) {
+			agreeing++
+		}
+	}
+	if (own - shift).Abs() <= clockWrong {
+		agreeing++
+	}
+	k.agreeing.Store(int32(agreeing))
 	k.own = own
 	k.shift.Store(int64(shift))
 	k.off.Store(int64(own - shift))

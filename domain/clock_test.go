@@ -18,32 +18,37 @@ func TestTheClockIsTheMedianOfWhoIsHeard(t *testing.T) {
 	for name, c := range map[string]struct {
 		own     time.Duration // how far this node's clock is ahead when it is looked at
 		others  []time.Duration
-		abstain bool
+		abstain int
+		clocks  int           // of how many natives' clocks each of the others comes
 		want    time.Duration // of the time of day
 	}{
-		"alone it is its own":                      {},
-		"alone it follows its own forward":         {own: hour, want: hour},
-		"alone it does not follow it back":         {own: -hour},
-		"alone it follows it back a little":        {own: -second / 2, want: -second / 2},
-		"one other, near: between them":            {others: []time.Duration{10 * second}, want: 5 * second},
-		"one other, far: it goes on":               {others: []time.Duration{hour}},
-		"one other, and its own jumps: it goes on": {own: hour, others: []time.Duration{0}},
-		"one other, and its own jumps back":        {own: -hour, others: []time.Duration{0}},
-		"a newcomer goes by the other":             {others: []time.Duration{-hour}, abstain: true, want: -hour},
-		"two others: the one in the middle":        {others: []time.Duration{4 * second, 9 * second}, want: 4 * second},
-		"two others agree: it is wrong":            {own: hour, others: []time.Duration{second, 2 * second}, want: 2 * second},
-		"two others, one of them wrong":            {others: []time.Duration{hour, second}, want: second},
+		"alone it is its own":                            {},
+		"alone it follows its own forward":               {own: hour, want: hour},
+		"alone it does not follow it back":               {own: -hour},
+		"alone it follows it back a little":              {own: -second / 2, want: -second / 2},
+		"one other, near: between them":                  {others: []time.Duration{10 * second}, want: 5 * second},
+		"one other, far: it goes on":                     {others: []time.Duration{hour}},
+		"one other, and its own jumps: it goes on":       {own: hour, others: []time.Duration{0}},
+		"one other, and its own jumps back":              {own: -hour, others: []time.Duration{0}},
+		"a newcomer goes by the other":                   {others: []time.Duration{-hour}, abstain: 1, want: -hour},
+		"an indexer with a lone native, far: it goes on": {others: []time.Duration{hour}, abstain: 2},
+		"an indexer with a lone native, near":            {others: []time.Duration{10 * second}, abstain: 2, want: 5 * second},
+		"an indexer with one native that hears another":  {others: []time.Duration{hour}, abstain: 2, clocks: 2, want: hour},
+		"an indexer goes by two natives":                 {own: hour, others: []time.Duration{second, 3 * second}, abstain: 2, want: 2 * second},
+		"two others: the one in the middle":              {others: []time.Duration{4 * second, 9 * second}, want: 4 * second},
+		"two others agree: it is wrong":                  {own: hour, others: []time.Duration{second, 2 * second}, want: 2 * second},
+		"two others, one of them wrong":                  {others: []time.Duration{hour, second}, want: second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
 				ahead := time.Duration(0)
 				k := NewClock(func() time.Time { return time.Now().Add(ahead) }, nil)
-				if c.abstain {
-					k.Abstain()
+				if c.abstain > 0 {
+					k.Abstain(c.abstain)
 				}
 				ahead = c.own
 				for i, o := range c.others {
-					k.Sample(ports.PeerID(rune('a'+i)), time.Now().Add(o))
+					k.Sample(ports.PeerID(rune('a'+i)), time.Now().Add(o), c.clocks)
 				}
 				off := k.set()
 				if got := time.Until(k.Now()); got != c.want {
@@ -74,7 +79,7 @@ func TestAMessageThatWasHeldUpSetsNoClock(t *testing.T) {
 			ahead := time.Duration(0)
 			tell := func(late time.Duration) {
 				for _, native := range []ports.PeerID{"a", "b"} {
-					k.Sample(native, time.Now().Add(ahead-late))
+					k.Sample(native, time.Now().Add(ahead-late), 1)
 				}
 			}
 			// tells goes on for d, and returns how far the time of day was off at most and at last.
@@ -136,7 +141,7 @@ func TestAnAbsurdClockSetsNothing(t *testing.T) {
 					ahead := time.Duration(0)
 					k := NewClock(func() time.Time { return time.Now().Add(ahead) }, nil)
 					ahead = own
-					k.Sample("liar", lie)
+					k.Sample("liar", lie, 1)
 					if off := time.Until(k.Now()); off.Abs() > time.Second {
 						t.Errorf("own clock %v, one other says %v: the time of day is %v ahead", own, lie, off)
 					}

@@ -291,7 +291,7 @@ func (net *followingNetwork) indexer(s *prooftest.Signer, options indexerOptions
 	if rules.Clock = options.clock; rules.Clock == nil {
 		rules.Clock = domain.NewClock(nil, nil)
 	}
-	rules.Clock.Abstain()
+	rules.Clock.Abstain(domain.EnoughNatives)
 	indexer, err := client.NewIndexer(rules, options.signer, client.PinNatives(given), func() ports.Registration {
 		return ports.Registration{PeerID: s.PeerID, Addr: options.addr}
 	}, x.Recorder)

@@ -256,7 +256,7 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	f.registry, f.began = r, time.Now()
 	f.mu.Unlock()
 	if f.settings.Expected {
-		r.rules.Clock.Abstain()
+		r.rules.Clock.Abstain(1) // the table of the first native that it meets has proofs
 	}
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
@@ -475,7 +475,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		// A beat sets no clock. An indexer learns of a time that was set back at its next heartbeats, and
 		// natives must not go by it long before.
 		if beats := len(batch.Changes) == 0 && following; !batch.Now.IsZero() && !beats {
-			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now))
+			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now, 1))
 		}
 		if n.twin(batch.Start) {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: n.id, Err: errTwin})

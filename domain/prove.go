@@ -13,6 +13,8 @@ import (
 type proven struct {
 	needRecord bool // the indexer must send its record, or issue one by this native's clock
 	unknown    bool // without that record this native grants no lease
+	// early is a sound proof that does not count by this native's clock. It may count by others'.
+	early *ports.Proof
 }
 
 // checkProof checks the proof of sender's registration, and copies the proof's fields into reg. A
@@ -57,8 +59,9 @@ func (r *Registry) checkProof(sender ports.PeerID, reg *ports.Registration) (pro
 	}
 	reg.Addrs, reg.Meta = claim.Addrs, claim.Meta
 	if err := r.rules.timely(reg.Proof, r.rules.wall()); err != nil {
+		early := reg.Proof
 		reg.Proof = nil
-		return proven{needRecord: true}, nil
+		return proven{needRecord: true, early: early}, nil
 	}
 	return proven{}, nil
 }

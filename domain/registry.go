@@ -73,9 +73,11 @@ type Registry struct {
 	known   *knownSet
 	outbox  *outbox
 	lookups *lookup.Machine[lookedUp]
-	// clockOff is the error of this node's clock as the observer last heard it: 0 to 2.
-	clockOff int
-	follower Following
+	// clockOff is the error of this node's clock as the observer last heard it: 0 to 2. clockSure says
+	// that several natives have another time.
+	clockOff  int
+	clockSure bool
+	follower  Following
 
 	// These are Run's own.
 	askAgainAt Instant       // when a question whether this native is cut off may follow the last
@@ -123,6 +125,14 @@ func (r *Registry) now() moment {
 // wall returns the time of day at an instant.
 func (r *Registry) wall(at Instant) time.Time { return r.rules.Clock.At(at) }
 
+// clocks returns how many natives' clocks show the time of day, 0 if it is this native's alone.
+func (r *Registry) clocks() int {
+	if n := r.rules.Clock.Agreeing(); n > 1 {
+		return n
+	}
+	return 0
+}
+
 // rule returns the rule as it is now.
 func (r *Registry) rule() rule { return rule{r.rules.Policy, r.rules.plain()} }
 
@@ -165,10 +175,10 @@ func (r *Registry) register(sender ports.PeerID, reg *ports.Registration, g *gra
 			return refusePlain()
 		}
 		if proven.unknown {
-			g.Lease = ports.Lease{NeedRecord: true, Now: r.rules.wall(), Seq: r.seq(sender)}
+			g.Lease = ports.Lease{NeedRecord: true, Now: r.rules.wall(), Clocks: r.clocks(), Seq: r.seq(sender)}
 			return nil
 		}
-		switch refusal := r.grant(sender, claimed, proven.needRecord, checked, g); {
+		switch refusal := r.grant(sender, claimed, proven, checked, g); {
 		case refusal != nil:
 			return refusal
 		case g.unchecked:
@@ -195,9 +205,8 @@ type grant struct {
 	full      bool // no lease is granted: the table has no room for a new indexer
 }
 
-// grant grants sender the lease of reg. checked says that reg passes the rules. needRecord says
-// that its record does not count by this clock.
-func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecord, checked bool, g *grant) *ports.Refusal {
+// grant grants sender the lease of reg. checked says that reg passes the rules.
+func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven proven, checked bool, g *grant) *ports.Refusal {
 	*g = grant{}
 	s := r.table.shard(sender)
 	s.mu.Lock()
@@ -207,7 +216,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 	held := rec.holding()
 	w := word{
 		addr: reg.Addr, details: detailsOf(reg.Addrs, reg.Meta), native: r.self, source: granted,
-		proof: reg.Proof, unproven: needRecord,
+		proof: reg.Proof, unproven: proven.needRecord, early: proven.early,
 	}
 	if r.table.hearing.fresh(now.at) {
 		return ports.Refuse(ports.CodeBusy, "this native stood still until now, and a registration may have waited for minutes; send it again")
@@ -222,6 +231,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 		return r.refuseStranger(sender)
 	}
 	g.Lease = r.rules.Policy.Grant(now.wall)
+	g.Clocks = r.clocks()
 	w.deadline, w.expiresAt, w.seenAt = now.at.Add(g.TTL), g.ExpiresAt.UnixNano(), now.wall.UnixNano()
 	if lease != nil {
 		g.remaining = lease.deadline.Sub(now.at)
@@ -251,7 +261,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, needRecor
 	if rec == nil {
 		rec = s.insert(sender)
 	}
-	g.NeedRecord, g.Rival, g.Proven = needRecord, rec.rival, r.proven(&w, now)
+	g.NeedRecord, g.Rival, g.Proven = proven.needRecord, rec.rival, r.proven(&w, now)
 	rec.rival, rec.hungUp = false, false
 	r.table.hearing.renewed.Add(1)
 	if newest := next.newest(); newest != nil {

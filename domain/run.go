@@ -68,16 +68,17 @@ func (r *Registry) watchClock() {
 	switch {
 	case off.Abs() > clockWrong:
 		how = 2
-	case off.Abs() > clockWarning:
-		how = 1
+	case off.Abs() > clockWarning && r.rules.Clock.Sources() != 1:
+		how = 1 // a mean of two clocks is far from both
 	}
-	if how == r.clockOff {
+	other := r.rules.Clock.only()
+	if how == r.clockOff && (how == 0 || r.clockSure == (other == "")) {
 		return
 	}
-	if r.clockOff = how; how == 0 {
+	if r.clockOff, r.clockSure = how, other == ""; how == 0 {
 		off = 0
 	}
-	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Took: off})
+	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Via: other, Took: off})
 }
 
 // welcome offers a newly joined node the entries that it missed: at once if only

@@ -258,6 +258,9 @@ func (w *watcher) public(c *change, at Instant) ports.Change {
 		is := view{shown: &c.word, stale: c.kind == ports.ChangeStale}
 		change := ports.Change{Kind: c.kind, Listed: w.registry.present(c.id, is, at)}
 		change.Proof = w.proof(c)
+		if p := c.word.early; p != nil && w.request.Own {
+			change.Proof, change.ExpiresAt = p, p.Claim.ExpiresAt(p.Tick.Step)
+		}
 		return change
 	case c.kind == ports.ChangeExpired:
 		return ports.Change{Kind: c.kind, Listed: ports.Listed{Entry: Entry{PeerID: c.id, Native: c.word.native.Value()}}}

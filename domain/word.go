@@ -38,6 +38,9 @@ type word struct {
 	leave     bool
 	unproven  bool         // a lease of an indexer that signs; its proof does not count by this clock
 	proof     *ports.Proof // with its Claim; nil if the indexer has not signed
+	// early is the proof of an unproven lease that this native granted. Natives that watch this native
+	// judge it by their own clocks.
+	early *ports.Proof
 }
 
 // details are apart from a word since most entries have none.

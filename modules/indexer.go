@@ -107,7 +107,7 @@ func newIndexer(p *Plan, s indexerSection, addresses *libp2phost.Addresses, tran
 		return r
 	}
 	if !p.On("native") {
-		rules.Clock.Abstain()
+		rules.Clock.Abstain(domain.EnoughNatives)
 	}
 	return client.NewIndexer(rules, signer, natives, describe, observer)
 }

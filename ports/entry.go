@@ -63,6 +63,9 @@ type Lease struct {
 	Proven time.Duration
 	// Now is the native's time at its answer; zero if the answer has none.
 	Now time.Time
+	// Clocks is how many natives' clocks show Now, the native's own included; 0 if it is that clock
+	// alone.
+	Clocks int
 	// Unconfirmed is true if the registration was written whole and no answer came from a native
 	// that may be of the seed. All other fields are then zero.
 	Unconfirmed bool

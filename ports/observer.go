@@ -61,7 +61,8 @@ const (
 	// says how it was noticed.
 	EventTwin EventKind = "twin"
 	// EventClock is this node's clock, PeerID, that is Took ahead of its natives' clocks, or
-	// behind if negative; 0 once it agrees.
+	// behind if negative; 0 once it agrees. Via is the only such native: one of the two is wrong. It
+	// is "" with several.
 	EventClock EventKind = "clock"
 	// EventUnheard is this native, PeerID, that may not have heard its indexers: it slept or stood
 	// still for Took, or its line is lost if Took is 0.

@@ -193,6 +193,8 @@ func (l *Log) clock(e ports.Event) {
 	switch off := e.Took.Abs(); {
 	case off == 0:
 		l.registry.Info("this node's clock agrees with the other natives' again", "peerID", e.PeerID)
+	case e.Via != "":
+		l.registry.Warn("this node's clock and that of the only other native differ; nothing tells which of them is wrong", "peerID", e.PeerID, "via", e.Via, "ahead", e.Took, "hint", "have both clocks set, by NTP for one")
 	case off > ports.ClockAllowance:
 		l.registry.Warn("this node's clock is wrong, by the other natives' that it knows, and it goes by theirs", "peerID", e.PeerID, "ahead", e.Took, "hint", "have the clock set, by NTP for one")
 	default:

@@ -159,6 +159,9 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 				"level=ERROR msg=\"another process with this node's key started after it; this one registers no more while that one lives\" peerID=a via=n code=superseded error=\"no route\"\n" +
 				"level=INFO msg=\"no other process with this node's key lives any more; this one registers again\" peerID=a\n",
 		},
+		{"two clocks differ",
+			[]ports.Event{{Kind: ports.EventClock, PeerID: "n", Via: "m", Took: time.Minute}},
+			"level=WARN msg=\"this node's clock and that of the only other native differ; nothing tells which of them is wrong\" peerID=n via=m ahead=1m0s hint=\"have both clocks set, by NTP for one\"\n"},
 		{"a native that does not hear its indexers",
 			[]ports.Event{{Kind: ports.EventUnheard, PeerID: "n", Took: time.Minute}, {Kind: ports.EventUnheard, PeerID: "n"}},
 			"level=WARN msg=\"this native slept or stood still; entries that ended meanwhile are shown as stale\" peerID=n for=1m0s\n" +

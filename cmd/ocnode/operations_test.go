@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -67,6 +68,17 @@ var symptoms = map[string]func(t *testing.T) string{
 	"A native is alone: the key of the private network": func(t *testing.T) string {
 		native := start(t, t.TempDir(), tcpOnly, "--host.psk", newPSK(t))
 		return complains(t, "native cannot be reached; trying on", "--host.bootstrap="+native.Addrs[0])
+	},
+	"A native says `unheard`, or entries are `stale`": func(t *testing.T) string {
+		n := launch(t, t.TempDir(), freePorts[:2], "--registry.ttl=110ms", "--registry.heartbeat=100ms", "--registry.refresh=50ms")
+		n.Says("ready")
+		ocnodetest.Eventually(t, "it notices that it stood still", func() bool {
+			n.Signal(syscall.SIGSTOP)
+			run(t, t.TempDir(), 0, "version") // a while
+			n.Signal(syscall.SIGCONT)
+			return strings.Contains(n.Log.String(), "stood still")
+		})
+		return n.Log.String()
 	},
 	"HTTP answers 401 or 403": func(t *testing.T) string {
 		token := filepath.Join(t.TempDir(), "http.token")

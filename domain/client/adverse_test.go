@@ -26,7 +26,7 @@ import (
 // startIndexer runs an indexer that signs, on a clock that its natives set, until stop is called.
 func startIndexer(t *testing.T, key *prooftest.Signer, clock *domain.Clock, natives map[ports.PeerID]ports.Native) (stop func()) {
 	t.Helper()
-	clock.Abstain()
+	clock.Abstain(domain.EnoughNatives)
 	x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, key, PinNatives(natives),
 		func() ports.Registration { return ports.Registration{PeerID: key.PeerID, Addr: "a"} }, &porttest.Recorder{})
 	if err != nil {
@@ -109,7 +109,9 @@ func TestSilenceDoesNotSayWhatTimeItIs(t *testing.T) {
 				if time.Since(began) < 500*time.Millisecond {
 					return ports.Lease{}, errDown // it is just starting
 				}
-				return r.Register(ctx, s, reg)
+				lease, err := r.Register(ctx, s, reg)
+				lease.Clocks = domain.EnoughNatives // it hears another
+				return lease, err
 			},
 			OnLeave: r.Leave,
 		}
@@ -214,7 +216,7 @@ func TestNoLeaseAndNoProofLapsesWhateverPacesNativesAskFor(t *testing.T) {
 			}
 			self := ports.PeerID(pid.String())
 			clock := domain.NewClock(nil, nil)
-			clock.Abstain()
+			clock.Abstain(domain.EnoughNatives)
 			given := map[ports.PeerID]ports.Native{}
 			verifier := proof.NewVerifier()
 			var mu sync.Mutex // of rnd and worst: the natives are asked at the same time
@@ -305,7 +307,7 @@ func TestWhoIsToldOfARivalWithoutProofNeitherStopsNorFloods(t *testing.T) {
 				return lookUp(ctx)
 			}, OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil }}
 			clock := domain.NewClock(nil, nil)
-			clock.Abstain()
+			clock.Abstain(domain.EnoughNatives)
 			var events porttest.Recorder
 			x, err := NewIndexer(domain.Rules{Self: self, Policy: domain.DefaultTTLPolicy(), Clock: clock, Proofs: proof.NewVerifier()}, signer,
 				PinNatives(map[ports.PeerID]ports.Native{"n": native}), func() ports.Registration { return ports.Registration{PeerID: self, Addr: "here"} }, &events)

@@ -110,7 +110,7 @@ func (e *exchange) told(reg ports.Registration) bool { return slices.Equal(e.sai
 // this indexer's key.
 func (e *exchange) take(lease ports.Lease) {
 	if !lease.Now.IsZero() && e.id != e.x.self {
-		e.x.clock.Sample(e.id, lease.Now)
+		e.x.clock.Sample(e.id, lease.Now, lease.Clocks)
 	}
 	if lease.Rival {
 		e.x.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: e.x.self, Via: e.id})

@@ -87,7 +87,7 @@ func (s *signingIndexer) run(t *testing.T) (stop func()) {
 		t.Fatal(err)
 	}
 	clock := domain.NewClock(s.clock, nil)
-	clock.Abstain()
+	clock.Abstain(domain.EnoughNatives)
 	native := porttest.Native{
 		OnRegister: func(_ context.Context, _ ports.PeerID, r ports.Registration) (ports.Lease, error) {
 			if r.Proof.Record == nil && r.Proof.Tick.Seq == asks {
@@ -109,7 +109,9 @@ func (s *signingIndexer) run(t *testing.T) (stop func()) {
 }
 
 func granting(int, ports.Registration) (ports.Lease, error) {
-	return domain.DefaultTTLPolicy().Grant(time.Now()), nil
+	lease := domain.DefaultTTLPolicy().Grant(time.Now())
+	lease.Clocks = domain.EnoughNatives
+	return lease, nil
 }
 
 func TestASigningIndexerIsProvenAliveAllTheTime(t *testing.T) {
@@ -258,6 +260,29 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 	}
 }
 
+// A lone native may have booted with a wrong clock. The indexer's clock is right.
+func TestALoneNativeSetsNoIndexersClock(t *testing.T) {
+	for _, tc := range []struct {
+		ahead time.Duration
+		want  time.Duration
+	}{{time.Hour, 0}, {-time.Hour, 0}, {20 * time.Second, 10 * time.Second}} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			s := &signingIndexer{answer: func(int, ports.Registration) (ports.Lease, error) {
+				return domain.DefaultTTLPolicy().Grant(time.Now().Add(tc.ahead)), nil
+			}}
+			stop := s.run(t)
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			sent := s.sent()
+			stop()
+			last := sent[len(sent)-1]
+			if off := time.UnixMilli(last.Proof.Tick.Seq).Sub(sent[0].at); (off - tc.want).Abs() > clockDrift {
+				t.Errorf("the native is %v ahead, and the record is of %v", tc.ahead, off)
+			}
+		})
+	}
+}
+
 // A native that lies of its clock, or of numbers that it has seen, uses up no numbers.
 func TestALyingNativeUsesUpNoNumbers(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -314,7 +339,7 @@ func TestAnAbsurdClockUsesUpNoNumbers(t *testing.T) {
 			}
 		}
 		clock := domain.NewClock(nil, nil)
-		clock.Abstain()
+		clock.Abstain(domain.EnoughNatives)
 		x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy(), Clock: clock}, key, PinNatives(map[ports.PeerID]ports.Native{
 			"honest": at(time.Now),
 			"liar":   at(func() time.Time { return time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) }),

@@ -26,6 +26,7 @@ type answer struct {
 	HeartbeatSeconds seconds  `json:",omitzero"`
 	ProvenSeconds    seconds  `json:",omitzero"`
 	Now              instant  `json:",omitzero"`
+	Clocks           count    `json:",omitzero"`
 	NeedRecord       bool     `json:",omitzero"`
 	Seq              count    `json:",omitzero"`
 	Rival            bool     `json:",omitzero"`
@@ -40,7 +41,7 @@ type refusal struct {
 	Untried []string `json:",omitempty"`
 }
 
-var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "ProvenSeconds", "Now", "NeedRecord", "Seq", "Rival", "Error"}
+var answerNames = []string{"OK", "ExpiresAt", "TTLSeconds", "HeartbeatSeconds", "ProvenSeconds", "Now", "Clocks", "NeedRecord", "Seq", "Rival", "Error"}
 
 // DecodeAnswer decodes the answer to a registration, without its newline. A
 // refusal is returned as the *ports.Refusal it is; any other error means that
@@ -62,7 +63,7 @@ func DecodeAnswer(frame []byte) (ports.Lease, error) {
 		return ports.Lease{}, w.Error.refusal()
 	}
 	return ports.Lease{
-		ExpiresAt: w.ExpiresAt.Time, Now: w.Now.Time,
+		ExpiresAt: w.ExpiresAt.Time, Now: w.Now.Time, Clocks: int(min(w.Clocks, math.MaxInt32)),
 		TTL: time.Duration(w.TTLSeconds), Heartbeat: time.Duration(w.HeartbeatSeconds), Proven: time.Duration(w.ProvenSeconds),
 		NeedRecord: w.NeedRecord, Seq: int64(w.Seq), Rival: w.Rival,
 	}, nil
@@ -79,6 +80,9 @@ func EncodeLease(l ports.Lease) []byte {
 	b = appendSeconds(b, `,"HeartbeatSeconds":`, l.Heartbeat)
 	b = appendSeconds(b, `,"ProvenSeconds":`, l.Proven)
 	b = appendInstant(b, `,"Now":"`, l.Now)
+	if l.Clocks != 0 {
+		b = strconv.AppendInt(append(b, `,"Clocks":`...), int64(l.Clocks), 10)
+	}
 	if l.NeedRecord {
 		b = append(b, `,"NeedRecord":true`...)
 	}

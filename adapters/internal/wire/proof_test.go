@@ -240,6 +240,7 @@ func TestLeaseTellsOfTheRecord(t *testing.T) {
 	at := time.Date(2026, 3, 1, 10, 0, 0, 5e8, time.UTC)
 	for text, lease := range map[string]ports.Lease{
 		`{"OK":true,"Now":"2026-03-01T10:00:00.5Z","NeedRecord":true,"Seq":1772359200500}`: {Now: at, NeedRecord: true, Seq: 1772359200500},
+		`{"OK":true,"TTLSeconds":66,"Now":"2026-03-01T10:00:00.5Z","Clocks":3}`:            {TTL: 66 * time.Second, Now: time.Date(2026, 3, 1, 10, 0, 0, 5e8, time.UTC), Clocks: 3},
 		`{"OK":true,"TTLSeconds":66,"Seq":7,"Rival":true}`:                                 {TTL: 66 * time.Second, Seq: 7, Rival: true},
 		`{"OK":true,"TTLSeconds":66,"HeartbeatSeconds":60,"ProvenSeconds":48.5,"Seq":7}`:   {TTL: 66 * time.Second, Heartbeat: time.Minute, Proven: 48500 * time.Millisecond, Seq: 7},
 		`{"OK":true,"TTLSeconds":66,"ProvenSeconds":-3}`:                                   {TTL: 66 * time.Second, Proven: -3 * time.Second},
