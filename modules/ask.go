@@ -27,7 +27,7 @@ func CheckNative(cfg *config.Config, addr string) error {
 // Ask returns the native at addr, to be asked by somebody who is no node: a host that
 // listens nowhere, with an identity that is thrown away. Nothing is dialled yet. self is
 // that identity, in whose name alone native can be asked; stop ends the host and all that
-// is asked, and waits for it. Of cfg it takes the private network (host.psk), whose error
+// is asked, and waits for it. Of cfg it takes host.psk and host.timeout, whose error
 // is a *config.Error; the rest of cfg may be wrong. Who calls this gives up what libraries
 // log in this process.
 func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, self ports.PeerID, stop func(), err error) {
@@ -42,6 +42,7 @@ func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, s
 	psk, err := libp2phost.ReadPSK(s.PSK)
 	p := &Plan{config: cfg}
 	p.Check("host.psk", err)
+	p.Check("host.timeout", libp2phost.CheckTimeout(s.Timeout))
 	if err := config.NewError(p.mistakes); err != nil {
 		return nil, "", nil, err
 	}
@@ -53,7 +54,7 @@ func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, s
 	if self, err = libp2phost.PeerIDOf(key); err != nil {
 		return nil, "", nil, err
 	}
-	h, err := libp2phost.New(libp2phost.Config{Key: key, PSK: psk, UserAgent: "ocnode/" + version})
+	h, err := libp2phost.New(libp2phost.Config{Key: key, PSK: psk, Timeout: s.Timeout, UserAgent: "ocnode/" + version})
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -62,6 +63,7 @@ func Ask(cfg *config.Config, addr, version string) (native ports.RemoteNative, s
 		_ = h.Close()
 		return nil, "", nil, err
 	}
+	t.SetTimeout(s.Timeout)
 	stop = func() {
 		t.Close()
 		_ = h.Close() // there is nothing to be done about what does not close

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -20,10 +21,11 @@ import (
 )
 
 type hostSection struct {
-	Listen    []string `koanf:"listen" help:"multiaddrs to listen on, TCP and QUIC; without native the default is free ports"`
-	Announce  []string `koanf:"announce" help:"multiaddrs to tell others instead of the ones bound"`
-	Bootstrap []string `koanf:"bootstrap" help:"peers to join through: multiaddrs with /p2p/<PeerID>, or /dnsaddr/<name>"`
-	PSK       string   `koanf:"psk" help:"the file of the private network's key: only who has it is spoken with, and over TCP only; \"\" for a public network"`
+	Listen    []string      `koanf:"listen" help:"multiaddrs to listen on, TCP and QUIC; without native the default is free ports"`
+	Announce  []string      `koanf:"announce" help:"multiaddrs to tell others instead of the ones bound"`
+	Bootstrap []string      `koanf:"bootstrap" help:"peers to join through: multiaddrs with /p2p/<PeerID>, or /dnsaddr/<name>"`
+	Timeout   time.Duration `koanf:"timeout" help:"how long a peer may take to connect, or to answer; more for a slow line"`
+	PSK       string        `koanf:"psk" help:"the file of the private network's key: only who has it is spoken with, and over TCP only; \"\" for a public network"`
 }
 
 // hostComments are the comments on hostSection in a configuration file.
@@ -47,6 +49,8 @@ var hostComments = map[string]Comment{
 			"/p2p/<PeerID>, or /dnsaddr/<name>. One is enough, and two that you trust are better: up to four are held for ever, " +
 			"and asked whether the others tell of this indexer. With dht on, natives that they do not tell of are found too.",
 	},
+	"timeout": {Text: "How long this node waits for a peer: to connect, and then for each answer; 5s to 1m. The handshake of a peer that dials it " +
+		"may take four fifths of it. A connection takes up to five round trips: raise it on both sides of a line whose round trip takes a second."},
 	"psk": {Text: "The file of a private network's key, which `ocnode key psk FILE` makes: the same on every node and for " +
 		"nobody else to read. Only who has it is spoken with, and over TCP only. \"\" for a network that is open to all."},
 }
@@ -62,6 +66,7 @@ var hostModule = Module{
 		Listen:    []string{"/ip4/0.0.0.0/tcp/4101", "/ip6/::/tcp/4101", "/ip4/0.0.0.0/udp/4101/quic-v1", "/ip6/::/udp/4101/quic-v1"},
 		Announce:  []string{},
 		Bootstrap: []string{},
+		Timeout:   libp2phost.DefaultTimeout,
 	},
 	Comments: hostComments,
 	Check: func(p *Plan) {
@@ -72,6 +77,7 @@ var hostModule = Module{
 		p.CheckItems("host.listen", s.Listen, each(libp2phost.ParseListen))
 		p.CheckItems("host.announce", s.Announce, each(libp2phost.ParseAnnounce))
 		p.CheckItems("host.bootstrap", s.Bootstrap, each(libp2phost.ParseBootstrap))
+		p.Check("host.timeout", libp2phost.CheckTimeout(s.Timeout))
 		_, err := libp2phost.ReadPSK(s.PSK)
 		p.Check("host.psk", err)
 		if p.IsSet("host.listen") { // of the built-in list, effective leaves out what is of no use
@@ -122,7 +128,7 @@ func newHost(p *Plan, s hostSection, addresses *libp2phost.Addresses, self ports
 		return nil, err
 	}
 	h, err := libp2phost.New(libp2phost.Config{
-		Key: key, PSK: psk, Announce: s.Announce, Addresses: addresses, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,
+		Key: key, PSK: psk, Announce: s.Announce, Addresses: addresses, Timeout: s.Timeout, UserAgent: "ocnode/" + env.Version, Limits: limits, Log: log.With(loggerKey, loggerHost), Metrics: metrics,
 	}, env.HostOptions...)
 	if err != nil {
 		return nil, err
@@ -131,11 +137,12 @@ func newHost(p *Plan, s hostSection, addresses *libp2phost.Addresses, self ports
 	return h, nil
 }
 
-func newTransport(p *Plan, h host.Host, door stream.Door, observer ports.Observer, log *slog.Logger, closers *Closers) (*stream.Transport, error) {
+func newTransport(p *Plan, s hostSection, h host.Host, door stream.Door, observer ports.Observer, log *slog.Logger, closers *Closers) (*stream.Transport, error) {
 	t, err := stream.New(h, observer, log.With(loggerKey, loggerStream))
 	if err != nil {
 		return nil, err
 	}
+	t.SetTimeout(s.Timeout)
 	t.Guard(stream.Guard{Door: door, Watchers: Settings[limitsSection](p, "limits").Watchers})
 	closers.Add(func() error { t.Close(); return nil })
 	return t, nil
@@ -167,11 +174,12 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *l
 		Natives:   natives,
 		Trusts:    t.native,
 		Lonely:    lonely,
-		Probe:     func() (host.Host, error) { return libp2phost.NewProbe(s.PSK, env.HostOptions...) },
+		Probe:     func() (host.Host, error) { return libp2phost.NewProbe(s.PSK, s.Timeout, env.HostOptions...) },
 		Twin: func(err error) {
 			observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: ports.PeerID(h.ID().String()), Err: err})
 		},
-		Log: log,
+		Timeout: s.Timeout,
+		Log:     log,
 	})
 }
 

@@ -56,11 +56,11 @@ func (h *handshakes) end(site netip.Prefix) {
 }
 
 // newTCP returns a constructor of the TCP transport. It closes each inbound connection whose
-// handshake takes longer than within. libp2p gives a handshake 15 s and has no option for that.
-// (QUIC has a limit of its own: 5 s of silence, 10 s in all.)
-func newTCP(within time.Duration) func(transport.Upgrader, network.ResourceManager, *tcpreuse.ConnMgr) (*tcp.TcpTransport, error) {
+// handshake takes too long. libp2p gives a handshake 15 s and has no option for that. (QUIC has a
+// limit of its own: 5 s of silence, 10 s in all.)
+func newTCP(t timeouts) func(transport.Upgrader, network.ResourceManager, *tcpreuse.ConnMgr) (*tcp.TcpTransport, error) {
 	return func(u transport.Upgrader, r network.ResourceManager, shared *tcpreuse.ConnMgr) (*tcp.TcpTransport, error) {
-		return tcp.NewTCPTransport(timedUpgrader{u, within}, r, shared, tcp.DisableReuseport())
+		return tcp.NewTCPTransport(timedUpgrader{u, t.handshake}, r, shared, tcp.DisableReuseport(), tcp.WithConnectionTimeout(t.addr))
 	}
 }
 

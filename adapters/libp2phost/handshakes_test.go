@@ -79,6 +79,7 @@ func newUpgrader(t *testing.T) (transport.Upgrader, peer.ID) {
 }
 
 func TestAHandshakeThatDoesNotEndIsCutOff(t *testing.T) {
+	handshakeTimeout := timeoutsOf(0).handshake
 	porttest.FakeTime(t, func(t *testing.T) {
 		native, id := newUpgrader(t)
 		p := pipes{make(chan manet.Conn), make(chan struct{})}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -33,6 +34,8 @@ type Config struct {
 	PSK pnet.PSK
 	// UserAgent is what others see this node run, such as "ocnode/1.2.3".
 	UserAgent string
+	// Timeout is host.timeout; 0 is DefaultTimeout.
+	Timeout time.Duration
 	// Limits bounds connections and streams; the zero value stands for DefaultLimits.
 	Limits Limits
 	// Log is told of what the limits refuse; nil for nobody.
@@ -80,13 +83,14 @@ func Options(cfg Config) ([]libp2p.Option, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics of the host: %w", err)
 	}
+	timeouts := timeoutsOf(cfg.Timeout)
 	opts := []libp2p.Option{
 		libp2p.Identity(cfg.Key),
 		libp2p.UserAgent(cfg.UserAgent),
 		libp2p.NoListenAddrs,
-		libp2p.Transport(newTCP(handshakeTimeout)),
-		libp2p.SwarmOpts(swarm.WithDialRanker(dialTCPFirst)),
-		libp2p.WithDialTimeout(addrTimeout),
+		libp2p.Transport(newTCP(timeouts)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(dialTCPFirst), swarm.WithDialTimeoutLocal(timeouts.addr)),
+		libp2p.WithDialTimeout(timeouts.addr),
 		libp2p.UDPBlackHoleSuccessCounter(nil),
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 		libp2p.DisableRelay(),

@@ -29,23 +29,10 @@ import (
 )
 
 const (
-	// dialTimeout bounds one attempt to connect and identify, all addresses together:
-	// ten round trips around the world.
-	dialTimeout = 5 * time.Second
-	// addrTimeout bounds the dial of one address. It ends before whoever dials stops waiting,
-	// also after 5 s, so that the error says whether nobody answered, or somebody who then
-	// fell silent.
-	addrTimeout = 4 * time.Second
-	// handshakeTimeout bounds the handshake of a peer that dials this node: as long as the peer
-	// waits for it.
-	handshakeTimeout = addrTimeout
-	// redialTimeout bounds an attempt at a peer that was connected before, unless its round
-	// trip is known to be so long that roundTrips of them take more. A peer that is cut off
-	// answers nothing, and what a dial sends again it sends at ever longer intervals: short
-	// attempts, redialPause apart, make two natives one within 2 s of the cut's end.
-	redialTimeout = time.Second
-	redialPause   = 250 * time.Millisecond
-	roundTrips    = 10
+	// redialPause is the pause between two short attempts at a peer that was connected before.
+	redialPause = 250 * time.Millisecond
+	// dialMargin is how much longer than the last one the next dial of a peer may take.
+	dialMargin = 2
 	// redialFor is for how long that goes on. Who has been gone for longer is dialled as
 	// seldom as who was never met: some packets a second to each of many that are gone for
 	// good would be a nuisance to somebody.
@@ -113,7 +100,9 @@ type JoinerConfig struct {
 	Twin  func(error)
 	// Resolver looks /dnsaddr up; nil for the system's.
 	Resolver *madns.Resolver
-	Log      *slog.Logger
+	// Timeout is host.timeout; 0 is DefaultTimeout.
+	Timeout time.Duration
+	Log     *slog.Logger
 }
 
 // Joiner keeps a host connected to the configured peers and to the natives it met.
@@ -122,6 +111,7 @@ type Joiner struct {
 	natives  []protocol.ID
 	trusts   func(ports.PeerID) bool
 	resolver *madns.Resolver
+	timeouts timeouts
 	log      *slog.Logger
 	own      bool // Bootstrap names this node itself
 	moved    chan struct{}
@@ -224,7 +214,8 @@ type target struct {
 	// since is when it was connected or lost last.
 	connected bool
 	since     time.Time
-	met       bool // it has been connected
+	met       bool          // it has been connected
+	took      time.Duration // how long dials of it take that succeed
 }
 
 // name is a /dnsaddr to keep resolved.
@@ -247,9 +238,10 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		natives:  cfg.Natives,
 		trusts:   cfg.Trusts,
 		resolver: cmp.Or(cfg.Resolver, madns.DefaultResolver),
+		timeouts: timeoutsOf(cfg.Timeout),
 		log:      cfg.Log,
 		lonely:   cfg.Lonely,
-		twins:    twins{host: h, probe: cfg.Probe, told: cfg.Twin},
+		twins:    twins{host: h, probe: cfg.Probe, told: cfg.Twin, dial: timeoutsOf(cfg.Timeout).dial},
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
 		moved:    make(chan struct{}, 1),
@@ -486,17 +478,22 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 		j.host.Peerstore().ClearAddrs(t.id) // or those would be dialled too
 	}
 	info := peer.AddrInfo{ID: t.id, Addrs: slices.Concat(t.static, addrs)}
-	timeout := dialTimeout
+	timeout := j.timeouts.dial
 	quick := t.met && time.Since(t.since) < redialFor
 	if quick {
-		timeout = min(max(redialTimeout, roundTrips*j.host.Peerstore().LatencyEWMA(t.id)), dialTimeout)
+		timeout = min(max(j.timeouts.redial, dialMargin*t.took), timeout)
 	}
 	j.start(ctx, &t.retry, func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		// Giving the addresses on every attempt helps when the peerstore has forgotten them.
+		began := time.Now()
 		err := redial.Connect(ctx, j.host, info)
+		took := time.Since(began)
 		return func() {
+			if err == nil {
+				t.took = max(took, t.took/dialMargin) // it takes no time if the peer has come meanwhile
+			}
 			if j.see(t, time.Now()); t.connected {
 				return
 			}
@@ -509,7 +506,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 			}
 			j.complain(&t.warned, t.configured, "native cannot be reached; trying on", err,
 				"peerID", t.id, "bootstrap", t.configured, "addrs", info.Addrs,
-				"hint", "check that it runs, that its name resolves, that address and /p2p/ identity are its own, and that no firewall stands between")
+				"hint", "check that it runs, that its name resolves, that address and /p2p/ identity are its own, that no firewall stands between, and that the line is not too slow for host.timeout")
 		}
 	})
 }

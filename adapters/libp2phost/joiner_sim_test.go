@@ -100,7 +100,7 @@ func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 			t.Errorf("%d warnings, want one for each cut", n)
 		}
 		cut.Store(false)
-		time.Sleep(retryMax + dialTimeout)
+		time.Sleep(retryMax + DefaultTimeout)
 		if !connected(h, bootstrap) || !connected(h, met) {
 			t.Errorf("after the cut connected with bootstrap %v, with the one met %v", connected(h, bootstrap), connected(h, met))
 		}
@@ -147,7 +147,7 @@ func TestJoinerEndsWhileDialling(t *testing.T) {
 		t.Cleanup(sim.Close)
 		native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
 		stop := join(t, h, JoinerConfig{Bootstrap: fullAddrs(native)})
-		time.Sleep(addrTimeout / 2)
+		time.Sleep(timeoutsOf(0).addr / 2)
 		start := time.Now()
 		stop()
 		if took := time.Since(start); took > 0 {

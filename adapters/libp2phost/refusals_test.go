@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multistream"
 
@@ -272,12 +274,20 @@ func TestAFloodOfRefusalsIsALineAMinute(t *testing.T) {
 }
 
 func TestWhoIsToBlame(t *testing.T) {
+	const silent = "no answer came in time: the line may be slow (host.timeout), or a firewall drops what is sent"
 	for _, c := range []struct {
 		name string
 		err  error
 		want string
 	}{
-		{"nobody answered", context.DeadlineExceeded, ""},
+		{"nobody answered", context.DeadlineExceeded, silent},
+		{"no address answered", &swarm.DialError{Cause: context.DeadlineExceeded, DialErrors: []swarm.TransportError{{Cause: context.DeadlineExceeded}}}, silent},
+		{"of two addresses, one refused", &swarm.DialError{Cause: swarm.ErrAllDialsFailed, DialErrors: []swarm.TransportError{{Cause: context.DeadlineExceeded}, {Cause: &network.ConnError{Remote: true, ErrorCode: network.ConnShutdown}}}},
+			"the other side is shutting down"},
+		{"it is not there", fmt.Errorf("dial: %w", syscall.ECONNREFUSED), ""},
+		{"its handshake takes too long", fmt.Errorf("failed to negotiate security protocol: %w", context.DeadlineExceeded),
+			"the other side took the connection, and its handshake did not end in time: the line may be slow (host.timeout), a firewall drops what is sent, or the other side is overloaded or out of open files; " +
+				"if the addresses are right, the two may have different private network keys (host.psk), or only one of them has one"},
 		{"it is shutting down", &network.ConnError{Remote: true, ErrorCode: network.ConnShutdown}, "the other side is shutting down"},
 		{"this side closed it", &network.ConnError{ErrorCode: network.ConnShutdown}, ""},
 		{"a reset without a reason", &network.StreamError{Remote: true}, "the other side reset the stream"},

@@ -34,6 +34,7 @@ type twins struct {
 	probe func() (host.Host, error)
 	told  func(error)
 	addrs []ma.Multiaddr // without /p2p/
+	dial  time.Duration  // bounds each dial
 }
 
 // look dials each address. It tells of those at which another process has this node's key.
@@ -72,14 +73,15 @@ func (w *twins) look(ctx context.Context, addrs []ma.Multiaddr) error {
 
 // reaches reports whether a peer at addr proves this node's PeerID.
 func (w *twins) reaches(ctx context.Context, probe host.Host, addr ma.Multiaddr) bool {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.dial)
 	defer cancel()
 	probe.Peerstore().ClearAddrs(w.host.ID())
 	return probe.Connect(ctx, peer.AddrInfo{ID: w.host.ID(), Addrs: []ma.Multiaddr{addr}}) == nil
 }
 
-// NewProbe returns a host with a throw-away key, for a Joiner. psk is as host.psk.
-func NewProbe(psk string, extra ...libp2p.Option) (host.Host, error) {
+// NewProbe returns a host with a throw-away key, for a Joiner. psk is as host.psk, and timeout as
+// host.timeout.
+func NewProbe(psk string, timeout time.Duration, extra ...libp2p.Option) (host.Host, error) {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -88,7 +90,7 @@ func NewProbe(psk string, extra ...libp2p.Option) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host.psk: %w", err)
 	}
-	return New(Config{Key: key, PSK: secret}, extra...)
+	return New(Config{Key: key, PSK: secret, Timeout: timeout}, extra...)
 }
 
 // lookForTwins starts to look for another process with this node's key.

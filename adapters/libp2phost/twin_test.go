@@ -30,7 +30,7 @@ func TestAnotherProcessWithThisNodesKeyIsTold(t *testing.T) {
 			join(t, h, JoinerConfig{
 				Bootstrap: bootstrap,
 				Probe: func() (host.Host, error) {
-					probe, err := NewProbe("")
+					probe, err := NewProbe("", 0)
 					if err != nil {
 						return nil, err
 					}

@@ -1,10 +1,5 @@
 package stream
 
-import "time"
-
-// SetTimeout replaces ports.ExchangeTimeout, for tests over real sockets.
-func (t *Transport) SetTimeout(d time.Duration) { t.timeout = d }
-
 // Senders returns the number of connections whose sender is known.
 func (t *Transport) Senders() int {
 	t.connsMu.Lock()

@@ -31,7 +31,7 @@ type Transport struct {
 	id       ports.PeerID
 	observer ports.Observer
 	log      *slog.Logger
-	// timeout is ports.ExchangeTimeout; tests shorten it.
+	// timeout is ports.ExchangeTimeout, unless SetTimeout changes it.
 	timeout  time.Duration
 	notifiee *network.NotifyBundle
 
@@ -77,6 +77,10 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 	h.Network().Notify(t.notifiee)
 	return t, nil
 }
+
+// SetTimeout replaces ports.ExchangeTimeout on both sides of the exchanges of t, for a slow line.
+// Peers count on ports.ExchangeTimeout at least. It must not be called after Native or Serve.
+func (t *Transport) SetTimeout(timeout time.Duration) { t.timeout = timeout }
 
 // discard is an observer that drops every event.
 type discard struct{}

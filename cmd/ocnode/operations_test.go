@@ -65,6 +65,14 @@ var symptoms = map[string]func(t *testing.T) string{
 		}
 		return fails(t, dir, 3, freePorts, "--http.listen=:4180") + fails(t, dir, 3, freePorts, "--http.token=http.token")
 	},
+	"A native is alone: the line is slow": func(t *testing.T) string {
+		silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = silent.Close() })
+		return complains(t, "native cannot be reached; trying on", fmt.Sprintf("--host.bootstrap=/ip4/127.0.0.1/udp/%d/quic-v1/p2p/%s", silent.LocalAddr().(*net.UDPAddr).Port, stranger))
+	},
 	"A native is alone: the key of the private network": func(t *testing.T) string {
 		native := start(t, t.TempDir(), tcpOnly, "--host.psk", newPSK(t))
 		return complains(t, "native cannot be reached; trying on", "--host.bootstrap="+native.Addrs[0])

@@ -184,9 +184,11 @@ func (x *Indexer) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	x.mu.Lock()
-	defer x.mu.Unlock()
+	leases := x.leases
+	x.leases = make(map[ports.PeerID]held)
+	x.mu.Unlock() // nothing waits for natives
 	var record []byte
-	if x.records != nil && len(x.leases) > 0 {
+	if x.records != nil && len(leases) > 0 {
 		var err error
 		if record, err = x.records.leave(); err != nil {
 			x.observer.Observe(ports.Event{Kind: ports.EventLeaseLeft, PeerID: x.self, Err: err})
@@ -195,7 +197,7 @@ func (x *Indexer) leave(ctx context.Context) {
 	var leaving sync.WaitGroup
 	// Half of the time is for the connection there is, and half for another.
 	ctx = ports.WithPatience(ctx, leaveTimeout/2)
-	for id, lease := range x.leases {
+	for id, lease := range leases {
 		if !x.clock.Instant().Before(lease.until) {
 			continue
 		}
@@ -214,7 +216,6 @@ func (x *Indexer) leave(ctx context.Context) {
 		})
 	}
 	leaving.Wait()
-	clear(x.leases)
 }
 
 // remember notes the lease that a native may hold after a registration that was sent then and

@@ -25,6 +25,9 @@ const (
 	ourLog = "the log of this node says which limit"
 )
 
+// silent is what may be the matter where no answer came in time.
+const silent = "no answer came in time: the line may be slow (host.timeout), or a firewall drops what is sent"
+
 // otherKeys is what else may be the matter with a connection that fails while it is
 // secured: to each side, what the other writes is noise, and the first bytes of noise
 // decide whether that is an error, or a length of something that never comes.
@@ -106,7 +109,7 @@ func of(err error) (by string, says int) {
 	if err == nil {
 		return "", 0
 	}
-	const nothing, ended, coded, own = 0, 1, 2, 3
+	const nothing, late, ended, coded, own = 0, 1, 2, 3, 4
 	if errors.Is(err, network.ErrResourceLimitExceeded) { // never comes from afar
 		return "this node refused it itself: a limit of its own is reached; " + ourLog, own
 	}
@@ -129,11 +132,15 @@ func of(err error) (by string, says int) {
 		return "the other side refused the connection, as it does if a limit of its own is reached; " + itsLog, coded
 	}
 	securing := strings.Contains(err.Error(), "failed to negotiate security protocol")
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ECONNREFUSED) || isTimeout(err) {
-		if securing {
-			return "the other side took the connection and then said nothing of use, as it does if it is overloaded or out of open files" + otherKeys, ended
-		}
-		return "", nothing // nobody answered, which is no refusal
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "", nothing // the error says it
+	case !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err):
+	case securing:
+		return "the other side took the connection, and its handshake did not end in time: the line may be slow (host.timeout), " +
+			"a firewall drops what is sent, or the other side is overloaded or out of open files" + otherKeys, ended
+	default:
+		return silent, late
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		strings.HasSuffix(err.Error(), ": EOF") || strings.HasSuffix(err.Error(), syscall.ECONNRESET.Error()) {
