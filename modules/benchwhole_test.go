@@ -21,7 +21,6 @@ import (
 
 	"github.com/google/pprof/profile"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/opencloud/ocnode/modules"
 	"github.com/opencloud/ocnode/ports"
@@ -280,7 +279,7 @@ func measureWhole(b *testing.B, on string, scale float64, profile bool) (cost wh
 		ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
 		defer cancel()
 		n := all[i%len(all)]
-		if err := h.Connect(network.WithForceDirectDial(ctx, "newcomer"), n.info); err != nil {
+		if err := h.Connect(ctx, n.info); err != nil { // a new host has no back-off
 			b.Errorf("connect: %v", err)
 		}
 		register(h, n)

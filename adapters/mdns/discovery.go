@@ -221,37 +221,3 @@ func (d *Discovery) dialable(info peer.AddrInfo) (addrs []string) {
 	}
 	return addrs
 }
-
-// browse asks who offers service until ctx ends, and calls heard with each TXT record. A
-// machine may lack IPv4 or IPv6, or an interface with multicast for one of them.
-func browse(ctx context.Context, service string, heard func(text []string)) error {
-	var errs []error
-	for _, family := range []zeroconf.IPType{zeroconf.IPv4AndIPv6, zeroconf.IPv4, zeroconf.IPv6} {
-		err := ask(ctx, service, family, heard)
-		if err == nil || ctx.Err() != nil {
-			return nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func ask(ctx context.Context, service string, family zeroconf.IPType, heard func(text []string)) error {
-	entries, ended := make(chan *zeroconf.ServiceEntry), make(chan error, 1)
-	go func() {
-		ended <- zeroconf.Browse(ctx, service, domain, entries, zeroconf.SelectIPTraffic(family))
-	}()
-	// It closes entries before it returns, or does not begin and leaves them open.
-	for {
-		select {
-		case entry, open := <-entries:
-			if !open {
-				entries = nil
-				continue
-			}
-			heard(entry.Text)
-		case err := <-ended:
-			return err
-		}
-	}
-}

@@ -7,6 +7,9 @@
 // name and a TXT record of strings "dnsaddr=<multiaddr>/p2p/<PeerID>", one for each
 // address that it listens on, at most eight, the best first. Nodes that are no natives only ask.
 //
+// A node takes any answer that has TXT records of such an instance, one record or several: js-libp2p
+// sends one for each address, and neither SRV nor A records.
+//
 // Anybody on the link can answer, for any PeerID: what is found is a hint, and whoever
 // dials it learns who is there.
 package mdns

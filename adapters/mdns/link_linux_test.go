@@ -3,6 +3,7 @@ package mdns
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/miekg/dns"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
@@ -123,4 +125,52 @@ func TestANativeThatMovesIsFoundAtItsNewAddressesAndNoOther(t *testing.T) {
 	addrs.Store([]string{"/ip4/192.0.2.2/tcp/1"})
 	native.Moved()
 	porttest.Eventually(t, "it is found where it is now", at("/ip4/192.0.2.2/tcp/1"))
+}
+
+// js answers a question for a service as js-libp2p does, once.
+func js(t *testing.T, service string, addrs ...string) (answered <-chan struct{}) {
+	t.Helper()
+	group := &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: mdnsPort}
+	conn, err := net.ListenMulticastUDP("udp4", &multicastInterfaces()[0], group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer conn.Close()
+		buf := make([]byte, maxPacketBytes)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var msg dns.Msg
+			if err := msg.Unpack(buf[:n]); err != nil || msg.Response || len(msg.Question) != 1 || msg.Question[0].Name != service+"." {
+				continue
+			}
+			if _, err := conn.WriteTo(jsAnswer(t, service, 120, addrs...), group); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	}()
+	return done
+}
+
+func TestANativeWithoutSRVAndAIsFound(t *testing.T) {
+	if !hosttest.InOwnNetwork(t) {
+		return
+	}
+	indexer, id := hosttest.New(t), string(hosttest.PeerID(t))
+	answered := js(t, Service("/opencloud")+".local", "/ip4/192.0.2.1/tcp/1/p2p/"+id, "/ip4/192.0.2.2/tcp/1/p2p/"+id)
+	var got []ports.Found
+	if err := New(indexer, "/opencloud", addrsOf(indexer), slog.New(slog.DiscardHandler)).Find(t.Context(), func(f ports.Found) { got = append(got, f) }); err != nil {
+		t.Fatal(err)
+	}
+	<-answered
+	if len(got) != 1 || string(got[0].PeerID) != id || !slices.Equal(got[0].Addrs, []string{"/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1"}) {
+		t.Errorf("found %v", got)
+	}
 }
