@@ -32,7 +32,6 @@ var points = []point{
 	{"1 a native moves, and then the other dies", 10 * time.Second, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(true, a, b)
-		c.indexer(false, a, b)
 		c.start()
 		c.happens(a.stop)
 		c.watch(10 * time.Second)
