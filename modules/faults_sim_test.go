@@ -4,6 +4,7 @@ package modules_test
 // machines that sleep or lose their power, clocks that are wrong, natives that move.
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -130,15 +132,13 @@ func (f *faults) release(ip string) {
 
 // stops reports whether a packet goes no further now. One that may go on later is deliver's.
 func (s *simulation) stops(from, to string, packet []byte, deliver func([]byte)) bool {
-	for _, ip := range []string{from, to} {
-		if _, away := s.away.Load(ip); away {
-			return true
-		}
+	if s.silent(from, to) {
+		return true
 	}
 	f := &s.faults
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dead[from] || f.dead[to] || f.lost[[2]string{from, to}] || f.held[from] != nil {
+	if f.held[from] != nil {
 		return true
 	}
 	if p, ok := pathOf(from, to, packet); ok {
@@ -187,6 +187,30 @@ func (c *socket) ReadFrom(p []byte) (int, net.Addr, error) {
 
 func ipOf(a net.Addr) string { return a.(*net.UDPAddr).IP.String() }
 
+// dial is a modules.Environment's Dial. A machine refuses TCP, as nobody listens there, unless the
+// way to it is cut.
+func (m *member) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	to, _, _ := net.SplitHostPort(address)
+	if _, there := m.machines.Load(to); there && !m.silent(m.ip, to) && !m.silent(to, m.ip) {
+		return nil, syscall.ECONNREFUSED
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// silent reports whether no packet goes from an IP to another. A stopped process stops no packet
+// of its machine.
+func (s *simulation) silent(from, to string) bool {
+	for _, ip := range []string{from, to} {
+		if _, away := s.away.Load(ip); away {
+			return true
+		}
+	}
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	return s.faults.dead[from] || s.faults.dead[to] || s.faults.lost[[2]string{from, to}]
+}
+
 // ownSource is the address that a host sends from.
 type ownSource struct{ ip atomic.Pointer[net.IP] }
 
@@ -210,6 +234,7 @@ func (s *simulation) quic() libp2p.Option {
 		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return own, nil }),
 		quicreuse.OverrideListenUDP(func(_ string, at *net.UDPAddr) (net.PacketConn, error) {
 			own.ip.Store(&at.IP)
+			s.machines.Store(at.IP.String(), struct{}{})
 			return &socket{s.net.NewEndpoint(at, simnet.NodeBiDiLinkSettings{Downlink: link, Uplink: link}), s, at.IP.String()}, nil
 		}))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,9 @@ type Environment struct {
 	// Interfaces are the addresses of the machine; nil for those of the system. Tests put a machine
 	// here that moves.
 	Interfaces libp2phost.Interfaces
+	// Dial dials the machines of peers, to learn whether they answer; nil is a net.Dialer's
+	// DialContext. Tests that simulate the network put that here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the time of day; nil for time.Now. Tests put a clock here that is wrong.
 	Now func() time.Time
 	// Elapsed is a clock that never runs back. nil is the machine's, which counts its sleep, if

@@ -143,7 +143,7 @@ var points = []point{
 		c.healed, _ = c.untilWhole(time.Minute)
 		c.watch(time.Minute)
 	}},
-	{"11 a native is stopped for a TTL", 10 * time.Second, blink, false, func(c *cast) {
+	{"11 a native is stopped for a TTL", 10 * time.Second, blink, true, func(c *cast) {
 		a := c.native()
 		for range 4 {
 			c.indexer(false, a)
@@ -155,19 +155,19 @@ var points = []point{
 		c.happens(a.resume)
 		c.watch(2 * time.Minute)
 	}},
-	{"11 a native loses its own line for a TTL", 2 * ttl, blink, false, func(c *cast) {
+	{"11 a native loses its own line for a TTL", 10 * time.Second, 10 * time.Second, true, func(c *cast) {
 		a := c.native()
 		for range 4 {
 			c.indexer(false, a)
 		}
 		c.start()
 		c.watch(time.Minute)
-		c.happens(a.cutOff)
+		c.happens(a.cutOff) // noticed when the third lease has ended
 		c.watch(ttl + 30*time.Second)
 		c.happens(a.reconnect)
 		c.watch(2 * time.Minute)
 	}},
-	{"11 three indexers are killed at once at a lone native", 0, 0, false, func(c *cast) {
+	{"11 three indexers are killed at once at a lone native", 0, 0, true, func(c *cast) {
 		a := c.native()
 		x := []*member{c.indexer(false, a), c.indexer(false, a), c.indexer(false, a)}
 		c.start()

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
 )
 
 var schedules = flag.Int("schedules", 0, "how many random schedules of faults TestSimSchedules runs; 0 for the one that -seed names, or else for some")

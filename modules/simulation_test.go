@@ -56,6 +56,7 @@ type simulation struct {
 
 	away       sync.Map // IP of a node that is cut off -> struct{}
 	faults     faults   // the finer ones
+	machines   sync.Map // IP of each that has been there -> struct{}
 	heartbeats sync.Map // PeerID -> when a native last granted it a lease
 }
 
@@ -173,6 +174,7 @@ func (m *member) start() {
 	}
 	env.Observers = append([]ports.Observer{m}, m.observers...)
 	env.HostOptions = []libp2p.Option{m.quic()}
+	env.Dial = m.dial
 	if env.Interfaces == nil { // the machine that the tests run on is none of this network
 		env.Interfaces = func() ([]libp2phost.Local, error) {
 			return []libp2phost.Local{{IP: netip.MustParseAddr(m.ip), Interface: "sim0", Outward: true}}, nil

@@ -30,10 +30,12 @@ type Line struct {
 
 var _ ports.Line = (*Line)(nil)
 
-// NewLine returns the line of h.
-func NewLine(h host.Host) *Line {
-	var d net.Dialer
-	return &Line{h, d.DialContext}
+// NewLine returns the line of h. dial dials other machines; nil is a net.Dialer's DialContext.
+func NewLine(h host.Host, dial func(ctx context.Context, network, address string) (net.Conn, error)) *Line {
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	return &Line{h, dial}
 }
 
 // Works implements ports.Line. A peer answers a ping. A machine answers a TCP connection at its

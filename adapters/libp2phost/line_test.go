@@ -56,7 +56,7 @@ func TestALineWorksIfAnybodyAnswers(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			l := NewLine(h)
+			l := NewLine(h, nil)
 			l.dial = tc.dial
 			if got := l.Works(ctx, tc.addrs); got != tc.want {
 				t.Errorf("works: %v, want %v", got, tc.want)
