@@ -23,7 +23,12 @@ var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random tim
 // binary is ocnode, built once.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(ocnodetest.Main(m, "ocnode", &binary)) }
+func TestMain(m *testing.M) {
+	if binary = os.Getenv(labBinary); binary != "" { // a lab
+		os.Exit(m.Run())
+	}
+	os.Exit(ocnodetest.Main(m, "ocnode", &binary))
+}
 
 // launch starts the binary in dir, with nothing of this process's environment.
 func launch(t *testing.T, dir string, environ []string, args ...string) *ocnodetest.Process {
