@@ -33,7 +33,7 @@ const (
 )
 
 // holds are the checks that fail a test.
-var holds = map[check]bool{nothingDead: true}
+var holds = map[check]bool{nothingDead: true, allWell: true}
 
 // cast are the honest nodes of a network, and what was seen of them.
 type cast struct {

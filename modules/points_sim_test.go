@@ -202,7 +202,7 @@ var points = []point{
 		c.start()
 		c.watch(3 * time.Minute)
 	}},
-	{"13 a native tells of more inventions than a table holds", blink, blink, false, func(c *cast) {
+	{"13 a native tells of more inventions than a table holds", blink, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["limits.entries"] = "1000"

@@ -92,7 +92,9 @@ func TestEndToEndAStoppedNativeSaysSo(t *testing.T) {
 	dead.Kill()
 	time.Sleep(ttl + 2*time.Second)
 	native.Signal(syscall.SIGCONT)
-	isLive := func(h heard) bool { return h.listed[dead.PeerID].State == "live" || h.listed[dead.PeerID].State == "late" }
+	isLive := func(h heard) bool {
+		return h.listed[dead.PeerID].State == "live" || h.listed[dead.PeerID].State == "late"
+	}
 	shown := 0
 	sum, _ := watchFor(t, 2*ttl, []*node{native}, indexers[:3], func(all []heard) bool {
 		if isLive(all[0]) {
