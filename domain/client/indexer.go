@@ -46,8 +46,10 @@ type Indexer struct {
 
 	mu     sync.Mutex
 	leases map[ports.PeerID]held
-	moved  chan struct{} // closed and replaced when this node may have moved
-	woke   chan struct{} // closed and replaced when the machine has slept
+
+	signalMu sync.Mutex    // held for no longer than a signal takes, where mu is held for a whole leave
+	moved    chan struct{} // closed and replaced when this node may have moved
+	woke     chan struct{} // closed and replaced when the machine has slept
 }
 
 // held is a lease that a native may hold.
@@ -92,18 +94,18 @@ func (x *Indexer) Superseded() bool { return x.superseded.Load() }
 
 // Moved has the indexer register at once with every native that was told something else than what
 // describe returns now, and with every native whose last registration failed. Call it when the
-// network of this node has changed.
+// network of this node has changed. It does not block.
 func (x *Indexer) Moved() {
 	x.natives.retry()
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.signalMu.Lock()
+	defer x.signalMu.Unlock()
 	close(x.moved)
 	x.moved = make(chan struct{})
 }
 
 func (x *Indexer) moves() <-chan struct{} {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.signalMu.Lock()
+	defer x.signalMu.Unlock()
 	return x.moved
 }
 
@@ -111,15 +113,15 @@ func (x *Indexer) moves() <-chan struct{} {
 // ended meanwhile or are about to.
 func (x *Indexer) wake(time.Duration) {
 	x.natives.retry()
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.signalMu.Lock()
+	defer x.signalMu.Unlock()
 	close(x.woke)
 	x.woke = make(chan struct{})
 }
 
 func (x *Indexer) wakes() <-chan struct{} {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.signalMu.Lock()
+	defer x.signalMu.Unlock()
 	return x.woke
 }
 

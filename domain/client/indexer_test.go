@@ -401,3 +401,25 @@ func TestPathsThatDieWithoutAWordCostNoLease(t *testing.T) {
 		})
 	}
 }
+
+func TestAMoveDuringALeaveWaitsForNobody(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		m := newMoving(t, PinNatives(map[ports.PeerID]ports.Native{"n": porttest.Native{
+			OnRegister: func(context.Context, ports.PeerID, ports.Registration) (ports.Lease, error) {
+				return domain.DefaultTTLPolicy().Grant(time.Now()), nil
+			},
+			OnLeave: func(ctx context.Context, _ ports.PeerID, _ []byte) error { <-ctx.Done(); return ctx.Err() },
+		}}))
+		stop := running(t, m)
+		synctest.Wait()
+		stopped := make(chan struct{})
+		go func() { stop(); close(stopped) }()
+		time.Sleep(leaveTimeout / 2)
+		began := time.Now()
+		m.Moved()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+		<-stopped
+	})
+}
