@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
 
-// A key that was copied to another machine: the process that started last is the one that
-// is listed, and both are told.
-func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
-	t.Parallel()
-	native := start(t, t.TempDir())
+// twoProcesses starts a native, and two indexers with one key.
+func twoProcesses(t *testing.T) (native, older, newer *node) {
+	t.Helper()
+	native = start(t, t.TempDir())
 	indexer := func(key []byte, meta string) *node {
 		dir := t.TempDir()
 		if key != nil {
@@ -25,16 +26,24 @@ func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 		n.Logs("lease granted")
 		return n
 	}
-	older := indexer(nil, "first")
+	older = indexer(nil, "first")
 	key, err := os.ReadFile(filepath.Join(older.Cmd.Dir, "data", "identity.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := indexer(key, "second")
+	newer = indexer(key, "second")
 	if older.PeerID != newer.PeerID {
 		t.Fatalf("%s and %s have one key", older.PeerID, newer.PeerID)
 	}
-	older.Logs("another process with this node's key started after it; this one registers no more")
+	return native, older, newer
+}
+
+// A key that was copied to another machine: the process that started last is the one that
+// is listed, and both are told.
+func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
+	t.Parallel()
+	native, older, newer := twoProcesses(t)
+	older.Logs("another process with this node's key started after it; this one registers no more while that one lives")
 	if status, err := older.get("/readyz", nil); status != http.StatusServiceUnavailable || err != nil {
 		t.Errorf("the older one's /readyz answers %d, %v", status, err)
 	}
@@ -52,4 +61,19 @@ func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 	if n := strings.Count(newer.Log.String(), "lease lost"); n > 0 {
 		t.Errorf("the newer one lost its lease %d times", n)
 	}
+}
+
+// A roll-out that is taken back.
+func TestTheOlderProcessIsListedAgainWhenTheNewerStops(t *testing.T) {
+	t.Parallel()
+	native, older, newer := twoProcesses(t)
+	older.Logs("another process with this node's key started after it; this one registers no more while that one lives")
+	newer.Signal(2)
+	newer.ExpectExit(0)
+	older.Logs("no other process with this node's key lives any more; this one registers again")
+	older.expectReady()
+	ocnodetest.Eventually(t, "the older one is listed", func() bool {
+		listed, err := native.list()
+		return err == nil && listed[older.PeerID].Meta["start"] == "first"
+	})
 }
