@@ -19,9 +19,12 @@ const (
 	// maxAskedFor bounds the indexers that each is asked for: a line that is lost for all is lost
 	// for these.
 	maxAskedFor = 8
-	// askTimeout bounds the questions. Until then the indexers are missing.
-	askTimeout = 2 * time.Second
+	// maxAskTimeout bounds the questions, and half of what a heartbeat may be late: the answer is
+	// there before the first lease ends.
+	maxAskTimeout = 2 * time.Second
 )
+
+func (p TTLPolicy) askTimeout() time.Duration { return min(maxAskTimeout, (p.TTL-p.Heartbeat)/2) }
 
 // listen sweeps, and judges by what it finds whether this native hears its indexers.
 func (r *Registry) listen(ctx context.Context, running *sync.WaitGroup) {
@@ -30,9 +33,10 @@ func (r *Registry) listen(ctx context.Context, running *sync.WaitGroup) {
 	if stood := hearing.sweeps(at); stood > 0 {
 		r.observer.Observe(ports.Event{Kind: ports.EventUnheard, PeerID: r.rules.Self, Took: stood})
 	}
-	if hearing.judge(at, r.sweep(), int(r.table.owned.Load())) && !at.Before(r.askAgainAt) {
+	overdue, silent := r.sweep()
+	if hearing.judge(at, overdue, silent, int(r.table.owned.Load())) && !at.Before(r.askAgainAt) {
 		r.askAgainAt = at.Add(r.rules.Policy.standstill())
-		about := hearing.last(maxAskedFor)
+		about := append(hearing.last(maxAskedFor), overdue[:min(len(overdue), maxAskedFor)]...)
 		running.Go(func() {
 			if r.cutOff(ctx, about) {
 				r.lost <- struct{}{}
@@ -48,7 +52,9 @@ func (r *Registry) lose() {
 	if r.table.hearing.doubts(at) {
 		return // it stood still meanwhile
 	}
-	r.observer.Observe(ports.Event{Kind: ports.EventUnheard, PeerID: r.rules.Self})
+	if !r.unheard {
+		r.observer.Observe(ports.Event{Kind: ports.EventUnheard, PeerID: r.rules.Self})
+	}
 	for _, e := range r.table.hearing.lose(at) {
 		r.doubt(e)
 	}
@@ -86,7 +92,7 @@ func (r *Registry) sayUnheard(at Instant) {
 // cutOff asks whether anything is heard at all: natives, whether they hear the indexers of these
 // leases, and the machines of peers and of these indexers. It reports whether none has answered.
 func (r *Registry) cutOff(ctx context.Context, about []silence) bool {
-	within, cancel := context.WithTimeout(ctx, askTimeout)
+	within, cancel := context.WithTimeout(ctx, r.rules.Policy.askTimeout())
 	defer cancel()
 	var heard atomic.Bool
 	var asking sync.WaitGroup

@@ -15,8 +15,7 @@ const Shards = shardCount
 
 // SweepShard sweeps one batch of a shard, and reports whether there may be more.
 func (r *Registry) SweepShard(i int) (more bool) {
-	_, more = r.sweepShard(&r.table.shards[i])
-	return more
+	return r.sweepShard(&r.table.shards[i]).more
 }
 
 // MaxChanges is how far behind a watcher may be.

@@ -59,9 +59,19 @@ type hearing struct {
 	renewed atomic.Int64 // heartbeats of indexers with a lease
 	swept   atomic.Int64 // the Instant of the last sweep; 0 unless Run runs
 	noticed atomic.Pointer[doubt]
+	deaf    atomic.Pointer[deafness]
 
-	ends   []ends // within a heartbeat, in order
-	before int64  // renewed at the last judge
+	many   bool    // as judge said last
+	heard  Instant // when the last judge saw a new heartbeat
+	ends   []ends  // within a heartbeat, in order
+	before int64   // renewed at the last judge
+}
+
+// deafness is a native without an answer from anywhere. It ends with the next heartbeat, and a TTL
+// later.
+type deafness struct {
+	renewed int64 // the heartbeats until then
+	until   Instant
 }
 
 // ends are the own leases that a sweep found ended.
@@ -115,21 +125,27 @@ func (h *hearing) sweeps(at Instant) (stood time.Duration) {
 // stop ends the notice of standstills: nothing sweeps any more.
 func (h *hearing) stop() { h.swept.Store(0) }
 
-// judge takes in the own leases that a sweep found ended, without a hint of their indexers' death,
-// and how many are left. It reports whether the line may be lost: many have ended within a heartbeat,
-// and few were renewed meanwhile.
-func (h *hearing) judge(at Instant, ended []silence, left int) (lost bool) {
+// judge takes in the own leases that a sweep found late and ended, without a hint of their indexers'
+// death, and how many are left. It reports whether to ask if the line is lost: leases are late or
+// have ended, and no heartbeat came for as long as one may be late; or many have ended.
+func (h *hearing) judge(at Instant, overdue, ended []silence, left int) (ask bool) {
 	renewed := h.renewed.Load()
 	if len(ended) > 0 {
 		h.ends = append(h.ends, ends{at, ended, h.before})
 	}
-	h.before = renewed
+	if renewed != h.before {
+		h.before, h.heard = renewed, at
+	}
 	for len(h.ends) > 0 && h.ends[0].at.Add(h.policy.Heartbeat).Before(at) {
 		h.ends = h.ends[1:]
 	}
-	if h.doubts(at) {
-		return false // all that end now are in doubt already
-	}
+	h.many = !h.doubts(at) && h.manyEnd(renewed, left) // all that end in doubt are stale already
+	quiet := at.Sub(h.heard) >= h.policy.TTL-h.policy.Heartbeat
+	return h.many || quiet && len(overdue)+len(ended) > 0
+}
+
+// manyEnd reports whether many leases have ended within a heartbeat, and few were renewed meanwhile.
+func (h *hearing) manyEnd(renewed int64, left int) bool {
 	all := left
 	for _, e := range h.ends {
 		all += len(e.leases)
@@ -145,9 +161,13 @@ func (h *hearing) judge(at Instant, ended []silence, left int) (lost bool) {
 	return false
 }
 
-// lose notes that the line is lost, and returns the leases that ended within a heartbeat: they are in
-// doubt too.
+// lose notes that nothing answers. If many leases have ended within a heartbeat, they are in doubt,
+// and lose returns them.
 func (h *hearing) lose(at Instant) (ended []silence) {
+	h.deaf.Store(&deafness{h.renewed.Load(), at.Add(h.policy.TTL)})
+	if !h.many {
+		return nil
+	}
 	for _, e := range h.ends {
 		ended = append(ended, e.leases...)
 	}
@@ -165,9 +185,12 @@ func (h *hearing) last(n int) (ended []silence) {
 }
 
 // unheard reports whether this native has not heard its indexers, so that what it lists says little:
-// it has just stood still, or many of the listed indexers are stale.
+// it has just stood still, nothing answers it, or many of the listed indexers are stale.
 func (t *table) unheard(at Instant) bool {
 	if d := t.hearing.at(at); d != nil && d.noticed == at {
+		return true
+	}
+	if d := t.hearing.deaf.Load(); d != nil && at.Before(d.until) && d.renewed == t.hearing.renewed.Load() {
 		return true
 	}
 	stale := t.stale.Load()

@@ -8,7 +8,7 @@ import (
 )
 
 // sweptFor has h sweep once a second for some seconds, as Run does. Each second may end and renew
-// leases. It returns the second at which the line seems lost, 0 for none.
+// leases. It returns the second at which many have ended, 0 for none.
 func sweptFor(h *hearing, seconds, left int, each func(second int) (ends, renewals int)) (lostAt int) {
 	for second := 1; second <= seconds; second++ {
 		at := Instant{time.Duration(second) * time.Second}
@@ -16,11 +16,55 @@ func sweptFor(h *hearing, seconds, left int, each func(second int) (ends, renewa
 		ends, renewals := each(second)
 		h.renewed.Add(int64(renewals))
 		left -= ends
-		if h.judge(at, make([]silence, ends), left) && lostAt == 0 {
+		if h.judge(at, nil, make([]silence, ends), left); h.many && lostAt == 0 {
 			lostAt = second
 		}
 	}
 	return lostAt
+}
+
+func TestALeaseThatIsLateOrEndsInSilenceMakesANativeAsk(t *testing.T) {
+	const slack = 6 * sec
+	heard := Instant{time.Minute}
+	for _, tc := range []struct {
+		name           string
+		since          time.Duration // the last heartbeat
+		overdue, ended int
+		want           bool
+	}{
+		{"late, an instant before a heartbeat may be late", slack - 1, 1, 0, false},
+		{"late, at it", slack, 1, 0, true},
+		{"late, an instant after", slack + 1, 1, 0, true},
+		{"ended", slack, 0, 1, true},
+		{"nothing is late or has ended", time.Hour, 0, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := &hearing{policy: DefaultTTLPolicy()}
+			h.renewed.Add(1)
+			h.judge(heard, nil, nil, 9)
+			if got := h.judge(heard.Add(tc.since), make([]silence, tc.overdue), make([]silence, tc.ended), 9); got != tc.want {
+				t.Errorf("it asks: %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestADeafNativeIsUnheardUntilAHeartbeatOrForATTL(t *testing.T) {
+	table := newTable(DefaultTTLPolicy(), Bounds{})
+	at := Instant{time.Minute}
+	table.hearing.lose(at)
+	for _, tc := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, true}, {66*sec - 1, true}, {66 * sec, false}, {66*sec + 1, false}} {
+		if got := table.unheard(at.Add(tc.after)); got != tc.want {
+			t.Errorf("after %v unheard: %v, want %v", tc.after, got, tc.want)
+		}
+	}
+	table.hearing.renewed.Add(1)
+	if table.unheard(at) {
+		t.Error("unheard after a heartbeat")
+	}
 }
 
 func TestManyEndsWithFewRenewalsTellThatTheLineIsLost(t *testing.T) {

@@ -101,20 +101,21 @@ func (r *Registry) welcome() {
 // sweep tells watchers of expired and overdue entries, and looks up entries that soon expire. It
 // takes a batch of each shard in turn. If it took the next batch at once, it would win the lock
 // again from a waiting heartbeat, for up to a millisecond.
-// It returns the own leases that have ended, if nothing tells why.
-func (r *Registry) sweep() (silent []silence) {
+// It returns the own leases that are late or have ended since the last sweep, if nothing tells why.
+func (r *Registry) sweep() (overdue, silent []silence) {
 	for more := true; more; {
 		more = false
 		for i := range r.table.shards {
-			ended, again := r.sweepShard(&r.table.shards[i])
-			silent, more = append(silent, ended...), more || again
+			found := r.sweepShard(&r.table.shards[i])
+			overdue, silent = append(overdue, found.overdue...), append(silent, found.silent...)
+			more = more || found.more
 		}
 	}
-	return silent
+	return overdue, silent
 }
 
-// sweepShard sweeps one batch and reports whether there may be more.
-func (r *Registry) sweepShard(s *shard) (silent []silence, more bool) {
+// sweepShard sweeps one batch.
+func (r *Registry) sweepShard(s *shard) swept {
 	found := s.sweep(r.now)
 	for _, id := range found.ahead {
 		r.find(id, aheadOfDeadline)
@@ -125,5 +126,5 @@ func (r *Registry) sweepShard(s *shard) (silent []silence, more bool) {
 	for _, id := range found.expired {
 		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 	}
-	return found.silent, found.more
+	return found
 }

@@ -92,6 +92,7 @@ const (
 type became struct {
 	joined  bool  // it was not listed, and is
 	expired bool  // its leases have ended, or count no more
+	overdue *word // the lease of this native that is late now, if nothing tells why
 	silent  *word // the lease of this native that was the last to end, if nothing tells why
 	left    bool  // it was listed until its indexer left
 }
@@ -221,6 +222,10 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 		b.expired = true
 	}
 	s.tell(r, was, is, said, now.at)
+	if is.late && !was.late && is.shown.source == granted && !r.hungUp {
+		overdue := *is.shown
+		b.overdue = &overdue
+	}
 
 	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
 		r.lookedAhead, r.echoed = false, false
@@ -394,6 +399,7 @@ type swept struct {
 	expired []ports.PeerID // indexers whose leases have ended
 	lost    []ports.PeerID // those of them that did not leave: another native may list them
 	ahead   []ports.PeerID // indexers to look up before their lease ends
+	overdue []silence      // own leases that are late now, and nothing tells why
 	silent  []silence      // own leases that have ended, and nothing tells why
 	more    bool           // there may be more of them
 }
@@ -412,6 +418,9 @@ func (s *shard) sweep(read func() moment) (found swept) {
 		r.filed = Instant{}
 		next := r.held.at(now)
 		b := s.apply(r, &next, now)
+		if b.overdue != nil {
+			found.overdue = append(found.overdue, silence{r.id, *b.overdue})
+		}
 		if b.silent != nil {
 			found.silent = append(found.silent, silence{r.id, *b.silent})
 		}

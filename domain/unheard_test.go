@@ -139,19 +139,20 @@ func TestANativeThatSleptSaysNothingOfThoseItDidNotHear(t *testing.T) {
 
 func TestManyThatEndAtOnceAreStaleOnlyIfNothingIsHeard(t *testing.T) {
 	for _, tc := range []struct {
-		name   string
-		line   ports.Line
-		dead   int
-		living int
-		hungUp bool
-		want   string // once all leases have ended
+		name    string
+		line    ports.Line
+		dead    int
+		living  int
+		hungUp  bool
+		unheard bool
+		want    string // once all leases have ended
 	}{
-		{"the line is lost", line(false), 3, 0, false, "stale"},
-		{"no line is known of", nil, 3, 0, false, "stale"},
-		{"a machine answers", line(true), 3, 0, false, "-"},
-		{"they hung up", line(false), 3, 0, true, "-"},
-		{"two are too few", line(false), 2, 0, false, "-"},
-		{"the others renew", line(false), 3, 12, false, "-"},
+		{"the line is lost", line(false), 3, 0, false, true, "stale"},
+		{"no line is known of", nil, 3, 0, false, true, "stale"},
+		{"a machine answers", line(true), 3, 0, false, false, "-"},
+		{"they hung up", line(false), 3, 0, true, false, "-"},
+		{"two are too few", line(false), 2, 0, false, true, "-"},
+		{"the others renew", line(false), 3, 12, false, false, "-"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
@@ -177,14 +178,17 @@ func TestManyThatEndAtOnceAreStaleOnlyIfNothingIsHeard(t *testing.T) {
 						time.Sleep(500 * time.Millisecond)
 					}
 				}
+				pass(64 * time.Second)
+				if (n.Condition() == ports.ConditionUnheard) != tc.unheard {
+					t.Errorf("before the first lease ends it says %q", n.Condition())
+				}
 				pass(69 * time.Second)
 				for _, got := range states(n.native, dead...) {
 					if got != tc.want {
 						t.Errorf("%s, want %s", got, tc.want)
 					}
 				}
-				unheard := tc.want == "stale"
-				if (n.Condition() == ports.ConditionUnheard) != unheard {
+				if (n.Condition() == ports.ConditionUnheard) != tc.unheard {
 					t.Errorf("it says %q", n.Condition())
 				}
 				pass(131 * time.Second)
@@ -197,7 +201,7 @@ func TestManyThatEndAtOnceAreStaleOnlyIfNothingIsHeard(t *testing.T) {
 						t.Errorf("a TTL after its end %s", got)
 					}
 				}
-				if told := n.Count(ports.EventUnheard); (told > 0) != unheard {
+				if told := n.Count(ports.EventUnheard); (told > 0) != tc.unheard {
 					t.Errorf("told %d times that it is unheard", told)
 				}
 			})

@@ -155,7 +155,7 @@ var points = []point{
 		c.happens(a.resume)
 		c.watch(2 * time.Minute)
 	}},
-	{"11 a native loses its own line for a TTL", 10 * time.Second, 10 * time.Second, true, func(c *cast) {
+	{"11 a native loses its own line for a TTL", 2 * ttl, blink, true, func(c *cast) {
 		a := c.native()
 		for range 4 {
 			c.indexer(false, a)
@@ -216,7 +216,7 @@ var points = []point{
 		}
 		c.watch(time.Minute)
 	}},
-	{"15 a native boots an hour ahead, alone, and is set right", blink, blink, false, func(c *cast) {
+	{"15 a native boots an hour ahead, alone, and is set right", blink, blink, true, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["trust.plain"] = "refuse"

@@ -208,7 +208,7 @@ func (l *Log) unheard(e ports.Event) {
 		l.registry.Warn("this native slept or stood still; entries that ended meanwhile are shown as stale", "peerID", e.PeerID, "for", e.Took)
 		return
 	}
-	l.registry.Warn("this native hears nobody; its line is lost, or all of its indexers died at once; they are shown as stale", "peerID", e.PeerID)
+	l.registry.Warn("nothing answers this native; its line is lost, or its indexers have lost theirs; what ends now may be alive", "peerID", e.PeerID)
 }
 
 // refusals returns the limit on lines of a refusal.

@@ -165,7 +165,7 @@ func TestWhatAnOperatorIsTold(t *testing.T) {
 		{"a native that does not hear its indexers",
 			[]ports.Event{{Kind: ports.EventUnheard, PeerID: "n", Took: time.Minute}, {Kind: ports.EventUnheard, PeerID: "n"}},
 			"level=WARN msg=\"this native slept or stood still; entries that ended meanwhile are shown as stale\" peerID=n for=1m0s\n" +
-				"level=WARN msg=\"this native hears nobody; its line is lost, or all of its indexers died at once; they are shown as stale\" peerID=n\n"},
+				"level=WARN msg=\"nothing answers this native; its line is lost, or its indexers have lost theirs; what ends now may be alive\" peerID=n\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log, out := newLog("info")
