@@ -115,8 +115,8 @@ func (c *cast) schedule() (steps []step) {
 	return steps
 }
 
-// runSchedule runs the schedule of a seed in a bubble, and returns what was seen.
-func runSchedule(t *testing.T, seed uint64) (r report) {
+// runSchedule runs the schedule of a seed in a bubble, and adds what was seen.
+func runSchedule(t *testing.T, seed uint64, sum *report) {
 	t.Helper()
 	invented := strangers(t, 50)
 	simulateSeed(t, seed, func(t *testing.T, s *simulation) {
@@ -145,20 +145,20 @@ func runSchedule(t *testing.T, seed uint64) (r report) {
 			says = append(says, fmt.Sprintf("%v: %s", step.at, step.what))
 			step.do()
 		}
-		c.watch(scheduled - time.Since(c.began))
 		took, ok := c.untilWhole(wholeAfter)
-		r = report{c.seen.samples, c.seen.absent, c.seen.unmarked, c.seen.deadLive, 0, took}
+		c.watch(scheduled - time.Since(c.began))
+		r := report{c.seen.samples, c.seen.absent, c.seen.unmarked, c.seen.deadLive, 0, took}
 		if !ok {
 			r.Unwell = 1
 			c.fault(allWell, "%v after the last fault not all is well: %s", took, c.state())
 		}
+		sum.add(r) // here, since a test that fails ends
 		if len(c.wrong) > 0 {
 			t.Errorf("seed %d, again with -run TestSimSchedules -args -seed %d: %v\n%s", seed, seed, &c.seen, strings.Join(c.wrong, "\n"))
 			t.Logf("seed %d, what happened:\n%s", seed, strings.Join(says, "\n"))
 		}
 		c.stop()
 	})
-	return r
 }
 
 // TestSimSchedules lets natives and indexers, and now and then a native that lies, live through
@@ -183,7 +183,7 @@ func TestSimSchedules(t *testing.T) {
 	var sum report
 	if n <= usual || *here {
 		for i := range uint64(n) {
-			t.Run("", func(t *testing.T) { sum.add(runSchedule(t, first+i)) })
+			t.Run("", func(t *testing.T) { runSchedule(t, first+i, &sum) })
 		}
 		if *here {
 			line, err := json.Marshal(sum)
@@ -214,9 +214,9 @@ func inProcesses(t *testing.T, first uint64, n int) (sum report) {
 			defer mu.Unlock()
 			var part report
 			before, after, reported := strings.Cut(string(out), reportMark)
-			line, _, _ := strings.Cut(after, "\n")
-			if err != nil || !reported || json.Unmarshal([]byte(line), &part) != nil {
-				t.Errorf("%v\n%s", err, before)
+			line, after, _ := strings.Cut(after, "\n")
+			if !reported || json.Unmarshal([]byte(line), &part) != nil || err != nil {
+				t.Errorf("%v\n%s%s", err, before, after)
 			}
 			sum.add(part)
 		})
