@@ -109,7 +109,8 @@ func newShares() shares {
 
 // fills reports whether by fills r.
 func (s *shard) fills(by ports.PeerID, r *record) bool {
-	return r.filled && s.shares.of[r].teller.id == by
+	is, filled := s.shares.of[r]
+	return filled && is.teller.id == by
 }
 
 // fill has by fill r, and no other peer. The caller has locked the shard.
@@ -119,17 +120,16 @@ func (s *shard) fill(r *record, by ports.PeerID) {
 	}
 	s.unfill(r)
 	of := s.table.tellers.add(by)
-	r.filled = true
 	s.shares.of[r] = share{of, len(s.shares.from[of])}
 	s.shares.from[of] = append(s.shares.from[of], r)
 }
 
 // unfill has no untrusted peer fill r. The caller has locked the shard.
 func (s *shard) unfill(r *record) {
-	if !r.filled {
+	was, filled := s.shares.of[r]
+	if !filled {
 		return
 	}
-	was := s.shares.of[r]
 	all := s.shares.from[was.teller]
 	last := len(all) - 1
 	all[was.at] = all[last]
@@ -141,7 +141,6 @@ func (s *shard) unfill(r *record) {
 		s.shares.from[was.teller] = all
 	}
 	delete(s.shares.of, r)
-	r.filled = false
 	s.table.tellers.remove(was.teller)
 }
 
@@ -214,8 +213,13 @@ func (r *Registry) evictFilled(s *shard, t *teller) bool {
 		}
 		rec = all[rand.IntN(len(all))]
 	}
-	if b := s.apply(rec, &holding{}, r.now()); b.expired || b.left {
-		r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: rec.id})
+	for now := r.now(); !rec.gone; {
+		if rec.stale {
+			rec.ended.until = now.at
+		}
+		if b := s.apply(rec, &holding{}, now); b.expired || b.left { // else it has become stale just now
+			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: rec.id})
+		}
 	}
-	return rec.gone
+	return true
 }

@@ -135,8 +135,8 @@ func TestAnIndexerThatRegistersOrThatATrustedNativeTellsCountsToNoShare(t *testi
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		var got ports.PeerID
-		if rec := s.records[is]; rec.filled {
-			got = s.shares.of[rec].teller.id
+		if share, ok := s.shares.of[s.records[is]]; ok {
+			got = share.teller.id
 		}
 		if got != want {
 			t.Errorf("%q fills its place, want %q", got, want)
@@ -252,8 +252,7 @@ func checkShares(t interface{ Fatalf(string, ...any) }, r *Registry, most int) {
 		s := &r.table.shards[i]
 		inShard := 0
 		for id, rec := range s.records {
-			if rec.filled {
-				is := s.shares.of[rec]
+			if is, filled := s.shares.of[rec]; filled {
 				counted[is.teller]++
 				inShard++
 				if is.teller.id == "trusted" || rec.owned || s.shares.from[is.teller][is.at] != rec {
@@ -298,4 +297,35 @@ func TestSharesUnderLoad(t *testing.T) {
 		t.Errorf("%d of 300 were granted a lease, and the table has %d entries of 400", granted, r.table.len())
 	}
 	checkShares(t, r, r.table.tellers.most+400)
+}
+
+// This native stood still, and shows what it was told before as stale.
+func TestAStaleIndexerGivesWay(t *testing.T) {
+	for name, swept := range map[string]bool{"swept": true, "before the sweep": false} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := sharedRegistry(t, 80)
+			hearing := &r.table.hearing
+			if tells(r, "liar", 10) != 10 || tells(r, "trusted", 70) != 70 {
+				t.Fatal("the table is not full")
+			}
+			hearing.sweeps(r.now().at)
+			r.Age(100 * time.Second)
+			hearing.sweeps(r.now().at)
+			if swept {
+				r.Sweep()
+			}
+			if listed, _ := r.Get(indexerOf("liar", 0)); listed.State != ports.StateStale {
+				t.Fatalf("it lists %+v, want a stale entry", listed)
+			}
+			for range 10 {
+				if !r.makeRoom() {
+					t.Error("a stale indexer does not give way")
+				}
+			}
+			if r.makeRoom() || r.table.len() != 70 || r.Stale() > 70 {
+				t.Errorf("%d indexers are left, %d of them stale", r.table.len(), r.Stale())
+			}
+			checkShares(t, r, 10)
+		})
+	}
 }

@@ -67,8 +67,7 @@ type record struct {
 	hungUp      bool // it ended its connection itself since its last registration here
 
 	// ended is the stale lease; nil unless the record is stale.
-	ended  *ended
-	filled bool // an untrusted peer fills it with its word
+	ended *ended
 
 	outbox outboxState
 }
