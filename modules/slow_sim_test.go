@@ -19,8 +19,8 @@ func TestSimASlowLineTakesAHigherTimeout(t *testing.T) {
 		timeout string
 		in      bool
 	}{
-		"two seconds, as it comes":    {2 * time.Second, "5s", false},
-		"two seconds, and a longer":   {2 * time.Second, "20s", true},
+		"2.2 seconds, as it comes":    {2200 * time.Millisecond, "5s", false},
+		"2.2 seconds, and a longer":   {2200 * time.Millisecond, "20s", true},
 		"0.8 seconds, and a longer":   {800 * time.Millisecond, "20s", true},
 		"three seconds, and a minute": {3 * time.Second, "1m", false}, // libp2p's own limit of 5 s for a round trip
 	} {
