@@ -109,7 +109,7 @@ func TestSimNativesThatTellNobodyDoNotKeepAnIndexer(t *testing.T) {
 		fakes := s.fakes(3, natives)
 		var indexers []*member
 		var seen []*porttest.Recorder
-		for i := range 10 {
+		for i := range porttest.Scale(10, 3) {
 			x := s.member(fmt.Sprint("indexer-", i), map[string]string{"modules": "indexer", "host.bootstrap": natives[0].addr() + "," + natives[1].addr()})
 			events := &porttest.Recorder{}
 			seen = append(seen, events)
