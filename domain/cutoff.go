@@ -34,7 +34,10 @@ func (r *Registry) listen(ctx context.Context, running *sync.WaitGroup) {
 		r.observer.Observe(ports.Event{Kind: ports.EventUnheard, PeerID: r.rules.Self, Took: stood})
 	}
 	overdue, silent := r.sweep()
-	if hearing.judge(at, overdue, silent, int(r.table.owned.Load())) && !at.Before(r.askAgainAt) {
+	switch ask := hearing.judge(at, overdue, silent, int(r.table.owned.Load())); {
+	case hearing.many && hearing.isDeaf(at):
+		r.lose() // it has asked already
+	case ask && !at.Before(r.askAgainAt):
 		r.askAgainAt = at.Add(r.rules.Policy.standstill())
 		about := append(hearing.last(maxAskedFor), overdue[:min(len(overdue), maxAskedFor)]...)
 		running.Go(func() {

@@ -144,6 +144,12 @@ func (h *hearing) judge(at Instant, overdue, ended []silence, left int) (ask boo
 	return h.many || quiet && len(overdue)+len(ended) > 0
 }
 
+// isDeaf reports whether nothing has answered, and no heartbeat came since.
+func (h *hearing) isDeaf(at Instant) bool {
+	d := h.deaf.Load()
+	return d != nil && at.Before(d.until) && d.renewed == h.renewed.Load()
+}
+
 // manyEnd reports whether many leases have ended within a heartbeat, and few were renewed meanwhile.
 func (h *hearing) manyEnd(renewed int64, left int) bool {
 	all := left
@@ -190,7 +196,7 @@ func (t *table) unheard(at Instant) bool {
 	if d := t.hearing.at(at); d != nil && d.noticed == at {
 		return true
 	}
-	if d := t.hearing.deaf.Load(); d != nil && at.Before(d.until) && d.renewed == t.hearing.renewed.Load() {
+	if t.hearing.isDeaf(at) {
 		return true
 	}
 	stale := t.stale.Load()

@@ -257,6 +257,7 @@ func TestTheRuleIsThatOfTheProtocolsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, text, _ = bytes.Cut(text, []byte("### Which of two counts")) // other tables have numbers too
 	rows := map[int]int{}
 	for run := range 20_000 {
 		r := rand.New(rand.NewSource(int64(run)))
