@@ -18,7 +18,6 @@ type point struct {
 	// absent bounds for how long an indexer that lives may be missing somewhere. No absence may be
 	// unmarked but as long as unmarked says, and nothing dead may be shown live.
 	absent, unmarked time.Duration
-	mended           bool // whether it is so by now
 	run              func(c *cast)
 }
 
@@ -29,7 +28,7 @@ const blink = 500 * time.Millisecond
 const mostToHeal = 2 * time.Second
 
 var points = []point{
-	{"1 a native moves, and then the other dies", 10 * time.Second, blink, true, func(c *cast) {
+	{"1 a native moves, and then the other dies", 10 * time.Second, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(true, a, b)
 		c.start()
@@ -40,7 +39,7 @@ var points = []point{
 		c.happens(b.crash)
 		c.watch(3 * time.Minute)
 	}},
-	{"2 three natives take leases and tell nobody; the honest are restarted", 10 * time.Second, blink, true, func(c *cast) {
+	{"2 three natives take leases and tell nobody; the honest are restarted", 10 * time.Second, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		for i := range 3 {
 			c.liars = append(c.liars, c.liar(fmt.Sprintf("liar-%d", i), lieTaking, nil, a, b))
@@ -57,7 +56,7 @@ var points = []point{
 			c.watch(3 * time.Minute)
 		}
 	}},
-	{"5 a connection dies without a word, and a new one would not", blink, blink, true, func(c *cast) {
+	{"5 a connection dies without a word, and a new one would not", blink, blink, func(c *cast) {
 		a, _ := c.native(), c.native()
 		x := c.indexer(false, a)
 		c.start()
@@ -67,7 +66,7 @@ var points = []point{
 			c.watch(70 * time.Second)
 		}
 	}},
-	{"6 a machine sleeps for 18 s", 5 * time.Second, 5 * time.Second, true, func(c *cast) {
+	{"6 a machine sleeps for 18 s", 5 * time.Second, 5 * time.Second, func(c *cast) {
 		a, b := c.native(), c.native()
 		x := c.indexer(false, a, b)
 		c.start()
@@ -79,7 +78,7 @@ var points = []point{
 			c.watch(30 * time.Second)
 		}
 	}},
-	{"7 a new process with the same key dies", 10 * time.Second, 10 * time.Second, true, func(c *cast) {
+	{"7 a new process with the same key dies", 10 * time.Second, 10 * time.Second, func(c *cast) {
 		a, b := c.native(), c.native()
 		x := c.indexer(false, a, b)
 		c.start()
@@ -94,7 +93,7 @@ var points = []point{
 		c.happens(rival.stop)
 		c.watch(3 * time.Minute)
 	}},
-	{"9 a native is back after 20 s", 5 * time.Second, blink, true, func(c *cast) {
+	{"9 a native is back after 20 s", 5 * time.Second, blink, func(c *cast) {
 		a, _, _ := c.native(), c.native(), c.native()
 		for range 8 {
 			c.indexer(false, a)
@@ -106,7 +105,7 @@ var points = []point{
 		c.happens(a.start)
 		c.watch(2 * time.Minute)
 	}},
-	{"9 a native is back, and a native with an empty table comes first", 25 * time.Second, blink, true, func(c *cast) {
+	{"9 a native is back, and a native with an empty table comes first", 25 * time.Second, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.liars = append(c.liars, c.liar("liar", lieEmpty, nil, a, b))
 		c.indexer(false, b)
@@ -119,7 +118,7 @@ var points = []point{
 		c.happens(func() { mend(a, b) })
 		c.watch(time.Minute)
 	}},
-	{"10 two natives are cut from each other for 90 s", 90 * time.Second, noticedAfter, true, func(c *cast) {
+	{"10 two natives are cut from each other for 90 s", 90 * time.Second, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(false, a)
 		c.indexer(false, b)
@@ -131,7 +130,7 @@ var points = []point{
 		c.healed, _ = c.untilWhole(time.Minute)
 		c.watch(time.Minute)
 	}},
-	{"10 a native hears, and is not heard", 90 * time.Second, noticedAfter, true, func(c *cast) {
+	{"10 a native hears, and is not heard", 90 * time.Second, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		c.indexer(false, a)
 		c.indexer(false, b)
@@ -143,7 +142,7 @@ var points = []point{
 		c.healed, _ = c.untilWhole(time.Minute)
 		c.watch(time.Minute)
 	}},
-	{"11 a native is stopped for a TTL", 10 * time.Second, blink, true, func(c *cast) {
+	{"11 a native is stopped for a TTL", 10 * time.Second, blink, func(c *cast) {
 		a := c.native()
 		for range 4 {
 			c.indexer(false, a)
@@ -155,7 +154,7 @@ var points = []point{
 		c.happens(a.resume)
 		c.watch(2 * time.Minute)
 	}},
-	{"11 a native loses its own line for a TTL", 2 * ttl, blink, true, func(c *cast) {
+	{"11 a native loses its own line for a TTL", 2 * ttl, blink, func(c *cast) {
 		a := c.native()
 		for range 4 {
 			c.indexer(false, a)
@@ -167,7 +166,7 @@ var points = []point{
 		c.happens(a.reconnect)
 		c.watch(2 * time.Minute)
 	}},
-	{"11 three indexers are killed at once at a lone native", 0, 0, true, func(c *cast) {
+	{"11 three indexers are killed at once at a lone native", 0, 0, func(c *cast) {
 		a := c.native()
 		x := []*member{c.indexer(false, a), c.indexer(false, a), c.indexer(false, a)}
 		c.start()
@@ -184,7 +183,7 @@ var points = []point{
 			}
 		}
 	}},
-	{"12 sixty-four natives come before the one that is configured", blink, blink, true, func(c *cast) {
+	{"12 sixty-four natives come before the one that is configured", blink, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["modules"] = "native" // or they would hear of each other's indexers in the topic
@@ -202,7 +201,7 @@ var points = []point{
 		c.start()
 		c.watch(3 * time.Minute)
 	}},
-	{"13 a native tells of more inventions than a table holds", blink, blink, true, func(c *cast) {
+	{"13 a native tells of more inventions than a table holds", blink, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["limits.entries"] = "1000"
@@ -216,7 +215,7 @@ var points = []point{
 		}
 		c.watch(time.Minute)
 	}},
-	{"15 a native boots an hour ahead, alone, and is set right", blink, blink, true, func(c *cast) {
+	{"15 a native boots an hour ahead, alone, and is set right", blink, blink, func(c *cast) {
 		a, b := c.native(), c.native()
 		for _, n := range c.natives {
 			n.settings["trust.plain"] = "refuse"
@@ -245,10 +244,10 @@ func TestSimPoints(t *testing.T) {
 				c.strict = true
 				p.run(c)
 				fmt.Fprintf(&table, "%-75s %10v %10v %10v %10v\n", p.name, c.seen.absent, c.seen.unmarked, c.seen.deadLive, c.healed)
-				if p.mended && (c.seen.absent > p.absent || c.seen.unmarked > p.unmarked) {
+				if c.seen.absent > p.absent || c.seen.unmarked > p.unmarked {
 					t.Errorf("want at most %v absent and %v unmarked: %v\n%s", p.absent, p.unmarked, &c.seen, strings.Join(c.wrong, "\n"))
 				}
-				if c.seen.deadLive > 0 || p.mended && c.healed > mostToHeal {
+				if c.seen.deadLive > 0 || c.healed > mostToHeal {
 					t.Errorf("whole %v after the fault; %v\n%s", c.healed, &c.seen, strings.Join(c.wrong, "\n"))
 				}
 				c.stop()

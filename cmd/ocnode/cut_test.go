@@ -62,14 +62,11 @@ func cutsWithoutAReset(t *testing.T, transport string) {
 		after, took := watchFor(t, 60*time.Second, natives, indexers, well)
 		fmt.Printf("lab: %s, cut %s for %v: absent %v, unmarked %v; after its end absent %v, unmarked %v, whole after %v\n", transport, c.name, lasts,
 			during.absent.Round(time.Millisecond), during.unmarked.Round(time.Millisecond), after.absent.Round(time.Millisecond), after.unmarked.Round(time.Millisecond), took.Round(time.Millisecond))
-		if cutsAreMarked && (during.unmarked+after.unmarked > noticed || took > whole) {
+		if during.unmarked+after.unmarked > noticed || took > whole {
 			t.Errorf("want at most %v unmarked, and all well after %v", noticed, whole)
 		}
 	}
 }
-
-// cutsAreMarked says whether natives notice a cut by now.
-const cutsAreMarked = false
 
 // TestEndToEndAStoppedNativeSaysSo stops the process of a native for longer than a lease lasts. The
 // indexers beat meanwhile, but for one that dies. Afterwards the native misses nobody without a word,
