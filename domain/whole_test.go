@@ -143,7 +143,7 @@ func TestANativeIsWarmingUntilItHasTheTablesThatItCanReach(t *testing.T) {
 					if got := a.Condition(); got != ports.ConditionWarming {
 						t.Errorf("just before %v it is %q", c.after, got)
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					synctest.Wait()
 				}
 				want := ports.Condition("")
