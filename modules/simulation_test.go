@@ -520,6 +520,7 @@ func TestSimThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *te
 				indexers := append(s.indexers(4, natives, false), s.indexersAt("both-", 4, natives[:2], true)...)
 				all := slices.Concat(natives, indexers)
 				stopped := map[*member]bool{}
+				stale := map[[2]*member]time.Time{} // since when a native shows an indexer as stale
 				samples := 0
 				watch := func(d time.Duration) {
 					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
@@ -530,8 +531,22 @@ func TestSimThroughRandomFaultsTheDeadAreListedNowhereAndTheLivingComeBack(t *te
 							}
 							for _, x := range indexers {
 								samples++
-								if since := time.Since(s.lastHeartbeat(x)); n.lists(x) && since > 68*time.Second {
-									t.Fatalf("%s lists %s %v after its last heartbeat", n.name, x.name, since)
+								shown, ok := n.node.Registry().Get(x.node.PeerID())
+								at := [2]*member{n, x}
+								switch since := time.Since(s.lastHeartbeat(x)); {
+								case !ok:
+									delete(stale, at)
+								case shown.State == ports.StateStale: // by a native that was cut off from all
+									if stale[at].IsZero() {
+										stale[at] = time.Now()
+									}
+									if is := time.Since(stale[at]); is > 67*time.Second {
+										t.Fatalf("%s shows %s as stale for %v", n.name, x.name, is)
+									}
+								case since > 68*time.Second:
+									t.Fatalf("%s shows %s as %s %v after its last heartbeat", n.name, x.name, shown.State, since)
+								default:
+									delete(stale, at)
 								}
 							}
 						}
