@@ -51,16 +51,28 @@ func (x *Indexer) outlive(ctx context.Context) bool {
 	}
 }
 
-// rivalsNatives returns the natives to ask for the rival, in random order.
+// rivalsNatives returns the natives to ask for the rival: first those of bootstrap peers, so that
+// strangers do not keep them out, then the best. A native that failed is asked again after a pause.
 func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
 	if x.natives.transport != nil {
 		x.natives.meet()
 	}
+	now := time.Now()
 	for _, c := range x.natives.best() {
-		if c.standing <= untried && !c.blind && len(able) < maxRivalAsked {
+		if !c.blind && (c.standing <= untried || c.standing == doubted || c.standing == fails && !c.next.After(now)) {
 			able = append(able, c)
 		}
 	}
+	slices.SortStableFunc(able, func(a, b candidate) int {
+		switch {
+		case a.bootstrap == b.bootstrap:
+			return 0
+		case a.bootstrap:
+			return -1
+		}
+		return 1
+	})
+	able = able[:min(len(able), maxRivalAsked)]
 	if len(able) == 0 && x.natives.transport != nil {
 		x.natives.look(ctx, x.heartbeat, askNativeAgain)
 	}
@@ -105,13 +117,19 @@ const (
 // askForRival asks a native. Only a rival's own proof shows that it lives: a native that lies keeps
 // no process away.
 func (x *Indexer) askForRival(ctx context.Context, c candidate) rivalry {
-	asking, cancel := context.WithTimeout(ctx, confirmTimeout)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	a, err := c.native.LookUp(asking, x.self, x.self)
 	_, refused := errors.AsType[*ports.Refusal](err)
+	if err == nil || errors.Is(err, ports.ErrNotFound) {
+		x.natives.noteLookUp(c.id, answers)
+	}
 	switch {
 	case err == nil && x.rivals(a):
 		return lives
+	case errors.Is(err, ports.ErrNotOffered):
+		x.natives.blind(c.id)
+		return unknown
 	case err != nil && !errors.Is(err, ports.ErrNotFound):
 		if !refused && ctx.Err() == nil {
 			x.natives.noteLookUp(c.id, fails)

@@ -168,3 +168,80 @@ func TestANativeThatMayMissTheRivalCountsAfterATTL(t *testing.T) {
 		}
 	})
 }
+
+// A superseded process may lose its own network for a while, or all natives may restart. It is not
+// superseded for ever by that.
+func TestASupersededProcessThatHeardNoNativeAsksAgain(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newNetwork()
+		all := net.natives(3, grants)
+		net.connect(all...)
+		net.find(all...)
+		net.says(func(ports.PeerID, ports.PeerID) (ports.Answer, error) { // the rival lives
+			return ports.Answer{Listed: ports.Listed{Entry: ports.Entry{PeerID: "me", Addr: "there"}}}, nil
+		})
+		x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, FindNatives("me", nil, net, net),
+			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		back := make(chan bool, 1)
+		go func() { back <- x.outlive(ctx) }()
+		time.Sleep(time.Minute)
+		net.set(down, all...)
+		time.Sleep(10 * time.Minute)
+		net.says(func(ports.PeerID, ports.PeerID) (ports.Answer, error) { return ports.Answer{}, ports.ErrNotFound })
+		select {
+		case <-back:
+			t.Fatal("it comes back though no native says that the rival is gone")
+		default:
+		}
+		net.set(grants, all...)
+		select {
+		case <-back:
+		case <-time.After(retryNative.Max + 3*time.Second):
+			t.Error("natives answer again and show no rival, and it is superseded still")
+		}
+	})
+}
+
+// Strangers who say that the rival is gone keep nobody from asking the natives that the operator named.
+func TestBootstrapNativesAreAskedForTheRivalFirst(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		strangers := net.natives(5*maxRivalAsked, grants)
+		net.bootstrap = net.natives(2, grants)
+		net.connect(append(strangers[:maxCandidates/4], net.bootstrap...)...)
+		x, _ := net.indexer(t)
+		for range 20 {
+			natives := x.rivalsNatives(t.Context())
+			if len(natives) != maxRivalAsked || !natives[0].bootstrap || !natives[1].bootstrap || natives[2].bootstrap {
+				t.Fatalf("it asks %v, want %v first, and %d in all", natives, net.bootstrap, maxRivalAsked)
+			}
+		}
+	})
+}
+
+// Over a slow line an answer takes seconds.
+func TestANativeFarAwayIsHeardAboutTheRival(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		far := porttest.Native{OnLookUp: func(ctx context.Context, _, _ ports.PeerID) (ports.Answer, error) {
+			select {
+			case <-ctx.Done():
+				return ports.Answer{}, ctx.Err()
+			case <-time.After(2 * time.Second):
+				return ports.Answer{}, ports.ErrNotFound
+			}
+		}}
+		x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, PinNatives(map[ports.PeerID]ports.Native{"n": far}),
+			func() ports.Registration { return ports.Registration{PeerID: "me", Addr: "here"} }, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if says := x.askForRival(t.Context(), x.rivalsNatives(t.Context())[0]); says != gone {
+			t.Errorf("it says %v, want that the rival is gone", says)
+		}
+	})
+}

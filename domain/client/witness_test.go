@@ -107,6 +107,13 @@ func (net *fakingNetwork) hints() Hints {
 // run runs an indexer in the network.
 func (net *fakingNetwork) run(t *testing.T) (x *Indexer, events *porttest.Recorder, stop func()) {
 	t.Helper()
+	x, events = net.indexer(t)
+	return x, events, running(t, x)
+}
+
+// indexer returns an indexer in the network that does not run yet.
+func (net *fakingNetwork) indexer(t *testing.T) (x *Indexer, events *porttest.Recorder) {
+	t.Helper()
 	natives := FindNatives("me", nil, net, net)
 	natives.Heed(net.hints())
 	events = &porttest.Recorder{}
@@ -115,7 +122,7 @@ func (net *fakingNetwork) run(t *testing.T) (x *Indexer, events *porttest.Record
 	if err != nil {
 		t.Fatal(err)
 	}
-	return x, events, running(t, x)
+	return x, events
 }
 
 // listed reports whether an honest native has a lease.
