@@ -432,11 +432,11 @@ func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate
 }
 
 // witness returns a native that can say whether it knows the leases of this indexer at the natives
-// of. Those are none without such a native. Only natives of bootstrap peers are asked if there are
-// any: the operator named them. Else a native speaks for the leases of other sites alone, since the
-// natives of a site may belong together. A site has one native among those that are asked, however
-// many natives it has.
-func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID) {
+// of. Those are none without such a native, and have the value true if no other native can say it.
+// Only natives of bootstrap peers are asked if there are any: the operator named them. Else a native
+// speaks for the leases of other sites alone, since the natives of a site may belong together. A site
+// has one native among those that are asked, however many natives it has.
+func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.PeerID]bool) {
 	all := n.best()
 	sites := make(map[ports.PeerID]string)
 	named := false
@@ -446,29 +446,32 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of []ports.PeerID
 	}
 	rank := func(c candidate) uint64 { return maphash.String(n.seed, string(c.id)) }
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(rank(a), rank(b)) })
-	type able struct {
-		candidate
-		of []ports.PeerID
-	}
-	var witnesses []able
+	var witnesses []candidate
 	met := make(map[string]bool)
+	speaks := func(c candidate, id ports.PeerID) bool {
+		return id != c.id && (named || c.site == "" || c.site != sites[id])
+	}
 	for _, c := range all {
 		if c.blind || named != c.bootstrap || c.standing > untried && !(named && c.standing == doubted) {
 			continue
 		}
-		of := slices.DeleteFunc(slices.Clone(leases), func(id ports.PeerID) bool {
-			return id == c.id || !named && c.site != "" && c.site == sites[id]
-		})
-		if site := cmp.Or(c.site, string(c.id)); len(of) > 0 && !met[site] && len(witnesses) < maxWitnesses {
+		able := slices.ContainsFunc(leases, func(id ports.PeerID) bool { return speaks(c, id) })
+		if site := cmp.Or(c.site, string(c.id)); able && !met[site] && len(witnesses) < maxWitnesses {
 			met[site] = true
-			witnesses = append(witnesses, able{c, of})
+			witnesses = append(witnesses, c)
 		}
 	}
 	if len(witnesses) == 0 {
 		return candidate{}, nil
 	}
 	w := witnesses[rand.IntN(len(witnesses))]
-	return w.candidate, w.of
+	of = make(map[ports.PeerID]bool)
+	for _, id := range leases {
+		if speaks(w, id) {
+			of[id] = !slices.ContainsFunc(witnesses, func(c candidate) bool { return c.id != w.id && speaks(c, id) })
+		}
+	}
+	return w, of
 }
 
 // blind remembers that a native offers no look-up.

@@ -34,9 +34,11 @@ type witnesses struct {
 	// lock.
 	doubt func(id ports.PeerID, doubted bool)
 
+	listedFor time.Duration // how long the word counts that a native lists this indexer
+
 	mu     sync.Mutex
 	leases map[ports.PeerID]*witnessed
-	listed bool          // a native that the operator named lists this indexer, as it said last
+	listed time.Time     // when a native that the operator named said that it lists this indexer; zero if it does not
 	alone  bool          // no other native shows any lease, as was observed last
 	begun  chan struct{} // has a value after a lease has begun
 }
@@ -46,14 +48,15 @@ type witnessed struct {
 	since     time.Time // its first registration
 	granted   bool      // by the last registration
 	confirmed bool      // another native shows it
-	misses    int       // looks in a row that did not
+	misses    int       // looks in a row that did not, each at another native than the look before if there is another
+	missedBy  ports.PeerID
 }
 
 func (w *witnessed) doubted() bool { return w.misses >= maxMisses }
 
 func newWitnesses(heartbeat time.Duration, observe func(ports.EventKind, ports.PeerID)) *witnesses {
 	return &witnesses{
-		newsTime: min(newsTime, heartbeat/6), observe: observe, doubt: func(ports.PeerID, bool) {},
+		newsTime: min(newsTime, heartbeat/6), listedFor: maxMisses * heartbeat, observe: observe, doubt: func(ports.PeerID, bool) {},
 		leases: make(map[ports.PeerID]*witnessed), begun: make(chan struct{}, 1),
 	}
 }
@@ -104,10 +107,9 @@ func (w *witnesses) known() (ids []ports.PeerID) {
 	return ids
 }
 
-// heard takes in what a look-up at another native says of the leases at the natives of. named is set
-// of a native that the operator named. heard reports whether a lease was missed that is not doubted
-// yet.
-func (w *witnesses) heard(of []ports.PeerID, named bool, answer ports.Answer, err error) (again bool) {
+// heard takes in what a look-up at native by says of the leases at the natives of, which have the value
+// true if no other native can say it. It reports whether a lease was missed that is not doubted yet.
+func (w *witnesses) heard(of map[ports.PeerID]bool, by candidate, answer ports.Answer, err error) (again bool) {
 	found := err == nil && !answer.Leave && answer.Remaining > 0
 	shows := func(id ports.PeerID) bool {
 		return found && (answer.Native == id || slices.Contains(answer.Natives, id))
@@ -117,7 +119,7 @@ func (w *witnesses) heard(of []ports.PeerID, named bool, answer ports.Answer, er
 	misses := answer.Condition == "" && (found && whole || errors.Is(err, ports.ErrNotFound))
 	turned := make(map[ports.PeerID]bool)
 	w.mu.Lock()
-	for _, id := range of {
+	for id, sole := range of {
 		l := w.leases[id]
 		if l == nil {
 			continue
@@ -127,7 +129,10 @@ func (w *witnesses) heard(of []ports.PeerID, named bool, answer ports.Answer, er
 		case shows(id):
 			l.confirmed, l.misses = true, 0
 		case misses:
-			l.misses++
+			if sole || l.misses == 0 || l.missedBy != by.id {
+				l.misses++
+			}
+			l.missedBy = by.id
 			l.confirmed = l.confirmed && !l.doubted()
 			again = again || !l.doubted()
 		}
@@ -136,21 +141,31 @@ func (w *witnesses) heard(of []ports.PeerID, named bool, answer ports.Answer, er
 		}
 	}
 	if misses || found {
-		w.listed = named && found
+		if w.listed = (time.Time{}); by.bootstrap && found {
+			w.listed = time.Now()
+		}
 	}
-	was := w.alone
-	confirmed, doubted, _ := w.count()
-	w.alone = doubted > 0 && confirmed == 0 && !w.listed
-	alone := w.alone
 	w.mu.Unlock()
 	for id, doubted := range turned {
 		w.observe(kindOf(doubted), id)
 		w.doubt(id, doubted)
 	}
+	w.settle()
+	return again
+}
+
+// settle tells whether no other native shows any lease, if that has changed. The word of a native that
+// lists this indexer counts no longer than two looks: the native may have died.
+func (w *witnesses) settle() {
+	w.mu.Lock()
+	was := w.alone
+	confirmed, doubted, _ := w.count()
+	w.alone = doubted > 0 && confirmed == 0 && (w.listed.IsZero() || time.Since(w.listed) >= w.listedFor)
+	alone := w.alone
+	w.mu.Unlock()
 	if alone != was {
 		w.observe(kindOf(alone), "")
 	}
-	return again
 }
 
 func kindOf(doubted bool) ports.EventKind {
@@ -241,6 +256,7 @@ func (x *Indexer) lookAtSelf(ctx context.Context) (again bool) {
 		native, of = x.natives.witness(leases)
 	}
 	if len(of) == 0 {
+		x.witnesses.settle()
 		return false
 	}
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
@@ -256,5 +272,5 @@ func (x *Indexer) lookAtSelf(ctx context.Context) (again bool) {
 	default:
 		x.natives.note(native.id, fails) // so that it is not asked again at once
 	}
-	return x.witnesses.heard(of, native.bootstrap, answer, err)
+	return x.witnesses.heard(of, native, answer, err)
 }

@@ -273,6 +273,101 @@ func TestANativeThatTellsNobodyIsReplaced(t *testing.T) {
 	}
 }
 
+// It shows its own lease and no other. No native of a bootstrap peer is there to be asked.
+func TestALoneNativeThatLiesHasNoOtherDoubted(t *testing.T) {
+	for i := range 5 {
+		t.Run(fmt.Sprint("indexer ", i), func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				net := newFakingNetwork()
+				honest := net.natives(4, grants)
+				net.find(append(net.fake(1), honest...)...)
+				_, events, stop := net.run(t)
+				defer stop()
+				time.Sleep(12 * time.Hour)
+				for _, e := range events.Of(ports.EventLeaseDoubted) {
+					if e.Via != net.fakes[0] {
+						t.Errorf("the lease at %q is doubted", e.Via)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Two natives have to miss a lease, or one native twice if no other can be asked.
+func TestWhenALeaseIsDoubted(t *testing.T) {
+	for name, c := range map[string]struct {
+		by      []ports.PeerID // a native that misses it; "" shows it
+		sole    bool
+		doubted bool
+	}{
+		"one native once":                      {by: []ports.PeerID{"a"}, sole: true},
+		"one native twice":                     {by: []ports.PeerID{"a", "a", "a"}},
+		"one native twice, and there is none":  {by: []ports.PeerID{"a", "a"}, sole: true, doubted: true},
+		"two natives":                          {by: []ports.PeerID{"a", "b"}, doubted: true},
+		"two natives, the first of them twice": {by: []ports.PeerID{"a", "a", "b"}, doubted: true},
+		"two natives, and one shows it":        {by: []ports.PeerID{"a", "", "b"}},
+		"two natives, and one shows it later":  {by: []ports.PeerID{"a", "b", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWitnesses(time.Minute, func(ports.EventKind, ports.PeerID) {})
+			w.registered("n", ports.Lease{}, nil)
+			for _, by := range c.by {
+				answer, err := ports.Answer{}, ports.ErrNotFound
+				if by == "" {
+					answer, err = ports.Answer{Listed: ports.Listed{Entry: ports.Entry{Native: "n"}, Remaining: time.Minute}}, nil
+				}
+				w.heard(map[ports.PeerID]bool{"n": c.sole}, candidate{id: by}, answer, err)
+			}
+			if w.doubts("n") != c.doubted {
+				t.Errorf("doubted %v, want %v", !c.doubted, c.doubted)
+			}
+		})
+	}
+}
+
+// The native that listed the indexer is down for good: before, at and after two heartbeats.
+func TestTheWordOfALostBootstrapNativeEnds(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		net.bootstrap = net.natives(1, grants)
+		net.find(net.fake(3)...)
+		net.connect(net.bootstrap...)
+		x, events, stop := net.run(t)
+		defer stop()
+		time.Sleep(10 * time.Minute)
+		if _, doubted, _ := x.Leases(); doubted != 3 || x.Unlisted() != "" {
+			t.Fatalf("%d leases are doubted: %q", doubted, x.Unlisted())
+		}
+		net.set(down, net.bootstrap...)
+		time.Sleep((maxMisses + 3) * time.Minute)
+		if x.Unlisted() == "" || events.Count(ports.EventLeaseConfirmed) != 0 {
+			t.Errorf("it has leases at %v alone, which tell nobody, and says nothing", net.holding())
+		}
+		net.set(grants, net.bootstrap...)
+		time.Sleep(2 * time.Minute)
+		if x.Unlisted() != "" {
+			t.Errorf("the native is back: %s", x.Unlisted())
+		}
+		w := newWitnesses(time.Minute, func(ports.EventKind, ports.PeerID) {})
+		w.registered("n", ports.Lease{}, nil)
+		shows := ports.Answer{Listed: ports.Listed{Entry: ports.Entry{Native: "me"}, Remaining: time.Minute, Natives: []ports.PeerID{"b"}}}
+		for range maxMisses {
+			w.heard(map[ports.PeerID]bool{"n": true}, candidate{id: "b", bootstrap: true}, shows, nil)
+		}
+		said := time.Now()
+		for _, c := range []struct {
+			at    time.Duration
+			alone bool
+		}{{maxMisses*time.Minute - 1, false}, {maxMisses * time.Minute, true}, {maxMisses*time.Minute + 1, true}} {
+			time.Sleep(c.at - time.Since(said))
+			if w.settle(); w.alone != c.alone {
+				t.Errorf("after %v it is alone: %v", c.at, w.alone)
+			}
+		}
+	})
+}
+
 // Nobody is there to take the place of natives that tell nobody.
 func TestAnIndexerSaysThatNobodyConfirmsIt(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -465,7 +560,9 @@ func TestAnIndexerAsksForItselfOnceAHeartbeat(t *testing.T) {
 // A fake that refuses every other registration is doubted all the same.
 func TestADoubtOutlastsAFailure(t *testing.T) {
 	w := newWitnesses(time.Minute, func(ports.EventKind, ports.PeerID) {})
-	miss := func() { w.heard([]ports.PeerID{"fake"}, true, ports.Answer{}, ports.ErrNotFound) }
+	miss := func() {
+		w.heard(map[ports.PeerID]bool{"fake": true}, candidate{bootstrap: true}, ports.Answer{}, ports.ErrNotFound)
+	}
 	w.registered("fake", ports.Lease{}, nil)
 	miss()
 	w.registered("fake", ports.Lease{}, errDown)
