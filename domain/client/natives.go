@@ -46,8 +46,8 @@ var retryNative = domain.Backoff{First: time.Second, Max: 30 * time.Second}
 // All methods may be called concurrently.
 type Natives struct {
 	pinned map[ports.PeerID]ports.Native
-	blinds map[ports.PeerID]bool // of pinned: it offers no look-up
-	seed   maphash.Seed          // of the order of witnesses, which no native can know
+	blinds map[ports.PeerID]time.Time // of pinned: until when it counts as blind
+	seed   maphash.Seed               // of the order of witnesses, which no native can know
 
 	self        ports.PeerID
 	trusts      domain.Trust
@@ -75,9 +75,13 @@ type candidate struct {
 	asked     time.Time    // for others
 	held      bool         // by the indexer, or on trial; it makes way for none
 	bootstrap bool         // it is the native of a bootstrap peer
-	blind     bool         // it offers no look-up
+	blinded   time.Time    // until when it counts as blind
 	site      string       // "" if its addresses say nothing
 }
+
+// blind reports whether it offers no look-up. It is asked again after a while: its operator may have
+// updated it.
+func (c *candidate) blind() bool { return time.Now().Before(c.blinded) }
 
 // Hints are what a node knows of natives beside what it finds. Each may be nil.
 type Hints struct {
@@ -112,7 +116,7 @@ func (s standing) like(t standing) bool {
 
 // PinNatives returns natives that are given once and for all.
 func PinNatives(natives map[ports.PeerID]ports.Native) *Natives {
-	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]bool), seed: maphash.MakeSeed()}
+	return &Natives{pinned: natives, blinds: make(map[ports.PeerID]time.Time), seed: maphash.MakeSeed()}
 }
 
 // PinAt adds natives that are given by their addresses. A native that fails is sought where the other
@@ -433,7 +437,7 @@ func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate
 
 // witness returns a native that can say whether it knows the leases of this indexer at the natives
 // of. Those are none without such a native, and have the value true if no other native can say it.
-// Only natives of bootstrap peers are asked if there are any: the operator named them. Else a native
+// Only natives of bootstrap peers are asked if any of them can answer: the operator named them. Else a native
 // speaks for the leases of other sites alone, since the natives of a site may belong together. A site
 // has one native among those that are asked, however many natives it has.
 func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.PeerID]bool) {
@@ -442,7 +446,7 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.Peer
 	named := false
 	for _, c := range all {
 		sites[c.id] = c.site
-		named = named || c.bootstrap && !c.blind
+		named = named || c.bootstrap && !c.blind() && c.standing != silent
 	}
 	rank := func(c candidate) uint64 { return maphash.String(n.seed, string(c.id)) }
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(rank(a), rank(b)) })
@@ -452,7 +456,7 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.Peer
 		return id != c.id && (named || c.site == "" || c.site != sites[id])
 	}
 	for _, c := range all {
-		if c.blind || named != c.bootstrap || c.standing > untried && !(named && c.standing == doubted) {
+		if c.blind() || named != c.bootstrap || c.standing > untried && !(named && c.standing == doubted) {
 			continue
 		}
 		able := slices.ContainsFunc(leases, func(id ports.PeerID) bool { return speaks(c, id) })
@@ -474,14 +478,15 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.Peer
 	return w, of
 }
 
-// blind remembers that a native offers no look-up.
+// blind remembers for a while that a native offers no look-up.
 func (n *Natives) blind(id ports.PeerID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	until := time.Now().Add(retrySilent)
 	if c := n.candidates[id]; c != nil {
-		c.blind = true
+		c.blinded = until
 	} else if n.pinned[id] != nil {
-		n.blinds[id] = true
+		n.blinds[id] = until
 	}
 }
 
@@ -500,7 +505,7 @@ func (n *Natives) best() []candidate {
 	defer n.mu.Unlock()
 	var all []candidate
 	for id, native := range n.pinned {
-		all = append(all, candidate{id: id, native: native, bootstrap: true, blind: n.blinds[id]})
+		all = append(all, candidate{id: id, native: native, bootstrap: true, blinded: n.blinds[id]})
 	}
 	for _, c := range n.candidates {
 		c.site = n.siteOf(c.native)

@@ -59,7 +59,7 @@ func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
 	}
 	now := time.Now()
 	for _, c := range x.natives.best() {
-		if !c.blind && (c.standing <= untried || c.standing == doubted || c.standing == fails && !c.next.After(now)) {
+		if !c.blind() && (c.standing <= untried || c.standing == doubted || c.standing == fails && !c.next.After(now)) {
 			able = append(able, c)
 		}
 	}

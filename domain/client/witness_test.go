@@ -597,3 +597,59 @@ func TestNativesOfOtherSitesAreTaken(t *testing.T) {
 		}
 	})
 }
+
+// A native of the seed confirms nothing, so others are asked beside it. Then its operator updates it.
+func TestABootstrapNativeOfTheSeedKeepsNoOtherFromBeingAsked(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		net.bootstrap = net.natives(1, mute)
+		net.connect(net.bootstrap...)
+		fakes := net.fake(3)
+		for _, id := range fakes {
+			net.sites[string(id)] = "theirs"
+		}
+		net.connect(fakes...)
+		_, _, stop := net.run(t)
+		defer stop()
+		time.Sleep(time.Minute)
+		honest := net.natives(3, grants)
+		net.find(honest...)
+		net.connect(honest...)
+		time.Sleep(30 * time.Minute)
+		for _, id := range honest {
+			if held := net.holding(); !slices.Contains(held, id) {
+				t.Errorf("leases at %v, want at %v, and at none that tells nobody", held, honest)
+			}
+		}
+		net.set(grants, net.bootstrap...)
+		time.Sleep(retrySilent + 5*time.Minute)
+		if n := net.counts(net.asked, net.bootstrap[0]); n == 0 {
+			t.Error("the bootstrap native was updated, and is not asked")
+		}
+	})
+}
+
+// A native offers no look-up until its operator updates it: before, at and after the pause.
+func TestANativeWithoutLookUpIsAskedAgain(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		net.bootstrap = net.natives(1, grants)
+		net.connect(net.bootstrap...)
+		found, given := FindNatives("me", nil, net, net), PinNatives(map[ports.PeerID]ports.Native{net.bootstrap[0]: fakeNative{net: net.network, id: net.bootstrap[0]}})
+		found.Heed(net.hints())
+		found.meet()
+		for name, natives := range map[string]*Natives{"found": found, "given": given} {
+			natives.blind(net.bootstrap[0])
+			began := time.Now()
+			for _, c := range []struct {
+				at    time.Duration
+				asked bool
+			}{{0, false}, {retrySilent - 1, false}, {retrySilent, true}, {retrySilent + 1, true}} {
+				time.Sleep(c.at - time.Since(began))
+				if _, of := natives.witness([]ports.PeerID{"n"}); (len(of) > 0) != c.asked {
+					t.Errorf("%s: after %v it is asked: %v", name, c.at, len(of) > 0)
+				}
+			}
+		}
+	})
+}
