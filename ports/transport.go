@@ -7,6 +7,9 @@ type Neighbour struct {
 	Addrs []string
 	// Watchable means that it offers Watch; a native of the seed does not.
 	Watchable bool
+	// At is the public address at which it is connected, with whatever port; "" without one. The native
+	// chooses Addrs, and not this.
+	At string
 	// Site is the same for all natives at a public address or in its block; "" for an address
 	// that is not public.
 	Site string

@@ -124,17 +124,19 @@ func (n *neighbours) current(id peer.ID) (is neighbour, native bool) {
 	if err != nil || !slices.Contains(speaks, Protocol) {
 		return neighbour{}, false
 	}
-	return neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol), Site: n.site(id)}, true
+	is = neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol)}
+	is.At, is.Site = at(n.host.Network().ConnsToPeer(id))
+	return is, true
 }
 
-// site returns the site of the public address at which id is connected, "" without one.
-func (n *neighbours) site(id peer.ID) string {
-	for _, c := range n.host.Network().ConnsToPeer(id) {
+// at returns the public address of the first of conns that has one, and its site.
+func at(conns []network.Conn) (addr, site string) {
+	for _, c := range conns {
 		if site := siteOf(c.RemoteMultiaddr()); site != "" {
-			return site
+			return c.RemoteMultiaddr().String(), site
 		}
 	}
-	return ""
+	return "", ""
 }
 
 func siteOf(a ma.Multiaddr) string {

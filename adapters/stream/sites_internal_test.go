@@ -95,3 +95,26 @@ func TestNativesAtAPublicAddressAreOfOneSite(t *testing.T) {
 		}
 	}
 }
+
+// remoteConn is a connection with a peer at an address.
+type remoteConn struct {
+	network.Conn
+	remote ma.Multiaddr
+}
+
+func (c remoteConn) RemoteMultiaddr() ma.Multiaddr { return c.remote }
+
+func TestANativeIsAtThePublicAddressOfAConnection(t *testing.T) {
+	for want, addrs := range map[string][]string{
+		"":                          {"/ip4/10.0.0.1/tcp/4101", "/ip4/127.0.0.1/tcp/4101"},
+		"/ip4/192.0.33.8/tcp/52931": {"/ip4/10.0.0.1/tcp/4101", "/ip4/192.0.33.8/tcp/52931"},
+	} {
+		var conns []network.Conn
+		for _, a := range addrs {
+			conns = append(conns, remoteConn{remote: ma.StringCast(a)})
+		}
+		if addr, site := at(conns); addr != want || site == "" != (want == "") {
+			t.Errorf("connected at %v, it is at %q, of the site %q, want %q", addrs, addr, site, want)
+		}
+	}
+}

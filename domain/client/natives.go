@@ -171,7 +171,13 @@ func (n *Natives) meet() (changed, added, named <-chan struct{}) {
 	}
 	for _, neighbour := range neighbours {
 		c := n.add(neighbour.PeerID, neighbour.Addrs, teller{native: neighbour.PeerID}, true)
-		if c != nil && c.standing == untried && neighbour.Watchable {
+		if c == nil {
+			continue
+		}
+		if r, ok := c.native.(*route); ok {
+			r.meets(neighbour.At)
+		}
+		if c.standing == untried && neighbour.Watchable {
 			c.standing = watchable
 		}
 	}

@@ -131,11 +131,14 @@ func (net *network) find(ids ...ports.PeerID) {
 	net.found = ids
 }
 
-func (net *network) connect(ids ...ports.PeerID) {
+func (net *network) connect(ids ...ports.PeerID) { net.connectAt("", ids...) }
+
+// connectAt connects natives by connections with the public address at.
+func (net *network) connectAt(at string, ids ...ports.PeerID) {
 	net.mu.Lock()
 	defer net.mu.Unlock()
 	for _, id := range ids {
-		net.neighbours = append(net.neighbours, ports.Neighbour{PeerID: id, Addrs: []string{"a"}, Watchable: net.does[id] != mute})
+		net.neighbours = append(net.neighbours, ports.Neighbour{PeerID: id, Addrs: []string{"a"}, Watchable: net.does[id] != mute, At: at})
 	}
 	close(net.changed)
 	net.changed = make(chan struct{})

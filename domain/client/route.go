@@ -38,6 +38,7 @@ type route struct {
 	given  []string           // by the operator
 	told   []news             // the latest first, one of each teller
 	turn   int                // of told: whose addresses are the first
+	met    string             // the public address of a connection, at the last meet; "" without one
 	site   *string            // of the first address that tells; nil if it is not known yet
 	failed bool               // the last registration failed
 	last   ports.RemoteNative // of the last registration that it took
@@ -85,13 +86,23 @@ func (r *route) give(addrs []string) error {
 	return nil
 }
 
-// siteBy returns the site of the first address that has one, "" without such an address.
+// meets takes in the public address at which the native is connected, "" if it is not.
+func (r *route) meets(at string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.met != at {
+		r.met, r.site = at, nil
+	}
+}
+
+// siteBy returns the site of the connection, since a native can name any addresses. Without a
+// connection it is the site of the first address that has one, "" without such an address.
 func (r *route) siteBy(of func(addr string) string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.site == nil {
 		r.site = new(string)
-		for _, addr := range r.ranked() {
+		for _, addr := range append([]string{r.met}, r.ranked()...) {
 			if *r.site = of(addr); *r.site != "" {
 				break
 			}

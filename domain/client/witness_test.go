@@ -653,3 +653,32 @@ func TestANativeWithoutLookUpIsAskedAgain(t *testing.T) {
 		}
 	})
 }
+
+// Natives of one site connect, and name addresses of other sites.
+func TestANativeIsOfTheSiteThatItConnectsFrom(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		net := newFakingNetwork()
+		crowd := net.natives(20, grants)
+		net.sites["/theirs"] = "theirs"
+		for i, id := range crowd {
+			net.sites[string(id)] = fmt.Sprint("claimed ", i)
+		}
+		net.connectAt("/theirs", crowd...)
+		others := net.natives(2, grants)
+		net.sites[string(others[0])], net.sites[string(others[1])] = "two", "three"
+		net.find(others...)
+		x, _, stop := net.run(t)
+		defer stop()
+		time.Sleep(time.Minute)
+		for _, c := range x.natives.best() {
+			if slices.Contains(crowd, c.id) && c.site != "theirs" {
+				t.Fatalf("%s is of the site %q, as it says", c.id, c.site)
+			}
+		}
+		for range 20 {
+			if w, of := x.natives.witness(crowd); slices.Contains(crowd, w.id) {
+				t.Fatalf("%s speaks for %v", w.id, of)
+			}
+		}
+	})
+}
