@@ -31,7 +31,8 @@ const (
 	// missedFor is how long a native stays named that fell silent, or whose connection ended: it may
 	// be cut off, and its indexers alive. A native that is gone for good is forgotten by then.
 	// missedTTLs is the same, in TTLs, for a native that said that it stops. Its indexers knew, and
-	// have had time to register with other natives.
+	// have had time to register with other natives. It bounds an unheard native, too: it is unheard
+	// for a TTL, and shows stale entries for as long.
 	missedFor  = time.Hour
 	missedTTLs = 2
 	// maxStarts bounds the remembered runs of a native.
@@ -106,7 +107,10 @@ type followed struct {
 	taken     bool               // its table has been taken over since this native's start
 	// missed is until when this native is named as missing if it is not followed; zero before it
 	// was followed.
-	missed           time.Time
+	missed time.Time
+	// deaf is until when it is named as missing though it is followed: it says that it did not hear
+	// its indexers, and tells nothing of those whose leases have ended. Zero while it hears them.
+	deaf             time.Time
 	since            time.Time // when it was chosen last
 	accepted, signed int       // how many of its changes counted, and had a proof
 	letGo            bool      // another native was chosen in its place
@@ -173,7 +177,9 @@ func (f *Follower) say() (next time.Time) {
 		if n.hears {
 			hears[id] = true
 		}
-		if !n.following {
+		if n.following {
+			miss(id, n.deaf)
+		} else {
 			miss(id, n.missed)
 		}
 	}
@@ -444,7 +450,7 @@ func (f *Follower) follow(ctx context.Context, n *followed) {
 func (f *Follower) lose(n *followed, following bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n.hears, n.following = false, false
+	n.hears, n.following, n.deaf = false, false, time.Time{}
 	if n.letGo {
 		n.missed = time.Time{}
 	} else if following {
@@ -485,9 +491,11 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			vigil.promise(min(max(batch.Beat, request.Beat), ports.WatchIdle))
 		}
 		f.mu.Lock()
-		if !n.hears {
+		heard := n.heard(batch.Condition, f.registry.rules.Policy.TTL)
+		if !n.hears || heard {
 			n.hears = true
 			f.say()
+			f.Revise() // Run says when that is over
 		}
 		f.mu.Unlock()
 		took := f.registry.takeOldChanges(n.id, batch.Changes, heldUp)
@@ -517,6 +525,20 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		vigil.keep(following)
 	}
 	return following, cmp.Or(missed(ctx), errors.New("it ended"))
+}
+
+// heard takes note of the condition that n says, and reports whether n hears its indexers again, or
+// does not any more.
+func (n *followed) heard(condition ports.Condition, ttl time.Duration) (changed bool) {
+	deaf := condition == ports.ConditionUnheard
+	if deaf == !n.deaf.IsZero() {
+		return false
+	}
+	n.deaf = time.Time{}
+	if deaf {
+		n.deaf = time.Now().Add(missedTTLs * ttl)
+	}
+	return true
 }
 
 // twin takes note of a run of n, and reports whether it has told of an earlier run by turns with a
