@@ -9,6 +9,8 @@ FUZZTIME ?= 10s
 PLUGINLINES = 120
 # BENCHTIME is how long a benchmark measures one thing, and scales how long the rest of them take.
 BENCHTIME ?= 1s
+# SCHEDULES is how many random schedules of faults make figures runs, of ten simulated minutes each.
+SCHEDULES ?= 2000
 # VULNDB is where govulncheck has its database from, a mirror maybe.
 VULNDB ?= https://vuln.go.dev
 # UPDATE=1 has make bench write its figures into docs/benchmarks.md.
@@ -37,7 +39,7 @@ test: go ## Run every test, under the race detector
 
 figures: go ## Run the simulated network, the attacks and the end-to-end test, and show what they measure
 	$(GO) test -count=1 -v -run '^TestSim' -skip '^TestSimSchedules$$' ./modules
-	$(GO) test -count=1 -v -timeout 30m -run '^TestSimSchedules$$' ./modules -schedules 2000
+	$(GO) test -count=1 -v -timeout 30m -run '^TestSimSchedules$$' ./modules -schedules $(SCHEDULES)
 	$(GO) test -count=1 -v -p 1 -run '^TestAttack' -skip '^TestAttackTheDecoder' ./adapters/... ./domain ./modules
 	$(GO) test -count=1 -v -run '^TestAttackTheDecoder' ./adapters/internal/wire -frames 10000000
 	$(GO) test -count=1 -v -run '^TestATakeoverKeepsUp|^TestManyWatchers' ./domain

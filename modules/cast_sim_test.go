@@ -40,9 +40,10 @@ type cast struct {
 	fakes             []*fake
 	// strict has whoever lives be missing if it is not listed, also without a lease anywhere.
 	strict  bool
-	healed  time.Duration // how long after a fault all was well again, if that was measured
-	changed time.Time     // when a fault last began or ended
-	faulty  int           // faults at present
+	terms   map[[2]*member]term // the present lease of an indexer, [1], at a native, [0]
+	healed  time.Duration       // how long after a fault all was well again, if that was measured
+	changed time.Time           // when a fault last began or ended
+	faulty  int                 // faults at present
 
 	seen  sums
 	wrong []string // what was seen and must not be, the first few
@@ -74,32 +75,56 @@ func (m *member) marked() bool {
 	return m.node.Registry().Condition() != "" || len(m.node.Unready()) > 0
 }
 
-// stay is an indexer's time at a native.
-type stay struct{ since, last time.Time }
-
 // stays notes a registration at a native, or its end.
 func (m *member) stays(id ports.PeerID, ends bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if ends {
+	if m.leases[id] = time.Now(); ends {
 		delete(m.leases, id)
-		return
 	}
-	now := time.Now()
-	s, held := m.leases[id]
-	if !held || now.Sub(s.last) > ttl {
-		s.since = now
-	}
-	s.last = now
-	m.leases[id] = s
 }
 
-// leaseAt returns since when x is at n, which is up, and whether it has a lease there that runs.
-func (x *member) leaseAt(n *member) (since time.Time, runs bool) {
+// runsAt reports whether n, which is up, has granted x a lease that runs.
+func (x *member) runsAt(n *member) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s, ok := n.leases[x.peerID]
-	return s.since, ok && time.Since(s.last) < ttl-time.Second
+	last, ok := n.leases[x.peerID]
+	return ok && time.Since(last) < ttl-time.Second
+}
+
+// term is a lease that others can know of: since when, and until when its last heartbeat proves it.
+type term struct{ since, until time.Time }
+
+// note takes in which leases natives have granted. A heartbeat that comes after the last one has
+// proven nothing any more begins a new term, of which others have to hear first.
+func (c *cast) note() {
+	if c.terms == nil {
+		c.terms = make(map[[2]*member]term)
+	}
+	for _, at := range c.natives {
+		for _, x := range c.indexers {
+			key := [2]*member{at, x}
+			if !at.up {
+				delete(c.terms, key)
+				continue
+			}
+			l, listed := at.node.Registry().Get(x.peerID)
+			if !listed || l.State == ports.StateStale || l.Source != ports.SourceOwn {
+				delete(c.terms, key)
+				continue
+			}
+			until := l.ExpiresAt
+			if l.Proof != nil && l.Proof.Claim != nil {
+				until = l.Proof.Entry().ExpiresAt // a heartbeat that came late proves less than a TTL
+			}
+			t, is := c.terms[key]
+			if now := time.Now(); !is || now.After(t.until) {
+				t.since = now
+			}
+			t.until = until
+			c.terms[key] = t
+		}
+	}
 }
 
 // must reports whether n has to list x, or to say that it cannot be relied on: x lives, can be
@@ -115,26 +140,16 @@ func (c *cast) must(n, x *member) bool {
 	if !c.calm() {
 		news = noticedAfter
 	}
+	if runs := n.up && x.runsAt(n); runs {
+		return true
+	}
 	for _, at := range c.natives {
-		if !at.up {
-			continue
-		}
-		since, runs := x.leaseAt(at)
-		if !runs || at != n && time.Since(since) < news {
-			continue
-		}
-		l, listed := at.node.Registry().Get(x.peerID)
-		if at == n || listed && l.State != ports.StateStale && l.Source == ports.SourceOwn && proven(l) {
+		t, is := c.terms[[2]*member{at, x}]
+		if now := time.Now(); is && at != n && now.Sub(t.since) > news && now.Before(t.until) {
 			return true
 		}
 	}
 	return false
-}
-
-// proven reports whether the heartbeat behind l proves to others, too, that its indexer lives. A
-// heartbeat that came late does so for less than a TTL.
-func proven(l ports.Listed) bool {
-	return l.Proof == nil || l.Proof.Claim == nil || time.Now().Before(l.Proof.Entry().ExpiresAt)
 }
 
 // dead reports whether nobody may show x as live: since when it is dead for sure, and why.
@@ -151,6 +166,7 @@ func (c *cast) dead(x *member) (why string, dead bool) {
 // look takes a sample of what each native that runs says of each indexer.
 func (c *cast) look() {
 	synctest.Wait() // or a heartbeat is listed and not noted yet
+	c.note()
 	absent, unmarked, dead := false, false, false
 	for _, n := range c.natives {
 		if !n.up || n.still {

@@ -104,7 +104,7 @@ type member struct {
 	peerID     ports.PeerID
 
 	mu     sync.Mutex
-	leases map[ports.PeerID]stay
+	leases map[ports.PeerID]time.Time // when it last granted each
 
 	answered atomic.Int64 // the longest that an indexer waited for a lease that it held already
 
@@ -189,7 +189,7 @@ func (m *member) start() {
 	}
 	m.faults.silence(m.ip, false)
 	m.mu.Lock()
-	m.leases = make(map[ports.PeerID]stay)
+	m.leases = make(map[ports.PeerID]time.Time)
 	m.mu.Unlock()
 	m.node = newNode(m.t, m.all(), env, m.more...)
 	if err := m.node.Start(m.t.Context()); err != nil {
