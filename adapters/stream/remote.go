@@ -234,16 +234,23 @@ func (n *remote) answer(s network.Stream, writeErr error, wait time.Duration) (l
 	return ports.Lease{}, false, fmt.Errorf("read the answer: %w", blame.Explain(err))
 }
 
-// answersKey marks a native in the peerstore that has answered a registration or a leave.
+// answersKey marks a native in the peerstore that has answered a registration or a leave, with the
+// agent that it was then: its operator may go back to a version that does not answer.
 const answersKey = "ocnode/answers"
 
 // hasAnswered notes that the native can answer. The peerstore forgets it a while after the last
 // connection, with all that it knows of the native.
-func (n *remote) hasAnswered() { _ = n.t.host.Peerstore().Put(n.info.ID, answersKey, true) }
+func (n *remote) hasAnswered() { _ = n.t.host.Peerstore().Put(n.info.ID, answersKey, n.agent()) }
+
+// agent returns what the native says that it runs, nil if it has not.
+func (n *remote) agent() any {
+	agent, _ := n.t.host.Peerstore().Get(n.info.ID, "AgentVersion")
+	return agent
+}
 
 // canAnswer reports whether the native has answered before, or offers more than a native of the seed.
 func (n *remote) canAnswer() bool {
-	if _, err := n.t.host.Peerstore().Get(n.info.ID, answersKey); err == nil {
+	if answered, err := n.t.host.Peerstore().Get(n.info.ID, answersKey); err == nil && answered == n.agent() {
 		return true
 	}
 	more, err := n.t.host.Peerstore().SupportsProtocols(n.info.ID, ports.LookupProtocol)

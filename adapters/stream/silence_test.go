@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -248,6 +250,37 @@ func TestSilenceOfANativeThatOffersMoreIsAnError(t *testing.T) {
 		}
 		if conns := indexer.Network().ConnsToPeer(native.ID()); len(conns) != 0 {
 			t.Errorf("%d connections are left, want none", len(conns))
+		}
+	})
+}
+
+// The operator of a native goes back to the seed. Its silence is no failure then: it never answers.
+func TestANativeThatGoesBackToTheSeedIsSilentRightly(t *testing.T) {
+	inFakeTime(t, func(t *testing.T, native, indexer host.Host) {
+		var answers atomic.Bool
+		answers.Store(true)
+		native.SetStreamHandler(ports.SubscribeProtocol, reading(func(s network.Stream) {
+			if answers.Load() {
+				_, _ = io.WriteString(s, `{"OK":true,"TTLSeconds":66,"HeartbeatSeconds":60}`+"\n")
+				_ = s.Close()
+			}
+		}))
+		n := remote(t, newTransport(t, indexer), native)
+		if lease, err := register(t.Context(), indexer, n); err != nil || lease.Unconfirmed {
+			t.Fatalf("got %+v and %v", lease, err)
+		}
+		answers.Store(false)
+		if _, err := register(t.Context(), indexer, n); err == nil {
+			t.Error("the same version is silent, and that is no failure")
+		}
+		if err := indexer.Connect(t.Context(), peer.AddrInfo{ID: native.ID(), Addrs: native.Addrs()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := indexer.Peerstore().Put(native.ID(), "AgentVersion", "seed/1.0"); err != nil { // as identify has it
+			t.Fatal(err)
+		}
+		if lease, err := register(t.Context(), indexer, n); err != nil || !lease.Unconfirmed {
+			t.Errorf("got %+v and %v, want a lease that is not confirmed", lease, err)
 		}
 	})
 }
