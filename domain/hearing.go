@@ -52,7 +52,7 @@ func (d *doubt) until(w *word, ttl time.Duration) (until Instant) {
 	return latest(w.deadline, d.noticed).Add(ttl)
 }
 
-// hearing is what a native knows of its own hearing. Run alone calls sweeps, judge and lose. Any
+// hearing is what a native knows of its own hearing. Run alone calls sweeps, goesOn, judge and lose. Any
 // goroutine may call at.
 type hearing struct {
 	policy  TTLPolicy
@@ -120,6 +120,19 @@ func (h *hearing) sweeps(at Instant) (stood time.Duration) {
 	}
 	h.swept.Store(max(int64(at.since), 1))
 	return stood
+}
+
+// goesOn notes within a long sweep or refresh that this native runs. It reports whether that is so:
+// if the native stood still since, the next sweep is to notice.
+func (h *hearing) goesOn(at Instant) bool {
+	switch d := h.at(at); {
+	case h.swept.Load() == 0:
+	case d != nil && d.noticed == at:
+		return false
+	default:
+		h.swept.Store(int64(at.since))
+	}
+	return true
 }
 
 // stop ends the notice of standstills: nothing sweeps any more.

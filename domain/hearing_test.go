@@ -142,6 +142,13 @@ func TestASweepThatComesLateByMoreThanATenthOfATTLIsAStandstill(t *testing.T) {
 			if got := h.at(at) != nil; got != tc.want {
 				t.Errorf("doubt before the sweep: %v, want %v", got, tc.want)
 			}
+			long := &hearing{policy: policy} // within a sweep that goes on
+			if long.sweeps(began); long.goesOn(at) == tc.want {
+				t.Errorf("it runs: %v, want %v", !tc.want, tc.want)
+			}
+			if got := long.at(at.Add(time.Nanosecond)) != nil; got != tc.want {
+				t.Errorf("doubt after that: %v, want %v", got, tc.want)
+			}
 			if got := h.sweeps(at); got != tc.pause && tc.want || got != 0 && !tc.want {
 				t.Errorf("it stood still for %v, want %v: %v", got, tc.pause, tc.want)
 			}

@@ -103,6 +103,9 @@ func (r *Registry) know(id ports.PeerID, lost bool) {
 func (r *Registry) refresh() {
 	for _, id := range r.known.all() {
 		r.find(id, onTick)
+		if !r.table.hearing.goesOn(r.now().at) {
+			return
+		}
 	}
 }
 

@@ -119,6 +119,7 @@ func (r *Registry) sweepShard(s *shard) swept {
 	found := s.sweep(r.now)
 	for _, id := range found.ahead {
 		r.find(id, aheadOfDeadline)
+		r.table.hearing.goesOn(r.now().at)
 	}
 	for _, id := range found.lost {
 		r.know(id, true)

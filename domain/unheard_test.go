@@ -270,3 +270,31 @@ func TestAnIndexerThatAnotherNativeHearsIsLive(t *testing.T) {
 		}
 	})
 }
+
+// A refresh of many known indexers takes long. The native hears its indexers all the same.
+func TestALongRefreshIsNoStandstill(t *testing.T) {
+	ids := peerIDs(102)
+	withNetwork(t, func(t *testing.T, net *network) {
+		n := net.native(ids[0], &stubStore{local: func(ports.PeerID) (ports.Entry, error) {
+			time.Sleep(100 * time.Millisecond)
+			return ports.Entry{}, ports.ErrNotFound
+		}})
+		defer n.stop()
+		voice := net.topic.Join("somebody")
+		defer voice.Close()
+		for _, id := range ids[2:] {
+			if err := voice.Announce(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 60 { // a refresh of them takes 10 s
+			time.Sleep(time.Second)
+			if _, err := n.Register(t.Context(), ids[1], ports.Registration{PeerID: ids[1], Addr: addr}); err != nil || n.Condition() != "" {
+				t.Fatalf("it says %q, and a registration: %v", n.Condition(), err)
+			}
+		}
+		if got := n.Count(ports.EventUnheard); got != 0 {
+			t.Errorf("told %d times that it stood still", got)
+		}
+	})
+}
