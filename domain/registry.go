@@ -395,15 +395,20 @@ func has(meta, want map[string]string) bool {
 	return true
 }
 
-// LookUp implements ports.Native.
+// LookUp implements ports.Native. A stale indexer may live at a native that this native does not
+// follow, so it is looked up as well.
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
-	if listed, ok := r.Get(id); ok {
-		if sender == id {
-			listed.Natives = r.holders(id)
+	listed, ok := r.Get(id)
+	var err error
+	if !ok || listed.State == ports.StateStale {
+		found, searchErr := r.searchFor(ctx, sender, id)
+		if searchErr == nil || !ok {
+			listed, err = found, searchErr
 		}
-		return ports.Answer{Listed: listed, Condition: r.Condition(), Missing: r.Missing()}, nil
 	}
-	listed, err := r.searchFor(ctx, sender, id)
+	if err == nil && sender == id {
+		listed.Natives = r.holders(id)
+	}
 	return ports.Answer{Listed: listed, Condition: r.Condition(), Missing: r.Missing()}, err
 }
 

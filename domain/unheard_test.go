@@ -271,6 +271,43 @@ func TestAnIndexerThatAnotherNativeHearsIsLive(t *testing.T) {
 	})
 }
 
+// An indexer that a sleeping native did not hear may live at a native that it does not follow.
+func TestAStaleIndexerIsLookedUpInTheStore(t *testing.T) {
+	ids := peerIDs(5)
+	moved, silent, slow := ids[1], ids[2], ids[3]
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		var slept atomic.Int64
+		store := &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
+			switch id {
+			case moved:
+				e := entryOf(id, ids[4])
+				e.Addr, e.ExpiresAt = "/ip4/192.0.2.9/tcp/9", e.ExpiresAt.Add(time.Duration(slept.Load()))
+				return e, nil
+			case slow:
+				<-ctx.Done()
+			}
+			return ports.Entry{}, ports.ErrNotFound
+		}}
+		n := net.native(ids[0], nativeOptions{lone: true, store: store, sleeps: func() time.Duration { return time.Duration(slept.Load()) }})
+		defer n.stop()
+		for _, id := range []ports.PeerID{moved, silent, slow} {
+			n.register(t, id, addr)
+		}
+		slept.Store(int64(70 * time.Second))
+		for id, want := range map[ports.PeerID]ports.State{moved: ports.StateLive, silent: ports.StateStale, slow: ports.StateStale} {
+			answer, err := n.LookUp(t.Context(), "x", id)
+			if err != nil || answer.State != want || (answer.Addr != addr) != (id == moved) {
+				t.Errorf("looked up as %s at %s, %v; want %s", answer.State, answer.Addr, err, want)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if answer, err := n.LookUp(ctx, "x", id); err != nil || answer.State != want {
+				t.Errorf("a caller that cannot wait hears %s, %v; want %s", answer.State, err, want)
+			}
+		}
+	})
+}
+
 // A refresh of many known indexers takes long. The native hears its indexers all the same.
 func TestALongRefreshIsNoStandstill(t *testing.T) {
 	ids := peerIDs(102)
