@@ -304,6 +304,9 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 		return ports.Listed{}, false
 	}
 	l := r.present(id, is, at)
+	if l.State == ports.StateLive && is.shown.source == told && !r.follower.Hears(is.shown.native.Value()) {
+		l.State = ports.StateLate // no renewal of it would come
+	}
 	if l.State == ports.StateLate && r.vouched(s.holding(id), is.shown, at) {
 		l.State = ports.StateLive
 	}
@@ -330,19 +333,14 @@ func (r *Registry) vouched(h *holding, shown *word, at Instant) (is bool) {
 }
 
 // listed returns the lease w of id as an answer. A caller cannot judge another native's clock, so
-// a plain lease of another native expires by this native's. A lease whose native this native does
-// not hear is late: no renewal of it would come.
+// a plain lease of another native expires by this native's.
 func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
 	remaining := max(w.deadline.Sub(at), 0)
 	e := w.entry(id)
 	if w.source != granted && w.proof == nil {
 		e.ExpiresAt = r.wall(w.deadline)
 	}
-	state := r.rules.Policy.State(remaining)
-	if w.source == told && !r.follower.Hears(w.native.Value()) {
-		state = ports.StateLate
-	}
-	return ports.Listed{Entry: e, State: state, Source: w.source.public(), Remaining: remaining}
+	return ports.Listed{Entry: e, State: r.rules.Policy.State(remaining), Source: w.source.public(), Remaining: remaining}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms without a match.

@@ -311,3 +311,41 @@ func TestNoAbsenceGoesUnmarkedWhenPacketsAreDropped(t *testing.T) {
 		})
 	}
 }
+
+// A watcher is told of no change when a lost native is heard again. So it is not told either that the
+// entries of that native are late, or they would be late for it until they change.
+func TestAWatchThatBeginsWithALostNativeShowsNoEntryAsLateForGood(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		natives := net.natives(2, nativeOptions{})
+		defer net.stop(natives...)
+		time.Sleep(time.Second)
+		x := net.indexer(key, indexerOptions{addr: addr}, peerIDs(2)[1])
+		defer x.kill()
+		time.Sleep(10 * time.Second)
+		net.silence.begin()
+		time.Sleep(10 * time.Second)
+		if got := states(natives[0].native, x.id); got[0] != string(ports.StateLate) {
+			t.Fatalf("listed as %v", got)
+		}
+		var state ports.State
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			for batch, err := range natives[0].Watch(ctx, "", ports.WatchRequest{}) {
+				if err != nil {
+					return
+				}
+				for _, c := range batch.Changes {
+					state = c.State
+				}
+			}
+		}()
+		time.Sleep(time.Second)
+		net.silence.end()
+		time.Sleep(70 * time.Second) // a renewal
+		if got := states(natives[0].native, x.id); got[0] != string(ports.StateLive) || state != ports.StateLive {
+			t.Errorf("listed as %v, and to a watcher it is %s", got, state)
+		}
+	})
+}
