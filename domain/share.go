@@ -152,8 +152,8 @@ func alike(h, o *holding) bool {
 
 // share decides by whose word r is in the table, after a change of its holding. No untrusted
 // peer fills the record of an indexer that registered here, or that a trusted native tells. The
-// peer that brought a record in fills it for as long as its own word is held. The caller has
-// locked the shard.
+// peer that brought a record in fills it for as long as its own word is held, and until another
+// peer whose word is held has room for it. The caller has locked the shard.
 func (s *shard) share(r *record) {
 	if r.held.first.source == granted && r.held.first.deadline != (Instant{}) {
 		s.unfill(r)
@@ -176,7 +176,8 @@ func (s *shard) share(r *record) {
 		}
 		return true
 	})
-	if next != "" && !keep {
+	// Of two peers that tell the same, one could otherwise bring in more and more for the other.
+	if _, filled := s.shares.of[r]; next != "" && !keep && (!filled || s.table.tellers.room(next)) {
 		s.fill(r, next)
 	}
 }

@@ -170,6 +170,24 @@ func TestAnIndexerThatRegistersOrThatATrustedNativeTellsCountsToNoShare(t *testi
 	fills("")
 }
 
+// Two natives tell the same indexers, and the first takes its word back as soon as its share is full.
+func TestAttackTwoNativesFillNoMoreThanTheirShares(t *testing.T) {
+	r, _ := sharedRegistry(t, 80)
+	for i := range 80 {
+		id := indexerOf("liar", i)
+		for _, native := range []ports.PeerID{"liar", "liar 2"} {
+			e := ports.Entry{PeerID: id, Addr: "/a", Native: native, ExpiresAt: time.Now().Add(time.Minute)}
+			r.takeChanges(native, []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, Remaining: time.Minute}}})
+		}
+		e := ports.Entry{PeerID: id, Native: "liar", ExpiresAt: time.Now().Add(time.Hour), Leave: true}
+		r.takeChanges("liar", []ports.Change{{Kind: ports.ChangeLeft, Listed: ports.Listed{Entry: e, Remaining: time.Second}}})
+	}
+	if got := r.table.len(); got > 20 {
+		t.Errorf("they fill %d places, want at most their shares of 10 each", got)
+	}
+	checkShares(t, r, 10)
+}
+
 func TestWatchersAreToldOfAnEviction(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, stop := newWatchedRegistry(t)
