@@ -189,7 +189,19 @@ func (f *Follower) say() (next time.Time) {
 		}
 	}
 	slices.Sort(missing)
-	missing = missing[:min(len(missing), ports.MaxMissing)]
+	if len(missing) > ports.MaxMissing { // strangers keep no configured native out
+		slices.SortStableFunc(missing, func(a, b ports.PeerID) int {
+			switch is := f.configured(a); {
+			case is == f.configured(b):
+				return 0
+			case is:
+				return -1
+			}
+			return 1
+		})
+		missing = missing[:ports.MaxMissing]
+		slices.Sort(missing)
+	}
 	was := f.missing.Swap(&missing)
 	f.hears.Store(&hears)
 	if condition := f.conditionNow(); condition != f.condition || !slices.Equal(missing, *was) {
@@ -309,19 +321,24 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	}
 }
 
-// peers returns the bootstrap peers, and takes note of them.
+// peers returns the bootstrap peers that this native may follow, and takes note of them.
 func (f *Follower) peers() (peers []ports.BootstrapPeer, changed <-chan struct{}) {
 	if f.settings.Bootstrap == nil {
 		return nil, nil
 	}
-	peers, changed = f.settings.Bootstrap.Peers()
+	all, changed := f.settings.Bootstrap.Peers()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.bootstrap = make(map[ports.PeerID]bool, len(peers))
-	for _, p := range peers {
-		if p.PeerID != "" && p.PeerID != f.self {
+	f.bootstrap = make(map[ports.PeerID]bool, len(all))
+	for _, p := range all {
+		switch {
+		case p.PeerID == "":
+		case p.PeerID == f.self, !f.trusts.in(p.PeerID):
+			continue // its table never comes
+		default:
 			f.bootstrap[p.PeerID] = true
 		}
+		peers = append(peers, p)
 	}
 	return peers, changed
 }

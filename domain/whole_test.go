@@ -185,3 +185,44 @@ func TestANetworkThatStartsAtOnceIsWarmAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// A closed network has a peer to join through that is none of its natives.
+func TestANativeWaitsForNoTableThatItMayNotTake(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(3)
+		for _, id := range id[1:] {
+			n := net.scriptedNative(id, nil)
+			defer n.stop()
+		}
+		net.rules.Natives = func(p ports.PeerID) bool { return p != id[2] }
+		a := net.native(id[0], nativeOptions{bootstrap: &bootstrapPeers{{PeerID: id[1], Reachable: true}, {PeerID: id[2], Reachable: true}}})
+		defer a.stop()
+		if c := a.Condition(); c != "" || len(a.Missing()) > 0 {
+			t.Errorf("with the table of its only native it is %q, and misses %v", c, a.Missing())
+		}
+	})
+}
+
+// Many strangers were followed, and are gone.
+func TestStrangersKeepNoConfiguredNativeOutOfMissing(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(20)
+		self := id[0]
+		others := slices.Sorted(slices.Values(id[1:]))
+		mine := others[len(others)-1]
+		var stops []func()
+		for _, id := range others {
+			stops = append(stops, net.scriptedNative(id, nil).stop)
+		}
+		a := net.native(self, nativeOptions{bootstrap: &bootstrapPeers{{PeerID: mine, Reachable: true}}})
+		defer a.stop()
+		time.Sleep(time.Second)
+		for _, stop := range stops {
+			stop()
+		}
+		time.Sleep(time.Second)
+		if got := a.Missing(); len(got) != ports.MaxMissing || !slices.Contains(got, mine) || !slices.IsSorted(got) {
+			t.Errorf("it misses %v, want %d in order, with %s", got, ports.MaxMissing, mine)
+		}
+	})
+}
