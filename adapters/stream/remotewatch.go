@@ -23,10 +23,10 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		}
 		frame, err := wire.EncodeWatch(w)
 		if err == nil {
-			err = n.fault(ctx, "watch", n.watch(ctx, frame, w.Cursor, func(b ports.Batch) bool { return yield(b, nil) }))
+			err = n.watch(ctx, frame, w.Cursor, func(b ports.Batch) bool { return yield(b, nil) })
 		}
-		if !errors.Is(err, errGone) {
-			yield(ports.Batch{}, err)
+		if !errors.Is(err, errGone) { // also if ctx has ended since
+			yield(ports.Batch{}, n.fault(ctx, "watch", err))
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/adapters/stream"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -417,5 +418,19 @@ func BenchmarkSnapshot(b *testing.B) {
 		if got != entries {
 			b.Fatalf("got %d entries", got)
 		}
+	}
+}
+
+func TestAReaderMayLeaveAWatchWhoseContextHasEnded(t *testing.T) {
+	native, watcher := hosttest.New(t), hosttest.New(t)
+	serve(t, newTransport(t, native), telling(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, err := range remote(t, newTransport(t, watcher), native).Watch(ctx, idOf(watcher), ports.WatchRequest{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		break // once panicked: it was told of the end of ctx
 	}
 }
