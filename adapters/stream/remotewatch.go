@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
@@ -20,6 +21,13 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		if err := n.mayAskAs(sender, "watch"); err != nil {
 			yield(ports.Batch{}, err)
 			return
+		}
+		if w.Own {
+			twins, stop := context.WithCancel(ctx)
+			var looking sync.WaitGroup
+			defer looking.Wait()
+			defer stop()
+			looking.Go(func() { n.lookForTwins(twins) })
 		}
 		frame, err := wire.EncodeWatch(w)
 		if err == nil {
