@@ -80,6 +80,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 	}
 	x.witnesses = newWitnesses(heartbeat, func(kind ports.EventKind, via ports.PeerID) {
 		observer.Observe(ports.Event{Kind: kind, PeerID: x.self, Via: via})
+		x.unshown.reconsider() // a native whose lease is doubted does not count there
 	})
 	x.unshown = newUnshown(x.clock, x.witnesses.doubts)
 	if signer != nil {

@@ -445,8 +445,8 @@ func (n *Natives) due(taken func(ports.PeerID) bool, now time.Time) (_ candidate
 // of. Those are none without such a native, and have the value true if no other native can say it.
 // Only natives of bootstrap peers are asked if any of them can answer: the operator named them. Else a native
 // speaks for the leases of other sites alone, since the natives of a site may belong together. A site
-// has one native among those that are asked, however many natives it has.
-func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.PeerID]bool) {
+// has one native among those that are asked, however many natives it has. Of several it is not last.
+func (n *Natives) witness(leases []ports.PeerID, last ports.PeerID) (_ candidate, of map[ports.PeerID]bool) {
 	all := n.best()
 	sites := make(map[ports.PeerID]string)
 	named := false
@@ -474,7 +474,11 @@ func (n *Natives) witness(leases []ports.PeerID) (_ candidate, of map[ports.Peer
 	if len(witnesses) == 0 {
 		return candidate{}, nil
 	}
-	w := witnesses[rand.IntN(len(witnesses))]
+	asked := witnesses
+	if others := slices.DeleteFunc(slices.Clone(witnesses), func(c candidate) bool { return c.id == last }); len(others) > 0 {
+		asked = others
+	}
+	w := asked[rand.IntN(len(asked))]
 	of = make(map[ports.PeerID]bool)
 	for _, id := range leases {
 		if speaks(w, id) {

@@ -101,6 +101,13 @@ func (u *unshown) forget(native ports.PeerID) {
 	delete(u.natives, native)
 }
 
+// reconsider notes that the lease of a native is doubted now, or is no longer.
+func (u *unshown) reconsider() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tell()
+}
+
 // tell has those look again that wait for a verdict. The caller holds the lock.
 func (u *unshown) tell() {
 	close(u.changed)

@@ -170,3 +170,44 @@ func TestAnAddressIsLeftOutWhenTheOnlyNativeThatTakesItDies(t *testing.T) {
 		}
 	})
 }
+
+// A native takes every record, and tells nobody of it. The others cannot hear of the record there. So
+// they are told a record without the address as soon as they say that they do not know its lease.
+func TestANativeThatTellsNobodyKeepsNoIndexerFromTheOthers(t *testing.T) {
+	key := prooftest.NewSigner(t)
+	porttest.FakeTime(t, func(t *testing.T) {
+		j := &judges{does: map[string]judge{"a": {}, "b": {}, "fake": {wide: true}}, told: map[int64]bool{}, current: map[string][]string{}, left: map[string]time.Time{}}
+		natives := map[ports.PeerID]ports.Native{}
+		for name := range j.does {
+			n := j.native(name).(porttest.Native)
+			n.OnLookUp = func(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
+				var a ports.Answer
+				for _, other := range []string{"a", "b"} {
+					if name != "fake" && j.lists(other) != nil {
+						a.Native, a.Remaining, a.Natives = ports.PeerID(other), time.Minute, append(a.Natives, ports.PeerID(other))
+					}
+				}
+				if a.Native == "" {
+					return a, ports.ErrNotFound
+				}
+				return a, nil
+			}
+			natives[ports.PeerID(name)] = n
+		}
+		x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: domain.DefaultTTLPolicy()}, key, PinNatives(natives),
+			func() ports.Registration {
+				return ports.Registration{PeerID: key.PeerID, Addr: "here", Addrs: []string{"here", "six"}}
+			}, &porttest.Recorder{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer running(t, x)()
+		began := time.Now()
+		for j.lists("a") == nil && j.lists("b") == nil && time.Since(began) < 10*time.Minute {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if took, most := time.Since(began), maxMisses*2*newsTime+2*tellTime; took > most {
+			t.Errorf("after %v it is listed at %q and %q", took, j.lists("a"), j.lists("b"))
+		}
+	})
+}

@@ -116,7 +116,16 @@ func (w *witnesses) heard(of map[ports.PeerID]bool, by candidate, answer ports.A
 	}
 	// The DHT has one lease of an indexer, whatever others there are.
 	whole := len(answer.Natives) > 0 && len(answer.Natives) < wholeBelow && answer.Source != ports.SourceStore
-	misses := answer.Condition == "" && (found && whole || errors.Is(err, ports.ErrNotFound))
+	knows := found && whole || errors.Is(err, ports.ErrNotFound)
+	misses := func(id ports.PeerID) bool {
+		switch answer.Condition {
+		case "":
+			return knows
+		case ports.ConditionPartial: // it lacks the leases of those natives alone
+			return knows && len(answer.Missing) < ports.MaxMissing && !slices.Contains(answer.Missing, id)
+		}
+		return false
+	}
 	turned := make(map[ports.PeerID]bool)
 	w.mu.Lock()
 	for id, sole := range of {
@@ -128,7 +137,7 @@ func (w *witnesses) heard(of map[ports.PeerID]bool, by candidate, answer ports.A
 		switch {
 		case shows(id):
 			l.confirmed, l.misses = true, 0
-		case misses:
+		case misses(id):
 			if sole || l.misses == 0 || l.missedBy != by.id {
 				l.misses++
 			}
@@ -140,7 +149,7 @@ func (w *witnesses) heard(of map[ports.PeerID]bool, by candidate, answer ports.A
 			turned[id] = !doubted
 		}
 	}
-	if misses || found {
+	if found || knows && answer.Condition == "" {
 		if w.listed = (time.Time{}); by.bootstrap && found {
 			w.listed = time.Now()
 		}
@@ -228,6 +237,7 @@ func (x *Indexer) witness(ctx context.Context) {
 	soon := func() time.Duration { return w.newsTime + rand.N(w.newsTime) }
 	next := time.NewTimer(x.heartbeat)
 	defer next.Stop()
+	var missed ports.PeerID // the native that was asked last, if it missed a lease
 	for {
 		select {
 		case <-ctx.Done():
@@ -237,7 +247,7 @@ func (x *Indexer) witness(ctx context.Context) {
 			continue
 		case <-next.C:
 		}
-		if x.lookAtSelf(ctx) {
+		if missed = x.lookAtSelf(ctx, missed); missed != "" {
 			next.Reset(soon())
 		} else {
 			next.Reset(domain.Early(x.heartbeat, rand.Float64()))
@@ -245,19 +255,19 @@ func (x *Indexer) witness(ctx context.Context) {
 	}
 }
 
-// lookAtSelf asks another native for this indexer. Without such a native it looks for some, as
-// seldom as for natives to register with. It reports whether a lease was missed that is not doubted
-// yet.
-func (x *Indexer) lookAtSelf(ctx context.Context) (again bool) {
+// lookAtSelf asks another native for this indexer, and not the native last if there are others.
+// Without such a native it looks for some, as seldom as for natives to register with. It returns the
+// native that it asked if that missed a lease that is not doubted yet.
+func (x *Indexer) lookAtSelf(ctx context.Context, last ports.PeerID) (missed ports.PeerID) {
 	leases := x.witnesses.known()
-	native, of := x.natives.witness(leases)
+	native, of := x.natives.witness(leases, last)
 	if len(of) == 0 && len(leases) > 0 && x.natives.transport != nil {
 		x.natives.look(ctx, lookPauses*x.heartbeat, askNativeAgain)
-		native, of = x.natives.witness(leases)
+		native, of = x.natives.witness(leases, last)
 	}
 	if len(of) == 0 {
 		x.witnesses.settle()
-		return false
+		return ""
 	}
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -265,12 +275,15 @@ func (x *Indexer) lookAtSelf(ctx context.Context) (again bool) {
 	_, refused := errors.AsType[*ports.Refusal](err)
 	switch {
 	case ctx.Err() != nil:
-		return false
+		return ""
 	case errors.Is(err, ports.ErrNotOffered):
 		x.natives.blind(native.id)
 	case err == nil, errors.Is(err, ports.ErrNotFound), refused, native.held, native.bootstrap:
 	default:
 		x.natives.note(native.id, fails) // so that it is not asked again at once
 	}
-	return x.witnesses.heard(of, native, answer, err)
+	if x.witnesses.heard(of, native, answer, err) {
+		return native.id
+	}
+	return ""
 }

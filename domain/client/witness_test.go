@@ -326,6 +326,41 @@ func TestWhenALeaseIsDoubted(t *testing.T) {
 	}
 }
 
+// A native that lost others lacks their leases alone. Else a stranger that comes and goes would keep
+// all natives from being judged.
+func TestAPartialNativeMissesLeasesOfTheOthers(t *testing.T) {
+	var many []ports.PeerID
+	for i := range ports.MaxMissing {
+		many = append(many, ports.PeerID(fmt.Sprint("other ", i)))
+	}
+	for name, c := range map[string]struct {
+		condition ports.Condition
+		missing   []ports.PeerID
+		doubted   bool
+	}{
+		"no condition":             {doubted: true},
+		"it lost another":          {ports.ConditionPartial, []ports.PeerID{"a stranger"}, true},
+		"it lost all but one":      {ports.ConditionPartial, many[1:], true},
+		"it may have lost more":    {ports.ConditionPartial, many, false},
+		"it lost that native":      {ports.ConditionPartial, []ports.PeerID{"a stranger", "n"}, false},
+		"it has just started":      {ports.ConditionWarming, []ports.PeerID{"a stranger"}, false},
+		"it heard no indexer":      {ports.ConditionUnheard, []ports.PeerID{"a stranger"}, false},
+		"it is alone":              {ports.ConditionIsolated, []ports.PeerID{"a stranger"}, false},
+		"it is of a later version": {"dreaming", []ports.PeerID{"a stranger"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWitnesses(time.Minute, func(ports.EventKind, ports.PeerID) {})
+			w.registered("n", ports.Lease{}, nil)
+			for range maxMisses {
+				w.heard(map[ports.PeerID]bool{"n": true}, candidate{id: "b"}, ports.Answer{Condition: c.condition, Missing: c.missing}, ports.ErrNotFound)
+			}
+			if w.doubts("n") != c.doubted {
+				t.Errorf("doubted %v, want %v", !c.doubted, c.doubted)
+			}
+		})
+	}
+}
+
 // The native that listed the indexer is down for good: before, at and after two heartbeats.
 func TestTheWordOfALostBootstrapNativeEnds(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -646,7 +681,7 @@ func TestANativeWithoutLookUpIsAskedAgain(t *testing.T) {
 				asked bool
 			}{{0, false}, {retrySilent - 1, false}, {retrySilent, true}, {retrySilent + 1, true}} {
 				time.Sleep(c.at - time.Since(began))
-				if _, of := natives.witness([]ports.PeerID{"n"}); (len(of) > 0) != c.asked {
+				if _, of := natives.witness([]ports.PeerID{"n"}, ""); (len(of) > 0) != c.asked {
 					t.Errorf("%s: after %v it is asked: %v", name, c.at, len(of) > 0)
 				}
 			}
@@ -676,7 +711,7 @@ func TestANativeIsOfTheSiteThatItConnectsFrom(t *testing.T) {
 			}
 		}
 		for range 20 {
-			if w, of := x.natives.witness(crowd); slices.Contains(crowd, w.id) {
+			if w, of := x.natives.witness(crowd, ""); slices.Contains(crowd, w.id) {
 				t.Fatalf("%s speaks for %v", w.id, of)
 			}
 		}
