@@ -51,8 +51,9 @@ func (x *Indexer) outlive(ctx context.Context) bool {
 	}
 }
 
-// rivalsNatives returns the natives to ask for the rival: first those of bootstrap peers, so that
-// strangers do not keep them out, then the best. A native that failed is asked again after a pause.
+// rivalsNatives returns the natives to ask for the rival: those of bootstrap peers, so that strangers
+// do not keep them out, and the best of the others. A native that failed is among them after a pause,
+// and the last.
 func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
 	if x.natives.transport != nil {
 		x.natives.meet()
@@ -63,16 +64,20 @@ func (x *Indexer) rivalsNatives(ctx context.Context) (able []candidate) {
 			able = append(able, c)
 		}
 	}
-	slices.SortStableFunc(able, func(a, b candidate) int {
-		switch {
-		case a.bootstrap == b.bootstrap:
-			return 0
-		case a.bootstrap:
-			return -1
-		}
-		return 1
-	})
+	first := func(is func(candidate) bool) {
+		slices.SortStableFunc(able, func(a, b candidate) int {
+			switch {
+			case is(a) == is(b):
+				return 0
+			case is(a):
+				return -1
+			}
+			return 1
+		})
+	}
+	first(func(c candidate) bool { return c.bootstrap })
 	able = able[:min(len(able), maxRivalAsked)]
+	first(func(c candidate) bool { return c.standing != fails })
 	if len(able) == 0 && x.natives.transport != nil {
 		x.natives.look(ctx, x.heartbeat, askNativeAgain)
 	}

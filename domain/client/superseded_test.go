@@ -221,6 +221,11 @@ func TestBootstrapNativesAreAskedForTheRivalFirst(t *testing.T) {
 				t.Fatalf("it asks %v, want %v first, and %d in all", natives, net.bootstrap, maxRivalAsked)
 			}
 		}
+		x.natives.note(net.bootstrap[0], fails)
+		time.Sleep(retryNative.Max)
+		if natives := x.rivalsNatives(t.Context()); natives[maxRivalAsked-1].id != net.bootstrap[0] {
+			t.Errorf("it asks %v, want %s last, which failed", natives, net.bootstrap[0])
+		}
 	})
 }
 
