@@ -56,6 +56,7 @@ type Natives struct {
 	hints       Hints
 
 	mu         sync.Mutex
+	bootstrap  map[ports.PeerID]bool // the peers that the operator named, at the last meet
 	candidates map[ports.PeerID]*candidate
 	added      chan struct{} // closed when a candidate is added
 	looking    chan struct{} // closed when the look under way has ended; nil if none is
@@ -169,6 +170,17 @@ func (n *Natives) meet() (changed, added, named <-chan struct{}) {
 			c.connected = true
 		}
 	}
+	var bootstrap []ports.Found
+	if n.hints.Bootstrap != nil {
+		bootstrap, named = n.hints.Bootstrap()
+	}
+	n.bootstrap = make(map[ports.PeerID]bool)
+	for _, peer := range bootstrap {
+		n.bootstrap[peer.PeerID] = true
+	}
+	for _, c := range n.candidates {
+		c.bootstrap = n.bootstrap[c.id]
+	}
 	for _, neighbour := range neighbours {
 		c := n.add(neighbour.PeerID, neighbour.Addrs, teller{native: neighbour.PeerID}, true)
 		if c == nil {
@@ -181,17 +193,9 @@ func (n *Natives) meet() (changed, added, named <-chan struct{}) {
 			c.standing = watchable
 		}
 	}
-	var bootstrap []ports.Found
-	if n.hints.Bootstrap != nil {
-		bootstrap, named = n.hints.Bootstrap()
-	}
-	for _, c := range n.candidates {
-		c.bootstrap = false
-	}
 	for _, peer := range bootstrap {
 		// A bootstrap peer that has not been met need not be a native.
 		if c := n.candidates[peer.PeerID]; c != nil {
-			c.bootstrap = true
 			if r, ok := c.native.(*route); ok {
 				_ = r.give(peer.Addrs) // addresses that cannot be dialled are no news
 			}
@@ -294,10 +298,10 @@ func (n *Natives) add(id ports.PeerID, addrs []string, by teller, connected bool
 		return c
 	}
 	r := &route{id: id, transport: n.transport, seek: n.seek}
-	if r.hear(by, addrs) != nil || !n.makeRoom(connected) {
+	c := &candidate{id: id, native: r, standing: untried, connected: connected, bootstrap: n.bootstrap[id]}
+	if r.hear(by, addrs) != nil || !n.makeRoom(c) {
 		return nil
 	}
-	c := &candidate{id: id, native: r, standing: untried, connected: connected}
 	n.candidates[id] = c
 	close(n.added)
 	n.added = make(chan struct{})
@@ -380,20 +384,20 @@ func (n *Natives) retry() {
 	}
 }
 
-// makeRoom reports whether there is room for another candidate, and makes it if it can. A
-// candidate that fails makes way for any. A candidate that was not asked yet makes way for a
-// connected candidate. A connected candidate makes way for none: it would be back at once, and
-// its failures forgotten. Half the room is for candidates that are not connected, so that peers
-// that connect cannot keep them out. The caller holds the lock.
-func (n *Natives) makeRoom(connected bool) bool {
+// makeRoom reports whether there is room for a new candidate, and makes it if it can. A candidate that
+// fails makes way for any. A candidate that was not asked yet makes way for a connected candidate. A
+// connected candidate makes way for none but the native of a bootstrap peer: it would be back at once,
+// and its failures forgotten. Half the room is for candidates that are not connected, so that peers
+// that connect cannot keep them out. Strangers cannot keep out natives of bootstrap peers. The caller
+// holds the lock.
+func (n *Natives) makeRoom(is *candidate) bool {
 	met := 0
 	var worst *candidate
 	for _, c := range n.candidates {
 		if c.connected {
 			met++
-			continue
 		}
-		if c.held || c.bootstrap {
+		if c.held || c.bootstrap || c.connected && !is.bootstrap {
 			continue
 		}
 		if worst == nil || c.standing > worst.standing || c.standing == worst.standing && c.failures > worst.failures {
@@ -401,11 +405,14 @@ func (n *Natives) makeRoom(connected bool) bool {
 		}
 	}
 	switch {
-	case connected && met >= maxCandidates/2:
+	case is.connected && !is.bootstrap && met >= maxCandidates/2:
 		return false
 	case len(n.candidates) < maxCandidates:
 		return true
-	case worst == nil, worst.standing < untried, worst.standing < fails && !connected:
+	case worst == nil:
+		return false
+	case is.bootstrap:
+	case worst.standing < untried, worst.standing < fails && !is.connected:
 		return false
 	}
 	delete(n.candidates, worst.id)

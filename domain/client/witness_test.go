@@ -717,3 +717,26 @@ func TestANativeIsOfTheSiteThatItConnectsFrom(t *testing.T) {
 		}
 	})
 }
+
+// Strangers connect before the natives that the operator named, as many as an indexer remembers.
+func TestStrangersKeepNoBootstrapNativeOut(t *testing.T) {
+	for name, strangers := range map[string]int{"half of the room": maxCandidates / 2, "all of it": maxCandidates} {
+		t.Run(name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				net := newFakingNetwork()
+				fakes := net.fake(strangers)
+				net.bootstrap = net.natives(2, grants)
+				net.connect(fakes...)
+				net.find(fakes...)
+				_, _, stop := net.run(t)
+				defer stop()
+				time.Sleep(time.Minute)
+				net.connect(net.bootstrap...)
+				time.Sleep(time.Minute)
+				if held := net.holding(); !slices.Contains(held, net.bootstrap[0]) || !slices.Contains(held, net.bootstrap[1]) {
+					t.Errorf("leases at %v, want at %v too", held, net.bootstrap)
+				}
+			})
+		})
+	}
+}
