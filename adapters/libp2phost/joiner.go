@@ -156,8 +156,11 @@ func (j *Joiner) publish() {
 			continue
 		}
 		connected := j.host.Network().Connectedness(t.id) == network.Connected
-		if spoken, err := j.host.Peerstore().GetProtocols(t.id); connected && err == nil && len(spoken) > 0 && !slices.Contains(spoken, ports.WatchProtocol) {
-			continue // no native, or no native to follow
+		if spoken, err := j.host.Peerstore().GetProtocols(t.id); connected && err == nil && len(spoken) > 0 {
+			t.other = !slices.Contains(spoken, ports.WatchProtocol)
+		}
+		if t.other {
+			continue
 		}
 		peers = append(peers, ports.BootstrapPeer{PeerID: ports.PeerID(t.id.String()), Reachable: connected || !t.met && t.failures == 0})
 	}
@@ -215,6 +218,7 @@ type target struct {
 	connected bool
 	since     time.Time
 	met       bool          // it has been connected
+	other     bool          // no native, or no native to follow, when it was connected last
 	took      time.Duration // how long dials of it take that succeed
 }
 

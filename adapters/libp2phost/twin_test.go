@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
@@ -99,4 +100,30 @@ func TestAJoinerTellsWhichBootstrapPeersMayBeReached(t *testing.T) {
 		is, known := state[gone.ID().String()]
 		return len(peers) == 2 && state[native.ID().String()] && known && !is
 	})
+}
+
+// A peer of host.bootstrap that is no native is no lost native either once it has gone.
+func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
+	h, other := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
+	j, err := NewJoiner(h, JoinerConfig{Bootstrap: []string{fullAddrs(other)[0]}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosttest.Connect(t, h, other)
+	knows := func() bool {
+		spoken, err := h.Peerstore().GetProtocols(other.ID())
+		return err == nil && len(spoken) > 0
+	}
+	porttest.Eventually(t, "the peer is identified", knows)
+	check := func(when string) {
+		t.Helper()
+		j.publish()
+		if peers, _ := j.Peers(); len(peers) > 0 {
+			t.Errorf("%s it waits for %+v", when, peers)
+		}
+	}
+	check("connected")
+	_ = other.Close()
+	porttest.Eventually(t, "the peer is gone", func() bool { return h.Network().Connectedness(other.ID()) != network.Connected })
+	check("when the peer is gone")
 }
