@@ -48,6 +48,10 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 		if rec == nil {
 			continue
 		}
+		if !rec.stale && s.present(rec, now.at).stale { // it has ended since the last sweep
+			ended := rec.held.at(now)
+			s.apply(rec, &ended, now)
+		}
 		var next holding // an untrusted indexer keeps nothing
 		trusted := r.rules.Indexers.in(id)
 		if rec.stale && !(trusted && rule.stands(&rec.ended.word)) {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -334,4 +335,47 @@ func TestALongRefreshIsNoStandstill(t *testing.T) {
 			t.Errorf("told %d times that it stood still", got)
 		}
 	})
+}
+
+// Each indexer ends while its native sleeps. It may be trusted no more by the time that the native
+// sweeps, or shows it as stale.
+func TestAnIndexerThatIsTrustedNoMoreIsNotStale(t *testing.T) {
+	for name, after := range map[string]time.Duration{"before a sweep": 0, "after it": 2 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			for name, plain := range map[string]domain.Plain{"its name is off the list": domain.PlainAccept, "it does not sign": domain.PlainRefuse} {
+				t.Run(name, func(t *testing.T) {
+					withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+						var slept atomic.Int64
+						var revised atomic.Bool
+						id := peerIDs(3)
+						net.rules.Indexers = func(x ports.PeerID) bool {
+							return x != id[1] || plain == domain.PlainRefuse || !revised.Load()
+						}
+						net.rules.Plain = func() domain.Plain {
+							if revised.Load() {
+								return plain
+							}
+							return domain.PlainAccept
+						}
+						n := net.native(id[0], nativeOptions{lone: true, sleeps: func() time.Duration { return time.Duration(slept.Load()) }})
+						defer n.stop()
+						n.register(t, id[1], addr)
+						slept.Store(int64(70 * time.Second))
+						time.Sleep(after)
+						if got := states(n.native, id[1]); got[0] != string(ports.StateStale) {
+							t.Fatalf("listed as %v", got)
+						}
+						revised.Store(true)
+						n.Revise()
+						for range 3 {
+							if got := states(n.native, id[1]); got[0] != "-" || n.Stale() > 0 {
+								t.Errorf("listed as %v, and %d are stale", got, n.Stale())
+							}
+							time.Sleep(2 * time.Second)
+						}
+					})
+				})
+			}
+		})
+	}
 }
