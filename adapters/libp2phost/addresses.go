@@ -178,9 +178,10 @@ func (a *Addresses) latest() []Local {
 	return a.locals
 }
 
-// overThese returns the local addresses of conns, and has them go before others.
-func (a *Addresses) overThese(conns []network.Conn) []netip.Addr {
-	var over []netip.Addr
+// overThese has the local addresses of conns go before others, and returns them. Without conns those
+// stay that this machine still has: a native that is lost and comes back, or that drops each
+// connection, would have the node sign another list each time.
+func (a *Addresses) overThese(conns []network.Conn) (over []netip.Addr) {
 	for _, c := range conns {
 		if ip := a.localOf(c); ip.IsValid() && !slices.Contains(over, ip) {
 			over = append(over, ip)
@@ -189,6 +190,11 @@ func (a *Addresses) overThese(conns []network.Conn) []netip.Addr {
 	slices.SortFunc(over, netip.Addr.Compare)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if len(over) == 0 {
+		over = slices.DeleteFunc(slices.Clone(a.over), func(ip netip.Addr) bool {
+			return !slices.ContainsFunc(a.locals, func(l Local) bool { return l.IP == ip })
+		})
+	}
 	a.over = over
 	return over
 }
