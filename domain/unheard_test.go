@@ -379,3 +379,22 @@ func TestAnIndexerThatIsTrustedNoMoreIsNotStale(t *testing.T) {
 		})
 	}
 }
+
+// What has ended is not counted as live, be it listed.
+func TestAWatchCountsNoStaleEntryAsLive(t *testing.T) {
+	withSleeper(t, func(t *testing.T, net *followingNetwork, n *followingNative, sleep func(time.Duration)) {
+		ids := peerIDs(4)[1:]
+		for _, id := range ids {
+			n.register(t, id, addr)
+		}
+		sleep(66 * time.Second)
+		time.Sleep(1500 * time.Millisecond) // a sweep
+		n.register(t, ids[0], addr)
+		for b, err := range n.Watch(t.Context(), "", ports.WatchRequest{}) {
+			if err != nil || len(b.Changes) != 3 || b.Live != 1 {
+				t.Errorf("told of %d entries, of them %d live, %v; want 3 and 1", len(b.Changes), b.Live, err)
+			}
+			break
+		}
+	})
+}

@@ -408,11 +408,10 @@ func (w *watcher) send(b ports.Batch) error {
 			b.Start = w.changes.instance
 		}
 	}
-	live := &w.registry.table.listed
+	b.Live, _ = w.registry.Counts()
 	if w.request.Own {
-		live = &w.registry.table.owned
+		b.Live = int(w.registry.table.owned.Load())
 	}
-	b.Live = int(live.Load())
 	if !w.yield(b, nil) {
 		return errUnwatched
 	}

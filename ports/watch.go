@@ -81,7 +81,8 @@ type Batch struct {
 	// Cursor resumes after this batch. It is "" in an incomplete snapshot; with the first
 	// Cursor, the watcher's table equals the native's.
 	Cursor string
-	// Live is the number of entries that the native lists; with Own, of its own leases.
+	// Live is the number of entries that the native lists and that are not stale; with Own, of its
+	// own leases.
 	Live      int
 	Condition Condition
 	// Missing are the natives that the native hears no more, at most MaxMissing, sorted.

@@ -88,7 +88,8 @@
 //	                   it was restarted, or nonsense
 //	event: snapshot    {"kind", and the fields of an indexer}: it was there at the beginning
 //	event: synced      {"kind","live","condition","missing"}: the snapshot is whole; also
-//	                   whenever condition or missing have changed. live counts the table
+//	                   whenever condition or missing have changed. live counts the
+//	                   table without its stale entries
 //	event: joined      as snapshot: it was not live before
 //	event: updated     as snapshot: anything but its times has changed, or it was late or stale
 //	event: renewed     as snapshot: only its times have changed
