@@ -111,6 +111,9 @@ func (k *Clock) At(at Instant) time.Time {
 	return k.wall.Add(at.since + time.Duration(k.shift.Load())).UTC()
 }
 
+// shifted returns the offset of the time of day. It changes as the clock is set.
+func (k *Clock) shifted() time.Duration { return time.Duration(k.shift.Load()) }
+
 // System returns the time of this node's own clock, in UTC. A native tells others this time, not
 // Now: so each clock counts once.
 func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
@@ -118,8 +121,8 @@ func (k *Clock) System() time.Time { return k.system().Round(0).UTC() }
 // Offset returns how far this node's own clock is ahead of the time of day.
 func (k *Clock) Offset() time.Duration { return time.Duration(k.off.Load()) }
 
-// EnoughNatives is how many natives an indexer hears before it goes by them and not by its own
-// clock: a lone native with a wrong clock sets no other.
+// EnoughNatives is how many natives a node hears before it goes by them and not by its own clock: a
+// lone native with a wrong clock sets no other.
 const EnoughNatives = 2
 
 // Abstain takes the vote of this node's own clock while it hears so many natives, 1 or more: an

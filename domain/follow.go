@@ -45,6 +45,9 @@ var errTwin = errors.New("it tells by turns of two runs that both go on")
 // errMissed ends the watch of a native that missed its beats.
 var errMissed = fmt.Errorf("%w: it missed %d beats", ports.ErrSilent, maxMissed)
 
+// errOtherTime ends a watch after the time of day was set.
+var errOtherTime = errors.New("its table was taken over by another time of day, and is taken over again")
+
 // refollow is the pause after a failed watch: two natives follow each other again within 2 s of
 // their reconnection.
 var refollow = Backoff{First: 100 * time.Millisecond, Max: 5 * time.Second}
@@ -105,6 +108,7 @@ type followed struct {
 	hears     bool               // its batches come
 	following bool               // its table is taken over, and its changes come
 	taken     bool               // its table has been taken over since this native's start
+	by        time.Duration      // the offset of the time of day by which its table was taken over
 	// missed is until when this native is named as missing if it is not followed; zero before it
 	// was followed.
 	missed time.Time
@@ -274,7 +278,7 @@ func (f *Follower) Run(ctx context.Context, r *Registry) error {
 	f.registry, f.began = r, time.Now()
 	f.mu.Unlock()
 	if f.settings.Expected {
-		r.rules.Clock.Abstain(1) // the table of the first native that it meets has proofs
+		r.rules.Clock.Abstain(EnoughNatives) // what they prove counts by their clocks
 	}
 	var running sync.WaitGroup
 	ctx, stop := context.WithCancel(ctx)
@@ -500,6 +504,10 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if beats := len(batch.Changes) == 0 && following; !batch.Now.IsZero() && !beats {
 			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now, 1))
 		}
+		if f.outdated(n, batch.Reset != "") {
+			n.cursor = ""
+			return following, errOtherTime
+		}
 		if n.twin(batch.Start) {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: n.id, Err: errTwin})
 		}
@@ -556,6 +564,31 @@ func (n *followed) heard(condition ports.Condition, ttl time.Duration) (changed 
 		n.deaf = time.Now().Add(missedTTLs * ttl)
 	}
 	return true
+}
+
+// outdated reports whether n's table was taken over by another time of day than that of now. Entries
+// that had ended or were early then were refused, and others hear of them at the next heartbeat
+// alone. Until all such tables are taken over again their natives are missing. anew marks a table
+// that is taken over from now on.
+func (f *Follower) outdated(n *followed, anew bool) bool {
+	by := f.registry.rules.Clock.shifted()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if anew {
+		n.by = by
+	}
+	// The difference of two offsets may be centuries, more than a Duration can be.
+	other := func(n *followed) bool { return uint64(max(n.by, by))-uint64(min(n.by, by)) > uint64(clockWrong) }
+	changed := false
+	for _, o := range f.followed {
+		if o.following && other(o) {
+			o.following, o.taken, o.missed, changed = false, false, time.Now().Add(missedFor), true
+		}
+	}
+	if changed {
+		f.say()
+	}
+	return !anew && n.cursor != "" && other(n)
 }
 
 // twin takes note of a run of n, and reports whether it has told of an earlier run by turns with a

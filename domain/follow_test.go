@@ -779,3 +779,33 @@ func TestNativesThatAreSetBackTogetherGoOnListingWhoSigns(t *testing.T) {
 }
 
 func refusing() domain.Plain { return domain.PlainRefuse }
+
+// A native whose clock is an hour ahead refuses what the first native tells, since all of it has
+// ended by that clock. A second native outvotes the clock. What was refused is not missing until it
+// is told again.
+func TestATableThatWasTakenByAnotherTimeIsTakenAgain(t *testing.T) {
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(3)
+		first := net.native(id[0], nativeOptions{})
+		x := net.indexer(prooftest.NewSigner(t), indexerOptions{addr: addr}, id[0])
+		time.Sleep(10 * time.Second)
+		ahead := net.native(id[2], nativeOptions{skew: time.Hour})
+		time.Sleep(2 * time.Second)
+		if ahead.lists(x.id) {
+			t.Fatal("a record that has ended by the native's clock is taken: the test shows nothing")
+		}
+		second := net.native(id[1], nativeOptions{})
+		for range 50 {
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if ahead.Following() == 2 && !ahead.lists(x.id) {
+				t.Fatal("it follows both, and misses the indexer of one")
+			}
+		}
+		if !ahead.lists(x.id) {
+			t.Error("5 s after the second native came the indexer is missing")
+		}
+		x.kill()
+		net.stop(first, second, ahead)
+	})
+}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // sweptFor has h sweep once a second for some seconds, as Run does. Each second may end and renew
@@ -242,6 +244,33 @@ func TestAStaleLeaseAsWatchersHearOfIt(t *testing.T) {
 			if got := [3]int64{table.listed.Load(), table.stale.Load(), table.size.Load()}; got != tc.left {
 				t.Errorf("listed, stale and records are %v, want %v", got, tc.left)
 			}
+		})
+	}
+}
+
+// Messages that waited at the socket are read at once after a standstill. A later message that seems
+// late comes from a clock that was set back, and its leases are not old.
+func TestMessagesWereHeldUpInTheFirstMomentAfterAStandstillAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		after time.Duration
+		want  time.Duration
+	}{
+		{"at the notice", 0, 40 * time.Second},
+		{"the instant before the end", confirmAfter - 1, 40 * time.Second},
+		{"at it", confirmAfter, 0},
+		{"the instant after", confirmAfter + 1, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				r, _ := bareRegistry(t, "self", nil)
+				at := r.now().at
+				r.table.hearing.noticed.Store(&doubt{from: at.Add(-40 * time.Second), noticed: at, stood: true})
+				time.Sleep(tc.after)
+				if got := r.heldUp(time.Hour); got != tc.want {
+					t.Errorf("a message that seems an hour late is %v old, want %v", got, tc.want)
+				}
+			})
 		})
 	}
 }

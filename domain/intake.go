@@ -248,12 +248,12 @@ func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) taken 
 }
 
 // heldUp returns how old changes are whose message was held up so long. Messages wait while this
-// native stands still, and their indexers may die meanwhile. At any other time a message that seems
-// late comes from a clock that was set back.
+// native stands still, and their indexers may die meanwhile. It reads them all at once then. At any
+// other time a message that seems late comes from a clock that was set back.
 func (r *Registry) heldUp(message time.Duration) time.Duration {
 	at := r.now().at
 	d := r.table.hearing.at(at)
-	if d == nil || !d.stood || !r.table.hearing.doubts(at) {
+	if d == nil || !d.stood || !at.Before(d.noticed.Add(confirmAfter)) {
 		return 0
 	}
 	return min(message, d.noticed.Sub(d.from))
