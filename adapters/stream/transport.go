@@ -47,6 +47,8 @@ type Transport struct {
 	// senders holds the remote PeerID of each connection with a registration to this node. To
 	// spell a PeerID takes as long as to decode a frame.
 	senders map[network.Conn]ports.PeerID
+	// connected closes with the next connection of a peer that is connected already.
+	connected chan struct{}
 
 	neighbours neighbours
 }
@@ -70,9 +72,12 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 		host: h, id: ports.PeerID(h.ID().String()), observer: observer, log: log,
 		timeout: ports.ExchangeTimeout,
 		conns:   make(map[network.Conn]chan struct{}),
-		senders: make(map[network.Conn]ports.PeerID),
+		senders: make(map[network.Conn]ports.PeerID), connected: make(chan struct{}),
 	}
-	t.notifiee = &network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) { t.connEnded(c) }}
+	t.notifiee = &network.NotifyBundle{
+		ConnectedF:    func(_ network.Network, c network.Conn) { t.connBegan(c) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { t.connEnded(c) },
+	}
 	t.neighbours.init(h)
 	h.Network().Notify(t.notifiee)
 	return t, nil

@@ -13,9 +13,9 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// twinsEvery is how often a followed native with several connections is asked which of its runs
-// is behind each. Two natives that dial each other at once have two connections, so a second
-// connection by itself means nothing.
+// twinsEvery is how often a followed native with several connections is asked again which of its
+// runs is behind each, if that was not told, or if two processes have its key. Two natives that dial
+// each other at once have two connections, so a second connection by itself means nothing.
 const twinsEvery = 30 * time.Second
 
 // errTwins is what the observer is told.
@@ -27,6 +27,7 @@ func (n *remote) lookForTwins(ctx context.Context) {
 	defer again.Stop()
 	var same []network.Conn // they lead to one run
 	for {
+		another := n.t.another()
 		conns := n.t.host.Network().ConnsToPeer(n.info.ID)
 		if len(conns) > 1 && slices.ContainsFunc(conns, func(c network.Conn) bool { return !slices.Contains(same, c) }) {
 			answered, runs := n.runs(ctx, conns)
@@ -38,9 +39,27 @@ func (n *remote) lookForTwins(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-another:
 		case <-again.C:
 		}
 	}
+}
+
+// another returns a channel that closes once a peer that is connected connects once more.
+func (t *Transport) another() <-chan struct{} {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	return t.connected
+}
+
+func (t *Transport) connBegan(c network.Conn) {
+	if len(t.host.Network().ConnsToPeer(c.RemotePeer())) < 2 {
+		return
+	}
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	close(t.connected)
+	t.connected = make(chan struct{})
 }
 
 // runs returns which of conns n answers over, and of how many runs it tells. It asks over the

@@ -88,6 +88,24 @@ var symptoms = map[string]func(t *testing.T) string{
 		})
 		return n.Log.String()
 	},
+	"Two natives have one key": func(t *testing.T) string {
+		third := launch(t, t.TempDir(), append([]string{"OCNODE_HTTP__LISTEN="}, freePorts[0]))
+		addr := addrs(t, third)[0]
+		dir, copied := t.TempDir(), t.TempDir()
+		first := start(t, dir, "--host.bootstrap", addr)
+		key, err := os.ReadFile(filepath.Join(dir, "data", "identity.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(copied, "data"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(copied, "data", "identity.key"), string(key))
+		second := launch(t, copied, freePorts[:2], "--host.bootstrap", addr+","+first.Addrs[0])
+		second.Says("has this node's key")
+		third.Says("answer at once")
+		return second.Log.String() + third.Log.String()
+	},
 	"HTTP answers 401 or 403": func(t *testing.T) string {
 		token := filepath.Join(t.TempDir(), "http.token")
 		write(t, token, secretToken)
