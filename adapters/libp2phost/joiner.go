@@ -158,8 +158,9 @@ func (j *Joiner) publish() {
 		connected := j.host.Network().Connectedness(t.id) == network.Connected
 		if spoken, err := j.host.Peerstore().GetProtocols(t.id); connected && err == nil && len(spoken) > 0 {
 			t.other = !slices.Contains(spoken, ports.WatchProtocol)
+			t.native = t.native || !t.other
 		}
-		if t.other {
+		if t.other && (connected || !t.native) { // a native that stops offers nothing at last
 			continue
 		}
 		peers = append(peers, ports.BootstrapPeer{PeerID: ports.PeerID(t.id.String()), Reachable: connected || !t.met && t.failures == 0})
@@ -218,7 +219,8 @@ type target struct {
 	connected bool
 	since     time.Time
 	met       bool          // it has been connected
-	other     bool          // no native, or no native to follow, when it was connected last
+	native    bool          // it has been a native to follow
+	other     bool          // it was none when it was connected last
 	took      time.Duration // how long dials of it take that succeed
 }
 

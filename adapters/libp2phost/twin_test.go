@@ -2,6 +2,7 @@ package libp2phost
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 
@@ -102,28 +103,45 @@ func TestAJoinerTellsWhichBootstrapPeersMayBeReached(t *testing.T) {
 	})
 }
 
-// A peer of host.bootstrap that is no native is no lost native either once it has gone.
+// A peer of host.bootstrap that is no native is no lost native either once it has gone. A native that
+// stops offers nothing at last, and is one all the same.
 func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
-	h, other := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
-	j, err := NewJoiner(h, JoinerConfig{Bootstrap: []string{fullAddrs(other)[0]}, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
+	for name, native := range map[string]bool{"no native": false, "a native that stops": true} {
+		t.Run(name, func(t *testing.T) {
+			h, other := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
+			j, err := NewJoiner(h, JoinerConfig{Bootstrap: []string{fullAddrs(other)[0]}, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			offers := func(want bool) func() bool {
+				return func() bool {
+					spoken, err := h.Peerstore().GetProtocols(other.ID())
+					return err == nil && len(spoken) > 0 && slices.Contains(spoken, ports.WatchProtocol) == want
+				}
+			}
+			check := func(when string, want int) {
+				t.Helper()
+				j.publish()
+				if peers, _ := j.Peers(); len(peers) != want {
+					t.Errorf("%s it waits for %+v", when, peers)
+				}
+			}
+			if native {
+				other.SetStreamHandler(ports.WatchProtocol, func(s network.Stream) { _ = s.Reset() })
+			}
+			hosttest.Connect(t, h, other)
+			porttest.Eventually(t, "the peer is identified", offers(native))
+			want := 0
+			if native {
+				want = 1
+			}
+			check("connected", want)
+			other.RemoveStreamHandler(ports.WatchProtocol)
+			porttest.Eventually(t, "the peer tells that it offers no watch", offers(false))
+			check("without a watch", 0)
+			_ = other.Close()
+			porttest.Eventually(t, "the peer is gone", func() bool { return h.Network().Connectedness(other.ID()) != network.Connected })
+			check("when the peer is gone", want)
+		})
 	}
-	hosttest.Connect(t, h, other)
-	knows := func() bool {
-		spoken, err := h.Peerstore().GetProtocols(other.ID())
-		return err == nil && len(spoken) > 0
-	}
-	porttest.Eventually(t, "the peer is identified", knows)
-	check := func(when string) {
-		t.Helper()
-		j.publish()
-		if peers, _ := j.Peers(); len(peers) > 0 {
-			t.Errorf("%s it waits for %+v", when, peers)
-		}
-	}
-	check("connected")
-	_ = other.Close()
-	porttest.Eventually(t, "the peer is gone", func() bool { return h.Network().Connectedness(other.ID()) != network.Connected })
-	check("when the peer is gone")
 }
