@@ -22,6 +22,9 @@ import (
 // the key.
 const seqFile = "record.seq"
 
+// newFiles is the pattern of the files that become seqFile. A process that is killed leaves one.
+const newFiles = seqFile + ".new-*"
+
 // tornFile is where a file goes that holds no number: a full disk or a power cut has torn it.
 const tornFile = seqFile + ".torn"
 
@@ -40,7 +43,8 @@ type Signer struct {
 
 var _ ports.Signer = (*Signer)(nil)
 
-// NewSigner returns a signer for key, which keeps its numbers in dir; "" keeps them nowhere. A file
+// NewSigner returns a signer for key, which keeps its numbers in dir; "" keeps them nowhere. No other
+// signer may keep its numbers there. A file
 // that holds no number that a record can have is set aside. The numbers then begin at what the
 // caller knows: its clock, and the natives' answers.
 func NewSigner(key crypto.PrivKey, dir string) (*Signer, error) {
@@ -49,6 +53,10 @@ func NewSigner(key crypto.PrivKey, dir string) (*Signer, error) {
 		return s, nil
 	}
 	s.path = filepath.Join(dir, seqFile)
+	left, _ := fs.Glob(os.DirFS(dir), newFiles) // the only error is that of the pattern
+	for _, name := range left {
+		_ = os.Remove(filepath.Join(dir, name)) // it is of no use, and does no harm
+	}
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -117,7 +125,7 @@ func (s *Signer) Seq(atLeast int64) (int64, error) {
 
 // keep writes the number whole or not at all.
 func (s *Signer) keep() error {
-	f, err := os.CreateTemp(filepath.Dir(s.path), seqFile+".new-*")
+	f, err := os.CreateTemp(filepath.Dir(s.path), newFiles)
 	if err != nil {
 		return err
 	}

@@ -183,3 +183,23 @@ func TestAChainIsOfANewSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAKilledProcessLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"record.seq": "7\n", "record.seq.new-1": "8", "record.seq.torn": "x"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := proof.NewSigner(keyOf(t, 0), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, err := s.Seq(0); err != nil || seq != 8 {
+		t.Errorf("the next number is %d, %v; want 8", seq, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("the folder has %v, %v; want record.seq and record.seq.torn", entries, err)
+	}
+}
