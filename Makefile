@@ -28,14 +28,14 @@ help: ## Say what there is to do
 build: go ## Build bin/ocnode, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(if $(release),-X github.com/opencloud/ocnode/cmd.release=$(release:v%=%))' -o bin/ocnode ./cmd/ocnode
 
-# With the race detector a schedule takes five times as long. 24 have it; with these they are 200.
+# With the race detector a schedule takes five times as long. 16 have it; with these they are 200.
 test: go ## Run every test, under the race detector
 	@race=-race; \
 	if [ "$$($(GO) env CGO_ENABLED)" != 1 ]; then \
 		race=; echo 'no C compiler (or CGO_ENABLED=0), so the race detector is off; install gcc for the whole test' >&2; \
 	fi; \
 	echo "$(GO) test $$race -timeout 30m ./..."; $(GO) test $$race -timeout 30m ./...
-	$(GO) test -count=1 -run '^TestSimSchedules$$' ./modules -schedules 176
+	$(GO) test -count=1 -run '^TestSimSchedules$$' ./modules -schedules 184
 
 figures: go ## Run the simulated network, the attacks and the end-to-end test, and show what they measure
 	$(GO) test -count=1 -v -run '^TestSim' -skip '^TestSimSchedules$$' ./modules

@@ -20,7 +20,7 @@ var here = flag.Bool("here", false, "have TestSimSchedules run all in this proce
 
 const (
 	// usual is how many schedules a test of all packages runs, with the race detector or without.
-	usual     = 24
+	usual     = 16
 	scheduled = 10 * time.Minute // how long a schedule is
 	// wholeAfter is how long after the last fault all must be well: a backed-off dial, and a
 	// heartbeat.
