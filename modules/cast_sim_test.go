@@ -136,6 +136,9 @@ func (c *cast) must(n, x *member) bool {
 	if c.strict {
 		return time.Since(x.started) > newsAfter
 	}
+	if time.Since(x.back) < newsAfter {
+		return false // its next heartbeat is on its way, and the news of that
+	}
 	news := newsAfter
 	if !c.calm() {
 		news = noticedAfter

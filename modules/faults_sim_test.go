@@ -307,7 +307,7 @@ func hear(a, b *member)   { a.faults.lose(a.ip, b.ip, false) }
 
 // cutOff has all packets of m get lost. reconnect ends that.
 func (m *member) cutOff()    { m.away.Store(m.ip, struct{}{}) }
-func (m *member) reconnect() { m.away.Delete(m.ip) }
+func (m *member) reconnect() { m.away.Delete(m.ip); m.back = time.Now() }
 
 // pause is SIGSTOP, as near as fake time comes to it: nobody can stop the goroutines of one node
 // in a bubble. The process sends nothing. Packets for it wait in its socket. Its clocks stand
@@ -322,7 +322,7 @@ func (m *member) pause() {
 }
 
 func (m *member) resume() {
-	m.still = false
+	m.still, m.back = false, time.Now()
 	m.clock.resume()
 	m.faults.release(m.ip)
 }
@@ -338,7 +338,7 @@ func (m *member) sleep() {
 }
 
 func (m *member) wake() {
-	m.still = false
+	m.still, m.back = false, time.Now()
 	m.clock.resume()
 	m.faults.silence(m.ip, false)
 }

@@ -98,6 +98,7 @@ type member struct {
 
 	up, still  bool // whether it runs, and whether it is stopped or asleep
 	started    time.Time
+	back       time.Time // when it was last stopped, asleep or cut off
 	left       time.Time // when it last stopped
 	leftCalmly bool      // without any fault that could hold up its leave
 	moves      int
