@@ -25,6 +25,8 @@ const (
 	// wholeAfter is how long after the last fault all must be well: a backed-off dial, and a
 	// heartbeat.
 	wholeAfter = 75 * time.Second
+	// runAgain is how often a schedule that failed is run again.
+	runAgain = 2
 )
 
 // step is something that happens in a schedule.
@@ -115,8 +117,35 @@ func (c *cast) schedule() (steps []step) {
 	return steps
 }
 
-// runSchedule runs the schedule of a seed in a bubble, and adds what was seen.
+// runSchedule runs the schedule of a seed, and adds what was seen. A schedule that fails is run
+// again. If it passes both times then, it is one of the rare: its seed and its seconds are reported,
+// and the test goes on. A dead indexer shown as live, or a network that is not well in time, is never
+// taken for rare.
 func runSchedule(t *testing.T, seed uint64, sum *report) {
+	t.Helper()
+	seen, wrong := trySchedule(t, seed)
+	if wrong != "" {
+		again := 0
+		for range runAgain {
+			if _, wrong := trySchedule(t, seed); wrong != "" {
+				again++
+			}
+		}
+		what := fmt.Sprintf("seed %d, again with -run TestSimSchedules -args -seed %d, failed in %d of %d runs: %v\n%s",
+			seed, seed, 1+again, 1+runAgain, &seen, wrong)
+		if again > 0 || seen.DeadLive > 0 || seen.Unwell > 0 {
+			t.Error(what)
+		} else {
+			t.Log(what)
+			seen.Rare = []uint64{seed}
+		}
+	}
+	sum.add(seen)
+}
+
+// trySchedule runs the schedule of a seed in a bubble, and returns what was seen and what of it was
+// wrong.
+func trySchedule(t *testing.T, seed uint64) (seen report, wrong string) {
 	t.Helper()
 	invented := strangers(t, 50)
 	simulateSeed(t, seed, func(t *testing.T, s *simulation) {
@@ -137,10 +166,10 @@ func runSchedule(t *testing.T, seed uint64, sum *report) {
 				n.settings["modules"] = "native"
 			}
 		}
-		var says []string
 		if s.random.IntN(2) == 0 {
 			c.liars = append(c.liars, s.liar("liar", lies[s.random.IntN(len(lies))], invented, c.natives...))
 		}
+		says := []string{"what happened:"}
 		steps := c.schedule()
 		c.start()
 		c.began = time.Now()
@@ -151,18 +180,17 @@ func runSchedule(t *testing.T, seed uint64, sum *report) {
 		}
 		took, ok := c.untilWhole(wholeAfter)
 		c.watch(scheduled - time.Since(c.began))
-		r := report{c.seen.samples, c.seen.absent, c.seen.unmarked, c.seen.deadLive, 0, took}
+		seen = report{Samples: c.seen.samples, Absent: c.seen.absent, Unmarked: c.seen.unmarked, DeadLive: c.seen.deadLive, Whole: took}
 		if !ok {
-			r.Unwell = 1
+			seen.Unwell = 1
 			c.fault(allWell, "%v after the last fault not all is well: %s", took, c.state())
 		}
-		sum.add(r) // here, since a test that fails ends
 		if len(c.wrong) > 0 {
-			t.Errorf("seed %d, again with -run TestSimSchedules -args -seed %d: %v\n%s", seed, seed, &c.seen, strings.Join(c.wrong, "\n"))
-			t.Logf("seed %d, what happened:\n%s", seed, strings.Join(says, "\n"))
+			wrong = strings.Join(append(c.wrong, says...), "\n")
 		}
 		c.stop()
 	})
+	return seen, wrong
 }
 
 // TestSimSchedules lets natives and indexers, and now and then a native that lies, live through
@@ -171,7 +199,7 @@ func runSchedule(t *testing.T, seed uint64, sum *report) {
 //
 // A seed determines what happens when, the keys and the latency. It does not determine the jitter
 // of nodes, nor in which order goroutines run. So a schedule that fails now and then has to be
-// repeated: -count 20.
+// repeated: -count 20. runSchedule says when such a failure counts.
 func TestSimSchedules(t *testing.T) {
 	n, first := *schedules, *seed
 	switch {
@@ -236,6 +264,7 @@ type report struct {
 	Absent, Unmarked, DeadLive time.Duration
 	Unwell                     int           // schedules after which all was not well in time
 	Whole                      time.Duration // the longest until all was well after the last fault
+	Rare                       []uint64      // the seeds of schedules that failed once, and not again
 }
 
 // reportMark begins the line in which a process reports.
@@ -248,9 +277,10 @@ func (r *report) add(s report) {
 	r.DeadLive += s.DeadLive
 	r.Unwell += s.Unwell
 	r.Whole = max(r.Whole, s.Whole)
+	r.Rare = append(r.Rare, s.Rare...)
 }
 
 func (r *report) String() string {
-	return fmt.Sprintf("%d samples; absent %v, unmarked %v, dead shown live %v; all was well %v after the last fault at the latest, %d times not in time",
-		r.Samples, r.Absent, r.Unmarked, r.DeadLive, r.Whole.Round(time.Millisecond), r.Unwell)
+	return fmt.Sprintf("%d samples; absent %v, unmarked %v, dead shown live %v; all was well %v after the last fault at the latest, %d times not in time; failed once in three runs: seeds %v",
+		r.Samples, r.Absent, r.Unmarked, r.DeadLive, r.Whole.Round(time.Millisecond), r.Unwell, r.Rare)
 }
