@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,13 +156,13 @@ func TestANativeThatMissesThreeBeatsIsSuspect(t *testing.T) {
 		other := net.native(id[2], nativeOptions{})
 		a := net.native(id[0], nativeOptions{})
 		defer net.stop(a, other)
-		var told []ports.Batch
+		var told atomic.Pointer[ports.Batch]
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {
 			for batch, err := range a.Watch(ctx, "", ports.WatchRequest{}) {
 				if err == nil {
-					told = append(told, batch)
+					told.Store(&batch)
 				}
 			}
 		}()
@@ -182,7 +183,7 @@ func TestANativeThatMissesThreeBeatsIsSuspect(t *testing.T) {
 					t.Errorf("%s %s says %q and misses %v, the entry is %s; want %q, %v and %s", when, what, got.Condition, got.Missing, got.State, condition, missing, state)
 				}
 			}
-			if last := told[len(told)-1]; last.Condition != condition || !slices.Equal(last.Missing, missing) {
+			if last := told.Load(); last.Condition != condition || !slices.Equal(last.Missing, missing) {
 				t.Errorf("%s a watcher was told %q and %v last", when, last.Condition, last.Missing)
 			}
 		}
