@@ -81,10 +81,11 @@ func TestSimAFaultIsSilent(t *testing.T) {
 					t.Fatal("the line is dead before the fault")
 				}
 				c.begin(a, b)
-				if l.echoes(10 * time.Second) {
+				if l.echoes(4 * time.Second) {
 					t.Error("the fault does nothing")
 				}
 				c.end(a, b)
+				// Each pause between two attempts is twice the last, so the next ends within twice the fault.
 				if !l.returns(10 * time.Second) {
 					t.Error("the byte is not sent again after the fault")
 				}
