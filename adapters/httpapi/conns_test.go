@@ -74,6 +74,12 @@ func TestTheIdlestConnectionMakesWay(t *testing.T) {
 	})
 }
 
+// healthOver gets /healthz over conn and leaves it open.
+func healthOver(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	return getOver(t, conn, "/healthz").StatusCode
+}
+
 // getOver asks over conn and returns the answer without its body.
 func getOver(t *testing.T, conn net.Conn, path string) *http.Response {
 	t.Helper()

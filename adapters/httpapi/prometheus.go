@@ -83,7 +83,7 @@ func (n Node) prometheus(w http.ResponseWriter, r *http.Request) {
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of a connection that has gone, WriteTo tells
 	}
 	out.end()
-	_, _ = out.WriteTo(w) // an error is the reader's, who has gone
+	_, _ = out.WriteTo(w) // an error says that the reader has gone
 }
 
 // targetList is a list of targets as it is written, a page at a time.

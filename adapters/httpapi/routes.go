@@ -365,5 +365,5 @@ func send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	_, _ = w.Write(text) // an error is the reader's, who has gone
+	_, _ = w.Write(text) // an error says that the reader has gone
 }

@@ -720,20 +720,3 @@ func TestAConnectionThatDoesNothingIsClosed(t *testing.T) {
 		}
 	})
 }
-
-// healthOver gets /healthz over conn and leaves it open.
-func healthOver(t *testing.T, conn net.Conn) int {
-	t.Helper()
-	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode
-}

@@ -33,8 +33,8 @@ const (
 	// retryEvery is how often a native tries to answer again that could not: it has no
 	// address yet, or no interface takes part in multicast.
 	retryEvery = 10 * time.Second
-	// port is that of an SRV record, which has to be there. It means nothing: each dnsaddr has its
-	// own.
+	// port is the port of the SRV record. Some readers want an SRV record, and no reader needs its
+	// port: each dnsaddr has a port of its own.
 	port = 4001
 	// joinMin and joinMax bound the pause between two looks for natives to join, which
 	// doubles: a question to the whole link each time. A native that comes asks at once, so

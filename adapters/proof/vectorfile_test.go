@@ -64,7 +64,7 @@ type wireTick struct {
 	Link string
 }
 
-// vectorCheck is an entry that is to be stored at the time Now, and the fault of its proof.
+// vectorCheck is an entry, and the fault of its proof for a native that stores the entry at Now.
 type vectorCheck struct {
 	Name   string
 	Now    time.Time

@@ -237,7 +237,7 @@ func (t *Transport) forget(c network.Conn) ports.PeerID {
 // such a process. A new stream of an ended connection fails with the reason of its end.
 func hungUp(c network.Conn) bool {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // no stream is to be opened
+	cancel() // an open connection then opens no stream
 	s, err := c.NewStream(ctx)
 	if err == nil {
 		_ = s.Reset()

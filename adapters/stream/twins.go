@@ -63,8 +63,8 @@ func (t *Transport) connBegan(c network.Conn) {
 }
 
 // runs returns which of conns n answers over, and of how many runs it tells. It asks over the
-// newest connection first: an older one that answers after that leads to a process that has not
-// ended since. A connection without an answer may be open on paper only.
+// newest connection first. If an older connection answers after that, its process still runs. A
+// connection without an answer may be open on paper only.
 func (n *remote) runs(ctx context.Context, conns []network.Conn) (answered []network.Conn, runs int) {
 	starts := make(map[string]bool)
 	slices.SortFunc(conns, func(a, b network.Conn) int { return b.Stat().Opened.Compare(a.Stat().Opened) })
