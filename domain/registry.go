@@ -354,20 +354,28 @@ func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports
 	if q.Limit < 0 || q.Limit > ports.MaxPage {
 		return ports.Page{}, ports.Refuse(ports.CodeOutOfRange, "a limit of %d: want 1 to %d", q.Limit, ports.MaxPage)
 	}
-	page := ports.Page{Condition: r.Condition(), Missing: r.Missing()}
+	before := r.standing()
+	page := r.page(q)
+	s := before.worse(r.standing())
+	page.Condition, page.Missing = s.condition, s.missing
+	return page, nil
+}
+
+// page is List for a query with a limit that is in range. It has no condition.
+func (r *Registry) page(q ports.Query) (page ports.Page) {
 	after, scanned := q.After, 0
 	for {
 		// One entry more than the limit shows whether there is a next page.
 		ids := r.table.order.after(after, min(q.Limit+1-len(page.Entries), maxScan+1-scanned))
 		if len(ids) == 0 {
-			return page, nil
+			return page
 		}
 		for _, id := range ids {
 			listed, ok := r.Get(id)
 			if ok && has(listed.Meta, q.Meta) { // else expired and not swept yet, or of other labels
 				if len(page.Entries) == q.Limit {
 					page.Next = page.Entries[q.Limit-1].PeerID
-					return page, nil
+					return page
 				}
 				if !q.Proofs {
 					listed.Proof = nil
@@ -377,7 +385,7 @@ func (r *Registry) List(_ context.Context, _ ports.PeerID, q ports.Query) (ports
 			after = id
 			if scanned++; scanned > maxScan {
 				page.Next = after
-				return page, nil
+				return page
 			}
 		}
 	}
@@ -397,6 +405,11 @@ func has(meta, want map[string]string) bool {
 // follow, so it is looked up as well.
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
 	listed, ok := r.Get(id)
+	var before standing
+	if !ok {
+		before = r.standing()
+		listed, ok = r.Get(id)
+	}
 	var err error
 	if !ok || listed.State == ports.StateStale {
 		found, searchErr := r.searchFor(ctx, sender, id)
@@ -407,7 +420,8 @@ func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.A
 	if err == nil && sender == id {
 		listed.Natives = r.holders(id)
 	}
-	return ports.Answer{Listed: listed, Condition: r.Condition(), Missing: r.Missing()}, err
+	s := before.worse(r.standing())
+	return ports.Answer{Listed: listed, Condition: s.condition, Missing: s.missing}, err
 }
 
 // holders returns the natives whose leases of id this native holds.
@@ -451,6 +465,24 @@ func (r *Registry) Condition() ports.Condition {
 		c = ports.Worse(c, ports.ConditionUnheard)
 	}
 	return c
+}
+
+// standing is how far a caller can rely on this native's table at a time, and whom it hears no more.
+// An answer takes one before the table is read and one after, and tells the worse. For an entry may
+// end as soon as a native is missing, and may be back only shortly before it is heard again.
+type standing struct {
+	condition ports.Condition
+	missing   []ports.PeerID
+}
+
+func (r *Registry) standing() standing { return standing{r.Condition(), r.Missing()} }
+
+// worse returns the worse of s and the later one.
+func (s standing) worse(later standing) standing {
+	if s.condition != later.condition && ports.Worse(s.condition, later.condition) == s.condition {
+		return s
+	}
+	return later
 }
 
 // HungUp implements ports.Hangups. A living indexer too ends a connection on which a native that

@@ -47,12 +47,13 @@ type watcher struct {
 	sender   ports.PeerID // "" is this process
 	yield    func(ports.Batch, error) bool
 
-	next      uint64          // the number of the change to read next
-	sent      uint64          // the cursor of the last batch
-	looked    time.Time       // when it last looked for changes, or handed a batch over
-	condition ports.Condition // that of the last batch
-	missing   []ports.PeerID  // those of the last batch
-	partial   bool            // a snapshot is not whole yet
+	next    uint64    // the number of the change to read next
+	backlog uint64    // what it missed ends there; its batches have no cursor until then
+	sent    uint64    // the cursor of the last batch
+	looked  time.Time // when it last looked for changes, or handed a batch over
+	told    standing  // that of the last batch
+	heals   uint64    // the changes before it are read before a better standing is told; 0 is none
+	partial bool      // a snapshot is not whole yet
 
 	beat     time.Duration // the longest silence between two batches; 0 is no promise
 	promised bool          // the watcher knows beat
@@ -84,8 +85,11 @@ func (w *watcher) run(ctx context.Context) error {
 		if err := w.snapshot(ctx, reset); err != nil {
 			return err
 		}
-	} else if err := w.send(ports.Batch{Cursor: changes.cursor(w.next)}); err != nil {
-		return err // the first batch comes at once: it confirms the watch
+	} else {
+		w.backlog = changes.head()
+		if err := w.send(ports.Batch{Cursor: w.cursor()}); err != nil {
+			return err // the first batch comes at once: it confirms the watch
+		}
 	}
 	w.sent = w.next
 	for {
@@ -98,7 +102,7 @@ func (w *watcher) run(ctx context.Context) error {
 			return err
 		}
 		if beats {
-			if err := w.send(ports.Batch{Cursor: changes.cursor(w.next)}); err != nil {
+			if err := w.send(ports.Batch{Cursor: w.cursor()}); err != nil {
 				return err
 			}
 			w.sent = w.next
@@ -111,16 +115,26 @@ func (w *watcher) run(ctx context.Context) error {
 			if batch, more, err = w.take(); err != nil {
 				return err
 			}
-			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && !w.doubts() && !w.due() {
+			caughtUp := w.sent < w.backlog && w.next >= w.backlog
+			if len(batch.Changes) == 0 && w.next-w.sent < freshCursor && !caughtUp && !w.doubts() && !w.due() {
 				continue
 			}
-			batch.Cursor = changes.cursor(w.next)
+			batch.Cursor = w.cursor()
 			w.sent = w.next
 			if err := w.send(batch); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// cursor returns the cursor of the next batch, "" within the backlog. A reader whose table equals
+// the native's with the first cursor is right then after a break too.
+func (w *watcher) cursor() string {
+	if w.next < w.backlog {
+		return ""
+	}
+	return w.changes.cursor(w.next)
 }
 
 // wait returns at a change, as soon as the next batch may follow. Before a change, beats is true
@@ -144,9 +158,27 @@ func (w *watcher) wait(ctx context.Context) (beats bool, err error) {
 // due reports whether the watcher is promised a batch by now.
 func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat }
 
+// standing returns how far the reader can rely on the table after the changes that it was told. A
+// better one than the last counts once it was told all changes before: what was missing comes first.
+func (w *watcher) standing() standing {
+	now := w.registry.standing()
+	if w.told.condition == now.condition || w.told.worse(now).condition != w.told.condition {
+		w.heals = 0
+		return now
+	}
+	if w.heals == 0 {
+		w.heals = w.changes.head()
+	}
+	if w.next < w.heals {
+		return w.told
+	}
+	return now
+}
+
 // doubts reports whether this native's word is worth more or less than by the last batch.
 func (w *watcher) doubts() bool {
-	return w.registry.Condition() != w.condition || !slices.Equal(w.registry.Missing(), w.missing)
+	now := w.standing()
+	return now.condition != w.told.condition || !slices.Equal(now.missing, w.told.missing)
 }
 
 // trusted refuses a watch with Own unless its sender is a native that this native
@@ -400,8 +432,9 @@ func (w *watcher) mine(held *holding, at Instant) (mine *word) {
 
 // send hands a batch over, and waits until the reader has taken it.
 func (w *watcher) send(b ports.Batch) error {
-	b.Condition, b.Missing, b.Now = w.registry.Condition(), w.registry.Missing(), w.registry.rules.Clock.System()
-	w.condition, w.missing = b.Condition, b.Missing
+	w.told = w.standing()
+	b.Condition, b.Missing = w.told.condition, w.told.missing
+	b.Now = w.registry.rules.Clock.System()
 	if !w.promised {
 		b.Beat, w.promised = w.beat, true
 		if w.request.Own {

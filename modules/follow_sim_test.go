@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -143,6 +144,7 @@ func TestSimNoAbsenceGoesUnmarkedWhenPacketsAreDropped(t *testing.T) {
 								due[i] = due[i].Add(time.Minute)
 							}
 						}
+						synctest.Wait() // or a table and its condition are of two times
 						whole = true
 						for _, n := range natives {
 							r := n.node.Registry()

@@ -78,8 +78,9 @@ type Batch struct {
 	// Reset is not "" in the first batch of a snapshot.
 	Reset   Reset
 	Changes []Change
-	// Cursor resumes after this batch. It is "" in an incomplete snapshot; with the first
-	// Cursor, the watcher's table equals the native's.
+	// Cursor resumes after this batch. It is "" in an incomplete snapshot, and while a watcher that
+	// resumes has not been told yet of all that it missed; with the first Cursor, the watcher's
+	// table equals the native's.
 	Cursor string
 	// Live is the number of entries that the native lists and that are not stale; with Own, of its
 	// own leases.

@@ -527,8 +527,9 @@ func TestWhatAnotherServerTellsOfAWatch(t *testing.T) {
 		"endless data":       {events(strings.Repeat("data: "+strings.Repeat("x", maxLineBytes/2)+"\n", 3)), 0, "", "an event is over", false},
 		"endless lines":      {events(strings.Repeat("x\n", maxBlock+2)), 0, "", "lines", false},
 		"an endless id":      {events("id: " + strings.Repeat("x", ports.MaxCursorBytes+1) + "\n\n"), 0, "", "an id is over", false},
-		"no ids": {events(strings.Repeat("event: joined\ndata: {\"peerID\":\"a\",\"addr\":\""+strings.Repeat("x", 32<<10)+"\"}\n\n", maxBodyBytes/(32<<10)+1)),
+		"no ids": {events(strings.Repeat("event: more\ndata: "+strings.Repeat("x", 32<<10)+"\n\n", maxBodyBytes/(32<<10)+1)),
 			0, "", "have no id behind them", false},
+		"a long batch": {events(strings.Repeat(joined+"\n", 3*maxTogether) + joined + "id: 7\n\n"), 3*maxTogether + 1, "7", "unexpected EOF", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			web := httptest.NewServer(tc.answer)

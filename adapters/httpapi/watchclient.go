@@ -24,7 +24,7 @@ const (
 	// maxLineBytes bounds a line of a watch: an entry as large as its frame, and as much
 	// for each byte as JSON may need for it, six.
 	maxLineBytes = 6 * ports.MaxFrameBytes
-	// maxTogether is how many changes of a snapshot make a batch.
+	// maxTogether is how many changes make a batch, or the part of a longer one.
 	maxTogether = 256
 	// maxBlock bounds the lines of an event: what is said in none of them ends it.
 	maxBlock = 64
@@ -124,7 +124,6 @@ func causeOf(ctx context.Context, err error) error {
 type batcher struct {
 	batch     ports.Batch
 	bytes     int
-	syncing   bool
 	live      int
 	condition ports.Condition
 	missing   []ports.PeerID
@@ -145,7 +144,7 @@ func (b *batcher) add(e event) (whole bool, err error) {
 	switch {
 	case e.name == EventReset:
 		// What came before belongs to a snapshot that was never whole, and is forgotten.
-		b.batch, b.syncing = ports.Batch{Reset: data.Reason}, true
+		b.batch = ports.Batch{Reset: data.Reason}
 		if data.Reason == "" {
 			b.batch.Reset = ports.ResetNew
 		}
@@ -161,9 +160,9 @@ func (b *batcher) add(e event) (whole bool, err error) {
 		b.batch.Changes = append(b.batch.Changes, ports.Change{Kind: kind, Listed: data.listed()})
 	}
 	if e.id != "" {
-		b.batch.Cursor, b.syncing = e.id, false
+		b.batch.Cursor = e.id
 	}
-	return b.batch.Cursor != "" || b.syncing && len(b.batch.Changes) >= maxTogether, nil
+	return b.batch.Cursor != "" || len(b.batch.Changes) >= maxTogether, nil
 }
 
 func (b *batcher) take() ports.Batch {

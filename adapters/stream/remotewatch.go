@@ -14,8 +14,8 @@ import (
 	"github.com/opencloud/ocnode/ports"
 )
 
-// Watch implements ports.Native. A batch may be a part of a native's batch. It then has the
-// previous Cursor: to resume there repeats the part and misses nothing.
+// Watch implements ports.Native. A batch may be a part of a native's batch, without a Cursor: to
+// resume from the Cursor before repeats the part and misses nothing.
 func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		if err := n.mayAskAs(sender, "watch"); err != nil {
@@ -31,7 +31,7 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 		}
 		frame, err := wire.EncodeWatch(w)
 		if err == nil {
-			err = n.watch(ctx, frame, w.Cursor, func(b ports.Batch) bool { return yield(b, nil) })
+			err = n.watch(ctx, frame, func(b ports.Batch) bool { return yield(b, nil) })
 		}
 		if !errors.Is(err, errGone) { // also if ctx has ended since
 			yield(ports.Batch{}, n.fault(ctx, "watch", err))
@@ -40,7 +40,7 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 }
 
 // watch returns errGone if yield stops it.
-func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield func(ports.Batch) bool) error {
+func (n *remote) watch(ctx context.Context, frame []byte, yield func(ports.Batch) bool) error {
 	s, err := n.open(ctx, ports.WatchProtocol)
 	if err != nil {
 		return err
@@ -71,13 +71,6 @@ func (n *remote) watch(ctx context.Context, frame []byte, cursor string, yield f
 		if err != nil {
 			return err
 		}
-		if batch.Reset != "" {
-			cursor = ""
-		}
-		if batch.Cursor == "" {
-			batch.Cursor = cursor
-		}
-		cursor = batch.Cursor
 		if !yield(batch) {
 			return errGone
 		}
