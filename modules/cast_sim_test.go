@@ -40,10 +40,11 @@ type cast struct {
 	fakes             []*fake
 	// strict has whoever lives be missing if it is not listed, also without a lease anywhere.
 	strict  bool
-	terms   map[[2]*member]term // the present lease of an indexer, [1], at a native, [0]
-	healed  time.Duration       // how long after a fault all was well again, if that was measured
-	changed time.Time           // when a fault last began or ended
-	faulty  int                 // faults at present
+	terms   map[[2]*member]term   // the present lease of an indexer, [1], at a native, [0]
+	proven  map[[2]*member]proven // the last one that was seen of it, also after its end
+	healed  time.Duration         // how long after a fault all was well again, if that was measured
+	changed time.Time             // when a fault last began or ended
+	faulty  int                   // faults at present
 
 	seen  sums
 	wrong []string // what was seen and must not be, the first few
@@ -84,13 +85,21 @@ func (m *member) stays(id ports.PeerID, ends bool) {
 	}
 }
 
-// runsAt reports whether n, which is up, has granted x a lease that runs.
-func (x *member) runsAt(n *member) bool {
+// runsAt reports whether n, which is up, has granted x a lease that runs: for a TTL, or for as long
+// as its heartbeat proves. A heartbeat between two steps proves no more than the one before.
+func (c *cast) runsAt(n, x *member) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	last, ok := n.leases[x.peerID]
-	return ok && time.Since(last) < ttl-time.Second
+	ends := last.Add(ttl)
+	if p := c.proven[[2]*member{n, x}]; p.seen.After(last) && p.until.After(p.seen) && p.until.Before(ends) {
+		ends = p.until
+	}
+	return ok && time.Until(ends) > time.Second
 }
+
+// proven is when a lease with a proof was seen, and until when its heartbeat proved it.
+type proven struct{ seen, until time.Time }
 
 // term is a lease that others can know of: since when, and until when its last heartbeat proves it.
 type term struct{ since, until time.Time }
@@ -99,7 +108,7 @@ type term struct{ since, until time.Time }
 // proven nothing any more begins a new term, of which others have to hear first.
 func (c *cast) note() {
 	if c.terms == nil {
-		c.terms = make(map[[2]*member]term)
+		c.terms, c.proven = make(map[[2]*member]term), make(map[[2]*member]proven)
 	}
 	for _, at := range c.natives {
 		for _, x := range c.indexers {
@@ -116,6 +125,7 @@ func (c *cast) note() {
 			until := l.ExpiresAt
 			if l.Proof != nil && l.Proof.Claim != nil {
 				until = l.Proof.Entry().ExpiresAt // a heartbeat that came late proves less than a TTL
+				c.proven[key] = proven{time.Now(), until}
 			}
 			t, is := c.terms[key]
 			if now := time.Now(); !is || now.After(t.until) {
@@ -143,7 +153,7 @@ func (c *cast) must(n, x *member) bool {
 	if !c.calm() {
 		news = noticedAfter
 	}
-	if runs := n.up && x.runsAt(n); runs {
+	if n.up && c.runsAt(n, x) {
 		return true
 	}
 	for _, at := range c.natives {
