@@ -516,8 +516,8 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			vigil.promise(min(max(batch.Beat, request.Beat), ports.WatchIdle))
 		}
 		f.mu.Lock()
-		heard := n.heard(batch.Condition, f.registry.rules.Policy.TTL)
-		if !n.hears || heard {
+		unheard := batch.Condition == ports.ConditionUnheard && n.heard(batch.Condition, f.registry.rules.Policy.TTL)
+		if !n.hears || unheard {
 			n.hears = true
 			f.say()
 			f.Revise() // Run says when that is over
@@ -536,6 +536,11 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		whole := batch.Cursor != "" && !following
 		if batch.Cursor != "" {
 			n.cursor = batch.Cursor
+		}
+		// It hears its indexers again only once all is taken in that it tells of them.
+		if batch.Cursor != "" && n.heard(batch.Condition, f.registry.rules.Policy.TTL) {
+			f.say()
+			f.Revise()
 		}
 		if whole {
 			following, n.following, n.taken, f.taken = true, true, true, true

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -77,6 +78,58 @@ func TestAnUnheardNativeIsNamedForTwoTTLs(t *testing.T) {
 			if got := a.Missing(); slices.Contains(got, id[1]) != c.named {
 				t.Errorf("after %v more: %v", c.after, got)
 			}
+		}
+	})
+}
+
+// The changes of a large batch come in parts, each with the batch's condition.
+func TestANativeIsNamedUntilAllIsTakenInThatItDidNotHear(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(3)
+		a := net.native(id[0], nativeOptions{})
+		defer a.stop()
+		stop, err := net.transports.Join(id[1]).Serve(porttest.Native{
+			OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+				return func(yield func(ports.Batch, error) bool) {
+					for _, b := range []ports.Batch{
+						{Reset: ports.ResetNew, Cursor: "1", Condition: ports.ConditionUnheard},
+						{},
+						{Cursor: "2", Changes: saysLease(id[1], id[2], addr, 0)},
+					} {
+						if !yield(b, nil) {
+							return
+						}
+						time.Sleep(2 * time.Second)
+					}
+					<-ctx.Done()
+				}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		ctx, cancel := context.WithCancel(t.Context())
+		var told []string
+		go func() {
+			for b := range a.Watch(ctx, "", ports.WatchRequest{}) {
+				if slices.Contains(b.Missing, id[1]) {
+					told = append(told, "missing")
+				}
+				for range b.Changes {
+					told = append(told, "change")
+				}
+				if !slices.Contains(b.Missing, id[1]) {
+					told = append(told, "there")
+				}
+			}
+		}()
+		time.Sleep(10 * time.Second)
+		cancel()
+		synctest.Wait()
+		missing, change := slices.Index(told, "missing"), slices.Index(told, "change")
+		if missing < 0 || change < missing || slices.Contains(told[missing:change], "there") || told[len(told)-1] != "there" {
+			t.Errorf("a watcher is told %v", told)
 		}
 	})
 }
