@@ -477,12 +477,27 @@ type standing struct {
 
 func (r *Registry) standing() standing { return standing{r.Condition(), r.Missing()} }
 
-// worse returns the worse of s and the later one.
-func (s standing) worse(later standing) standing {
-	if s.condition != later.condition && ports.Worse(s.condition, later.condition) == s.condition {
-		return s
+// mends reports whether s is better than before: less is missing.
+func (s standing) mends(before standing) bool {
+	if s.condition != before.condition && ports.Worse(s.condition, before.condition) == before.condition {
+		return true
 	}
-	return later
+	return slices.ContainsFunc(before.missing, func(id ports.PeerID) bool { return !slices.Contains(s.missing, id) })
+}
+
+// worse returns the worse of s and the later one, with all natives that one of them misses. If those
+// are too many, the later one's stay.
+func (s standing) worse(later standing) standing {
+	w := standing{ports.Worse(s.condition, later.condition), later.missing}
+	for _, id := range s.missing {
+		if len(w.missing) < ports.MaxMissing && !slices.Contains(w.missing, id) {
+			w.missing = append(slices.Clip(w.missing), id)
+		}
+	}
+	if len(w.missing) > len(later.missing) {
+		slices.Sort(w.missing)
+	}
+	return w
 }
 
 // HungUp implements ports.Hangups. A living indexer too ends a connection on which a native that

@@ -3,6 +3,7 @@ package domain
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,6 +127,166 @@ func TestAWatcherThatGoesOnHasACursorOnceItWasToldAll(t *testing.T) {
 					}
 					break
 				}
+			})
+		})
+	}
+}
+
+// steadyFollower says what a test sets, as long as it likes.
+type steadyFollower struct {
+	noFollower
+	condition ports.Condition
+	missing   []ports.PeerID
+}
+
+func (f *steadyFollower) Condition() ports.Condition { return f.condition }
+
+// Missing implements Following.
+func (f *steadyFollower) Missing() []ports.PeerID { return f.missing }
+
+// Natives are heard again one after the other, while a watcher is far behind.
+func TestAWatcherHearsOfEachNativeThatIsBackAfterWhatWasMissing(t *testing.T) {
+	const partial, isolated = ports.ConditionPartial, ports.ConditionIsolated
+	a, b, ab := []ports.PeerID{"a"}, []ports.PeerID{"b"}, []ports.PeerID{"a", "b"}
+	for name, says := range map[string][3]standing{ // before and after each half of the changes
+		"better twice":       {{isolated, ab}, {partial, b}, {"", nil}},
+		"names alone":        {{partial, ab}, {partial, b}, {"", nil}},
+		"another is missing": {{partial, a}, {partial, b}, {"", nil}},
+		"worse in between":   {{partial, a}, {"", nil}, {partial, a}},
+	} {
+		for _, w := range []ports.WatchRequest{{}, {Own: true}} {
+			t.Run(fmt.Sprintf("%s %+v", name, w), func(t *testing.T) {
+				porttest.FakeTime(t, func(t *testing.T) {
+					f := &steadyFollower{condition: says[0].condition, missing: says[0].missing}
+					r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+					ctx, cancel := context.WithCancel(t.Context())
+					const half = 2*maxBatch + 1
+					var last standing
+					next := make(chan struct{})
+					go func() {
+						read := 0
+						for b, err := range r.Watch(ctx, "", w) {
+							if err != nil {
+								return
+							}
+							read += len(b.Changes)
+							now := standing{b.Condition, b.Missing}
+							for i, told := range []int{half, 2 * half} { // what was said as the half began
+								if read < told && now.mends(says[i]) && (i == 0 || read >= half) {
+									t.Errorf("after %d changes of %d it is told %q, %v", read, 2*half, now.condition, now.missing)
+								}
+							}
+							last = now
+							<-next
+						}
+					}()
+					synctest.Wait()
+					for i, s := range says[1:] {
+						for j := range half {
+							id := indexerOf("me", i*half+j)
+							if _, err := r.Register(t.Context(), id, ports.Registration{PeerID: id, Addr: "/a"}); err != nil {
+								t.Fatal(err)
+							}
+						}
+						f.condition, f.missing = s.condition, s.missing
+						r.table.changes.add(conditionChanged, "", &word{}, false)
+						next <- struct{}{} // one batch more
+						time.Sleep(time.Second)
+						synctest.Wait()
+					}
+					close(next)
+					time.Sleep(5 * time.Second)
+					synctest.Wait()
+					if last.condition != says[2].condition || !slices.Equal(last.missing, says[2].missing) {
+						t.Errorf("at last it is told %q, %v", last.condition, last.missing)
+					}
+					cancel()
+					synctest.Wait()
+				})
+			})
+		}
+	}
+}
+
+// movingFollower names one native that is missing after the other.
+type movingFollower struct {
+	steadyFollower
+	names [][]ports.PeerID
+}
+
+func (f *movingFollower) Missing() []ports.PeerID {
+	is := f.names[0]
+	if len(f.names) > 1 {
+		f.names = f.names[1:]
+	}
+	return is
+}
+
+// One native may be heard again, and another one lost, while a table is read.
+func TestAnAnswerNamesWhoWasMissingBeforeAndAfterTheTableWasRead(t *testing.T) {
+	newRegistry := func() *Registry {
+		f := &movingFollower{steadyFollower{condition: ports.ConditionPartial}, [][]ports.PeerID{{"b"}, {"a"}}}
+		r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+		return r
+	}
+	want := []ports.PeerID{"a", "b"}
+	if answer, _ := newRegistry().LookUp(t.Context(), "reader", "absent"); !slices.Equal(answer.Missing, want) {
+		t.Errorf("a look-up names %v", answer.Missing)
+	}
+	if page, _ := newRegistry().List(t.Context(), "reader", ports.Query{}); !slices.Equal(page.Missing, want) {
+		t.Errorf("a list names %v", page.Missing)
+	}
+	many := make([]ports.PeerID, ports.MaxMissing)
+	for i := range many {
+		many[i] = ports.PeerID(fmt.Sprint("m", 10+i))
+	}
+	if got := (standing{missing: want}).worse(standing{missing: many}).missing; !slices.Equal(got, many) {
+		t.Errorf("of too many it names %v", got)
+	}
+}
+
+// The changes of a large network have no end.
+func TestAWatcherHearsOfABetterConditionWhileTheTableChangesForEver(t *testing.T) {
+	for _, w := range []ports.WatchRequest{{}, {Renewed: true}, {Own: true}} {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				f := &steadyFollower{condition: ports.ConditionPartial}
+				r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+				ctx, cancel := context.WithCancel(t.Context())
+				var told ports.Condition
+				go func() {
+					for b := range r.Watch(ctx, "", w) {
+						for told = b.Condition; len(b.Changes) > 0; b.Changes = nil {
+							time.Sleep(time.Millisecond) // changes come while it reads
+						}
+					}
+				}()
+				change := func(times int) {
+					for range times {
+						for range 10 {
+							r.table.changes.add(ports.ChangeLeft, "x", &word{source: granted, native: r.self}, false)
+						}
+						time.Sleep(time.Millisecond)
+					}
+					synctest.Wait()
+				}
+				change(1000)
+				for range 3 {
+					f.condition = ""
+					r.table.changes.add(conditionChanged, "", &word{}, false)
+					change(300)
+					if told != "" {
+						t.Errorf("300 ms after it is better it is told %q", told)
+					}
+					f.condition = ports.ConditionPartial
+					r.table.changes.add(conditionChanged, "", &word{}, false)
+					change(300)
+					if told != ports.ConditionPartial {
+						t.Errorf("300 ms after it is worse it is told %q", told)
+					}
+				}
+				cancel()
+				synctest.Wait()
 			})
 		})
 	}

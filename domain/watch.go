@@ -52,7 +52,8 @@ type watcher struct {
 	sent    uint64    // the cursor of the last batch
 	looked  time.Time // when it last looked for changes, or handed a batch over
 	told    standing  // that of the last batch
-	heals   uint64    // the changes before it are read before a better standing is told; 0 is none
+	seen    standing  // the native's own, when the watcher last looked
+	heals   uint64    // the changes before it are read before a better standing is told
 	partial bool      // a snapshot is not whole yet
 
 	beat     time.Duration // the longest silence between two batches; 0 is no promise
@@ -162,15 +163,11 @@ func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat
 // better one than the last counts once it was told all changes before: what was missing comes first.
 func (w *watcher) standing() standing {
 	now := w.registry.standing()
-	if w.told.condition == now.condition || w.told.worse(now).condition != w.told.condition {
-		w.heals = 0
-		return now
-	}
-	if w.heals == 0 {
+	if now.mends(w.seen) {
 		w.heals = w.changes.head()
 	}
-	if w.next < w.heals {
-		return w.told
+	if w.seen = now; w.next < w.heals {
+		return w.told.worse(now)
 	}
 	return now
 }
