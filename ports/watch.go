@@ -84,7 +84,9 @@ type Batch struct {
 	Cursor string
 	// Live is the number of entries that the native lists and that are not stale; with Own, of its
 	// own leases.
-	Live      int
+	Live int
+	// Condition, and Missing with it, counts from the next Cursor on if it is better than before. A
+	// worse one counts at once.
 	Condition Condition
 	// Missing are the natives that the native hears no more, at most MaxMissing, sorted.
 	Missing []PeerID
