@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ const (
 	// chunkChanges are remembered and forgotten together.
 	chunkChanges = 512
 	maxChunks    = 256
+	// maxMarks bounds the remembered changes of the standing. There is seldom one a second.
+	maxMarks = 64
 )
 
 // conditionChanged is no change of a record: it wakes watchers to look at the condition.
@@ -51,6 +54,9 @@ type changelog struct {
 	urgent       atomic.Uint64
 	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
 
+	// marks are the last changes of the standing, in order. The slice does not change.
+	marks atomic.Pointer[[]mark]
+
 	news     chan struct{} // receives a value after each change; several may be one
 	waker    waker
 	segments segments
@@ -65,6 +71,7 @@ type kept struct {
 func newChangelog() *changelog {
 	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1)}
 	l.kept.Store(&kept{})
+	l.marks.Store(&[]mark{{}})
 	return l
 }
 
@@ -97,6 +104,32 @@ func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, w *word, fresh b
 		default: // the waker has not taken the last value yet
 		}
 	}
+}
+
+// mark is what a native says of its table from the change number at on.
+type mark struct {
+	at uint64
+	standing
+}
+
+// mark wakes watchers to look at the condition, which is s from now on.
+func (l *changelog) mark(s standing) {
+	l.mu.Lock()
+	marks := *l.marks.Load()
+	marks = append(slices.Clone(marks[max(0, len(marks)+1-maxMarks):]), mark{l.next.Load(), s})
+	l.marks.Store(&marks)
+	l.mu.Unlock()
+	l.add(conditionChanged, "", &word{}, false)
+}
+
+// standing returns what was said of the table as it was before change number n. It is not known if
+// that is long ago, or is now.
+func (l *changelog) standing(n uint64) (s standing, ok bool) {
+	marks := *l.marks.Load()
+	for i := len(marks) - 1; i > 0 && marks[i].at >= n; i-- {
+		s, ok = marks[i-1].standing, true
+	}
+	return s, ok
 }
 
 // remember starts to keep renewals.

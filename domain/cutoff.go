@@ -88,7 +88,7 @@ func (r *Registry) doubt(e silence) {
 func (r *Registry) sayUnheard(at Instant) {
 	if is := r.table.unheard(at); is != r.unheard {
 		r.unheard = is
-		r.table.changes.add(conditionChanged, "", &word{}, false)
+		r.table.changes.mark(r.standing())
 	}
 }
 

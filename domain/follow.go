@@ -210,7 +210,7 @@ func (f *Follower) say() (next time.Time) {
 	f.hears.Store(&hears)
 	if condition := f.conditionNow(); condition != f.condition || !slices.Equal(missing, *was) {
 		f.condition = condition
-		f.registry.table.changes.add(conditionChanged, "", &word{}, false)
+		f.registry.table.changes.mark(standing{f.registry.worsened(condition), missing})
 	}
 	return next
 }

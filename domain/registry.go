@@ -459,8 +459,10 @@ func (r *Registry) Counts() (live, known int) {
 func (r *Registry) Stale() int { return int(r.table.stale.Load()) }
 
 // Condition says how far a caller can rely on this native's table.
-func (r *Registry) Condition() ports.Condition {
-	c := r.follower.Condition()
+func (r *Registry) Condition() ports.Condition { return r.worsened(r.follower.Condition()) }
+
+// worsened returns the worse of c and what this native hears of its own indexers.
+func (r *Registry) worsened(c ports.Condition) ports.Condition {
 	if r.table.unheard(r.rules.Clock.Instant()) {
 		c = ports.Worse(c, ports.ConditionUnheard)
 	}

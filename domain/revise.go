@@ -23,7 +23,7 @@ func (r *Registry) Revise() {
 			r.known.remove(id)
 		}
 	}
-	r.table.changes.add(conditionChanged, "", &word{}, false)
+	r.table.changes.mark(r.standing())
 	r.follower.Revise()
 }
 

@@ -291,3 +291,55 @@ func TestAWatcherHearsOfABetterConditionWhileTheTableChangesForEver(t *testing.T
 		})
 	}
 }
+
+// A native is lost and heard again while a watcher reads nothing.
+func TestAWatcherHearsOfABadTimeThatIsOverBeforeItReads(t *testing.T) {
+	for _, w := range []ports.WatchRequest{{}, {Own: true}} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			f := &steadyFollower{}
+			r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+			registers(r, 1500)
+			ctx, cancel := context.WithCancel(t.Context())
+			next := make(chan struct{})
+			last := ports.ConditionWarming
+			listed := map[ports.PeerID]bool{}
+			go func() {
+				for b := range r.Watch(ctx, "", w) {
+					for _, c := range b.Changes {
+						if c.Kind.Gone() {
+							delete(listed, c.PeerID)
+						} else {
+							listed[c.PeerID] = true
+						}
+					}
+					if b.Cursor != "" {
+						last = b.Condition
+						if len(listed) != 1500 && b.Condition == "" {
+							t.Errorf("%+v: %d listed, condition %q", w, len(listed), b.Condition)
+						}
+						<-next
+					}
+				}
+			}()
+			synctest.Wait()
+			f.condition, f.missing = ports.ConditionPartial, []ports.PeerID{"a"}
+			r.table.changes.mark(r.standing())
+			for i := range 1500 {
+				r.table.changes.add(ports.ChangeLeft, indexerOf("me", i), &word{source: granted, native: r.self}, false)
+			}
+			for i := range 1500 {
+				r.table.changes.add(ports.ChangeJoined, indexerOf("me", i), &word{source: granted, native: r.self}, false)
+			}
+			f.condition, f.missing = "", nil
+			r.table.changes.mark(r.standing())
+			close(next)
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			if last != "" || len(listed) != 1500 {
+				t.Errorf("at last %q, %d listed", last, len(listed))
+			}
+		})
+	}
+}

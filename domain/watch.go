@@ -161,13 +161,18 @@ func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat
 
 // standing returns how far the reader can rely on the table after the changes that it was told. A
 // better one than the last counts once it was told all changes before: what was missing comes first.
+// A reader that is far behind has its table of then, and may have been told nothing of a bad time.
 func (w *watcher) standing() standing {
 	now := w.registry.standing()
 	if now.mends(w.seen) {
 		w.heals = w.changes.head()
 	}
-	if w.seen = now; w.next < w.heals {
-		return w.told.worse(now)
+	w.seen = now
+	if w.next < w.heals {
+		now = w.told.worse(now)
+	}
+	if then, ok := w.changes.standing(w.next); ok {
+		now = then.worse(now)
 	}
 	return now
 }
