@@ -54,7 +54,7 @@ type changelog struct {
 	urgent       atomic.Uint64
 	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
 
-	// marks are the last changes of the standing, in order. The slice does not change.
+	// marks are the last changes of the standing, in order. A list is not changed.
 	marks atomic.Pointer[[]mark]
 
 	news     chan struct{} // receives a value after each change; several may be one
@@ -71,7 +71,7 @@ type kept struct {
 func newChangelog() *changelog {
 	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1)}
 	l.kept.Store(&kept{})
-	l.marks.Store(&[]mark{{}})
+	l.begin(standing{})
 	return l
 }
 
@@ -106,13 +106,16 @@ func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, w *word, fresh b
 	}
 }
 
-// mark is what a native says of its table from the change number at on.
+// mark is the standing of the table from change number at on.
 type mark struct {
 	at uint64
 	standing
 }
 
-// mark wakes watchers to look at the condition, which is s from now on.
+// begin takes in the standing of a table without a change.
+func (l *changelog) begin(s standing) { l.marks.Store(&[]mark{{standing: s}}) }
+
+// mark remembers that the standing is s from now on, and wakes watchers to look at it.
 func (l *changelog) mark(s standing) {
 	l.mu.Lock()
 	marks := *l.marks.Load()
@@ -122,14 +125,14 @@ func (l *changelog) mark(s standing) {
 	l.add(conditionChanged, "", &word{}, false)
 }
 
-// standing returns what was said of the table as it was before change number n. It is not known if
-// that is long ago, or is now.
-func (l *changelog) standing(n uint64) (s standing, ok bool) {
+// standing returns the standing of the table as it was before change number n. It is zero for the
+// present table, and for one of so long ago that it is forgotten.
+func (l *changelog) standing(n uint64) (s standing) {
 	marks := *l.marks.Load()
-	for i := len(marks) - 1; i > 0 && marks[i].at >= n; i-- {
-		s, ok = marks[i-1].standing, true
+	for i := len(marks) - 1; i > 0 && marks[i].at > n; i-- {
+		s = marks[i-1].standing
 	}
-	return s, ok
+	return s
 }
 
 // remember starts to keep renewals.

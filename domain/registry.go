@@ -113,6 +113,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	}
 	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
+	r.table.changes.begin(r.standing())
 	return r, nil
 }
 
@@ -478,14 +479,6 @@ type standing struct {
 }
 
 func (r *Registry) standing() standing { return standing{r.Condition(), r.Missing()} }
-
-// mends reports whether s is better than before: less is missing.
-func (s standing) mends(before standing) bool {
-	if s.condition != before.condition && ports.Worse(s.condition, before.condition) == before.condition {
-		return true
-	}
-	return slices.ContainsFunc(before.missing, func(id ports.PeerID) bool { return !slices.Contains(s.missing, id) })
-}
 
 // worse returns the worse of s and the later one, with all natives that one of them misses. If those
 // are too many, the later one's stay.

@@ -34,18 +34,26 @@ func (f *fickleFollower) Missing() []ports.PeerID {
 	return []ports.PeerID{"n"}
 }
 
+// fickleRegistry has a follower that says so from now on.
+func fickleRegistry(t *testing.T, says ...ports.Condition) (*Registry, *fickleFollower) {
+	f := &fickleFollower{says: says[:1]}
+	r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+	f.says = says
+	return r, f
+}
+
 // A table may be read just before a cut's end, and the condition just after.
 func TestAnAnswerIsWorthNoMoreThanTheTableItWasReadFrom(t *testing.T) {
 	const partial, unheard, warming = ports.ConditionPartial, ports.ConditionUnheard, ports.ConditionWarming
 	for _, c := range []struct{ before, after, want ports.Condition }{
 		{partial, "", partial}, {"", partial, partial}, {unheard, partial, unheard}, {partial, warming, warming}, {partial, partial, partial}, {"", "", ""},
 	} {
-		r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = &fickleFollower{says: []ports.Condition{c.before, c.after}} })
+		r, _ := fickleRegistry(t, c.before, c.after)
 		answer, err := r.LookUp(t.Context(), "reader", "absent")
 		if err == nil || answer.Condition != c.want {
 			t.Errorf("%q before and %q after: a look-up says %q, %v, want %q", c.before, c.after, answer.Condition, err, c.want)
 		}
-		r, _ = bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = &fickleFollower{says: []ports.Condition{c.before, c.after}} })
+		r, _ = fickleRegistry(t, c.before, c.after)
 		page, err := r.List(t.Context(), "reader", ports.Query{})
 		if err != nil || page.Condition != c.want {
 			t.Errorf("%q before and %q after: a list says %q, %v, want %q", c.before, c.after, page.Condition, err, c.want)
@@ -58,8 +66,7 @@ func TestAWatcherHearsThatNothingIsMissingAfterWhatWasMissing(t *testing.T) {
 	for _, w := range []ports.WatchRequest{{}, {Proofs: true}, {Own: true}} {
 		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
 			porttest.FakeTime(t, func(t *testing.T) {
-				f := &fickleFollower{says: []ports.Condition{ports.ConditionPartial}}
-				r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+				r, f := fickleRegistry(t, ports.ConditionPartial)
 				ctx, cancel := context.WithCancel(t.Context())
 				read, reads := 0, make(chan struct{})
 				wholeAt := -1
@@ -78,7 +85,7 @@ func TestAWatcherHearsThatNothingIsMissingAfterWhatWasMissing(t *testing.T) {
 				const missing = 3*maxBatch + 1
 				registers(r, missing)
 				f.says[0] = ""
-				r.table.changes.add(conditionChanged, "", &word{}, false)
+				r.table.changes.mark(r.standing())
 				close(reads)
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
@@ -144,6 +151,12 @@ func (f *steadyFollower) Condition() ports.Condition { return f.condition }
 // Missing implements Following.
 func (f *steadyFollower) Missing() []ports.PeerID { return f.missing }
 
+// mends reports whether s says that less is missing than before.
+func (s standing) mends(before standing) bool {
+	return s.condition != before.condition && ports.Worse(s.condition, before.condition) == before.condition ||
+		slices.ContainsFunc(before.missing, func(id ports.PeerID) bool { return !slices.Contains(s.missing, id) })
+}
+
 // Natives are heard again one after the other, while a watcher is far behind.
 func TestAWatcherHearsOfEachNativeThatIsBackAfterWhatWasMissing(t *testing.T) {
 	const partial, isolated = ports.ConditionPartial, ports.ConditionIsolated
@@ -189,7 +202,7 @@ func TestAWatcherHearsOfEachNativeThatIsBackAfterWhatWasMissing(t *testing.T) {
 							}
 						}
 						f.condition, f.missing = s.condition, s.missing
-						r.table.changes.add(conditionChanged, "", &word{}, false)
+						r.table.changes.mark(r.standing())
 						next <- struct{}{} // one batch more
 						time.Sleep(time.Second)
 						synctest.Wait()
@@ -225,8 +238,9 @@ func (f *movingFollower) Missing() []ports.PeerID {
 // One native may be heard again, and another one lost, while a table is read.
 func TestAnAnswerNamesWhoWasMissingBeforeAndAfterTheTableWasRead(t *testing.T) {
 	newRegistry := func() *Registry {
-		f := &movingFollower{steadyFollower{condition: ports.ConditionPartial}, [][]ports.PeerID{{"b"}, {"a"}}}
+		f := &movingFollower{steadyFollower{condition: ports.ConditionPartial}, [][]ports.PeerID{{"b"}}}
 		r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+		f.names = [][]ports.PeerID{{"b"}, {"a"}}
 		return r
 	}
 	want := []ports.PeerID{"a", "b"}
@@ -273,13 +287,13 @@ func TestAWatcherHearsOfABetterConditionWhileTheTableChangesForEver(t *testing.T
 				change(1000)
 				for range 3 {
 					f.condition = ""
-					r.table.changes.add(conditionChanged, "", &word{}, false)
+					r.table.changes.mark(r.standing())
 					change(300)
 					if told != "" {
 						t.Errorf("300 ms after it is better it is told %q", told)
 					}
 					f.condition = ports.ConditionPartial
-					r.table.changes.add(conditionChanged, "", &word{}, false)
+					r.table.changes.mark(r.standing())
 					change(300)
 					if told != ports.ConditionPartial {
 						t.Errorf("300 ms after it is worse it is told %q", told)

@@ -52,8 +52,6 @@ type watcher struct {
 	sent    uint64    // the cursor of the last batch
 	looked  time.Time // when it last looked for changes, or handed a batch over
 	told    standing  // that of the last batch
-	seen    standing  // the native's own, when the watcher last looked
-	heals   uint64    // the changes before it are read before a better standing is told
 	partial bool      // a snapshot is not whole yet
 
 	beat     time.Duration // the longest silence between two batches; 0 is no promise
@@ -159,22 +157,11 @@ func (w *watcher) wait(ctx context.Context) (beats bool, err error) {
 // due reports whether the watcher is promised a batch by now.
 func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat }
 
-// standing returns how far the reader can rely on the table after the changes that it was told. A
-// better one than the last counts once it was told all changes before: what was missing comes first.
-// A reader that is far behind has its table of then, and may have been told nothing of a bad time.
+// standing returns how far the reader can rely on what it was told. Its table is that of its place in
+// the changes, and worth no more than the native's was then: a better standing counts once the reader
+// was told all changes before it. A worse one counts at once.
 func (w *watcher) standing() standing {
-	now := w.registry.standing()
-	if now.mends(w.seen) {
-		w.heals = w.changes.head()
-	}
-	w.seen = now
-	if w.next < w.heals {
-		now = w.told.worse(now)
-	}
-	if then, ok := w.changes.standing(w.next); ok {
-		now = then.worse(now)
-	}
-	return now
+	return w.changes.standing(w.next).worse(w.registry.standing())
 }
 
 // doubts reports whether this native's word is worth more or less than by the last batch.
