@@ -147,7 +147,7 @@ func TestWatchGoesOnWhereItBrokeOff(t *testing.T) {
 		for line := range strings.Lines(out) {
 			kinds = append(kinds, strings.Fields(line)[1])
 		}
-		if diff := cmp.Diff([]string{"joined", "joined", "reset", "snapshot", "reset", "synced"}, kinds); diff != "" {
+		if diff := cmp.Diff([]string{"joined", "synced", "joined", "reset", "snapshot", "reset", "synced"}, kinds); diff != "" {
 			t.Errorf("it printed (-want +got):\n%s", diff)
 		}
 		lines := strings.Split(strings.TrimSuffix(log, "\n"), "\n")

@@ -63,6 +63,7 @@ type (
 // used concurrently.
 type Narrator struct {
 	syncing   bool
+	synced    bool // it has said how far the table can be relied on
 	condition ports.Condition
 	missing   []ports.PeerID
 }
@@ -75,7 +76,7 @@ func (n *Narrator) Events(b ports.Batch) []Event {
 		n.syncing = true
 		events = append(events, Event{Kind: EventReset, Reset: b.Reset, Data: reset{EventReset, b.Reset}})
 	}
-	whole := b.Cursor != "" && (n.syncing || b.Condition != n.condition || !slices.Equal(b.Missing, n.missing))
+	whole := b.Cursor != "" && (n.syncing || !n.synced || b.Condition != n.condition || !slices.Equal(b.Missing, n.missing))
 	for i, c := range b.Changes {
 		cursor := ""
 		if !whole && i == len(b.Changes)-1 {
@@ -85,7 +86,7 @@ func (n *Narrator) Events(b ports.Batch) []Event {
 	}
 	switch {
 	case whole:
-		n.syncing, n.condition, n.missing = false, b.Condition, b.Missing
+		n.syncing, n.synced, n.condition, n.missing = false, true, b.Condition, b.Missing
 		events = append(events, Event{
 			Kind: EventSynced, Cursor: b.Cursor, Live: b.Live, Condition: b.Condition, Missing: b.Missing,
 			Data: synced{EventSynced, b.Live, b.Condition, b.Missing, b.Cursor},
