@@ -32,6 +32,7 @@ func (r *Registry) listen(ctx context.Context, running *sync.WaitGroup) {
 	hearing := &r.table.hearing
 	if stood := hearing.sweeps(at); stood > 0 {
 		r.observer.Observe(ports.Event{Kind: ports.EventUnheard, PeerID: r.rules.Self, Took: stood})
+		r.follower.StoodStill(stood)
 	}
 	overdue, silent := r.sweep()
 	switch ask := hearing.judge(at, overdue, silent, int(r.table.owned.Load())); {

@@ -271,6 +271,22 @@ func (f *Follower) Revise() {
 	}
 }
 
+// StoodStill implements Following. A missing native may have come back meanwhile, and this native did
+// not notice. So it stays named as if it had said now that it stops.
+func (f *Follower) StoodStill(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	until := now.Add(missedTTLs * f.registry.rules.Policy.TTL)
+	for _, n := range f.followed {
+		if n.missed.After(now.Add(-d)) && n.missed.Before(until) {
+			n.missed = until
+		}
+	}
+	f.say()
+	f.Revise() // Run forgets them later now
+}
+
 // Run follows the neighbours, and hands their changes to r, until ctx ends. It returns nil when all
 // its goroutines have stopped. It may run once.
 func (f *Follower) Run(ctx context.Context, r *Registry) error {

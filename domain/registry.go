@@ -41,6 +41,8 @@ type Following interface {
 	Natives(ctx context.Context) []ports.NativeStatus
 	// Revise applies a change of the trusted natives soon. It does not block.
 	Revise()
+	// StoodStill takes in that this native slept or stood still for d until now.
+	StoodStill(d time.Duration)
 }
 
 // noFollower is a Following that follows no native.
@@ -54,6 +56,7 @@ func (noFollower) Following() int                               { return 0 }
 func (noFollower) Followed(int) []ports.PeerID                  { return nil }
 func (noFollower) Natives(context.Context) []ports.NativeStatus { return nil }
 func (noFollower) Revise()                                      {}
+func (noFollower) StoodStill(time.Duration)                     {}
 func (noFollower) LookUp(context.Context, ports.PeerID, ports.PeerID) (ports.Answer, error) {
 	return ports.Answer{}, ports.ErrNotFound
 }

@@ -249,6 +249,42 @@ func TestALostNativeIsNamedForAnHourAtMost(t *testing.T) {
 	}
 }
 
+// A native stops, and may start again while this native sleeps.
+func TestALostNativeIsNamedForLongerByANativeThatSlept(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(5)
+		stop := net.beatingNative(id[1], id[4], 2*time.Second, 10*time.Second, ports.Refuse(ports.CodeBusy, "this native is stopping"))
+		other := net.native(id[2], nativeOptions{})
+		var slept atomic.Int64
+		a := net.native(id[0], nativeOptions{sleeps: func() time.Duration { return time.Duration(slept.Load()) }})
+		defer net.stop(a, other)
+		defer stop()
+		for range 300 {
+			if time.Sleep(100 * time.Millisecond); len(a.Missing()) > 0 {
+				break
+			}
+		}
+		misses := func(when string, want ...ports.PeerID) {
+			t.Helper()
+			synctest.Wait()
+			if got := a.Missing(); !slices.Equal(got, want) || (a.Condition() == "") != (len(want) == 0) {
+				t.Errorf("%s it misses %v and is %q", when, got, a.Condition())
+			}
+		}
+		const lasts = 132 * time.Second
+		time.Sleep(100 * time.Second)
+		slept.Add(int64(5 * time.Minute))
+		time.Sleep(lasts - time.Second)
+		misses("two TTLs after it woke", id[1])
+		time.Sleep(5 * time.Second)
+		misses("after that")
+		time.Sleep(5 * time.Minute)
+		slept.Add(int64(4 * time.Minute))
+		time.Sleep(5 * time.Second)
+		misses("after a sleep later on")
+	})
+}
+
 // Three natives fall silent for each other, with an indexer at each, for longer and shorter than a TTL.
 func TestNoAbsenceGoesUnmarkedWhenPacketsAreDropped(t *testing.T) {
 	for _, cut := range []time.Duration{3 * time.Second, 20 * time.Second, 3 * time.Minute} {
