@@ -20,7 +20,7 @@ const (
 	// chunkChanges are remembered and forgotten together.
 	chunkChanges = 512
 	maxChunks    = 256
-	// maxMarks bounds the remembered changes of the standing. There is seldom one a second.
+	// maxMarks bounds the remembered changes of the standing: a minute's, at one a second.
 	maxMarks = 64
 )
 
@@ -54,7 +54,7 @@ type changelog struct {
 	urgent       atomic.Uint64
 	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
 
-	// marks are the last changes of the standing, in order. A list is not changed.
+	// marks are the last changes of the standing, in order. The slice is immutable.
 	marks atomic.Pointer[[]mark]
 
 	news     chan struct{} // receives a value after each change; several may be one
@@ -125,8 +125,8 @@ func (l *changelog) mark(s standing) {
 	l.add(conditionChanged, "", &word{}, false)
 }
 
-// standing returns the standing of the table as it was before change number n. It is zero for the
-// present table, and for one of so long ago that it is forgotten.
+// standing returns the standing of the table before change number n. It is zero if that is the present
+// one, or is forgotten.
 func (l *changelog) standing(n uint64) (s standing) {
 	marks := *l.marks.Load()
 	for i := len(marks) - 1; i > 0 && marks[i].at > n; i-- {

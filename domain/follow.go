@@ -271,8 +271,8 @@ func (f *Follower) Revise() {
 	}
 }
 
-// StoodStill implements Following. A missing native may have come back meanwhile, and this native did
-// not notice. So it stays named as if it had said now that it stops.
+// StoodStill implements Following. A missing native may have come back without notice meanwhile. So it
+// stays named for as long as one that says now that it stops.
 func (f *Follower) StoodStill(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -553,7 +553,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		if batch.Cursor != "" {
 			n.cursor = batch.Cursor
 		}
-		// It hears its indexers again only once all is taken in that it tells of them.
+		// n hears its indexers again once this native knows all that n tells of them.
 		if batch.Cursor != "" && n.heard(batch.Condition, f.registry.rules.Policy.TTL) {
 			f.say()
 			f.Revise()

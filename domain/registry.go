@@ -474,8 +474,8 @@ func (r *Registry) worsened(c ports.Condition) ports.Condition {
 }
 
 // standing is how far a caller can rely on this native's table at a time, and whom it hears no more.
-// An answer takes one before the table is read and one after, and tells the worse. For an entry may
-// end as soon as a native is missing, and may be back only shortly before it is heard again.
+// An answer tells the worse of two: that before the table is read, and that after. An entry may end as
+// soon as a native is missing, and may be back only shortly before the native is.
 type standing struct {
 	condition ports.Condition
 	missing   []ports.PeerID
@@ -483,8 +483,8 @@ type standing struct {
 
 func (r *Registry) standing() standing { return standing{r.Condition(), r.Missing()} }
 
-// worse returns the worse of s and the later one, with all natives that one of them misses. If those
-// are too many, the later one's stay.
+// worse returns the worse of s and the later one, with the missing natives of both. If they are too
+// many, those of the later one stay.
 func (s standing) worse(later standing) standing {
 	w := standing{ports.Worse(s.condition, later.condition), later.missing}
 	for _, id := range s.missing {

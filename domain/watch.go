@@ -127,8 +127,8 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-// cursor returns the cursor of the next batch, "" within the backlog. A reader whose table equals
-// the native's with the first cursor is right then after a break too.
+// cursor returns the cursor of the next batch, "" within the backlog. So the reader's table is the
+// native's with the first cursor, as after a snapshot.
 func (w *watcher) cursor() string {
 	if w.next < w.backlog {
 		return ""
@@ -157,9 +157,9 @@ func (w *watcher) wait(ctx context.Context) (beats bool, err error) {
 // due reports whether the watcher is promised a batch by now.
 func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat }
 
-// standing returns how far the reader can rely on what it was told. Its table is that of its place in
-// the changes, and worth no more than the native's was then: a better standing counts once the reader
-// was told all changes before it. A worse one counts at once.
+// standing returns how far the reader can rely on what it was told. The reader has the table of its
+// place in the changes. So a better standing counts once it was told all changes before. A worse one
+// counts at once.
 func (w *watcher) standing() standing {
 	return w.changes.standing(w.next).worse(w.registry.standing())
 }
