@@ -84,3 +84,8 @@ func TestConfiguredNativesAreFollowedBeforeAllOthers(t *testing.T) {
 		}
 	})
 }
+
+// The machine may sleep before the follower runs.
+func TestAFollowerThatDoesNotRunYetMayHaveSlept(t *testing.T) {
+	NewFollower(Rules{Self: "me"}, nil, FollowerSettings{}).StoodStill(time.Minute)
+}

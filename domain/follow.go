@@ -272,10 +272,13 @@ func (f *Follower) Revise() {
 }
 
 // StoodStill implements Following. A missing native may have come back without notice meanwhile. So it
-// stays named for as long as one that says now that it stops.
+// stays named for missedTTLs more.
 func (f *Follower) StoodStill(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.registry == nil {
+		return // it has followed nobody yet
+	}
 	now := time.Now()
 	until := now.Add(missedTTLs * f.registry.rules.Policy.TTL)
 	for _, n := range f.followed {
@@ -284,7 +287,7 @@ func (f *Follower) StoodStill(d time.Duration) {
 		}
 	}
 	f.say()
-	f.Revise() // Run forgets them later now
+	f.Revise() // Run says when that is over
 }
 
 // Run follows the neighbours, and hands their changes to r, until ctx ends. It returns nil when all

@@ -410,7 +410,7 @@ func has(meta, want map[string]string) bool {
 func (r *Registry) LookUp(ctx context.Context, sender, id ports.PeerID) (ports.Answer, error) {
 	listed, ok := r.Get(id)
 	var before standing
-	if !ok {
+	if !ok { // the miss must be later than what is said of it
 		before = r.standing()
 		listed, ok = r.Get(id)
 	}

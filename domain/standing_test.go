@@ -357,3 +357,38 @@ func TestAWatcherHearsOfABadTimeThatIsOverBeforeItReads(t *testing.T) {
 		})
 	}
 }
+
+// A native is lost and heard again while a reader is away.
+func TestAWatcherThatGoesOnHearsOfABadTimeUntilItWasToldAll(t *testing.T) {
+	for _, w := range []ports.WatchRequest{{}, {Own: true}} {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				f := &steadyFollower{}
+				r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
+				for b := range r.Watch(t.Context(), "", w) {
+					if w.Cursor = b.Cursor; w.Cursor != "" {
+						break
+					}
+				}
+				f.condition, f.missing = ports.ConditionPartial, []ports.PeerID{"a"}
+				r.table.changes.mark(r.standing())
+				const missed = 2*maxBatch + 1
+				registers(r, missed)
+				f.condition, f.missing = "", nil
+				r.table.changes.mark(r.standing())
+				told := 0
+				for b := range r.Watch(t.Context(), "", w) {
+					if told += len(b.Changes); b.Condition == "" && told != missed {
+						t.Errorf("after %d changes of %d it is told that nothing is missing", told, missed)
+					}
+					if b.Cursor != "" {
+						if b.Condition != "" || len(b.Missing) > 0 {
+							t.Errorf("at last it is told %q, %v", b.Condition, b.Missing)
+						}
+						break
+					}
+				}
+			})
+		})
+	}
+}

@@ -49,7 +49,7 @@ type watcher struct {
 
 	next    uint64    // the number of the change to read next
 	backlog uint64    // what it missed ends there; its batches have no cursor until then
-	sent    uint64    // the cursor of the last batch
+	sent    uint64    // its place as the last batch was sent
 	looked  time.Time // when it last looked for changes, or handed a batch over
 	told    standing  // that of the last batch
 	partial bool      // a snapshot is not whole yet

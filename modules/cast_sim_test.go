@@ -41,7 +41,7 @@ type cast struct {
 	// strict has whoever lives be missing if it is not listed, also without a lease anywhere.
 	strict  bool
 	terms   map[[2]*member]term   // the present lease of an indexer, [1], at a native, [0]
-	proven  map[[2]*member]proven // the last one that was seen of it, also after its end
+	proven  map[[2]*member]proven // the last lease with a proof, also after its end
 	healed  time.Duration         // how long after a fault all was well again, if that was measured
 	changed time.Time             // when a fault last began or ended
 	faulty  int                   // faults at present

@@ -123,8 +123,8 @@ func (c *cast) schedule() (steps []step) {
 }
 
 // runSchedule runs the schedule of a seed, and adds what was seen. A dead indexer shown as live, or a
-// network that is not well in time, fails the test. A schedule with an absence that nothing marks is
-// run again, and reported: as one that repeats, or as a rare one.
+// network that is not well in time, fails the test. If nothing marks an absence, runSchedule runs the
+// schedule again, and reports whether the absence repeats.
 func runSchedule(t *testing.T, seed uint64, sum *report) {
 	t.Helper()
 	seen, wrong := trySchedule(t, seed)

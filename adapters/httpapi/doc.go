@@ -87,9 +87,9 @@
 //	                   new, cursor_too_old, or cursor_unknown: another native's, of before
 //	                   it was restarted, or nonsense
 //	event: snapshot    {"kind", and the fields of an indexer}: it was there at the beginning
-//	event: synced      {"kind","live","condition","missing"}: the snapshot is whole; also
-//	                   whenever condition or missing have changed. live counts the
-//	                   table without its stale entries
+//	event: synced      {"kind","live","condition","missing"}: the snapshot is whole, or all
+//	                   is told that changed since the cursor; also whenever condition or
+//	                   missing have changed. live counts the table without its stale entries
 //	event: joined      as snapshot: it was not live before
 //	event: updated     as snapshot: anything but its times has changed, or it was late or stale
 //	event: renewed     as snapshot: only its times have changed
@@ -101,8 +101,9 @@
 //	event: error       {"code","message"}: the last one
 //
 // id is the cursor. Only the last event of what happened together has one, and in its
-// data a field cursor that says the same, so that whoever goes on from there misses nothing
-// and hears nothing twice. An id may come with no event. A comment (": ") comes every 15 s;
+// data a field cursor that says the same. A reader that goes on from there misses nothing. It
+// hears again only what came without an id after that. All that changed since the cursor of
+// a reader that goes on has one id, at its end. An id may come with no event. A comment (": ") comes every 15 s;
 // a reader that hears nothing for 45 s should go on elsewhere, or here again.
 //
 // The codes of the event error: too_slow, since the reader did not keep up; busy, the node

@@ -62,8 +62,7 @@ type (
 // Narrator tells the batches of one watch as events. The zero value is ready; it is not
 // used concurrently.
 type Narrator struct {
-	syncing   bool
-	synced    bool // it has said how far the table can be relied on
+	synced    bool // it has said so since its begin, or since the last reset
 	condition ports.Condition
 	missing   []ports.PeerID
 }
@@ -73,10 +72,10 @@ type Narrator struct {
 func (n *Narrator) Events(b ports.Batch) []Event {
 	events := make([]Event, 0, len(b.Changes)+2)
 	if b.Reset != "" {
-		n.syncing = true
+		n.synced = false
 		events = append(events, Event{Kind: EventReset, Reset: b.Reset, Data: reset{EventReset, b.Reset}})
 	}
-	whole := b.Cursor != "" && (n.syncing || !n.synced || b.Condition != n.condition || !slices.Equal(b.Missing, n.missing))
+	whole := b.Cursor != "" && (!n.synced || b.Condition != n.condition || !slices.Equal(b.Missing, n.missing))
 	for i, c := range b.Changes {
 		cursor := ""
 		if !whole && i == len(b.Changes)-1 {
@@ -86,7 +85,7 @@ func (n *Narrator) Events(b ports.Batch) []Event {
 	}
 	switch {
 	case whole:
-		n.syncing, n.synced, n.condition, n.missing = false, true, b.Condition, b.Missing
+		n.synced, n.condition, n.missing = true, b.Condition, b.Missing
 		events = append(events, Event{
 			Kind: EventSynced, Cursor: b.Cursor, Live: b.Live, Condition: b.Condition, Missing: b.Missing,
 			Data: synced{EventSynced, b.Live, b.Condition, b.Missing, b.Cursor},

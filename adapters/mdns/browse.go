@@ -35,7 +35,8 @@ func browse(ctx context.Context, service string, heard func(text []string)) erro
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	var errs []error
-	for _, open := range []func([]net.Interface, []byte) (*net.UDPConn, error){ask4, ask6} {
+	families := []func([]net.Interface, []byte) (*net.UDPConn, error){ask4, ask6}
+	for _, open := range families {
 		conn, err := open(multicastInterfaces(), question)
 		if err != nil {
 			errs = append(errs, err)
@@ -45,7 +46,7 @@ func browse(ctx context.Context, service string, heard func(text []string)) erro
 		reading.Go(func() { receive(ctx, conn, packets) })
 		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	}
-	if len(errs) == 2 {
+	if len(errs) == len(families) {
 		return errors.Join(errs...)
 	}
 	for {

@@ -68,9 +68,9 @@ func cutsWithoutAReset(t *testing.T, transport string) {
 	}
 }
 
-// TestEndToEndAStoppedNativeSaysSo stops the process of a native for longer than a lease lasts. The
-// indexers beat meanwhile, but for one that dies. Afterwards the native misses nobody without a word,
-// and does not show the dead one as live.
+// TestEndToEndAStoppedNativeSaysSo stops the process of a native for longer than a lease lasts. One
+// indexer dies meanwhile, and the others go on. When the process runs again, the native lists the others
+// or says that it may miss them. It does not show the dead one as live.
 func TestEndToEndAStoppedNativeSaysSo(t *testing.T) {
 	t.Parallel()
 	const ttl = 6600 * time.Millisecond

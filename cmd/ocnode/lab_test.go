@@ -132,7 +132,7 @@ type heard struct {
 // marked reports whether the native says that it may miss somebody.
 func (h heard) marked() bool { return h.condition != "" || !h.ready }
 
-// hearsay asks a native what it lists, and whether it is to be relied on.
+// hearsay asks a native for its list, its condition and its readiness.
 func hearsay(n *node) (h heard, err error) {
 	var page struct {
 		Condition string

@@ -38,8 +38,8 @@ func twoProcesses(t *testing.T) (native, older, newer *node) {
 	return native, older, newer
 }
 
-// A key that was copied to another machine: the process that started last is the one that
-// is listed, and both are told.
+// Somebody copies a key to another machine. Natives list the process that started last, and both
+// processes hear of each other.
 func TestOfTwoProcessesWithOneKeyTheNewerIsListed(t *testing.T) {
 	t.Parallel()
 	native, older, newer := twoProcesses(t)
