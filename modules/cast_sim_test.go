@@ -86,13 +86,14 @@ func (m *member) stays(id ports.PeerID, ends bool) {
 }
 
 // runsAt reports whether n, which is up, has granted x a lease that runs: for a TTL, or for as long
-// as its heartbeat proves. A heartbeat between two steps proves no more than the one before.
+// as its heartbeat proves. A heartbeat between two steps proves no more than the one before. A proof
+// that ended long before it was seen is of a wrong clock, and says nothing.
 func (c *cast) runsAt(n, x *member) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	last, ok := n.leases[x.peerID]
 	ends := last.Add(ttl)
-	if p := c.proven[[2]*member{n, x}]; p.seen.After(last) && p.until.After(p.seen) && p.until.Before(ends) {
+	if p := c.proven[[2]*member{n, x}]; p.seen.After(last) && p.seen.Sub(p.until) < ttl && p.until.Before(ends) {
 		ends = p.until
 	}
 	return ok && time.Until(ends) > time.Second
