@@ -16,6 +16,8 @@ type Settings struct {
 	Bounds Bounds
 	// Follower follows other natives; nil follows no native.
 	Follower Following
+	// Followers takes in the natives that follow this one; nil for none.
+	Followers *Followers
 	// Line tells whether this native is cut off. nil: it is, unless another native answers.
 	Line ports.Line
 }

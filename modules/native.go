@@ -24,11 +24,11 @@ var nativeModule = Module{
 	},
 }
 
-func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, host host.Host, env Environment, t *trusted, g *gauges, h *health) (*domain.Registry, error) {
+func newRegistry(p *Plan, rules domain.Rules, follower *domain.Follower, store ports.Store, announcer ports.Announcer, observer ports.Observer, host host.Host, env Environment, t *trusted, g *gauges, h *health, followers *domain.Followers) (*domain.Registry, error) {
 	limits := Settings[limitsSection](p, "limits")
 	settings := domain.Settings{
 		Bounds:   domain.Bounds{Entries: entries(limits.Entries, libp2phost.Memory()), Unfound: limits.Unfound, Trusted: ours(p, t)},
-		Follower: follower, Line: libp2phost.NewLine(host, env.Dial),
+		Follower: follower, Followers: followers, Line: libp2phost.NewLine(host, env.Dial),
 	}
 	r, err := domain.NewRegistry(rules, settings, store, announcer, observer)
 	if err != nil {

@@ -51,7 +51,7 @@ var registryModule = Module{
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[registrySection](p, "registry")),
-			fx.Provide(newRules, newClock),
+			fx.Provide(newRules, newClock, func() *domain.Followers { return new(domain.Followers) }),
 		)
 	},
 }

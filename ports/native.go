@@ -12,6 +12,10 @@ const (
 	LeaveProtocol     = "/opencloud/native/leave/1.0"
 	LookupProtocol    = "/opencloud/native/lookup/1.0"
 	WatchProtocol     = "/opencloud/native/watch/1.0"
+	// FollowProtocol is the binary watch between natives. HeartbeatProtocol carries the heartbeats
+	// of an indexer on a stream that stays open.
+	FollowProtocol    = "/opencloud/native/follow/1.0"
+	HeartbeatProtocol = "/opencloud/native/heartbeat/1.0"
 )
 
 // Native is the interface of a native. The registry implements it in process. A Transport serves

@@ -20,6 +20,12 @@ type WatchRequest struct {
 	// Beat asks for a batch at least so often, an empty one if need be; 0 asks for none. The
 	// first Batch says what the native promises.
 	Beat time.Duration
+	// Numbers, with Own, asks for News in the place of Changes. A native of an earlier version, and a
+	// transport to one, passes over it.
+	Numbers bool
+	// Ask, with Numbers, has the ranges that the watcher asks for while it watches; nil for none. The
+	// native answers each with Sums, or with the entries of the range if it is Whole.
+	Ask <-chan []Range
 }
 
 // ChangeKind is the kind of a Change.
@@ -98,4 +104,19 @@ type Batch struct {
 	Start string
 	// Now is the native's time of day, zero if unknown.
 	Now time.Time
+
+	// News is what the native tells if the request asked for Numbers and it knows them; nil if it tells
+	// Changes, or nothing. It is made once for all watchers, who must not modify it.
+	News *News
+	// Age is how long ago News was made: a watcher that resumes gets old News.
+	Age time.Duration
+	// Sums are this native's own sums of what it has told up to this Batch: of all numbers now and then,
+	// and of the ranges that the watcher asked for.
+	Sums []Range
+	// Told are the Whole ranges that the watcher asked for. News has all entries in them: any other
+	// number in them stands for no indexer.
+	Told []Range
+	// Audience is the sum of the natives that this native knows to hear the announcements: those that it
+	// is connected to, and itself. 0 is unknown.
+	Audience uint64
 }

@@ -1,0 +1,11 @@
+package ports
+
+// Strangers is a Store or an Announcer that knows the nodes that it reaches. Natives that follow this
+// native hear of renewals by that. So renewals are put or announced only for the others. Joins,
+// changes and leaves are always put and announced. A Store or an Announcer without this reaches
+// strangers.
+type Strangers interface {
+	// Strangers reports whether it reaches a node that does not follow this native, or may reach such a
+	// node. It is called for each renewal, under locks: it must not block.
+	Strangers() bool
+}
