@@ -14,6 +14,8 @@ const (
 	// MaxSteps bounds the steps of a record's chain, and so the hashing that a stranger can
 	// cause: a heartbeat a second for RecordLife, 0.4 ms.
 	MaxSteps = 3600
+	// SignatureBytes is the size of a record's signature.
+	SignatureBytes = 64
 	// MaxInterval bounds a record's Interval and TTL: above it, the record would end before its
 	// first tick.
 	MaxInterval = RecordLife
@@ -194,6 +196,15 @@ type Verifier interface {
 	// Follows reports whether to is that many steps after from in one chain; steps is 1 to
 	// MaxSteps.
 	Follows(from, to Link, steps uint32) bool
+
+	// Signature returns the signature of record. ok is false unless record is in its one form. It
+	// checks no more than that.
+	Signature(record []byte) (signature [SignatureBytes]byte, ok bool)
+
+	// Record returns the record of c with that signature. With the Claim and the Signature of a
+	// record, these are the same bytes again. It checks no signature. The error says why c is the claim
+	// of no record.
+	Record(c *Claim, signature [SignatureBytes]byte) ([]byte, error)
 }
 
 // Signer makes records in the name of this node. All methods may be called concurrently.
