@@ -25,6 +25,10 @@ const (
 	keyType = "\x08\x01\x12\x20"
 	// idHead is the head of a multihash that is the key itself.
 	idHead = "\x00\x24"
+	// idBytes is the size of such a PeerID.
+	idBytes = len(idHead) + len(keyType) + ed25519.PublicKeySize
+	// ownHead goes before the key in a payload of an Ed25519 key's own: its field 1, the PeerID.
+	ownHead = "\x0a\x26" + idHead + keyType
 	// typeField is the envelope's field 2.
 	typeField = "\x12\x10" + PayloadType
 	// signatureHead goes before the signature: the envelope's field 5.

@@ -18,8 +18,5 @@ func NewVerifierOf(most int) *Verifier {
 // Marshal returns the payload that claims c.
 func Marshal(c ports.Claim) ([]byte, error) { return marshal(&c) }
 
-// OnSignature has f be told of each signature that v verifies.
-func (v *Verifier) OnSignature(f func()) { v.seen = f }
-
 // Verified returns how many records v remembers to be sound.
 func (v *Verifier) Verified() int { return v.verified.Len() }
