@@ -40,6 +40,9 @@ const (
 	MaxBatchBytes = 64 << 10
 	// MaxCursorBytes bounds a cursor: two numbers in text, with room for other natives' formats.
 	MaxCursorBytes = 64
+	// MaxRanges bounds the ranges that a watcher asks for at once, and the Sums of a Batch: a range that
+	// is split twice in 16 parts.
+	MaxRanges = 256
 	// WatchIdle bounds the silence of a watch: then a batch without changes shows that the watch
 	// lives. A reader gives up a watch after WatchTimeout of silence.
 	WatchIdle    = 30 * time.Second

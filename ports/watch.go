@@ -24,7 +24,8 @@ type WatchRequest struct {
 	// transport to one, passes over it.
 	Numbers bool
 	// Ask, with Numbers, has the ranges that the watcher asks for while it watches; nil for none. The
-	// native answers each with Sums, or with the entries of the range if it is Whole.
+	// native answers each with Sums, or with the entries of the range if it is Whole. The ranges of an
+	// ask are in order, none overlaps another, and there are at most MaxRanges.
 	Ask <-chan []Range
 }
 
@@ -58,6 +59,9 @@ func (k ChangeKind) Gone() bool { return k == ChangeExpired || k == ChangeLeft }
 // Change is a change of an entry.
 type Change struct {
 	Kind ChangeKind
+	// Number stands for the indexer in later News of the same watch. It is 0 outside of News, and if no
+	// number stands for the indexer.
+	Number uint32
 	// Listed is the whole entry after the change. A change that is Gone has PeerID and Native
 	// only. A ChangeLeft also has ExpiresAt and Leave: until then no entry granted earlier may
 	// be listed. The Proof of a ChangeRenewed has no Record if the previous change had the same
@@ -113,8 +117,8 @@ type Batch struct {
 	// Sums are this native's own sums of what it has told up to this Batch: of all numbers now and then,
 	// and of the ranges that the watcher asked for.
 	Sums []Range
-	// Told are the Whole ranges that the watcher asked for. News has all entries in them: any other
-	// number in them stands for no indexer.
+	// Told are the Whole ranges that the watcher asked for, in order. News then has all entries in
+	// them, by rising Number, and nothing else: any other number in them stands for no indexer.
 	Told []Range
 	// Audience is the sum of the natives that this native knows to hear the announcements: those that it
 	// is connected to, and itself. 0 is unknown.
