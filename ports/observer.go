@@ -46,6 +46,13 @@ const (
 	// native dropped the watcher.
 	EventWatching EventKind = "watching"
 	EventWatched  EventKind = "watched"
+	// EventNewsTold are Frames of the binary watch that this native wrote to the native PeerID, with
+	// Renewals. EventNewsRead are those that it read from the native Via.
+	EventNewsTold EventKind = "news told"
+	EventNewsRead EventKind = "news read"
+	// EventNewsRefused is a frame of the binary watch that ended its stream: Code says what is wrong
+	// with it, CodeMalformed or CodeTooLarge. PeerID is the follower that sent it, or Via the native.
+	EventNewsRefused EventKind = "news refused"
 	// EventAsked is a look-up of PeerID for a caller. Err is ErrNotFound or a *Refusal.
 	EventAsked EventKind = "asked"
 	// EventFaulty is an invalid proof of PeerID, with its Fault and the Err that explains it.
@@ -117,6 +124,8 @@ type Event struct {
 	Fault     Fault
 	Replicas  int
 	Changes   int
+	Frames    int
+	Renewals  int
 	Refused   int
 	Took      time.Duration
 	Remaining time.Duration

@@ -5,6 +5,7 @@
 //	/opencloud/native/leave/1.0      the end of the sender's registration
 //	/opencloud/native/lookup/1.0     one entry, a page of the live table, or the natives
 //	/opencloud/native/watch/1.0      a snapshot of the live table, and its changes
+//	/opencloud/native/follow/1.0     the same between natives, in binary
 //
 // A peer that speaks the first protocol is a native. A native of the seed speaks the first
 // alone, and refuses the others as any libp2p host refuses an unknown protocol.

@@ -120,11 +120,11 @@ func (n *neighbours) current(id peer.ID) (is neighbour, native bool) {
 	if n.host.Network().Connectedness(id) != network.Connected {
 		return neighbour{}, false
 	}
-	speaks, err := n.host.Peerstore().SupportsProtocols(id, Protocol, ports.WatchProtocol)
+	speaks, err := n.host.Peerstore().SupportsProtocols(id, Protocol, ports.FollowProtocol, ports.WatchProtocol)
 	if err != nil || !slices.Contains(speaks, Protocol) {
 		return neighbour{}, false
 	}
-	is = neighbour{Watchable: slices.Contains(speaks, ports.WatchProtocol)}
+	is = neighbour{Watchable: len(speaks) > 1} // by either watch
 	is.At, is.Site = at(n.host.Network().ConnsToPeer(id))
 	return is, true
 }

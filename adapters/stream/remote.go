@@ -182,10 +182,10 @@ func (n *remote) exchange(ctx context.Context, of protocol.ID, frame []byte, rea
 	return read(s, writeErr)
 }
 
-// open connects and opens a stream. Each attempt passes the addresses, since the peerstore
+// open connects and opens a stream for the first of the protocols that the native offers. Each attempt passes the addresses, since the peerstore
 // forgets them. It dials at once, however often a dial to the native has failed.
 // Without addresses it uses an open connection.
-func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, error) {
+func (n *remote) open(ctx context.Context, of ...protocol.ID) (network.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.t.timeout)
 	defer cancel()
 	if len(n.info.Addrs) > 0 {
@@ -195,7 +195,7 @@ func (n *remote) open(ctx context.Context, of protocol.ID) (network.Stream, erro
 	} else if n.t.host.Network().Connectedness(n.info.ID) != network.Connected {
 		return nil, errors.New("not connected, and no address to connect to was given")
 	}
-	s, err := n.t.host.NewStream(network.WithNoDial(ctx, "connected already"), n.info.ID, of)
+	s, err := n.t.host.NewStream(network.WithNoDial(ctx, "connected already"), n.info.ID, of...)
 	if err != nil {
 		return nil, fmt.Errorf("open a stream: %w", blame.Explain(err))
 	}

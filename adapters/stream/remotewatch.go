@@ -9,13 +9,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
 	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
 
 // Watch implements ports.Native. A batch may be a part of a native's batch, without a Cursor: to
-// resume from the Cursor before repeats the part and misses nothing.
+// resume from the Cursor before repeats the part and misses nothing. With Own and Numbers it is the
+// binary watch, if the native offers it.
 func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		if err := n.mayAskAs(sender, "watch"); err != nil {
@@ -29,9 +33,14 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 			defer stop()
 			looking.Go(func() { n.lookForTwins(twins) })
 		}
-		frame, err := wire.EncodeWatch(w)
-		if err == nil {
-			err = n.watch(ctx, frame, func(b ports.Batch) bool { return yield(b, nil) })
+		of := []protocol.ID{ports.WatchProtocol}
+		if w.Own && w.Numbers {
+			of = []protocol.ID{ports.FollowProtocol, ports.WatchProtocol}
+		}
+		err := n.watch(ctx, w, of, func(b ports.Batch) bool { return yield(b, nil) })
+		if len(of) > 1 && notOffered(err) {
+			// The native offered it before, and runs an earlier version now.
+			err = n.watch(ctx, w, of[1:], func(b ports.Batch) bool { return yield(b, nil) })
 		}
 		if !errors.Is(err, errGone) { // also if ctx has ended since
 			yield(ports.Batch{}, n.fault(ctx, "watch", err))
@@ -39,9 +48,20 @@ func (n *remote) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRe
 	}
 }
 
-// watch returns errGone if yield stops it.
-func (n *remote) watch(ctx context.Context, frame []byte, yield func(ports.Batch) bool) error {
-	s, err := n.open(ctx, ports.WatchProtocol)
+// reading is the form in which a watch comes from a native.
+type reading interface {
+	// next reads the next frame, whose times count from its arrival. The error is the reader's, or that
+	// the frame is no frame of a watch, or the *ports.Refusal that ends it.
+	next() (ports.Batch, error)
+}
+
+// watch watches by the first of the protocols that the native offers. It returns errGone if yield
+// stops it.
+func (n *remote) watch(ctx context.Context, w ports.WatchRequest, of []protocol.ID, yield func(ports.Batch) bool) error {
+	if _, err := wire.EncodeWatch(w); err != nil {
+		return err // before a native is bothered with it
+	}
+	s, err := n.open(ctx, of...)
 	if err != nil {
 		return err
 	}
@@ -52,27 +72,131 @@ func (n *remote) watch(ctx context.Context, frame []byte, yield func(ports.Batch
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 
 	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
-	_, writeErr := s.Write(frame) // this side stays open: closing it would hide the end of the stream
-	lines := wire.NewLines(s, ports.MaxBatchBytes)
+	from, writeErr := n.request(s, w) // this side stays open: closing it would hide the end of the stream
+	if writeErr == nil && s.Protocol() == ports.FollowProtocol && w.Ask != nil {
+		var asking sync.WaitGroup
+		asks, stop := context.WithCancel(ctx)
+		defer func() {
+			stop()
+			_ = s.Reset() // a write ends at once
+			asking.Wait()
+		}()
+		asking.Go(func() { n.sendAsks(asks, s, w.Ask) })
+	}
 	for silence := n.t.timeout; ; silence = ports.WatchTimeout {
 		_ = s.SetReadDeadline(time.Now().Add(silence))
-		line, err := lines.Next()
+		batch, err := from.next()
+		_, refused := errors.AsType[*ports.Refusal](err)
 		switch {
-		case err != nil && writeErr != nil:
+		case err == nil:
+		case refused:
+			return err
+		case writeErr != nil:
 			return fmt.Errorf("write: %w", blame.Explain(writeErr))
 		case err == io.EOF:
 			return errors.New("it ended the watch without a reason")
 		case timedOut(err):
 			return fmt.Errorf("%w for %s: %w", ports.ErrSilent, silence, err)
-		case err != nil:
-			return fmt.Errorf("read: %w", blame.Explain(err))
-		}
-		batch, err := wire.DecodeBatch(line, time.Now())
-		if err != nil {
+		default:
 			return err
 		}
 		if !yield(batch) {
 			return errGone
 		}
 	}
+}
+
+// request asks for w over s, in the form of its protocol.
+func (n *remote) request(s network.Stream, w ports.WatchRequest) (reading, error) {
+	if s.Protocol() == ports.FollowProtocol {
+		err := writeAsk(s, &wire.FollowRequest{WatchRequest: w})
+		return &readFrames{n, wire.NewFrames(s, ports.MaxBatchBytes), wire.NewTeller(ports.PeerID(n.info.ID.String()))}, err
+	}
+	frame, err := wire.EncodeWatch(w)
+	if err == nil {
+		_, err = s.Write(frame)
+	}
+	return readLines{wire.NewLines(s, ports.MaxBatchBytes)}, err
+}
+
+// readErr explains an error of the stream.
+func readErr(err error) error {
+	if err == io.EOF || timedOut(err) {
+		return err
+	}
+	return fmt.Errorf("read: %w", blame.Explain(err))
+}
+
+// readLines reads a watch in JSON.
+type readLines struct{ lines *wire.Lines }
+
+func (r readLines) next() (ports.Batch, error) {
+	line, err := r.lines.Next()
+	if err != nil {
+		return ports.Batch{}, readErr(err)
+	}
+	return wire.DecodeBatch(line, time.Now())
+}
+
+// readFrames reads a watch in binary.
+type readFrames struct {
+	native *remote
+	frames *wire.Frames
+	teller wire.Teller
+}
+
+func (r *readFrames) next() (b ports.Batch, err error) {
+	message, err := r.frames.Next()
+	e := ports.Event{Kind: ports.EventNewsRead, Via: r.teller.PeerID(), Frames: 1}
+	switch {
+	case errors.Is(err, wire.ErrFrameLength):
+		e.Code = ports.CodeTooLarge
+	case err == io.ErrUnexpectedEOF:
+		e.Code, err = ports.CodeMalformed, errors.New("a frame is cut")
+	case err != nil:
+		return ports.Batch{}, readErr(err)
+	default:
+		if b, err = r.teller.Decode(message, time.Now()); err != nil {
+			if _, refused := errors.AsType[*ports.Refusal](err); refused {
+				return b, err
+			}
+			e.Code = ports.CodeMalformed
+		}
+	}
+	if err != nil {
+		e.Kind, e.Frames, e.Err = ports.EventNewsRefused, 0, err
+	} else if b.News != nil {
+		e.Renewals = len(b.News.Renewals)
+	}
+	r.native.t.observer.Observe(e)
+	return b, err
+}
+
+// sendAsks writes the asks of a follower until ctx ends. Without them the watch has no use, so it ends
+// the stream if it fails.
+func (n *remote) sendAsks(ctx context.Context, s network.Stream, asks <-chan []ports.Range) {
+	for {
+		select {
+		case ranges, more := <-asks:
+			if !more {
+				return
+			}
+			_ = s.SetWriteDeadline(time.Now().Add(frameTime))
+			if err := writeAsk(s, &wire.FollowRequest{Ranges: ranges}); err != nil {
+				n.t.log.Debug("ask not sent", "peerID", n.info.ID, "error", err)
+				_ = s.Reset()
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func writeAsk(s network.Stream, r *wire.FollowRequest) error {
+	frame, err := wire.AppendFollow(nil, r)
+	if err == nil {
+		_, err = s.Write(frame)
+	}
+	return err
 }

@@ -40,6 +40,7 @@ type server struct {
 	// running holds the exchanges that stop hastens; nil after stop.
 	running  map[network.Stream]context.CancelFunc
 	watchers watchers
+	told     encodings
 	done     sync.WaitGroup
 }
 
@@ -65,6 +66,7 @@ type offer struct {
 // then find the other protocols at once.
 func (srv *server) offers() []offer {
 	return []offer{
+		{ports.FollowProtocol, srv.handleUntimed(srv.follow)},
 		{ports.WatchProtocol, srv.handleUntimed(srv.watch)},
 		{ports.LookupProtocol, srv.handleUntimed(srv.lookUp)},
 		{ports.LeaveProtocol, srv.handleTimed(srv.leave)},

@@ -74,7 +74,6 @@ func (srv *server) dismissWatcher(sender ports.PeerID, from netip.Addr) {
 
 // watch serves a watch.
 func (srv *server) watch(ctx context.Context, s network.Stream) error {
-	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
 	frame, err := srv.readFrame(ctx, s)
 	tooLarge := err == wire.ErrFrameTooLarge
 	var w ports.WatchRequest
@@ -82,15 +81,7 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 		w, err = wire.DecodeWatch(frame)
 	}
 	if err == nil {
-		if err = srv.admitWatcher(sender, from); err == nil {
-			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
-			var dropped error
-			dropped, err = srv.relay(ctx, s, sender, w)
-			srv.dismissWatcher(sender, from)
-			srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
-		} else {
-			srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
-		}
+		err = srv.admit(ctx, s, w, &lines{s})
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
 	if !ok {
@@ -102,6 +93,29 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 	}
 	srv.setWriteDeadline(ctx, s, time.Now().Add(srv.lastShare()))
 	return writeAnswer(s, last, tooLarge)
+}
+
+// admit relays a watch if it keeps the limits. The error is as for relay.
+func (srv *server) admit(ctx context.Context, s network.Stream, w ports.WatchRequest, as spoken) error {
+	sender, from := srv.transport.sender(s.Conn()), comesFrom(s.Conn())
+	if err := srv.admitWatcher(sender, from); err != nil {
+		srv.transport.observer.Observe(ports.Event{Kind: ports.EventLimited, PeerID: sender, Err: err})
+		return err
+	}
+	srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatching, PeerID: sender})
+	dropped, err := srv.relay(ctx, s, sender, w, as)
+	srv.dismissWatcher(sender, from)
+	srv.transport.observer.Observe(ports.Event{Kind: ports.EventWatched, PeerID: sender, Err: dropped})
+	return err
+}
+
+// spoken is the form in which a watch goes on the wire.
+type spoken interface {
+	// listen reads what the watcher sends after its request, until that ends or ctx does. An error
+	// ends the watch: it is the reason that the watcher is told if it is a *ports.Refusal.
+	listen(ctx context.Context) error
+	// write writes a batch.
+	write(ctx context.Context, b *ports.Batch) error
 }
 
 // errGone is a watcher's normal end.
@@ -116,20 +130,18 @@ type delivery struct {
 // relay writes the native's batches to sender until either side ends the watch. dropped is the
 // reason, unless the watcher left or this native stops. err is the last answer if it is a
 // *ports.Refusal; any other err means that no peer is left to answer.
-func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest) (dropped, err error) {
-	watching, stopWatching := context.WithCancel(ctx)
+func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.PeerID, w ports.WatchRequest, as spoken) (dropped, err error) {
+	watching, stopWatching := context.WithCancelCause(ctx)
 	var running sync.WaitGroup
 	defer func() {
-		stopWatching()
+		stopWatching(nil)
 		_ = s.SetReadDeadline(time.Now())
 		running.Wait()
 	}()
 	_ = s.SetReadDeadline(time.Time{})
 	running.Go(func() {
-		// A watcher that closes its side of the stream still reads: the next write shows its
-		// end. Input beyond drainBytes ends the watch.
-		if _, err := io.CopyN(io.Discard, s, drainBytes); err != nil && err != io.EOF {
-			stopWatching()
+		if err := as.listen(watching); err != nil {
+			stopWatching(err)
 		}
 	})
 	batches := make(chan delivery)
@@ -164,6 +176,9 @@ func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.Pee
 		case ctx.Err() != nil:
 			return nil, stopping()
 		case watching.Err() != nil:
+			if refusal, ok := errors.AsType[*ports.Refusal](context.Cause(watching)); ok {
+				return refusal, refusal
+			}
 			return nil, errGone
 		case !more:
 			next.err = errors.New("the native ended the watch without a reason")
@@ -172,7 +187,7 @@ func (srv *server) relay(ctx context.Context, s network.Stream, sender ports.Pee
 			return next.err, srv.refusal(s, next.err)
 		}
 		last = next.batch
-		err := srv.writeBatch(ctx, s, &next.batch)
+		err := as.write(ctx, &next.batch)
 		switch refusal, unfit := errors.AsType[*ports.Refusal](err); {
 		case err == nil:
 		case ctx.Err() != nil && !timedOut(err):
@@ -193,17 +208,32 @@ var batchBuffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-// writeBatch writes a batch in one or more frames.
-func (srv *server) writeBatch(ctx context.Context, s network.Stream, b *ports.Batch) (err error) {
+// lines are a watch in JSON.
+type lines struct{ stream network.Stream }
+
+// listen implements spoken. A watcher that closes its side of the stream still reads: the next write
+// shows its end. Input beyond drainBytes ends the watch.
+func (l *lines) listen(context.Context) error {
+	if _, err := io.CopyN(io.Discard, l.stream, drainBytes); err != io.EOF {
+		return err
+	}
+	return nil
+}
+
+// write implements spoken: a batch takes one or more frames.
+func (l *lines) write(ctx context.Context, b *ports.Batch) (err error) {
 	buf := batchBuffers.Get().(*[]byte)
 	defer batchBuffers.Put(buf)
-	*buf, err = wire.WriteBatch(*buf, b, time.Now(), func(frame []byte) error {
-		_ = s.SetWriteDeadline(time.Now().Add(frameTime))
-		if err := ctx.Err(); err != nil { // stop may have set its deadline in between
-			return err
-		}
-		_, err := s.Write(frame)
+	*buf, err = wire.WriteBatch(*buf, b, time.Now(), func(frame []byte) error { return writeFrame(ctx, l.stream, frame) })
+	return err
+}
+
+// writeFrame writes a frame of a watch.
+func writeFrame(ctx context.Context, s network.Stream, frame []byte) error {
+	_ = s.SetWriteDeadline(time.Now().Add(frameTime))
+	if err := ctx.Err(); err != nil { // stop may have set its deadline in between
 		return err
-	})
+	}
+	_, err := s.Write(frame)
 	return err
 }

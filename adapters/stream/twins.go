@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 
-	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -91,24 +91,18 @@ func (n *remote) start(ctx context.Context, c network.Conn) (string, error) {
 	}
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
-	if err := s.SetProtocol(ports.WatchProtocol); err != nil {
-		return "", err
-	}
 	_ = s.SetDeadline(time.Now().Add(n.t.timeout))
-	if err := multistream.SelectProtoOrFail(ports.WatchProtocol, s); err != nil {
-		return "", err
-	}
-	frame, err := wire.EncodeWatch(ports.WatchRequest{Own: true})
+	of, err := multistream.SelectOneOf([]protocol.ID{ports.WatchProtocol, ports.FollowProtocol}, s)
 	if err != nil {
 		return "", err
 	}
-	if _, err := s.Write(frame); err != nil {
+	if err := s.SetProtocol(of); err != nil {
 		return "", err
 	}
-	line, err := wire.NewLines(s, ports.MaxBatchBytes).Next()
+	from, err := n.request(s, ports.WatchRequest{Own: true})
 	if err != nil {
 		return "", err
 	}
-	batch, err := wire.DecodeBatch(line, time.Now())
+	batch, err := from.next()
 	return batch.Start, err
 }
