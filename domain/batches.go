@@ -21,6 +21,7 @@ const (
 type segments struct {
 	mu   sync.Mutex
 	last []*segment // end to end, but where a watcher began in between
+	pace pace
 }
 
 // segment is a run of changes. It does not change.
@@ -31,10 +32,21 @@ type segment struct {
 	lasting     []ports.Change // without renewals
 }
 
+// free returns when a watcher at change number next may take a change that is no renewal.
+func (s *segments) free(next uint64) (at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.last); n > 0 && (s.last[n-1].until > next || s.last[n-1].full()) {
+		return at
+	}
+	return s.pace.free
+}
+
 // at returns the segment that begins at change number next. Without such a segment it
 // returns the number up to which the watcher reads by itself. That is next if the watcher
-// has to wait: a new segment is made at least interval after the last.
-func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segment, until uint64) {
+// has to wait: a new segment is made when the pace allows it. With renewals alone, it is made an
+// interval after the last.
+func (s *segments) at(r *Registry, next uint64) (_ *segment, until uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	asked := time.Now()
@@ -48,12 +60,12 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 			return nil, seg.until
 		}
 	}
-	head := r.table.changes.head()
+	head, urgent := r.table.changes.head(), r.table.changes.urgent.Load() > next
 	if until > 0 || head == next {
 		return nil, max(until, next)
 	}
-	if n := len(s.last); n > 0 && asked.Sub(s.last[n-1].made) < interval && s.last[n-1].until-s.last[n-1].from < maxBatch {
-		return nil, next // after a full segment no watcher waits: it has more behind it
+	if n := len(s.last); n > 0 && asked.Sub(s.last[n-1].made) < s.pace.interval() && !s.last[n-1].full() && (!urgent || asked.Before(s.pace.free)) {
+		return nil, next
 	}
 	seg := &segment{from: next, until: min(head, next+maxBatch), made: asked}
 	w := watcher{registry: r, changes: r.table.changes, request: ports.WatchRequest{Renewed: true}, next: next}
@@ -67,10 +79,24 @@ func (s *segments) at(r *Registry, next uint64, interval time.Duration) (_ *segm
 			seg.lasting = append(seg.lasting, c)
 		}
 	}
+	s.pace.spend(asked, len(seg.lasting))
 	if len(s.last) == maxSegments {
 		copy(s.last, s.last[1:])
 		s.last = s.last[:maxSegments-1]
 	}
 	s.last = append(s.last, seg)
 	return seg, seg.until
+}
+
+// full reports whether there may be more behind the segment. No watcher waits for that.
+func (s *segment) full() bool { return s.until-s.from == maxBatch }
+
+// lasting returns how many changes are no renewals.
+func lasting(changes []ports.Change) (n int) {
+	for i := range changes {
+		if changes[i].Kind != ports.ChangeRenewed {
+			n++
+		}
+	}
+	return n
 }

@@ -71,6 +71,7 @@ type kept struct {
 func newChangelog() *changelog {
 	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1)}
 	l.kept.Store(&kept{})
+	l.segments.pace.watching = l.waker.watching.Load
 	l.begin(standing{})
 	return l
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,13 +269,16 @@ func TestAWatcherHearsOfABetterConditionWhileTheTableChangesForEver(t *testing.T
 				r, _ := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Follower = f })
 				ctx, cancel := context.WithCancel(t.Context())
 				var told ports.Condition
-				go func() {
+				var reading sync.WaitGroup
+				defer reading.Wait()
+				defer cancel()
+				reading.Go(func() {
 					for b := range r.Watch(ctx, "", w) {
 						for told = b.Condition; len(b.Changes) > 0; b.Changes = nil {
 							time.Sleep(time.Millisecond) // changes come while it reads
 						}
 					}
-				}()
+				})
 				change := func(times int) {
 					for range times {
 						for range 10 {
@@ -299,8 +303,6 @@ func TestAWatcherHearsOfABetterConditionWhileTheTableChangesForEver(t *testing.T
 						t.Errorf("300 ms after it is worse it is told %q", told)
 					}
 				}
-				cancel()
-				synctest.Wait()
 			})
 		})
 	}

@@ -11,13 +11,6 @@ import (
 )
 
 const (
-	// batchInterval is the least time between two batches, so that changes in a row travel
-	// together. A change after a quiet while travels at once, and every other within a
-	// fraction of the contract's 100 ms. Each watcher adds perWatcher to the interval, up to
-	// maxBatchInterval from a thousand watchers on.
-	batchInterval    = 25 * time.Millisecond
-	perWatcher       = 75 * time.Microsecond
-	maxBatchInterval = 100 * time.Millisecond
 	// maxBatch bounds the changes of one batch: 0.1 ms to read, and a few frames to send.
 	maxBatch = 1000
 	// freshCursor is how many unwanted changes may pass by a watcher before it gets a batch
@@ -33,6 +26,7 @@ func (p TTLPolicy) renewalInterval() time.Duration { return min(time.Second, (p.
 func (r *Registry) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		watcher := watcher{registry: r, changes: r.table.changes, request: w, sender: sender, yield: yield}
+		watcher.pace.watching = watcher.changes.waker.watching.Load
 		if err := watcher.run(ctx); err != nil && err != errUnwatched {
 			yield(ports.Batch{}, err)
 		}
@@ -51,6 +45,7 @@ type watcher struct {
 	backlog uint64    // what it missed ends there; its batches have no cursor until then
 	sent    uint64    // its place as the last batch was sent
 	looked  time.Time // when it last looked for changes, or handed a batch over
+	pace    pace      // of a watcher that reads for itself
 	told    standing  // that of the last batch
 	partial bool      // a snapshot is not whole yet
 
@@ -157,6 +152,56 @@ func (w *watcher) wait(ctx context.Context) (beats bool, err error) {
 	return false, err
 }
 
+// pause returns when the next batch may follow. Renewals alone wait for more renewals, and for no
+// longer than that. Any other change ends that wait.
+func (w *watcher) pause(ctx context.Context) error {
+	more, cancel := context.WithDeadline(ctx, w.gathered())
+	err := w.changes.wait(more, w.next, true)
+	cancel()
+	if err != nil {
+		return ctx.Err()
+	}
+	wait := time.Until(w.free())
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait + w.pace.spread(4))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// gathered returns until when renewals alone may wait. They put off no beat.
+func (w *watcher) gathered() time.Time {
+	gather := w.registry.rules.Policy.renewalInterval()
+	if !w.request.Own {
+		if w.request.Renewed {
+			gather = min(gather, w.pace.interval())
+		}
+		gather -= rand.N(gather / 2) // spread, as the watchers of a burst are
+	}
+	until := w.looked.Add(gather)
+	if beat := w.said.Add(w.beat); w.beat > 0 && beat.Before(until) {
+		return beat
+	}
+	return until
+}
+
+// free returns when the next batch may follow that is no renewal.
+func (w *watcher) free() time.Time {
+	if w.alone() {
+		return w.pace.free
+	}
+	return w.changes.segments.free(w.next)
+}
+
+// alone reports whether the watcher reads for itself. Such watchers are few.
+func (w *watcher) alone() bool { return w.request.Own || w.request.Proofs }
+
 // due reports whether the watcher is promised a batch by now.
 func (w *watcher) due() bool { return w.beat > 0 && time.Since(w.said) >= w.beat }
 
@@ -185,12 +230,13 @@ func (w *watcher) trusted() error {
 
 // take returns the next changes, and whether there may be more to take now.
 func (w *watcher) take() (batch ports.Batch, more bool, err error) {
-	if w.request.Own || w.request.Proofs { // such watchers are few: each reads for itself
+	if w.alone() {
 		head := w.changes.head()
 		batch, err = w.read(min(head, w.next+maxBatch))
+		w.pace.spend(w.looked, lasting(batch.Changes))
 		return batch, w.next < head, err
 	}
-	shared, until := w.changes.segments.at(w.registry, w.next, w.interval())
+	shared, until := w.changes.segments.at(w.registry, w.next)
 	switch {
 	case shared != nil:
 		w.next = shared.until
@@ -205,36 +251,6 @@ func (w *watcher) take() (batch ports.Batch, more bool, err error) {
 		return batch, false, nil // the next segment is not due yet
 	}
 	return batch, true, nil
-}
-
-// interval returns the time between two batches.
-func (w *watcher) interval() time.Duration {
-	watching := time.Duration(w.changes.waker.watching.Load())
-	return min(batchInterval+watching*perWatcher, maxBatchInterval)
-}
-
-// pause waits until the next batch may follow. Renewals alone, for another native, wait
-// for more renewals.
-func (w *watcher) pause(ctx context.Context) error {
-	interval := w.interval()
-	// The jitter spreads the watchers, or all would want the processors at once.
-	interval -= rand.N(interval / 2)
-	timer := time.NewTimer(time.Until(w.looked.Add(interval)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if !w.request.Own {
-		return nil
-	}
-	more, cancel := context.WithDeadline(ctx, w.looked.Add(w.registry.rules.Policy.renewalInterval()))
-	defer cancel()
-	if err := w.changes.wait(more, w.next, true); err != nil {
-		return ctx.Err()
-	}
-	return nil
 }
 
 // read returns the changes from the watcher's place on, up to number until.
