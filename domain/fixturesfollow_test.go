@@ -162,7 +162,18 @@ type nativeOptions struct {
 	line   ports.Line // nil is a line that is lost, unless other natives answer
 	// bootstrap are the peers that it joins through. Without them it trusts every native by name.
 	bootstrap *bootstrapPeers
+	// followers are its followers, and audience what its announcer says of the nodes that it reaches.
+	followers *domain.Followers
+	audience  func() uint64
 }
+
+// audible is an Announcer that knows whom it reaches.
+type audible struct {
+	ports.Announcer
+	audience func() uint64
+}
+
+func (a audible) Audience() uint64 { return a.audience() }
 
 // bootstrapPeers are the bootstrap peers of a native, which never change.
 type bootstrapPeers []ports.BootstrapPeer
@@ -205,12 +216,16 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	}
 	f := &followingNative{transport: net.transports.Join(id), native: &native{Recorder: &porttest.Recorder{}, store: options.store, announcer: options.topic.Join(id)}}
 	var err error
-	settings := domain.FollowerSettings{Expected: !options.lone, Listed: func(ports.PeerID) bool { return true }}
+	settings := domain.FollowerSettings{Expected: !options.lone, Listed: func(ports.PeerID) bool { return true }, Followers: options.followers}
+	announcer := ports.Announcer(f.announcer)
+	if options.audience != nil {
+		announcer = audible{announcer, options.audience}
+	}
 	if options.bootstrap != nil {
 		settings.Bootstrap, settings.Listed = options.bootstrap, nil
 	}
 	following := domain.NewFollower(rules, silencedTransport{f.transport, id, net.silence}, settings)
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Line: options.line}, options.store, f.announcer, f.Recorder); err != nil {
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Followers: options.followers, Line: options.line}, options.store, announcer, f.Recorder); err != nil {
 		net.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(net.t.Context())

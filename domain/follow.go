@@ -93,6 +93,8 @@ type FollowerSettings struct {
 	// Listed reports whether this node has a list of trusted natives that names a native; nil is no
 	// list. It must not block.
 	Listed func(ports.PeerID) bool
+	// Followers takes in the audiences of the followed natives; nil for none.
+	Followers *Followers
 }
 
 // followed is a followed native, or a formerly followed one: its cursor is of use when it
@@ -510,6 +512,8 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 	defer cancel(nil)
 	vigil := newVigil(func() { cancel(errMissed) })
 	defer vigil.stop()
+	followers := cmp.Or(f.settings.Followers, new(Followers))
+	defer followers.hear(n.id, 0)
 	began := time.Now()
 	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat()}
 	for batch, err := range n.native.Watch(ctx, f.self, request) {
@@ -529,6 +533,9 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		}
 		if n.twin(batch.Start) {
 			f.registry.observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: n.id, Err: errTwin})
+		}
+		if batch.Audience != 0 {
+			followers.hear(n.id, batch.Audience)
 		}
 		if batch.Beat > 0 {
 			n.beats = true

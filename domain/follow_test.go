@@ -809,3 +809,44 @@ func TestATableThatWasTakenByAnotherTimeIsTakenAgain(t *testing.T) {
 		net.stop(first, second, ahead)
 	})
 }
+
+// Natives tell each other whom their announcements reach.
+func TestFollowersShareAnAudience(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		const x, y = 7, 8
+		var reaches atomic.Uint64
+		reaches.Store(x)
+		ids, followers := peerIDs(3), &domain.Followers{}
+		a := net.native(ids[0], nativeOptions{followers: followers})
+		b := net.native(ids[1], nativeOptions{audience: reaches.Load})
+		c := net.native(ids[2], nativeOptions{}) // it says nothing of its audience
+		defer net.stop(a, c)
+		want := func(why string, audience uint64, natives []ports.PeerID, share bool) {
+			t.Helper()
+			if followers.Share(audience, natives) != share {
+				t.Errorf("%s: they share it: %v", why, !share)
+			}
+		}
+		time.Sleep(time.Second)
+		want("no native", x, nil, true)
+		want("a native with this audience", x, ids[1:2], true)
+		want("another audience", y, ids[1:2], false)
+		want("and a native that does not say", x, ids[1:], false)
+		reaches.Store(y)
+		was := followers.Revision()
+		time.Sleep(3 * time.Second) // more than a beat
+		want("its audience is another now", x, ids[1:2], false)
+		want("as here", y, ids[1:2], true)
+		if followers.Revision() == was {
+			t.Error("nothing says that it is another")
+		}
+		was = followers.Revision()
+		time.Sleep(time.Minute)
+		if followers.Revision() != was {
+			t.Error("it is another, without a change")
+		}
+		b.stop()
+		time.Sleep(time.Second)
+		want("it has stopped", y, ids[1:2], false)
+	})
+}

@@ -122,6 +122,14 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	return r, nil
 }
 
+// audience returns the sum of the nodes that hear this native's announcements at once, 0 if unknown.
+func (r *Registry) audience() uint64 {
+	if a, ok := r.announcer.(ports.Audience); ok {
+		return a.Audience()
+	}
+	return 0
+}
+
 // now reads both clocks.
 func (r *Registry) now() moment {
 	at := r.rules.Clock.Instant()

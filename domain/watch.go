@@ -452,6 +452,7 @@ func (w *watcher) send(b ports.Batch) error {
 	b.Live, _ = w.registry.Counts()
 	if w.request.Own {
 		b.Live = int(w.registry.table.owned.Load())
+		b.Audience = w.registry.audience()
 	}
 	if !w.yield(b, nil) {
 		return errUnwatched

@@ -5,6 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/opencloud/ocnode/adapters/gossip"
+	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/fx"
@@ -42,8 +43,8 @@ var gossipModule = Module{
 	},
 }
 
-func newGossip(s gossipSection, h host.Host, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (ports.Announcer, error) {
-	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Natives: t.native, Metrics: metrics, Log: log.With(loggerKey, loggerPubSub)})
+func newGossip(s gossipSection, h host.Host, t *trusted, followers *domain.Followers, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (ports.Announcer, error) {
+	announcer, err := gossip.New(h, gossip.Config{Topic: s.Topic, Natives: t.native, Followers: followers, Metrics: metrics, Log: log.With(loggerKey, loggerPubSub)})
 	if err != nil {
 		return nil, err
 	}

@@ -60,11 +60,11 @@ func ours(p *Plan, t *trusted) func(ports.PeerID) bool {
 // newFollower returns the follower of the natives that this one is connected to. No native
 // comes to a node that knows of no other and that no other can know of, nor to a node whose
 // list names no other.
-func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, joiner *libp2phost.Joiner, t *trusted, self ports.PeerID, first firstStart) *domain.Follower {
+func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, joiner *libp2phost.Joiner, t *trusted, self ports.PeerID, first firstStart, followers *domain.Followers) *domain.Follower {
 	natives := p.roster("trust.natives")
 	alone := natives != nil && (len(natives) == 0 || len(natives) == 1 && natives[self])
 	expected := !alone && (!bool(first) || len(Settings[hostSection](p, "host").Bootstrap) > 0 || p.On("mdns"))
-	return domain.NewFollower(rules, transport, domain.FollowerSettings{Expected: expected, Bootstrap: joiner, Listed: t.lists})
+	return domain.NewFollower(rules, transport, domain.FollowerSettings{Expected: expected, Bootstrap: joiner, Listed: t.lists, Followers: followers})
 }
 
 func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks) {

@@ -9,3 +9,12 @@ type Strangers interface {
 	// node. It is called for each renewal, under locks: it must not block.
 	Strangers() bool
 }
+
+// Audience is an Announcer that knows which nodes are connected to this node and hear its
+// announcements. Natives tell each other. If all of them tell the same, their announcements reach no
+// other node.
+type Audience interface {
+	// Audience is a sum over the PeerIDs of those nodes and of this node, in no order; 0 is unknown. It
+	// must not block.
+	Audience() uint64
+}

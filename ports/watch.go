@@ -120,7 +120,7 @@ type Batch struct {
 	// Told are the Whole ranges that the watcher asked for, in order. News then has all entries in
 	// them, by rising Number, and nothing else: any other number in them stands for no indexer.
 	Told []Range
-	// Audience is the sum of the natives that this native knows to hear the announcements: those that it
-	// is connected to, and itself. 0 is unknown.
+	// Audience, with Own, is the sum of the nodes that hear this native's announcements: see Audience.
+	// 0 is no word of it, and what was told before holds.
 	Audience uint64
 }

@@ -47,6 +47,8 @@ type Config struct {
 	// everybody. It is called concurrently and each time anew, and must not block. One that
 	// is none any more is in the mesh until something comes from it, or its connection ends.
 	Natives func(ports.PeerID) bool
+	// Followers are the natives that need no announcement of a renewal; nil is none.
+	Followers Followers
 	// Metrics takes the Announcer's metrics; nil for none. It must be the registerer of
 	// this Announcer alone.
 	Metrics prometheus.Registerer
@@ -56,16 +58,22 @@ type Config struct {
 
 // Announcer announces PeerIDs on a GossipSub topic.
 type Announcer struct {
-	self   peer.ID
-	topic  *pubsub.Topic
-	cancel context.CancelFunc // ends the library's goroutines
+	self     peer.ID
+	topic    *pubsub.Topic
+	audience *audience
+	watching sync.WaitGroup
+	cancel   context.CancelFunc // ends all goroutines, the library's too
 
 	mu     sync.Mutex
 	closed bool
 	stop   func() // of the running listener; nil without one
 }
 
-var _ ports.Announcer = (*Announcer)(nil)
+var (
+	_ ports.Announcer = (*Announcer)(nil)
+	_ ports.Strangers = (*Announcer)(nil)
+	_ ports.Audience  = (*Announcer)(nil)
+)
 
 // New joins the topic over h, whose private key signs. It passes messages on
 // between the natives only while somebody listens. The library starts goroutines of
@@ -89,7 +97,17 @@ func New(h host.Host, cfg Config) (*Announcer, error) {
 		cancel()
 		return nil, fmt.Errorf("join topic %q: %w", name, err)
 	}
-	return &Announcer{self: h.ID(), topic: topic, cancel: cancel}, nil
+	events, err := topic.EventHandler()
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("join topic %q: %w", name, err)
+	}
+	a := &Announcer{self: h.ID(), topic: topic, audience: newAudience(h.ID(), cfg.Followers), cancel: cancel}
+	a.watching.Go(func() {
+		defer events.Cancel()
+		a.audience.watch(ctx, events)
+	})
+	return a, nil
 }
 
 func join(ctx context.Context, h host.Host, name string, opts []pubsub.Option) (*pubsub.Topic, error) {
@@ -209,6 +227,12 @@ func deliver(ctx context.Context, sub *pubsub.Subscription, hear func(ports.Anno
 // Peers returns how many other nodes this one knows that listen to the topic.
 func (a *Announcer) Peers() int { return len(a.topic.ListPeers()) }
 
+// Strangers implements ports.Strangers.
+func (a *Announcer) Strangers() bool { return a.audience.strangers() }
+
+// Audience implements ports.Audience.
+func (a *Announcer) Audience() uint64 { return a.audience.sum.Load() }
+
 // Close stops the listener and leaves the topic. The Announcer returns errors from
 // then on. It may be called twice. What the library still has to end, it ends by
 // itself, at the latest when the host closes.
@@ -221,5 +245,6 @@ func (a *Announcer) Close() error {
 		stop()
 	}
 	a.cancel()
+	a.watching.Wait()
 	return nil
 }
