@@ -11,11 +11,19 @@ import (
 // Followers are the natives that follow this native: they hear its news as these happen, so it
 // need not put and announce renewals for them. The zero Followers are none. All methods may be called concurrently.
 type Followers struct {
-	mu  sync.Mutex // held by each change, and for audiences
+	mu  sync.Mutex // held by each change, and for audiences and onChange
 	now atomic.Pointer[map[ports.PeerID]int]
 	// audiences has the Audience of each native that this native follows, as it told it last.
 	audiences map[ports.PeerID]uint64
 	revision  atomic.Uint64
+	onChange  []func()
+}
+
+// OnChange has changed called whenever a native begins to follow, or follows no more. It must not block.
+func (f *Followers) OnChange(changed func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onChange = append(f.onChange, changed)
 }
 
 // Has reports whether native follows this native. It does not block.
@@ -55,11 +63,17 @@ func (f *Followers) count(native ports.PeerID, by int) {
 	if now := f.now.Load(); now != nil {
 		next = maps.Clone(*now)
 	}
+	had := next[native] > 0
 	if next[native] += by; next[native] == 0 {
 		delete(next, native)
 	}
 	f.now.Store(&next)
 	f.revision.Add(1)
+	if has := next[native] > 0; has != had {
+		for _, changed := range f.onChange {
+			changed()
+		}
+	}
 }
 
 // hear takes note of the audience of native, which this native follows; 0 is unknown.

@@ -10,7 +10,8 @@ import (
 
 func TestFollowersAreTheNativesWhoseWatchRuns(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		followers := &Followers{}
+		followers, changes := &Followers{}, 0
+		followers.OnChange(func() { changes++ })
 		r, _ := bareRegistry(t, "self", func(_ *Rules, s *Settings) { s.Followers = followers })
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
@@ -37,6 +38,9 @@ func TestFollowersAreTheNativesWhoseWatchRuns(t *testing.T) {
 			if followers.Has(w.sender) {
 				t.Errorf("%q follows after its watch", w.sender)
 			}
+		}
+		if changes != 2 {
+			t.Errorf("told %d changes, want that a native follows, and that it follows no more", changes)
 		}
 	})
 }

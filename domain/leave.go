@@ -76,7 +76,7 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 		rec = s.insert(sender)
 	}
 	b = s.apply(rec, &next, now)
-	r.outbox.offer(rec, now.at, true)
+	r.outbox.tell(rec, now.at)
 	return b, false, nil
 }
 

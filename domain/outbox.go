@@ -3,6 +3,7 @@ package domain
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -28,6 +29,9 @@ const (
 // one flight a PeerID, and only its newest entry waiting. The records themselves
 // hold the waiting entries, so that a further heartbeat of a waiting PeerID costs
 // nothing.
+//
+// News is a join, a change or a leave: it is always put and announced. A renewal is put, or announced,
+// only if that reaches strangers. The natives that follow this native hear of it by that.
 type outbox struct {
 	policy    TTLPolicy
 	table     *table
@@ -35,6 +39,9 @@ type outbox struct {
 	store     ports.Store
 	announcer ports.Announcer
 	observer  ports.Observer
+	// puts and announces report whether a put, or an announcement, reaches strangers now.
+	puts, announces func() bool
+	avoided         avoided
 
 	mu      sync.Mutex
 	ctx     context.Context // ends with Run
@@ -48,9 +55,10 @@ type outbox struct {
 type outboxState struct {
 	phase    phase
 	urgent   bool // the waiting entry is urgent: due is earlier by urgentLead
+	news     bool // the waiting entry is news
 	again    bool // offered while it flew
 	hurry    bool // that offer was urgent
-	alone    bool // the last put found no other node
+	alone    bool // no other node was found for the newest entry, or none was looked for
 	failures uint8
 	due      Instant // when it may fly next
 	filed    Instant // when outbox.delayed comes around to it; zero if it is not there
@@ -65,11 +73,23 @@ const (
 	flying        // a worker puts and announces it
 )
 
+// avoided counts what no stranger needed.
+type avoided struct{ puts, announcements atomic.Uint64 }
+
 func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store, announcer ports.Announcer, observer ports.Observer) *outbox {
 	return &outbox{
 		policy: policy, table: t, now: now, store: store, announcer: announcer, observer: observer,
+		puts: reachesStrangers(store), announces: reachesStrangers(announcer),
 		delayed: newWheel[*record](policy.tick()),
 	}
+}
+
+// reachesStrangers returns the Strangers of a Store or an Announcer.
+func reachesStrangers(port any) func() bool {
+	if s, ok := port.(ports.Strangers); ok {
+		return s.Strangers
+	}
+	return func() bool { return true }
 }
 
 // start flies waiting and new entries until ctx ends, in goroutines that running counts.
@@ -89,8 +109,28 @@ func (o *outbox) stop() {
 	o.running = nil
 }
 
-// offer queues rec for its put and announcement at its due time. An urgent rec, new
-// or changed, is due earlier by urgentLead. The caller holds the shard's lock.
+// tell queues the news of rec. The caller holds the shard's lock.
+func (o *outbox) tell(rec *record, at Instant) {
+	rec.outbox.news = true
+	o.offer(rec, at, true)
+}
+
+// renew queues the renewal of rec, if that reaches strangers. The caller holds the shard's lock.
+func (o *outbox) renew(rec *record, at Instant) {
+	if rec.outbox.phase == flying || o.reaches() {
+		o.offer(rec, at, false)
+		return
+	}
+	rec.outbox.alone = true
+	o.avoided.puts.Add(1)
+	o.avoided.announcements.Add(1)
+}
+
+// reaches reports whether a flight reaches strangers.
+func (o *outbox) reaches() bool { return o.puts() || o.announces() }
+
+// offer queues rec for its flight at its due time. An urgent rec is due earlier by urgentLead. The
+// caller holds the shard's lock.
 func (o *outbox) offer(rec *record, at Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
@@ -184,40 +224,57 @@ func (o *outbox) next() *record {
 	return rec
 }
 
+// flight is an entry under way. It is put, announced, or both.
+type flight struct {
+	entry           Entry
+	puts, announces bool
+	news            bool
+}
+
 // fly puts and announces this native's own entry of rec, if rec still has one.
 func (o *outbox) fly(rec *record) {
-	if entry, ok := o.takeOff(rec); ok {
-		replicas, err := o.put(entry)
-		o.land(rec, replicas, err)
+	if f, ok := o.takeOff(rec); ok {
+		replicas, err := o.send(f)
+		o.land(rec, f, replicas, err)
 	}
 }
 
-// takeOff returns the entry of rec to put. It is not ok if the lease has ended, or another
-// native's word counts now.
-func (o *outbox) takeOff(rec *record) (e Entry, ok bool) {
+// takeOff returns the flight of rec. It is not ok if the lease has ended, another native's word counts
+// now, or nobody needs the entry.
+func (o *outbox) takeOff(rec *record) (f flight, ok bool) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := o.now().at
+	now := o.now()
 	st := &rec.outbox
-	own := rec.held.own(at)
-	if own == nil || rec.gone {
-		st.phase, st.urgent = idle, false
-		return e, false
+	f.news = st.news
+	st.phase, st.urgent, st.news = idle, false, false
+	own := rec.held.own(now.at)
+	if rec.gone || own == nil {
+		return f, false
 	}
-	st.phase, st.urgent, st.again, st.hurry = flying, false, false, false
-	st.due = at.Add(o.policy.putInterval())
-	return own.entry(rec.id), true
+	f.puts, f.announces = f.news || o.puts(), f.news || o.announces()
+	if !f.puts && !f.announces {
+		st.alone = true
+		return f, false
+	}
+	if f.entry, ok = o.policy.publish(rec.id, &rec.held, now); !ok {
+		f.entry = own.entry(rec.id) // the time of day was set; the store says what is wrong
+	}
+	st.phase, st.again, st.hurry = flying, false, false
+	st.due = now.at.Add(o.policy.putInterval())
+	return f, true
 }
 
-// land takes in the result of a put, and offers rec again if the put failed or rec has changed.
-func (o *outbox) land(rec *record, replicas int, err error) {
+// land takes in the result of a flight, and offers rec again if the put failed or rec has changed.
+func (o *outbox) land(rec *record, f flight, replicas int, err error) {
 	s := o.table.shard(rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := o.now().at
 	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
+	st.news = st.news || f.news && err != nil
 	switch {
 	case rec.gone:
 	case st.again:
@@ -231,25 +288,38 @@ func (o *outbox) land(rec *record, replicas int, err error) {
 	}
 }
 
-// put puts e, and announces it when the put has returned, or after announceDelay.
-func (o *outbox) put(e Entry) (replicas int, err error) {
+// send puts the entry of f, and announces it when the put has returned, or after announceDelay.
+func (o *outbox) send(f flight) (replicas int, err error) {
 	ctx, cancel := context.WithTimeout(o.ctx, StoreTimeout)
 	defer cancel()
+	if !f.puts {
+		o.avoided.puts.Add(1)
+		o.announce(ctx, f)
+		return 0, nil
+	}
 	announced := make(chan struct{})
 	announce := func() {
 		defer close(announced)
-		err := o.announcer.Announce(ctx, e.PeerID)
-		o.observer.Observe(ports.Event{Kind: ports.EventAnnounced, PeerID: e.PeerID, Err: err})
+		o.announce(ctx, f)
 	}
 	began := time.Now()
 	timer := time.AfterFunc(announceDelay, announce)
-	replicas, err = o.store.Put(ctx, e)
+	replicas, err = o.store.Put(ctx, f.entry)
 	if timer.Stop() {
 		announce()
 	}
 	<-announced
-	o.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: e.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
+	o.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: f.entry.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
 	return replicas, err
+}
+
+func (o *outbox) announce(ctx context.Context, f flight) {
+	if !f.announces {
+		o.avoided.announcements.Add(1)
+		return
+	}
+	err := o.announcer.Announce(ctx, f.entry.PeerID)
+	o.observer.Observe(ports.Event{Kind: ports.EventAnnounced, PeerID: f.entry.PeerID, Err: err})
 }
 
 func (o *outbox) waiting() int {

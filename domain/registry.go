@@ -282,7 +282,11 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven pr
 		g.Seq = newest.Claim.Seq
 	}
 	g.became = s.apply(rec, &next, now)
-	r.outbox.offer(rec, now.at, changed)
+	if changed {
+		r.outbox.tell(rec, now.at)
+	} else {
+		r.outbox.renew(rec, now.at)
+	}
 	return nil
 }
 
@@ -532,3 +536,9 @@ func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeS
 
 // Waiting returns how many entries wait for their put and announcement, or are in flight.
 func (r *Registry) Waiting() int { return r.outbox.waiting() }
+
+// Avoided returns how many puts and announcements of renewals this native has left out so far: all natives
+// that they would reach follow this native.
+func (r *Registry) Avoided() (puts, announcements uint64) {
+	return r.outbox.avoided.puts.Load(), r.outbox.avoided.announcements.Load()
+}

@@ -83,8 +83,11 @@ func (r *Registry) watchClock() {
 
 // welcome offers a newly joined node the entries that it missed: at once if only
 // this native has them, and at the usual pace if they were put while the node was
-// joining. Heartbeats bring all other entries.
+// joining. Heartbeats bring all other entries. A node that follows this native by now needs none.
 func (r *Registry) welcome() {
+	if !r.outbox.reaches() {
+		return
+	}
 	for ids := range r.table.everyone() {
 		at := r.now().at
 		for _, id := range ids {

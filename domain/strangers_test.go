@@ -1,0 +1,149 @@
+package domain_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
+)
+
+// meeting is a store and an announcer, with a switch each: they reach strangers, or none. A put finds as
+// many replicas as strangers.
+type meeting struct {
+	stubStore
+	joined   chan struct{}
+	stranger atomic.Bool
+
+	announcer meetingAnnouncer
+}
+
+func (m *meeting) Strangers() bool         { return m.stranger.Load() }
+func (m *meeting) Joined() <-chan struct{} { return m.joined }
+
+type meetingAnnouncer struct {
+	silentAnnouncer
+	stranger atomic.Bool
+}
+
+func (a *meetingAnnouncer) Strangers() bool { return a.stranger.Load() }
+
+// withMeeting runs a native whose store and announcer tell of strangers what the test says.
+func withMeeting(t *testing.T, f func(t *testing.T, m *meeting, n *native)) {
+	withNetwork(t, func(t *testing.T, net *network) {
+		m := &meeting{joined: make(chan struct{}, 1)}
+		m.put = func(context.Context, ports.Entry) (int, error) {
+			if m.stranger.Load() {
+				return 1, nil
+			}
+			return 0, nil
+		}
+		rules := net.rules
+		rules.Self = peerIDs(1)[0]
+		n := &native{Recorder: &porttest.Recorder{}}
+		var err error
+		if n.Registry, err = domain.NewRegistry(rules, net.settings, m, &m.announcer, n.Recorder); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = n.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		f(t, m, n)
+	})
+}
+
+// flights says what the native has put and announced since the last question.
+func (n *native) flights() string {
+	time.Sleep(15 * time.Second) // longer than a flight waits for its turn
+	s := fmt.Sprintf("%d put, %d announced", n.Count(ports.EventPut), n.Count(ports.EventAnnounced))
+	n.Take()
+	return s
+}
+
+func TestARenewalIsPutAndAnnouncedOnlyForStrangersAndNewsAlways(t *testing.T) {
+	withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+		x := peerIDs(2)[1]
+		for _, step := range []struct {
+			does            string
+			store, announce bool // which of them reaches strangers
+			act             func()
+			want            string
+		}{
+			{"a join, without a stranger", false, false, func() { n.register(t, x, addr) }, "1 put, 1 announced"},
+			{"a renewal, without a stranger", false, false, func() { n.register(t, x, addr) }, "0 put, 0 announced"},
+			{"a renewal, with a stranger in the store", true, false, func() { n.register(t, x, addr) }, "1 put, 0 announced"},
+			{"a renewal, with a stranger in the topic", false, true, func() { n.register(t, x, addr) }, "0 put, 1 announced"},
+			{"a renewal, with strangers in both", true, true, func() { n.register(t, x, addr) }, "1 put, 1 announced"},
+			{"a change, without a stranger", false, false, func() { n.register(t, x, addr+"1") }, "1 put, 1 announced"},
+			{"a leave, without a stranger", false, false, func() { _ = n.Leave(t.Context(), x, nil) }, "1 put, 1 announced"},
+			{"a return, without a stranger", false, false, func() { n.register(t, x, addr) }, "1 put, 1 announced"},
+			{"a renewal whose strangers went before its turn", true, true, func() {
+				n.register(t, x, addr)
+				n.register(t, x, addr) // waits
+				time.Sleep(time.Second)
+				m.stranger.Store(false)
+				m.announcer.stranger.Store(false)
+			}, "1 put, 1 announced"},
+		} {
+			m.stranger.Store(step.store)
+			m.announcer.stranger.Store(step.announce)
+			step.act()
+			if got := n.flights(); got != step.want {
+				t.Errorf("%s: %s, want %s", step.does, got, step.want)
+			}
+		}
+		// Avoided: the renewal without strangers, and half of two others.
+		if puts, announcements := n.Avoided(); puts != 2 || announcements != 2 {
+			t.Errorf("avoided %d puts and %d announcements, want 2 and 2", puts, announcements)
+		}
+	})
+}
+
+func TestAStrangerThatJoinsGetsWhatWasNotPut(t *testing.T) {
+	withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+		ids := peerIDs(4)
+		for _, x := range ids[1:] {
+			n.register(t, x, addr)
+		}
+		if got := n.flights(); got != "3 put, 3 announced" {
+			t.Errorf("of three joins %s", got)
+		}
+		m.joined <- struct{}{} // a native that follows by the time that it is welcomed
+		if got := n.flights(); got != "0 put, 0 announced" {
+			t.Errorf("for a native that follows %s", got)
+		}
+		m.stranger.Store(true)
+		n.register(t, ids[1], addr) // put before the next stranger joins
+		time.Sleep(12 * time.Second)
+		n.Take()
+		m.joined <- struct{}{}
+		if got := n.flights(); got != "2 put, 0 announced" {
+			t.Errorf("for a stranger %s, want the two that no stranger has", got)
+		}
+	})
+}
+
+// A join whose put fails is news until it is put: its announcement names an entry that is there.
+func TestNewsStaysNewsUntilItIsPut(t *testing.T) {
+	withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+		fails := 2
+		m.put = func(context.Context, ports.Entry) (int, error) {
+			if fails--; fails >= 0 {
+				return 0, errors.New("down")
+			}
+			return 0, nil
+		}
+		n.register(t, peerIDs(2)[1], addr)
+		if got := n.flights(); got != "3 put, 3 announced" {
+			t.Errorf("of a join with two failures %s", got)
+		}
+	})
+}
