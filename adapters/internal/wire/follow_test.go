@@ -72,7 +72,6 @@ var toldKinds = []ports.ChangeKind{ports.ChangeSnapshot, ports.ChangeJoined, por
 // someChange returns a change, made at that time, that the wire tells whole.
 func someChange(t *rapid.T, made time.Time) ports.Change {
 	c := ports.Change{Kind: rapid.SampledFrom(toldKinds).Draw(t, "Kind"), Number: rapid.Uint32().Draw(t, "Number"), Listed: someListed(t)}
-	c.Native = cmp.Or(c.Native, other)
 	c.State = rapid.SampledFrom([]ports.State{"", ports.StateLive, ports.StateLate, ports.StateStale}).Draw(t, "state")
 	c.Source, c.Leave = "", c.Kind == ports.ChangeLeft
 	c.Remaining = max(c.Remaining, 0).Truncate(time.Millisecond)
@@ -354,7 +353,9 @@ func TestWhatNoFrameCarriesIsRefused(t *testing.T) {
 
 func TestFramesAreRead(t *testing.T) {
 	most := ports.MaxFrameBytes
-	frame := func(length int) []byte { return append(binary.AppendUvarint(nil, uint64(length)), make([]byte, length)...) }
+	frame := func(length int) []byte {
+		return append(binary.AppendUvarint(nil, uint64(length)), make([]byte, length)...)
+	}
 	for name, c := range map[string]struct {
 		bytes []byte
 		sizes []int

@@ -65,7 +65,11 @@ func appendToldChange(b []byte, c *ports.Change, teller ports.PeerID, made time.
 	if !text {
 		return b, malformed(errText)
 	}
-	if c.Native != teller && c.Native != "" {
+	switch c.Native {
+	case teller: // it is left out
+	case "": // unknown, as of a leave that was found in the DHT
+		b = protowire.AppendString(protowire.AppendTag(b, changeNative, protowire.BytesType), "")
+	default:
 		if b, err = appendPeerID(b, changeNative, c.Native); err != nil {
 			return b, err
 		}
@@ -139,7 +143,9 @@ func (t Teller) decodeChange(message []byte, now time.Time) (c ports.Change, kno
 			}
 			c.Meta[name] = value
 		case changeNative:
-			c.Native, err = f.peerID(t.id, t.binary)
+			if c.Native = ""; f.kind != protowire.BytesType || len(f.value) > 0 {
+				c.Native, err = f.peerID(t.id, t.binary)
+			}
 		case changeExpires:
 			c.ExpiresAt, err = f.instant()
 		case changeSeen:
