@@ -35,6 +35,42 @@ func TestARegistrationThatIsUnderWayDoesNotUndoALeave(t *testing.T) {
 	})
 }
 
+// The indexers leave, or register anew, while the signatures of many are checked that a native tells.
+func TestAChangeThatIsUnderWayUndoesNothingNewer(t *testing.T) {
+	keys := prooftest.NewSigners(t, 20)
+	for _, registers := range []bool{false, true} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			v := &interruptedVerifier{Verifier: proof.NewVerifier()}
+			r, _ := bareRegistry(t, "n1", func(c *Rules, _ *Settings) { c.Proofs = v })
+			var changes []ports.Change
+			for _, key := range keys {
+				e := key.Says(t, time.Now(), 1, "a").Entry(0)
+				e.Native = "n2"
+				changes = append(changes, ports.Change{Kind: ports.ChangeSnapshot, Listed: ports.Listed{Entry: e, Remaining: prooftest.TTL}})
+			}
+			v.meanwhile = func() {
+				for _, key := range keys {
+					var err error
+					if at := time.Now().Add(time.Millisecond); registers {
+						_, err = r.Register(t.Context(), key.PeerID, key.Says(t, at, 2, "b").Registration(0))
+					} else {
+						err = r.Leave(t.Context(), key.PeerID, key.Leaves(t, at, 1))
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			r.takeChanges("n2", changes)
+			for _, key := range keys {
+				if l, ok := r.Get(key.PeerID); ok != registers || registers && l.Addr != "b" {
+					t.Errorf("with registrations %t it is listed %t, at %s", registers, ok, l.Addr)
+				}
+			}
+		})
+	}
+}
+
 // The registration of a newer process comes meanwhile.
 func TestARegistrationThatIsUnderWayDoesNotUndoANewerOne(t *testing.T) {
 	key := prooftest.NewSigner(t)

@@ -118,11 +118,21 @@ type interruptedVerifier struct {
 
 func (v *interruptedVerifier) Verify(record []byte, tick ports.Tick) (*ports.Claim, error) {
 	claim, err := v.Verifier.Verify(record, tick)
+	v.interrupt()
+	return claim, err
+}
+
+func (v *interruptedVerifier) VerifyAll(proofs []*ports.Proof, accept func(*ports.Claim) error) []error {
+	errs := v.Verifier.VerifyAll(proofs, accept)
+	v.interrupt()
+	return errs
+}
+
+func (v *interruptedVerifier) interrupt() {
 	if f := v.meanwhile; f != nil {
 		v.meanwhile = nil
 		f()
 	}
-	return claim, err
 }
 
 // connectedTransport is a transport that is connected to neighbours.

@@ -266,10 +266,12 @@ func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, hel
 	}
 	refused := 0
 	var why error
-	for i := range changes {
-		c := changes[i] // a copy: other followers may get the same batch
+	for _, c := range r.prepare(from, changes) {
 		c.Remaining -= heldUp
-		b, err := r.takeChange(from, &c)
+		b, err := became{}, c.err
+		if err == nil {
+			b, err = r.takeChange(from, &c.Change)
+		}
 		r.observe(c.PeerID, from, b)
 		if b.joined {
 			r.observer.Observe(ports.Event{Kind: ports.EventJoined, PeerID: c.PeerID, Via: from, Joined: true})
@@ -303,19 +305,13 @@ func isFault(err error, fault ports.Fault) bool {
 	return ok && is.Fault == fault
 }
 
-// takeChange takes in one change that the native from told. A change that the table knows
-// already, or knows better, is no error.
+// takeChange takes in one change that the native from told, after prepare. A change that the table
+// knows already, or knows better, is no error.
 func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
-	switch {
-	case c.PeerID == "", c.Kind == ports.ChangeExpired, c.Kind == ports.ChangeLate, c.Kind == ports.ChangeStale:
-		return became{}, errNoChange
-	case c.Native != from && c.Kind != ports.ChangeLeft && (c.Native != r.rules.Self || c.Proof == nil):
-		return became{}, errNotIts // but for a signed lease that this native granted before it was started
-	case c.Remaining > r.rules.Policy.TTL && c.Proof == nil:
-		return became{}, errNoTime
-	case c.Remaining <= 0:
-		return became{}, ErrExpired
+	if err := r.tellable(from, c); err != nil {
+		return became{}, err
 	}
+	plain := c.Proof == nil || r.rules.Proofs == nil
 	early, err := r.checkTold(from, c)
 	if err != nil {
 		return became{}, err
@@ -323,7 +319,7 @@ func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error
 	if c.Native != from && c.Kind != ports.ChangeLeft && c.Proof == nil {
 		return became{}, errNotIts // this native checks no proofs
 	}
-	if c.Kind != ports.ChangeLeft && !r.says(c) {
+	if plain && c.Kind != ports.ChangeLeft && !r.says(c) { // a record's addresses are checked
 		// Parsing addresses under the lock would hold up heartbeats.
 		if err := r.rules.checkAddrs(c.PeerID, c.Addr, c.Addrs); err != nil {
 			return became{}, err
@@ -387,7 +383,7 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	return w
 }
 
-// checkTold checks the proof of the change c that the native from told, and copies the
+// checkTold checks the proof of the change c that the native from told, after prepare, and copies the
 // proof's fields into c. early says that the proof does not count yet by this native's clock: c is
 // the word of from alone then.
 func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) (early bool, _ error) {
@@ -415,9 +411,8 @@ func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) (early bool, _ 
 	case p.Record == nil:
 		r.lookups.Ask(c.PeerID, from) // the store has its record
 		return false, ports.Faulty(ports.FaultIncomplete, "the record of the tick with Seq %d is not known", p.Tick.Seq)
-	default:
-		c.Proof = &ports.Proof{Record: p.Record, Tick: p.Tick}
-		if err := r.rules.verify(c.Proof); err != nil {
+	case p.Claim == nil: // the table had the record a moment ago
+		if err := r.rules.verify(p); err != nil {
 			return false, err
 		}
 	}

@@ -129,6 +129,16 @@ func (r Rules) verify(p *ports.Proof) error {
 	return nil
 }
 
+// verifyAll is verify of each of the proofs, which must have Records. It returns the error of each.
+func (r Rules) verifyAll(proofs []*ports.Proof) []error {
+	for _, p := range proofs {
+		if p.Tick == (ports.Tick{}) {
+			_, _ = r.read(p) // it gives p the tick of its anchor; VerifyAll returns the error
+		}
+	}
+	return r.Proofs.VerifyAll(proofs, r.sane)
+}
+
 // sane checks a record's claim against the bounds of a registration.
 func (r Rules) sane(claim *ports.Claim) error {
 	if claim.TTL > r.Policy.TTL {

@@ -2,6 +2,7 @@ package proof_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/opencloud/ocnode/adapters/proof"
@@ -18,6 +19,8 @@ func proofsOf(t *testing.T, n int, step uint32) (proofs []*ports.Proof) {
 	return proofs
 }
 
+func anyClaim(*ports.Claim) error { return nil }
+
 // Whatever is checked at once comes out as it does one by one, in any number.
 func TestManyProofsAreCheckedAsEachAlone(t *testing.T) {
 	liar := prooftest.NewSigner(t)
@@ -33,7 +36,7 @@ func TestManyProofsAreCheckedAsEachAlone(t *testing.T) {
 			}
 		}
 		v := proof.NewVerifier()
-		errs := v.VerifyAll(proofs)
+		errs := v.VerifyAll(proofs, anyClaim)
 		for i, p := range proofs {
 			claim, err := proof.NewVerifier().Verify(p.Record, p.Tick)
 			if got, want := faultOf(t, errs[i]), faultOf(t, err); got != want {
@@ -58,12 +61,12 @@ func TestABadSignatureAmongManyIsFound(t *testing.T) {
 		proofs[at].Record = bytes.Clone(was)
 		proofs[at].Record[len(was)-40] ^= 1
 		before := v.Counts()
-		for i, err := range proof.NewVerifier().VerifyAll(proofs) {
+		for i, err := range proof.NewVerifier().VerifyAll(proofs, anyClaim) {
 			if want := map[bool]ports.Fault{true: ports.FaultSignature}[i == at]; faultOf(t, err) != want {
 				t.Errorf("with a bad signature at %d, that at %d is %v", at, i, err)
 			}
 		}
-		for i, err := range v.VerifyAll(proofs) {
+		for i, err := range v.VerifyAll(proofs, anyClaim) {
 			if (err != nil) != (i == at) {
 				t.Errorf("the second time, with a bad signature at %d, that at %d is %v", at, i, err)
 			}
@@ -75,5 +78,30 @@ func TestABadSignatureAmongManyIsFound(t *testing.T) {
 	}
 	if c := v.Counts(); c.Batched+c.Single >= 64+64+8 { // the sound ones are remembered
 		t.Errorf("signatures were checked twice: %+v", c)
+	}
+}
+
+// A claim that the caller refuses costs no signature.
+func TestARefusedClaimIsNotChecked(t *testing.T) {
+	proofs := proofsOf(t, 20, 1)
+	third, err := proof.NewVerifier().Read(proofs[3].Record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	v := proof.NewVerifier()
+	errs := v.VerifyAll(proofs, func(c *ports.Claim) error {
+		if c.PeerID == third.PeerID {
+			return refused
+		}
+		return nil
+	})
+	for i, err := range errs {
+		if i == 3 && err != refused || i != 3 && err != nil {
+			t.Errorf("proof %d: %v", i, err)
+		}
+	}
+	if c := v.Counts(); c != (proof.Counts{Batched: 19}) {
+		t.Errorf("counted are %+v, want 19 in a batch", c)
 	}
 }

@@ -172,7 +172,7 @@ func check(c *ports.Claim) error {
 
 // Verify implements ports.Verifier.
 func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) {
-	c := v.begin(sealed, tick)
+	c := v.begin(sealed, tick, acceptAll)
 	if c.unsigned() {
 		c.signature.check()
 		v.counts.single(c.signature.sound)
@@ -182,21 +182,21 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 }
 
 // VerifyAll implements ports.Verifier.
-func (v *Verifier) VerifyAll(proofs []*ports.Proof) []error {
+func (v *Verifier) VerifyAll(proofs []*ports.Proof, accept func(*ports.Claim) error) []error {
 	errs := make([]error, len(proofs))
 	for from := 0; from < len(proofs); from += maxBatch {
 		until := min(from+maxBatch, len(proofs))
-		v.verifyBatch(proofs[from:until], errs[from:until])
+		v.verifyBatch(proofs[from:until], accept, errs[from:until])
 	}
 	return errs
 }
 
 // verifyBatch is VerifyAll of at most maxBatch proofs.
-func (v *Verifier) verifyBatch(proofs []*ports.Proof, errs []error) {
+func (v *Verifier) verifyBatch(proofs []*ports.Proof, accept func(*ports.Claim) error, errs []error) {
 	checks := make([]checking, len(proofs))
 	batch := make([]*signature, 0, len(proofs))
 	for i, p := range proofs {
-		checks[i] = v.begin(p.Record, p.Tick)
+		checks[i] = v.begin(p.Record, p.Tick, accept)
 		if checks[i].unsigned() {
 			batch = append(batch, &checks[i].signature)
 		}
@@ -230,7 +230,7 @@ type checking struct {
 func (c *checking) unsigned() bool { return c.err == nil && !c.known }
 
 // begin does all of Verify that goes before the signature.
-func (v *Verifier) begin(sealed []byte, tick ports.Tick) (c checking) {
+func (v *Verifier) begin(sealed []byte, tick ports.Tick, accept func(*ports.Claim) error) (c checking) {
 	if c.err = sized(sealed); c.err != nil {
 		return c
 	}
@@ -243,9 +243,13 @@ func (v *Verifier) begin(sealed []byte, tick ports.Tick) (c checking) {
 		}
 		c.signature = signatureOf(e)
 	}
-	c.err = onChain(c.claim, tick)
+	if c.err = accept(c.claim); c.err == nil {
+		c.err = onChain(c.claim, tick)
+	}
 	return c
 }
+
+func acceptAll(*ports.Claim) error { return nil }
 
 // end does the rest of Verify.
 func (v *Verifier) end(c *checking) {
