@@ -12,12 +12,12 @@ import (
 // strangers as well.
 
 const (
-	// maxFollowed bounds the natives that one native follows beside the configured ones: each costs
-	// a stream and the changes on it. Gossip brings the entries of all other natives, connected or
-	// not.
-	maxFollowed = 64
-	// maxOfSite bounds those of them at one public site, since anybody can make identities.
-	maxOfSite = maxFollowed / 8
+	// maxFollowed bounds the natives that one native follows beside the configured ones. Gossip brings
+	// the entries of all other natives, connected or not.
+	maxFollowed = ports.MaxFollowed
+	// siteShare bounds those of them at one public site, one in so many, since anybody can make identities.
+	// fewOfSite may be there in any case.
+	siteShare, fewOfSite = 8, 8
 	// emptyFor is how long a native is followed that told no signed entry, before another native
 	// may take its place. So strangers who come in masses cost a stream each such while.
 	emptyFor = 10 * time.Second
@@ -61,9 +61,10 @@ func (f *Follower) choose(neighbours []ports.Neighbour) (chosen map[ports.PeerID
 	})
 	chosen = make(map[ports.PeerID]bool)
 	others, sites, waiting := 0, make(map[string]int), false
+	mostOf := siteShares(candidates)
 	for _, c := range candidates {
 		if c.rank > 0 {
-			if others >= maxFollowed || c.site != "" && sites[c.site] >= maxOfSite {
+			if others >= maxFollowed || c.site != "" && sites[c.site] >= mostOf(c.site) {
 				waiting = waiting || c.rank == 2
 				continue
 			}
@@ -80,6 +81,24 @@ func (f *Follower) choose(neighbours []ports.Neighbour) (chosen map[ports.PeerID
 		}
 	}
 	return chosen, again
+}
+
+// siteShares returns how many natives of a public site may be followed: fewOfSite, or as many as are one in
+// siteShare of those with all other sites. Of each other site fewOfSite count, or several sites of a
+// stranger would make room for each other.
+func siteShares(candidates []candidate) (mostOf func(site string) int) {
+	all, sites := 0, make(map[string]int)
+	for _, c := range candidates {
+		if c.rank == 0 || c.site == "" || sites[c.site] < fewOfSite {
+			all++
+			if c.rank > 0 {
+				sites[c.site]++
+			}
+		}
+	}
+	return func(site string) int {
+		return min(max(fewOfSite, (all-sites[site])/(siteShare-1)), maxFollowed/siteShare)
+	}
 }
 
 // rank is the place of a native in the order of choice: 0 is configured, 1 told signed entries, 2

@@ -12,10 +12,17 @@ import (
 // Strangers can make as many natives as they like.
 func TestConfiguredNativesAreFollowedBeforeAllOthers(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
+		const most, share = 1000, 8 // at one site, in a small network
 		now := time.Now()
 		fakes := func(n int, site string) (all []ports.Neighbour) {
 			for i := range n {
-				all = append(all, ports.Neighbour{PeerID: ports.PeerID(fmt.Sprintf("fake %s %03d", site, i)), Watchable: true, Site: site})
+				all = append(all, ports.Neighbour{PeerID: ports.PeerID(fmt.Sprintf("fake %s %04d", site, i)), Watchable: true, Site: site})
+			}
+			return all
+		}
+		everywhere := func(n int) (all []ports.Neighbour) {
+			for i := range n {
+				all = append(all, ports.Neighbour{PeerID: ports.PeerID(fmt.Sprint("honest ", i)), Watchable: true, Site: fmt.Sprint("site ", i)})
 			}
 			return all
 		}
@@ -41,24 +48,27 @@ func TestConfiguredNativesAreFollowedBeforeAllOthers(t *testing.T) {
 		}{
 			"a native without Watch":                        {[][]ports.Neighbour{{{PeerID: "seed"}}}, nil, map[ports.PeerID]bool{"seed": false}, 0, 0},
 			"this native itself":                            {[][]ports.Neighbour{one("me", "")}, nil, map[ports.PeerID]bool{"me": false}, 0, 0},
-			"fakes of a site":                               {[][]ports.Neighbour{fakes(100, "a")}, nil, nil, 8, 0},
-			"fakes of many sites":                           {[][]ports.Neighbour{fakes(30, "a"), fakes(30, "b"), fakes(30, "c")}, nil, nil, 24, 0},
-			"fakes of addresses that are not public":        {[][]ports.Neighbour{fakes(100, "")}, nil, nil, 64, 0},
-			"a bootstrap native behind fakes":               {[][]ports.Neighbour{fakes(100, ""), one("native", "")}, following(time.Hour, 5), map[ports.PeerID]bool{"native": true}, 65, 0},
-			"a listed native behind fakes":                  {[][]ports.Neighbour{fakes(100, ""), one("listed", "")}, following(time.Hour, 5), map[ports.PeerID]bool{"listed": true}, 65, 0},
-			"a bootstrap native at the site of fakes":       {[][]ports.Neighbour{fakes(100, "a"), one("native", "a")}, following(time.Hour, 5), map[ports.PeerID]bool{"native": true}, 9, 0},
-			"a found native behind fakes with entries":      {[][]ports.Neighbour{fakes(64, ""), one("other", "")}, following(time.Hour, 1), map[ports.PeerID]bool{"other": false}, 64, 0},
-			"a found native behind fakes, before their end": {[][]ports.Neighbour{fakes(64, ""), one("other", "")}, following(emptyFor-1, 0), map[ports.PeerID]bool{"other": false}, 64, 1},
-			"at it":              {[][]ports.Neighbour{fakes(64, ""), one("other", "")}, following(emptyFor, 0), map[ports.PeerID]bool{"other": true}, 64, 0},
-			"at the site's full": {[][]ports.Neighbour{fakes(8, "a"), one("other", "a")}, following(emptyFor, 0), map[ports.PeerID]bool{"other": true}, 8, 0},
-			"a found native that told entries before": {[][]ports.Neighbour{fakes(64, ""), one("other", "")}, func(f *Follower, all []ports.Neighbour) {
+			"fakes of a site":                               {[][]ports.Neighbour{fakes(most, "a")}, nil, nil, share, 0},
+			"fakes of many sites":                           {[][]ports.Neighbour{fakes(most/4, "a"), fakes(most/4, "b"), fakes(most/4, "c")}, nil, nil, 3 * share, 0},
+			"fakes of a site in a large network":            {[][]ports.Neighbour{fakes(most, "a"), everywhere(700)}, nil, nil, 700 + 100, 0},
+			"fakes of a site in the largest":                {[][]ports.Neighbour{fakes(most, "a"), everywhere(2000)}, nil, nil, most, 0},
+			"fakes of ten sites in a small network":         {[][]ports.Neighbour{fakes(50, "a"), fakes(50, "b"), fakes(50, "c"), fakes(50, "d"), fakes(50, "e"), fakes(50, "f"), fakes(50, "g"), fakes(50, "h"), everywhere(20)}, nil, nil, 20 + 8*10, 0},
+			"fakes of addresses that are not public":        {[][]ports.Neighbour{fakes(most+50, "")}, nil, nil, most, 0},
+			"a bootstrap native behind fakes":               {[][]ports.Neighbour{fakes(most+50, ""), one("native", "")}, following(time.Hour, 5), map[ports.PeerID]bool{"native": true}, most + 1, 0},
+			"a listed native behind fakes":                  {[][]ports.Neighbour{fakes(most+50, ""), one("listed", "")}, following(time.Hour, 5), map[ports.PeerID]bool{"listed": true}, most + 1, 0},
+			"a bootstrap native at the site of fakes":       {[][]ports.Neighbour{fakes(most, "a"), one("native", "a")}, following(time.Hour, 5), map[ports.PeerID]bool{"native": true}, share + 1, 0},
+			"a found native behind fakes with entries":      {[][]ports.Neighbour{fakes(most, ""), one("other", "")}, following(time.Hour, 1), map[ports.PeerID]bool{"other": false}, most, 0},
+			"a found native behind fakes, before their end": {[][]ports.Neighbour{fakes(most, ""), one("other", "")}, following(emptyFor-1, 0), map[ports.PeerID]bool{"other": false}, most, 1},
+			"at it":              {[][]ports.Neighbour{fakes(most, ""), one("other", "")}, following(emptyFor, 0), map[ports.PeerID]bool{"other": true}, most, 0},
+			"at the site's full": {[][]ports.Neighbour{fakes(share, "a"), one("other", "a")}, following(emptyFor, 0), map[ports.PeerID]bool{"other": true}, share, 0},
+			"a found native that told entries before": {[][]ports.Neighbour{fakes(most, ""), one("other", "")}, func(f *Follower, all []ports.Neighbour) {
 				following(time.Second, 0)(f, all)
 				f.followed["other"] = &followed{id: "other", signed: 1, since: now.Add(-time.Hour)}
-			}, map[ports.PeerID]bool{"other": true}, 64, emptyFor - time.Second},
-			"a found native that had its chance": {[][]ports.Neighbour{fakes(64, ""), one("other", "")}, func(f *Follower, all []ports.Neighbour) {
+			}, map[ports.PeerID]bool{"other": true}, most, emptyFor - time.Second},
+			"a found native that had its chance": {[][]ports.Neighbour{fakes(most, ""), one("other", "")}, func(f *Follower, all []ports.Neighbour) {
 				following(time.Hour, 0)(f, all)
 				f.followed["other"] = &followed{id: "other", since: now.Add(-time.Hour)}
-			}, map[ports.PeerID]bool{"other": false}, 64, 0},
+			}, map[ports.PeerID]bool{"other": false}, most, 0},
 		} {
 			f := NewFollower(Rules{Self: "me"}, nil, FollowerSettings{Listed: func(id ports.PeerID) bool { return id == "listed" }})
 			f.bootstrap = map[ports.PeerID]bool{"native": true}

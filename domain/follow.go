@@ -28,6 +28,8 @@ const (
 	// the same answers.
 	statusTimeout = 2 * time.Second
 	statusAge     = 2 * time.Second
+	// maxStatuses bounds the neighbours that are asked for it: more than fit on a screen.
+	maxStatuses = 128
 	// missedFor is how long a native stays named that fell silent, or whose connection ended: it may
 	// be cut off, and its indexers alive. A native that is gone for good is forgotten by then.
 	// missedTTLs is the same, in TTLs, for a native that said that it stops. Its indexers knew, and
@@ -642,7 +644,7 @@ func missed(ctx context.Context) error {
 	return nil
 }
 
-// Natives implements Following. It asks every neighbour, unless the last answers are fresh.
+// Natives implements Following. It asks maxStatuses neighbours at most, unless the last answers are fresh.
 func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 	select {
 	case f.checking <- struct{}{}:
@@ -671,7 +673,7 @@ func (f *Follower) Natives(ctx context.Context) []ports.NativeStatus {
 			s.Following, s.Live, s.Lag = n.following, n.live, n.lag
 		}
 		f.mu.Unlock()
-		if n == nil || i >= 2*maxFollowed {
+		if n == nil || i >= maxStatuses {
 			continue
 		}
 		asking.Go(func() {

@@ -150,7 +150,7 @@ func newTransport(p *Plan, s hostSection, h host.Host, door stream.Door, observe
 
 // newJoiner keeps this node connected to its bootstrap peers, and to the natives
 // that it met.
-func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *libp2phost.Addresses, t *trusted, env Environment, observer ports.Observer, log *slog.Logger) (*libp2phost.Joiner, error) {
+func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, limits libp2phost.Limits, addresses *libp2phost.Addresses, t *trusted, env Environment, observer ports.Observer, log *slog.Logger) (*libp2phost.Joiner, error) {
 	log = log.With(loggerKey, loggerHost)
 	var lonely func()
 	// A native by itself without DHT and gossip shares with nobody, and an indexer is told
@@ -170,11 +170,12 @@ func newJoiner(p *Plan, s hostSection, dht dhtSection, h host.Host, addresses *l
 		}
 	})
 	return libp2phost.NewJoiner(h, libp2phost.JoinerConfig{
-		Bootstrap: s.Bootstrap,
-		Natives:   natives,
-		Trusts:    t.native,
-		Lonely:    lonely,
-		Probe:     func() (host.Host, error) { return libp2phost.NewProbe(s.PSK, s.Timeout, env.HostOptions...) },
+		Bootstrap:  s.Bootstrap,
+		Natives:    natives,
+		Remembered: limits.Natives(),
+		Trusts:     t.native,
+		Lonely:     lonely,
+		Probe:      func() (host.Host, error) { return libp2phost.NewProbe(s.PSK, s.Timeout, env.HostOptions...) },
 		Twin: func(err error) {
 			observer.Observe(ports.Event{Kind: ports.EventTwin, PeerID: ports.PeerID(h.ID().String()), Err: err})
 		},

@@ -18,7 +18,7 @@ var nativeModule = Module{
 	Role:    true,
 	Wire: func(*Plan) fx.Option {
 		return fx.Options(
-			fx.Provide(newRegistry, newFollower),
+			fx.Provide(newRegistry, newFollower, fx.Annotate(newScout, fx.ParamTags(``, ``, ``, ``, `group:"discoveries"`))),
 			fx.Invoke(startNative),
 		)
 	},
@@ -67,7 +67,11 @@ func newFollower(p *Plan, rules domain.Rules, transport ports.Transport, joiner 
 	return domain.NewFollower(rules, transport, domain.FollowerSettings{Expected: expected, Bootstrap: joiner, Listed: t.lists, Followers: followers})
 }
 
-func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transport, t *Tasks) {
+func newScout(rules domain.Rules, transport ports.Transport, follower *domain.Follower, joiner *libp2phost.Joiner, discoveries []ports.Discovery) *domain.Scout {
+	return domain.NewScout(rules, transport, follower.Followed, joiner, discoveries...)
+}
+
+func startNative(r *domain.Registry, f *domain.Follower, s *domain.Scout, transport ports.Transport, t *Tasks) {
 	var stop func()
 	t.Run("native", func() (err error) {
 		stop, err = transport.Serve(r)
@@ -81,4 +85,5 @@ func startNative(r *domain.Registry, f *domain.Follower, transport ports.Transpo
 		return r.Run(life)
 	})
 	t.Run("native", nil, func(ctx context.Context) error { return f.Run(ctx, r) })
+	t.Run("native", nil, s.Run)
 }

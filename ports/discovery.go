@@ -23,3 +23,12 @@ type Discovery interface {
 	// when it has found all or ctx ends; neither is an error. found must not block.
 	Find(ctx context.Context, found func(Found)) error
 }
+
+// Joiner connects this node to natives that others tell of.
+type Joiner interface {
+	// Meet has this node connect to a native soon, unless it is connected, or there are better natives
+	// enough. found is a hint: no such native may be there. So it costs a few dials at most, and each
+	// teller has a share of them. by is the native that told of it, "" for a Discovery. An address that
+	// no registration may have is not dialled. It does not block.
+	Meet(found Found, by PeerID)
+}

@@ -113,7 +113,7 @@ func TestStrangers(t *testing.T) {
 		want("a native of the seed is connected to the last", true, true, true)
 		subscription.Cancel()
 		want("it listens no more", false, false, false)
-		if subscription, err = topic.Subscribe(); err != nil {
+		if _, err = topic.Subscribe(); err != nil {
 			t.Fatal(err)
 		}
 		want("it listens again", true, true, true)

@@ -27,8 +27,11 @@ const (
 	// Otherwise natives that come and go would cost all others.
 	advertiseSoon = time.Second
 	// maxFound bounds the results of a Find, since strangers can advertise themselves too: many
-	// times the three natives that an indexer takes.
+	// times the three natives that an indexer takes. A server takes ports.MaxFollowed, since natives meet
+	// all others.
 	maxFound = 64
+	// maxSought bounds those of them that are looked up, as their record has no address.
+	maxSought = 64
 	// maxProviderAddrs bounds a native's addresses, kept or sent: enough for a host with several
 	// interfaces, two transports and both families.
 	maxProviderAddrs = 32
@@ -86,7 +89,11 @@ func (s *Store) Find(ctx context.Context, found func(ports.Found)) error {
 		return err
 	}
 	defer done()
-	providers, err := drouting.NewRoutingDiscovery(s.dht).FindPeers(ctx, s.natives, discovery.Limit(maxFound))
+	most := maxFound
+	if s.server {
+		most = ports.MaxFollowed
+	}
+	providers, err := drouting.NewRoutingDiscovery(s.dht).FindPeers(ctx, s.natives, discovery.Limit(most))
 	if err != nil {
 		return err
 	}
@@ -102,7 +109,7 @@ func (s *Store) Find(ctx context.Context, found func(ports.Found)) error {
 		if info.ID == s.host.ID() || info.ID.Validate() != nil || !s.gate.native(info.ID) {
 			continue
 		}
-		if report(info); !reported[info.ID] {
+		if report(info); !reported[info.ID] && len(bare) < maxSought {
 			bare = append(bare, info.ID)
 		}
 	}

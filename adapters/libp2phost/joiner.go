@@ -58,12 +58,9 @@ const (
 	// lonelyAfter is how long a node that was given nobody to join waits for others before
 	// it says what to do about that: time to start the others by hand.
 	lonelyAfter = time.Minute
-	// maxRemembered bounds the natives remembered beside the configured ones: more than
-	// a native needs to find all others again, few enough to redial together.
-	maxRemembered = 64
-	// rememberedOfSite bounds those of one IPv4 address or IPv6 /56, since anybody can make
-	// identities; those of loopback are not counted.
-	rememberedOfSite = maxRemembered / 8
+	// rememberedShare bounds the remembered natives of one IPv4 address or IPv6 /56, one in so many, since
+	// anybody can make identities; those of loopback are not counted.
+	rememberedShare = 8
 	// saidPause bounds the pause, which doubles from retryMax on, after which a native that is
 	// gone is dialled again where it only said that it is: at IP addresses that no connection
 	// with it had. Whoever it has named bears those dials.
@@ -89,6 +86,8 @@ type JoinerConfig struct {
 	// Natives are the protocols that tell a native: whoever speaks one of them is
 	// remembered and, after a cut, dialled again.
 	Natives []protocol.ID
+	// Remembered bounds the natives remembered beside the configured ones. 0 is ports.MaxFollowed.
+	Remembered int
 	// Trusts tells which of them are remembered, now; nil is all. It must not block.
 	Trusts func(ports.PeerID) bool
 	// Lonely is called once, if Bootstrap is empty and no other node has been met in the
@@ -109,12 +108,14 @@ type JoinerConfig struct {
 type Joiner struct {
 	host     host.Host
 	natives  []protocol.ID
+	room     int // for remembered natives
 	trusts   func(ports.PeerID) bool
 	resolver *madns.Resolver
 	timeouts timeouts
 	log      *slog.Logger
 	own      bool // Bootstrap names this node itself
 	moved    chan struct{}
+	told     chan hearsay
 	twins    twins
 	lonely   func()
 
@@ -127,6 +128,7 @@ type Joiner struct {
 
 	// The rest belongs to the goroutine of Run.
 	targets  map[peer.ID]*target
+	avoided  map[peer.ID]time.Time // until when
 	names    []*name
 	attempts int
 	tasks    sync.WaitGroup
@@ -214,6 +216,7 @@ type target struct {
 	told       time.Time      // when all of addrs were dialled last
 	pause      time.Duration  // until they are again
 	configured bool           // by an address or a name
+	meeting    *meeting       // nil once it is met
 	warned     bool
 	// since is when it was connected or lost last.
 	connected bool
@@ -242,6 +245,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 	j := &Joiner{
 		host:     h,
 		natives:  cfg.Natives,
+		room:     cmp.Or(cfg.Remembered, ports.MaxFollowed),
 		trusts:   cfg.Trusts,
 		resolver: cmp.Or(cfg.Resolver, madns.DefaultResolver),
 		timeouts: timeoutsOf(cfg.Timeout),
@@ -251,6 +255,8 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		targets:  make(map[peer.ID]*target),
 		done:     make(chan func()),
 		moved:    make(chan struct{}, 1),
+		told:     make(chan hearsay, maxMeetings),
+		avoided:  make(map[peer.ID]time.Time),
 		changed:  make(chan struct{}),
 	}
 	for _, addr := range addrs {
@@ -356,6 +362,8 @@ func (j *Joiner) Run(ctx context.Context) error {
 			case <-timer.C:
 			case tell := <-j.done:
 				tell()
+			case h := <-j.told:
+				j.arrange(h)
 			case <-j.moved:
 				for _, t := range j.targets {
 					t.renew()
@@ -429,6 +437,8 @@ func (j *Joiner) step(ctx context.Context) time.Duration {
 	for _, t := range j.targets {
 		j.see(t, now)
 		switch {
+		case t.meeting != nil:
+			j.meet(ctx, t, now, due)
 		case !t.configured && !j.trusted(t.id):
 			j.forget(t)
 		case t.connected:
@@ -636,7 +646,7 @@ func (j *Joiner) remember(id peer.ID) bool {
 	if ip, ok := ipOf(addrs[0]); ok && len(met) == 0 { // it has gone already
 		site = sites.Counted(ip)
 	}
-	if j.targets[id] == nil && !j.makeRoom(site) {
+	if t := j.targets[id]; (t == nil || t.meeting != nil) && !j.makeRoom(site) {
 		return false
 	}
 	t := j.target(id)
@@ -680,7 +690,7 @@ func (j *Joiner) makeRoom(site netip.Prefix) bool {
 	var remembered, ofSite int
 	var longest, longestOfSite *target
 	for _, t := range j.targets {
-		if t.configured {
+		if t.configured || t.meeting != nil {
 			continue
 		}
 		remembered++
@@ -696,9 +706,9 @@ func (j *Joiner) makeRoom(site netip.Prefix) bool {
 			longestOfSite = t
 		}
 	}
-	if ofSite >= rememberedOfSite {
+	if ofSite >= max(1, j.room/rememberedShare) {
 		longest = longestOfSite
-	} else if remembered < maxRemembered {
+	} else if remembered < j.room {
 		return true
 	}
 	if longest != nil {
@@ -707,14 +717,15 @@ func (j *Joiner) makeRoom(site netip.Prefix) bool {
 	return longest != nil
 }
 
-// target returns the target id, made if need be.
+// target returns the target id, made if need be. It is no meeting any more.
 func (j *Joiner) target(id peer.ID) *target {
 	t := j.targets[id]
 	if t == nil {
 		t = &target{id: id, since: time.Now()}
 		j.targets[id] = t
-		j.host.ConnManager().Protect(id, protectTag)
 	}
+	t.meeting = nil
+	j.host.ConnManager().Protect(id, protectTag)
 	return t
 }
 

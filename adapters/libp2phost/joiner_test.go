@@ -258,9 +258,12 @@ func TestJoinerRemembersTheAddressThatWorked(t *testing.T) {
 	}
 }
 
+// maxRemembered is the room that these tests give a joiner.
+const maxRemembered = 64
+
 func TestJoinerMemoryIsBounded(t *testing.T) {
 	h := newHost(t, newKey(t))
-	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + otherID}, Log: new(logged).logger()})
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Remembered: maxRemembered, Bootstrap: []string{"/ip4/192.0.2.1/tcp/1/p2p/" + otherID}, Log: new(logged).logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +356,7 @@ func TestJoinerDoesNotHammerAVictim(t *testing.T) {
 
 func TestOneSiteDoesNotTakeAllPlacesOfTheJoiner(t *testing.T) {
 	h := newHost(t, newKey(t))
-	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
+	j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Remembered: maxRemembered, Log: new(logged).logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

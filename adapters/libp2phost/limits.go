@@ -67,6 +67,10 @@ const (
 	// redialPeriod is in what time a whole site may dial again in steady state: a
 	// heartbeat. (libp2p's default is one connection in five seconds.)
 	redialPeriod = time.Minute
+	// nativesShare of the connections, and of the streams, may be with other natives that nobody named, one
+	// in so many: indexers need the rest. minNatives may be in any case, enough for a network of small
+	// machines.
+	nativesShare, minNatives = 4, 64
 	// highWaterEighths of the connections are held before the idlest are closed: below
 	// what may dial in, so that newcomers find room rather than a refusal.
 	highWaterEighths = 6
@@ -141,6 +145,11 @@ func LimitsFor(memory, openFiles uint64) Limits {
 		Conns:  int(max(MinConns, min(forConns, memory/memoryShare/connBytes))),
 		Memory: int64(max(MinMemory, memory/memoryShare)),
 	}
+}
+
+// Natives returns how many natives are kept connected beside those that the operator named.
+func (l Limits) Natives() int {
+	return min(max(min(l.Conns, l.streams())/nativesShare, minNatives), ports.MaxFollowed)
 }
 
 func (l Limits) inbound() int { return l.Conns - l.Conns/outboundShare }
@@ -222,7 +231,8 @@ func (l Limits) ofProtocols() map[protocol.ID]int {
 		ports.SubscribeProtocol: l.streams() / 2, // registrations may use half of all
 		ports.LookupProtocol:    l.streams() / 4,
 		ports.LeaveProtocol:     l.streams() / 8,
-		ports.WatchProtocol:     l.streams() / 8, // which has a limit of its own, and says so
+		ports.WatchProtocol:     l.streams() / 4, // which has a limit of its own, and says so
+		ports.FollowProtocol:    l.streams() / 2, // two of each native, one each way
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // DefaultWatchers bounds concurrent watches: a watch takes three goroutines, the stream and a
-// frame, all watches together near 100 MB.
-const DefaultWatchers = 1024
+// frame, all watches together near 200 MB. Half of them are for the natives that follow.
+const DefaultWatchers = 2 * ports.MaxFollowed
 
 // Door admits peers, by the authenticated identity and the IP address of the connection, which
 // is invalid if the connection has none. It refuses with a *ports.Refusal. All methods are

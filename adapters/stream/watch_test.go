@@ -315,12 +315,12 @@ func TestAllWatchesAreBounded(t *testing.T) {
 			}
 			return err
 		}
-		tr.SetWatchers(1023)
+		tr.SetWatchers(1999)
 		if err := watch(); err != nil {
-			t.Errorf("the 1,024th: %v", err)
+			t.Errorf("the 2,000th: %v", err)
 		}
 		porttest.Eventually(t, "the watch has ended", func() bool { return tr.Running() == 0 })
-		tr.SetWatchers(1024)
+		tr.SetWatchers(2000)
 		expectRefusal(t, watch(), ports.CodeBusy)
 		refused := seen.Of(ports.EventLimited)
 		if len(refused) != 1 || refused[0].PeerID != idOf(watcher) || refused[0].Err.(*ports.Refusal).Limit != ports.LimitWatchers {

@@ -137,7 +137,7 @@ func TestTheNumbersOfTheProtocolsPage(t *testing.T) {
 		"MaxMetaNames": ports.MaxMetaNames, "MaxNesting": ports.MaxNesting, "MaxCursorBytes": ports.MaxCursorBytes,
 		"DefaultPage": ports.DefaultPage, "MaxPage": ports.MaxPage, "ExchangeTimeout": ports.ExchangeTimeout,
 		"WatchIdle": ports.WatchIdle, "WatchTimeout": ports.WatchTimeout, "ClockAllowance": ports.ClockAllowance,
-		"RecordLife": ports.RecordLife, "MaxMissing": ports.MaxMissing, "MaxSteps": ports.MaxSteps, "MaxInterval": ports.MaxInterval,
+		"RecordLife": ports.RecordLife, "MaxMissing": ports.MaxMissing, "MaxFollowed": ports.MaxFollowed, "MaxSteps": ports.MaxSteps, "MaxInterval": ports.MaxInterval,
 	} {
 		row := regexp.MustCompile(`(?m)^\| ` + name + ` \| .* \| (\S+) \|$`).FindSubmatch(page)
 		if row == nil || string(row[1]) != fmt.Sprint(value) {
