@@ -51,7 +51,7 @@ var registryModule = Module{
 	Wire: func(p *Plan) fx.Option {
 		return fx.Options(
 			fx.Supply(fx.Private, Settings[registrySection](p, "registry")),
-			fx.Provide(newRules, newClock, func() *domain.Followers { return new(domain.Followers) }),
+			fx.Provide(newRules, newClock, proof.NewVerifier, func() *domain.Followers { return new(domain.Followers) }),
 		)
 	},
 }
@@ -63,9 +63,9 @@ func newClock(env Environment) *domain.Clock {
 	return domain.NewClock(env.Now, env.Elapsed)
 }
 
-func newRules(s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock) domain.Rules {
+func newRules(s registrySection, self ports.PeerID, t *trusted, clock *domain.Clock, verifier *proof.Verifier) domain.Rules {
 	return domain.Rules{
 		Self: self, Policy: domain.TTLPolicy(s), CheckAddr: libp2phost.CheckAddr,
-		Clock: clock, Proofs: proof.NewVerifier(), Plain: t.plain, Indexers: t.indexer, Natives: t.native,
+		Clock: clock, Proofs: verifier, Plain: t.plain, Indexers: t.indexer, Natives: t.native,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/opencloud/ocnode/adapters/proof"
 	"github.com/opencloud/ocnode/adapters/telemetry"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/domain/client"
@@ -78,7 +79,7 @@ func (g *gauges) condition() ports.Condition {
 	return ""
 }
 
-func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *domain.Clock, log *slog.Logger, env Environment) (ports.Observer, error) {
+func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *domain.Clock, verifier *proof.Verifier, log *slog.Logger, env Environment) (ports.Observer, error) {
 	sources := telemetry.Sources{
 		Version: env.Version, TTL: g.policy.TTL, Heartbeat: g.policy.Heartbeat, Indexer: g.indexer,
 		Ready: func() bool { return len(h.reasons()) == 0 },
@@ -90,7 +91,7 @@ func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *doma
 	if g.indexer {
 		sources.Leases = g.leasesSeen
 	}
-	sources.ClockOffset = clock.Offset
+	sources.ClockOffset, sources.Signatures = clock.Offset, verifier.Signatures
 	m, err := telemetry.NewMetrics(metrics, sources)
 	if err != nil {
 		return nil, err

@@ -2,12 +2,6 @@ package proof
 
 import "sync/atomic"
 
-// Counts are the signatures that a Verifier has checked since it was made.
-type Counts struct {
-	Single, Batched uint64 // each alone, and in batches
-	Bad             uint64 // of both
-}
-
 type counts struct{ singles, batched, bad atomic.Uint64 }
 
 func (c *counts) single(sound bool) {
@@ -22,7 +16,8 @@ func (c *counts) batch(n, bad int) {
 	c.bad.Add(uint64(bad))
 }
 
-// Counts returns what v has checked.
-func (v *Verifier) Counts() Counts {
-	return Counts{v.counts.singles.Load(), v.counts.batched.Load(), v.counts.bad.Load()}
+// Signatures returns how many signatures v has checked alone, how many in batches, and how many of all
+// were bad.
+func (v *Verifier) Signatures() (alone, batched, bad uint64) {
+	return v.counts.singles.Load(), v.counts.batched.Load(), v.counts.bad.Load()
 }

@@ -20,3 +20,12 @@ func Marshal(c ports.Claim) ([]byte, error) { return marshal(&c) }
 
 // Verified returns how many records v remembers to be sound.
 func (v *Verifier) Verified() int { return v.verified.Len() }
+
+// Counts are the Signatures of a Verifier.
+type Counts struct{ Single, Batched, Bad uint64 }
+
+// Counts returns the Signatures of v.
+func (v *Verifier) Counts() (c Counts) {
+	c.Single, c.Batched, c.Bad = v.Signatures()
+	return c
+}

@@ -58,6 +58,8 @@ type Sources struct {
 	ClockOffset func() time.Duration
 	// Condition returns how far a native's word can be relied on.
 	Condition func() ports.Condition
+	// Signatures returns how many signatures were checked alone and in batches, and how many were bad.
+	Signatures func() (alone, batched, bad uint64)
 }
 
 // Metrics counts events. It is cheap enough for the path of every heartbeat: all
@@ -268,6 +270,9 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	if from.Indexer {
 		f.add(m.lastGranted)
 		f.add(m.superseded)
+	}
+	if from.Signatures != nil {
+		f.signatures(from.Signatures)
 	}
 	if from.Following != nil {
 		f.gauge("ocnode_natives_followed", "Natives that tell this one what they grant, as they grant it.", from.Following)
@@ -503,6 +508,25 @@ func (f *family) leases(count func() (confirmed, doubted, unasked int)) {
 			return float64([...]int{confirmed, doubted, unasked}[i])
 		}))
 	}
+}
+
+// signatures adds the counters of the signatures that were checked.
+func (f *family) signatures(count func() (alone, batched, bad uint64)) {
+	f.counterFunc("ocnode_signatures_bad_total", "Signatures of records that were checked, and are not the indexers'.", nil, func() float64 {
+		_, _, bad := count()
+		return float64(bad)
+	})
+	for i, how := range []string{"alone", "batch"} {
+		f.counterFunc("ocnode_signatures_checked_total", "Signatures of records that were checked: each alone, or many at once in a batch, which costs less.",
+			prometheus.Labels{"how": how}, func() float64 {
+				alone, batched, _ := count()
+				return float64([...]uint64{alone, batched}[i])
+			})
+	}
+}
+
+func (f *family) counterFunc(name, help string, labels prometheus.Labels, value func() float64) {
+	f.add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value))
 }
 
 func (f *family) constant(name, help string, value time.Duration) {
