@@ -308,6 +308,9 @@ func isFault(err error, fault ports.Fault) bool {
 // takeChange takes in one change that the native from told, after prepare. A change that the table
 // knows already, or knows better, is no error.
 func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
+	if c.Kind == ports.ChangeLate && c.Native == from && c.PeerID != "" {
+		return became{}, r.hungUpAt(from, c.PeerID)
+	}
 	if err := r.tellable(from, c); err != nil {
 		return became{}, err
 	}
@@ -355,6 +358,7 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	w := word{
 		source: told, leave: c.Kind == ports.ChangeLeft, native: unique.Make(c.Native),
 		deadline: now.at.Add(c.Remaining), expiresAt: c.ExpiresAt.UnixNano(), proof: c.Proof,
+		overdue: c.State == ports.StateLate,
 	}
 	if !c.SeenAt.IsZero() {
 		w.seenAt = c.SeenAt.UnixNano()

@@ -292,17 +292,20 @@ type rule struct {
 }
 
 // shown returns the lease that callers see at that instant, nil without a live lease. It is the
-// first lease. While that is late, a longer lease of the same address stands for it, if another
-// native told it.
+// first lease. While that is late, a lease of the same address stands for it that another native told,
+// if it is longer, or if the indexer has hung up here and not there.
 func (r rule) shown(h *holding, at Instant) *word {
 	shown := h.lease(at)
-	if shown == nil || h.rest == nil || !r.policy.late(shown.deadline.Sub(at)) {
+	if shown == nil || h.rest == nil || !r.policy.isLate(shown, at) {
 		return shown
 	}
 	first := shown
 	h.leases(func(w *word) bool {
 		longer := shown.deadline.Before(w.deadline) || shown != first && shown.deadline == w.deadline && w.before(shown)
-		if w.source == told && w.same(first) && longer {
+		if w.overdue != shown.overdue {
+			longer = shown.overdue
+		}
+		if w.source == told && w.live(at) && w.same(first) && longer {
 			shown = w
 		}
 		return true

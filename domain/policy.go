@@ -101,6 +101,10 @@ func (p TTLPolicy) State(remaining time.Duration) ports.State {
 
 func (p TTLPolicy) late(remaining time.Duration) bool { return remaining < p.TTL-p.Heartbeat }
 
+// isLate reports whether the lease w is late at that instant: its heartbeat is overdue, or its indexer
+// has hung up.
+func (p TTLPolicy) isLate(w *word, at Instant) bool { return w.overdue || p.late(w.deadline.Sub(at)) }
+
 // overdue returns the first instant at which a lease with that deadline is late.
 func (p TTLPolicy) overdue(deadline Instant) Instant { return deadline.Add(p.Heartbeat - p.TTL + 1) }
 
@@ -113,6 +117,13 @@ func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
 // the last put. Without that pause an indexer that changes its address over and over makes
 // its native ask twenty others each time.
 func (p TTLPolicy) urgentLead() time.Duration { return p.putInterval() * 9 / 10 }
+
+// hangUpGrace is how long an indexer that has ended its connection has to register over another, before
+// its lease is late: a third of a lease's slack, and half a second at most. A living indexer dials
+// again within a quarter of a second (its reconnectSpread).
+func (p TTLPolicy) hangUpGrace() time.Duration {
+	return min(500*time.Millisecond, (p.TTL-p.Heartbeat)/3)
+}
 
 // settle is how long a native waits for a node that has joined the store to join the
 // topic too, before it announces what the node missed: GossipSub's own heartbeat is 1 s.

@@ -83,6 +83,7 @@ type Registry struct {
 	clockOff  int
 	clockSure bool
 	follower  Following
+	hangups   hangups
 
 	// These are Run's own.
 	askAgainAt Instant       // when a question whether this native is cut off may follow the last
@@ -112,6 +113,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
 		store: store, announcer: announcer, observer: observer,
 		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(), lost: make(chan struct{}, 1),
+		hangups: hangups{added: make(chan struct{}, 1)},
 	}
 	if r.follower = settings.Follower; r.follower == nil {
 		r.follower = noFollower{}
@@ -344,7 +346,7 @@ func (r *Registry) present(id ports.PeerID, is view, at Instant) ports.Listed {
 // shown, and is not overdue.
 func (r *Registry) vouched(h *holding, shown *word, at Instant) (is bool) {
 	h.leases(func(l *word) bool {
-		is = l.source == told && l.same(shown) && !r.rules.Policy.late(l.deadline.Sub(at)) && r.follower.Hears(l.native.Value())
+		is = l.source == told && l.same(shown) && !r.rules.Policy.isLate(l, at) && r.follower.Hears(l.native.Value())
 		return !is
 	})
 	return is
@@ -358,7 +360,11 @@ func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
 	if w.source != granted && w.proof == nil {
 		e.ExpiresAt = r.wall(w.deadline)
 	}
-	return ports.Listed{Entry: e, State: r.rules.Policy.State(remaining), Source: w.source.public(), Remaining: remaining}
+	state := r.rules.Policy.State(remaining)
+	if w.overdue {
+		state = ports.StateLate
+	}
+	return ports.Listed{Entry: e, State: state, Source: w.source.public(), Remaining: remaining}
 }
 
 // maxScan bounds the entries that one List looks at: 3 ms without a match.
@@ -514,12 +520,16 @@ func (s standing) worse(later standing) standing {
 
 // HungUp implements ports.Hangups. A living indexer too ends a connection on which a native that
 // stands still does not answer. So a native in doubt takes no hint from that.
-func (r *Registry) HungUp(sender ports.PeerID) {
+func (r *Registry) HungUp(sender ports.PeerID, beating bool) {
 	s := r.table.shard(sender)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rec := s.records[sender]; rec != nil && !r.table.hearing.doubts(r.now().at) {
+	at := r.now().at
+	if rec := s.records[sender]; rec != nil && !r.table.hearing.doubts(at) {
 		rec.hungUp = true
+		if beating && rec.held.first.source == granted && rec.held.first.live(at) {
+			r.hangups.add(sender, at.Add(r.rules.Policy.hangUpGrace()))
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	refresh := time.NewTicker(r.rules.Policy.Refresh)
 	defer refresh.Stop()
-	var newcomer <-chan time.Time
+	var newcomer, overdue <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -47,6 +47,11 @@ func (r *Registry) Run(ctx context.Context) error {
 			r.outbox.wakeDue(r.now().at)
 		case <-r.lost:
 			r.lose()
+		case <-r.hangups.added:
+			overdue = r.hangups.next(r.now().at)
+		case <-overdue:
+			r.overdue()
+			overdue = r.hangups.next(r.now().at)
 		case <-refresh.C:
 			r.refresh()
 		case <-r.store.Joined():

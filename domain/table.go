@@ -146,7 +146,7 @@ func (v view) live() bool { return v.shown != nil && !v.stale }
 // view returns the live lease of h, if there is one.
 func (s *shard) view(h *holding, at Instant) view {
 	w := rule{policy: s.table.policy}.shown(h, at)
-	return view{shown: w, late: w != nil && s.table.policy.late(w.deadline.Sub(at))}
+	return view{shown: w, late: w != nil && s.table.policy.isLate(w, at)}
 }
 
 // present returns r as callers see it at that instant: its live lease, or a stale lease. The sweep
@@ -263,7 +263,7 @@ func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 		changes.add(ports.ChangeUpdated, r.id, is.shown, fresh(was.shown, is.shown))
 	case was.shown == nil:
 		changes.add(ports.ChangeJoined, r.id, is.shown, is.shown.proof != nil)
-	case *was.shown == *is.shown:
+	case *was.shown == *is.shown, is.shown.overdue && was.shown.becomes(is.shown):
 		if is.late && !was.late {
 			changes.add(ports.ChangeLate, r.id, is.shown, false)
 		}
@@ -273,7 +273,7 @@ func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 		changes.add(ports.ChangeRenewed, r.id, is.shown, fresh(was.shown, is.shown))
 		// Another native's lease may take the place of an overdue one, and be late by then itself. A
 		// lease that its native made shorter is not overdue: it is renewed.
-		if is.late && !was.late && s.table.policy.late(was.shown.deadline.Sub(at)) {
+		if is.late && !was.late && (is.shown.overdue || s.table.policy.late(was.shown.deadline.Sub(at))) {
 			changes.add(ports.ChangeLate, r.id, is.shown, false)
 		}
 	}

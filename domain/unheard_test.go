@@ -167,7 +167,7 @@ func TestManyThatEndAtOnceAreStaleOnlyIfNothingIsHeard(t *testing.T) {
 				}
 				if tc.hungUp {
 					for _, id := range dead {
-						n.HungUp(id)
+						n.HungUp(id, false)
 					}
 				}
 				last := time.Now().Add(-time.Second)

@@ -36,8 +36,10 @@ type word struct {
 	seenAt    int64 // 0 if the word does not say
 	source    source
 	leave     bool
-	unproven  bool         // a lease of an indexer that signs; its proof does not count by this clock
-	proof     *ports.Proof // with its Claim; nil if the indexer has not signed
+	// overdue is a lease whose indexer has hung up: it is late before its time.
+	overdue  bool
+	unproven bool         // a lease of an indexer that signs; its proof does not count by this clock
+	proof    *ports.Proof // with its Claim; nil if the indexer has not signed
 	// early is the proof of an unproven lease that this native granted. Natives that watch this native
 	// judge it by their own clocks.
 	early *ports.Proof

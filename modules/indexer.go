@@ -17,6 +17,7 @@ import (
 type indexerSection struct {
 	Natives []string          `koanf:"natives" help:"natives to keep leases at: multiaddrs with /p2p/<PeerID>; with none, three of those that are found"`
 	Meta    map[string]string `koanf:"meta" help:"what to tell about this indexer, name=value"`
+	Streams bool              `koanf:"keep-streams" help:"send heartbeats over streams that stay open, however long they are apart"`
 }
 
 // indexerComments are the comments on indexerSection in a configuration file.
@@ -34,6 +35,8 @@ var indexerComments = map[string]Comment{
 			"     - /dns4/b.example/tcp/4101/p2p/12D3KooW…",
 	},
 	"meta": {Text: "What else to publish about this indexer, e.g. {zone: eu-1, version: 1.4.2}. At most 64 names, 1 KiB in all, and for everyone to read."},
+	"keep-streams": {Text: "Send heartbeats over streams that stay open, so that natives tell others at once when this node's connection ends. " +
+		"A native that wants to hear every 15 s or oftener gets such a stream anyway. Each takes some KiB there."},
 }
 
 var indexerModule = Module{
@@ -109,5 +112,9 @@ func newIndexer(p *Plan, s indexerSection, addresses *libp2phost.Addresses, tran
 	if !p.On("native") {
 		rules.Clock.Abstain(domain.EnoughNatives)
 	}
-	return client.NewIndexer(rules, signer, natives, describe, observer)
+	x, err := client.NewIndexer(rules, signer, natives, describe, observer)
+	if err == nil {
+		x.KeepStreams = s.Streams
+	}
+	return x, err
 }

@@ -7,8 +7,9 @@ import "context"
 type Hangups interface {
 	// HungUp says that sender, which has asked over a connection, has ended its last connection
 	// to this node itself: by a close, or because its process has ended. A lost line, a time-out
-	// and a close by this node are no such ends. It does not block.
-	HungUp(sender PeerID)
+	// and a close by this node are no such ends. beating says that the connection carried an open
+	// stream of heartbeats until then. It does not block.
+	HungUp(sender PeerID, beating bool)
 }
 
 // Line tells a native whether it reaches others at all.

@@ -21,11 +21,14 @@ const (
 	// maximum.
 	LimitWatchers     Limit = "watchers"
 	LimitPeerWatchers Limit = "peer_watchers"
+	// LimitPeerHeartbeats refuses an open stream of heartbeats above a peer's maximum.
+	LimitPeerHeartbeats Limit = "peer_heartbeats"
 )
 
 // LimitNames are all limits, in the order in which metrics list them.
 var LimitNames = []Limit{
 	LimitRate, LimitSite, LimitEntries, LimitAddress, LimitDialBacks, LimitWatchers, LimitPeerWatchers,
+	LimitPeerHeartbeats,
 }
 
 // Busy returns a Refusal of CodeBusy with this limit and a formatted message.

@@ -47,6 +47,9 @@ const (
 	// MaxRanges bounds the ranges that a watcher asks for at once, and the Sums of a Batch: a range that
 	// is split twice in 16 parts.
 	MaxRanges = 256
+	// MaxHeartbeats bounds the frames without an answer on an open stream of heartbeats: what a native
+	// reads before it answers. An indexer needs one; the rest hides a long way.
+	MaxHeartbeats = 16
 	// WatchIdle bounds the silence of a watch: then a batch without changes shows that the watch
 	// lives. A reader gives up a watch after WatchTimeout of silence.
 	WatchIdle    = 30 * time.Second

@@ -100,6 +100,22 @@ func Patience(ctx context.Context, usual time.Duration) time.Duration {
 	return usual
 }
 
+type openStream struct{}
+
+// WithOpenStream returns a context in which Register may send over a stream that stays open until life
+// ends, so that the next Register costs a frame and no stream. A native that does not offer this, and
+// a transport without streams, is sent each registration by itself. All else holds as for any
+// Register.
+func WithOpenStream(ctx, life context.Context) context.Context {
+	return context.WithValue(ctx, openStream{}, life)
+}
+
+// OpenStream returns the context with which the open stream ends, nil if ctx asks for no such stream.
+func OpenStream(ctx context.Context) context.Context {
+	life, _ := ctx.Value(openStream{}).(context.Context)
+	return life
+}
+
 // Suspecter is a RemoteNative of a transport with connections.
 type Suspecter interface {
 	// Suspect closes the connection that the last Watch used: it may be open on paper alone, and

@@ -53,6 +53,11 @@ const (
 	// EventNewsRefused is a frame of the binary watch that ended its stream: Code says what is wrong
 	// with it, CodeMalformed or CodeTooLarge. PeerID is the follower that sent it, or Via the native.
 	EventNewsRefused EventKind = "news refused"
+	// EventBeating is the start of an open stream of heartbeats of PeerID, EventBeaten its end: Code and
+	// Err are the reason if the native ended it. EventBeats are Changes frames that it brought.
+	EventBeating EventKind = "beating"
+	EventBeats   EventKind = "beats"
+	EventBeaten  EventKind = "beaten"
 	// EventAsked is a look-up of PeerID for a caller. Err is ErrNotFound or a *Refusal.
 	EventAsked EventKind = "asked"
 	// EventFaulty is an invalid proof of PeerID, with its Fault and the Err that explains it.

@@ -35,9 +35,9 @@ type BootstrapPeer struct {
 // All methods may be called concurrently.
 type Transport interface {
 	// Serve hands each request to n, concurrently, until stop is called. The connection proves
-	// the sender, and the context ends with the exchange. stop hastens running exchanges and
-	// blocks until they end. It ends each watch with a *Refusal (CodeBusy) to the watcher. It
-	// may be called twice. A second Serve before stop is an error.
+	// the sender, and the context ends with the exchange; on an open stream of heartbeats it may end
+	// with the stream. stop hastens running exchanges and blocks until they end. It ends each watch with
+	// a *Refusal (CodeBusy) to the watcher. It may be called twice. A second Serve before stop is an error.
 	Serve(n Native) (stop func(), err error)
 
 	// Native returns the native id, reached at addrs (in the transport's own form), or without

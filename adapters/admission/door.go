@@ -51,6 +51,10 @@ func (d Door) vet(ctx context.Context, sender ports.PeerID, from netip.Addr, r p
 // Settle says whether sender was granted its lease.
 func (d Door) Settle(sender ports.PeerID, granted bool) { d.Gate.Settle(sender, granted) }
 
+// Renew counts one more registration of sender, which brings no addresses, or refuses it. If sender
+// holds a lease, it keeps its seat for another TTL; else Admit and Settle must follow.
+func (d Door) Renew(sender ports.PeerID) (held bool, err error) { return d.Gate.Renew(sender) }
+
 // AdmitLeave is asked before a leave is handed to the native, or refuses it. SettleLeave
 // must be called with what became of it, unless it was refused here.
 func (d Door) AdmitLeave(sender ports.PeerID, from netip.Addr) error {

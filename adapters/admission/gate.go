@@ -102,7 +102,28 @@ func (g *Gate) Hear(sender ports.PeerID) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.spend(sender, g.now())
+}
+
+// Renew is Hear for a heartbeat on an open stream. A sender that holds a lease keeps its seat for another
+// TTL, as Seat and Settle would have it; else held is false.
+func (g *Gate) Renew(sender ports.PeerID) (held bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	now := g.now()
+	if g.cfg.Registrations != 0 {
+		err = g.spend(sender, now)
+	}
+	v := g.of[sender]
+	if err != nil || v == nil || v.in != &g.seated || !v.leased {
+		return false, err
+	}
+	g.move(v, &g.seated, now+g.cfg.TTL)
+	return true, nil
+}
+
+// spend counts one more registration of sender. The caller holds the lock.
+func (g *Gate) spend(sender ports.PeerID, now time.Duration) error {
 	v := g.of[sender]
 	if v == nil {
 		v = &visitor{id: sender, spentAt: now}

@@ -229,6 +229,7 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 func (l Limits) ofProtocols() map[protocol.ID]int {
 	return map[protocol.ID]int{
 		ports.SubscribeProtocol: l.streams() / 2, // registrations may use half of all
+		ports.HeartbeatProtocol: l.streams() / 2, // each indexer has one where leases are short
 		ports.LookupProtocol:    l.streams() / 4,
 		ports.LeaveProtocol:     l.streams() / 8,
 		ports.WatchProtocol:     l.streams() / 4, // which has a limit of its own, and says so

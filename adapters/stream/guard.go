@@ -25,6 +25,9 @@ type Door interface {
 	Admit(ctx context.Context, sender ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error)
 	// Settle reports whether the native granted an admitted registration.
 	Settle(sender ports.PeerID, granted bool)
+	// Renew is Hear, Admit and Settle in one, for a heartbeat that brings no addresses. The sender
+	// holds nothing yet if held is false: then Admit and Settle follow. It must not block.
+	Renew(sender ports.PeerID) (held bool, err error)
 	// AdmitLeave and SettleLeave do the same for a leave.
 	AdmitLeave(sender ports.PeerID, from netip.Addr) error
 	SettleLeave(sender ports.PeerID, taken bool)
@@ -55,6 +58,7 @@ func (openDoor) Admit(_ context.Context, _ ports.PeerID, _ netip.Addr, r ports.R
 }
 
 func (openDoor) Settle(ports.PeerID, bool)                 {}
+func (openDoor) Renew(ports.PeerID) (bool, error)          { return true, nil }
 func (openDoor) AdmitLeave(ports.PeerID, netip.Addr) error { return nil }
 func (openDoor) SettleLeave(ports.PeerID, bool)            {}
 

@@ -17,7 +17,7 @@ type listener struct {
 	hungUp chan ports.PeerID
 }
 
-func (l listener) HungUp(sender ports.PeerID) { l.hungUp <- sender }
+func (l listener) HungUp(sender ports.PeerID, _ bool) { l.hungUp <- sender }
 
 func TestANativeHearsWhoEndsItsConnection(t *testing.T) {
 	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {

@@ -27,6 +27,8 @@ type remote struct {
 	reached      atomic.Pointer[string] // what Reached returns; nil is ""
 	// watched is the connection of the last Watch, nil without one.
 	watched atomic.Pointer[network.Conn]
+	// beats is the open stream of heartbeats. A Register that uses it has the value.
+	beats chan *beats
 }
 
 // Disconnected implements ports.RemoteNative. If another connection to the native lives on, the
@@ -65,18 +67,30 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 	if err != nil {
 		return ports.Lease{}, err
 	}
+	if life := ports.OpenStream(ctx); life == nil {
+		n.endBeats()
+	} else {
+		if lease, err = n.beat(ctx, life, r, frame); !notOffered(err) && err != errNoStream {
+			return lease, n.fault(ctx, "register with", err)
+		}
+	}
 	err = n.insist(ctx, Protocol, frame, func(s network.Stream, writeErr error, wait time.Duration) error {
 		var answered bool
 		if lease, answered, err = n.answer(s, writeErr, wait); err != nil {
 			return err
 		}
 		lease.Unconfirmed = !answered
-		ended := n.t.ended(s.Conn())
-		n.disconnected.Store(&ended)
-		n.reached.Store(dialledAt(s.Conn()))
+		n.registeredOver(s.Conn())
 		return nil
 	})
 	return lease, n.fault(ctx, "register with", err)
+}
+
+// registeredOver notes the connection of a successful Register.
+func (n *remote) registeredOver(c network.Conn) {
+	ended := n.t.ended(c)
+	n.disconnected.Store(&ended)
+	n.reached.Store(dialledAt(c))
 }
 
 // dialledAt returns the address that this node dialled for c, nil if the peer did.
@@ -106,21 +120,30 @@ func (n *remote) Leave(ctx context.Context, sender ports.PeerID, record []byte) 
 	return n.fault(ctx, "leave", err)
 }
 
-// insist is exchange for a request that may be sent twice. A connection that was there before may
-// be open on paper only. If it breaks, or a native that can answer is silent on it, the request is
-// sent over another connection. Each older connection is waited for half as long as the one before.
+// insist is exchange for a request that may be sent twice.
 func (n *remote) insist(ctx context.Context, of protocol.ID, frame []byte, read func(s network.Stream, writeErr error, wait time.Duration) error) error {
+	return n.twice(ctx, func(wait func(network.Conn) time.Duration) (conn network.Conn, err error) {
+		err = n.exchange(ctx, of, frame, func(s network.Stream, writeErr error) error {
+			conn = s.Conn()
+			return read(s, writeErr, wait(conn))
+		})
+		return conn, err
+	})
+}
+
+// twice sends a request, and once more if need be. A connection that was there before may be open on
+// paper only. If it breaks, or a native that can answer is silent on it, the request is sent over
+// another connection. Each older connection is waited for half as long as the one before. send returns
+// the connection that it used, nil if there was none, and is told how long to wait over it.
+func (n *remote) twice(ctx context.Context, send func(wait func(network.Conn) time.Duration) (network.Conn, error)) error {
 	began := time.Now()
 	for patience := ports.Patience(ctx, n.t.timeout); ; patience /= 2 {
-		var conn network.Conn
 		old := false
-		err := n.exchange(ctx, of, frame, func(s network.Stream, writeErr error) error {
-			wait := n.t.timeout
-			conn = s.Conn()
-			if old = conn.Stat().Opened.Before(began); old {
-				wait = patience
+		conn, err := send(func(c network.Conn) time.Duration {
+			if old = c.Stat().Opened.Before(began); old {
+				return patience
 			}
-			return read(s, writeErr, wait)
+			return n.t.timeout
 		})
 		silent := errors.Is(err, errSilent)
 		if silent {

@@ -41,13 +41,14 @@ type server struct {
 	running  map[network.Stream]context.CancelFunc
 	watchers watchers
 	told     encodings
+	beaters  beaters
 	done     sync.WaitGroup
 }
 
 func newServer(t *Transport, n ports.Native) *server {
 	srv := &server{
 		transport: t, native: n, door: t.guard.Door, turns: turns.New(),
-		running:  make(map[network.Stream]context.CancelFunc),
+		running: make(map[network.Stream]context.CancelFunc), beaters: make(beaters),
 		watchers: watchers{max: cmp.Or(t.guard.Watchers, DefaultWatchers), of: make(map[ports.PeerID]int), sites: make(map[netip.Prefix]int)},
 	}
 	if srv.door == nil {
@@ -67,6 +68,7 @@ type offer struct {
 func (srv *server) offers() []offer {
 	return []offer{
 		{ports.FollowProtocol, srv.handleUntimed(srv.follow)},
+		{ports.HeartbeatProtocol, srv.handleUntimed(srv.beat)},
 		{ports.WatchProtocol, srv.handleUntimed(srv.watch)},
 		{ports.LookupProtocol, srv.handleUntimed(srv.lookUp)},
 		{ports.LeaveProtocol, srv.handleTimed(srv.leave)},

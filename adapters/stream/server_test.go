@@ -236,6 +236,7 @@ type door struct {
 	hear    error
 	admit   error
 	replace string
+	held    bool
 }
 
 func (d *door) note(format string, args ...any) {
@@ -255,6 +256,11 @@ func (d *door) Admit(_ context.Context, _ ports.PeerID, from netip.Addr, r ports
 		r.Addr = d.replace
 	}
 	return r, d.admit
+}
+
+func (d *door) Renew(ports.PeerID) (bool, error) {
+	d.note("renew")
+	return d.held, d.hear
 }
 
 func (d *door) Settle(_ ports.PeerID, granted bool) { d.note("granted %v", granted) }

@@ -134,14 +134,19 @@ func TestAPathThatDiesWithoutAWordCostsARoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := ports.WithPatience(t.Context(), 200*time.Millisecond)
-	for name, ask := range map[string]func() error{
-		"a registration": func() error {
+	open := ports.WithOpenStream(ctx, t.Context())
+	asks := func(ctx context.Context) func() error {
+		return func() error {
 			lease, err := register(ctx, indexer, n)
 			if err == nil && lease != granted {
 				t.Errorf("got %+v", lease)
 			}
 			return err
-		},
+		}
+	}
+	for name, ask := range map[string]func() error{
+		"a registration":                  asks(ctx),
+		"a heartbeat over an open stream": asks(open),
 		"a leave": func() error {
 			err := n.Leave(ctx, idOf(indexer), nil)
 			if refusal, ok := errors.AsType[*ports.Refusal](err); ok && refusal.Code == ports.CodeRefused {
@@ -150,7 +155,7 @@ func TestAPathThatDiesWithoutAWordCostsARoundTrip(t *testing.T) {
 			return err
 		},
 	} {
-		if _, err := register(ctx, indexer, n); err != nil {
+		if _, err := register(open, indexer, n); err != nil {
 			t.Fatalf("before %s: %v", name, err)
 		}
 		ended := n.Disconnected()

@@ -47,6 +47,9 @@ type Transport struct {
 	// senders holds the remote PeerID of each connection with a registration to this node. To
 	// spell a PeerID takes as long as to decode a frame.
 	senders map[network.Conn]ports.PeerID
+	// beating counts the open streams of heartbeats of each connection. A stream that ends with its
+	// connection stays counted.
+	beating map[network.Conn]int
 	// connected closes with the next connection of a peer that is connected already.
 	connected chan struct{}
 
@@ -72,7 +75,7 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 		host: h, id: ports.PeerID(h.ID().String()), observer: observer, log: log,
 		timeout: ports.ExchangeTimeout,
 		conns:   make(map[network.Conn]chan struct{}),
-		senders: make(map[network.Conn]ports.PeerID), connected: make(chan struct{}),
+		senders: make(map[network.Conn]ports.PeerID), beating: make(map[network.Conn]int), connected: make(chan struct{}),
 	}
 	t.notifiee = &network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { t.connBegan(c) },
@@ -111,7 +114,7 @@ func (t *Transport) Close() {
 	for _, ended := range t.conns {
 		close(ended)
 	}
-	t.conns, t.senders = nil, nil
+	t.conns, t.senders, t.beating = nil, nil, nil
 }
 
 // Serve implements ports.Transport. A registration takes at most ports.ExchangeTimeout from the
@@ -160,7 +163,9 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 		}
 		info.Addrs = append(info.Addrs, addr)
 	}
-	return &remote{t: t, info: info}, nil
+	n := &remote{t: t, info: info, beats: make(chan *beats, 1)}
+	n.beats <- nil
+	return n, nil
 }
 
 // dialable returns the address without its /p2p/ part, which must be id's.
@@ -205,7 +210,7 @@ func (t *Transport) ended(c network.Conn) <-chan struct{} {
 }
 
 func (t *Transport) connEnded(c network.Conn) {
-	if sender := t.forget(c); sender != "" && hungUp(c) && len(t.host.Network().ConnsToPeer(c.RemotePeer())) == 0 {
+	if sender, beating := t.forget(c); sender != "" && hungUp(c) && len(t.host.Network().ConnsToPeer(c.RemotePeer())) == 0 {
 		t.servingMu.Lock()
 		srv := t.serving
 		t.servingMu.Unlock()
@@ -213,23 +218,47 @@ func (t *Transport) connEnded(c network.Conn) {
 			return
 		}
 		if native, ok := srv.native.(ports.Hangups); ok {
-			native.HungUp(sender)
+			native.HungUp(sender, beating)
 		}
 	}
 }
 
 // forget drops what is kept of c, which has ended. It returns the remote PeerID if c brought a
-// registration.
-func (t *Transport) forget(c network.Conn) ports.PeerID {
+// registration, and whether it carried an open stream of heartbeats.
+func (t *Transport) forget(c network.Conn) (_ ports.PeerID, beating bool) {
 	t.connsMu.Lock()
 	defer t.connsMu.Unlock()
 	if ended, ok := t.conns[c]; ok {
 		close(ended)
 		delete(t.conns, c)
 	}
-	sender := t.senders[c]
+	sender, beating := t.senders[c], t.beating[c] > 0
 	delete(t.senders, c)
-	return sender
+	delete(t.beating, c)
+	return sender, beating
+}
+
+// beats counts an open stream of heartbeats of c until it has ended with an error that is not that of
+// its connection.
+func (t *Transport) beats(c network.Conn) (ended func(error)) {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	if t.senders[c] == "" {
+		return func(error) {} // c has ended
+	}
+	t.beating[c]++
+	return func(err error) {
+		_, refused := errors.AsType[*ports.Refusal](err)
+		_, reset := errors.AsType[*network.StreamError](err)
+		t.connsMu.Lock()
+		defer t.connsMu.Unlock()
+		if t.beating == nil || c.IsClosed() || !(refused || reset || err == io.EOF || timedOut(err)) {
+			return
+		}
+		if t.beating[c]--; t.beating[c] <= 0 {
+			delete(t.beating, c)
+		}
+	}
 }
 
 // hungUp reports whether the other side has ended the connection c: by a close of libp2p, or since

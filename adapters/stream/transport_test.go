@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/adapters/stream"
+	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
@@ -19,6 +21,38 @@ func TestTransport(t *testing.T) {
 			node := func() porttest.TransportNode {
 				h := newHost()
 				return porttest.TransportNode{Transport: newTransport(t, h), ID: idOf(h), Addrs: addrsOf(h)}
+			}
+			return node(), node()
+		})
+	})
+}
+
+// opener registers over streams that stay open until its test ends.
+type opener struct {
+	*stream.Transport
+	t *testing.T
+}
+
+func (o opener) Native(id ports.PeerID, addrs []string) (ports.RemoteNative, error) {
+	n, err := o.Transport.Native(id, addrs)
+	return opened{n, o.t}, err
+}
+
+type opened struct {
+	ports.RemoteNative
+	t *testing.T
+}
+
+func (o opened) Register(ctx context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
+	return o.RemoteNative.Register(ports.WithOpenStream(ctx, o.t.Context()), sender, r)
+}
+
+func TestATransportKeepsItsPromisesOverOpenStreams(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		porttest.Transport(t, func(t *testing.T) (native, indexer porttest.TransportNode) {
+			node := func() porttest.TransportNode {
+				h := newHost()
+				return porttest.TransportNode{Transport: opener{newTransport(t, h), t}, ID: idOf(h), Addrs: addrsOf(h)}
 			}
 			return node(), node()
 		})

@@ -79,6 +79,10 @@ type Metrics struct {
 	watchers                      prometheus.Gauge
 	dropped                       prometheus.Counter
 
+	beating      prometheus.Gauge
+	beats        prometheus.Counter
+	beatingEnded map[ports.Code]prometheus.Counter
+
 	askedFound, askedNotFound, askedBusy, askedFailed prometheus.Counter
 
 	heard, sent, sendFailed prometheus.Counter
@@ -251,6 +255,15 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	for _, fault := range ports.Faults() {
 		m.faults[fault] = faults(string(fault))
 	}
+	m.beats = f.counter("ocnode_heartbeat_frames_total", "Frames that indexers sent over open streams of heartbeats; each is one of ocnode_registrations_total too, once it was understood.")
+	m.beating = prometheus.NewGauge(prometheus.GaugeOpts{Name: "ocnode_heartbeat_streams", Help: "Open streams of heartbeats that this native serves."})
+	f.add(m.beating)
+	beatingEnded := f.counters("ocnode_heartbeat_streams_ended_total",
+		"Open streams of heartbeats that this native ended, by why: a frame that is none, or no frame for a TTL (malformed), one that is too large, an indexer that beats too often or a native that stops (busy), or answers that are not read (too_slow).", "code")
+	m.beatingEnded = make(map[ports.Code]prometheus.Counter)
+	for _, code := range []ports.Code{ports.CodeMalformed, ports.CodeTooLarge, ports.CodeBusy, ports.CodeTooSlow} {
+		m.beatingEnded[code] = beatingEnded(string(code))
+	}
 	m.rivals = f.counter("ocnode_rivals_total", "Signs of two processes with one key: registrations refused since another process with the key has started since, and two natives with one key.")
 	if from.ClockOffset != nil {
 		f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -419,6 +432,15 @@ func (m *Metrics) Observe(e ports.Event) {
 		m.watchers.Dec()
 		if e.Err != nil {
 			m.dropped.Inc()
+		}
+	case ports.EventBeating:
+		m.beating.Inc()
+	case ports.EventBeats:
+		m.beats.Add(float64(e.Changes))
+	case ports.EventBeaten:
+		m.beating.Dec()
+		if c := m.beatingEnded[e.Code]; c != nil {
+			c.Inc()
 		}
 	case ports.EventAsked:
 		switch {

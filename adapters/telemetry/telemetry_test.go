@@ -74,6 +74,12 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventWatching, PeerID: "w"},
 	{Kind: ports.EventWatched, PeerID: "w"},
 	{Kind: ports.EventWatched, PeerID: "w", Err: errTest},
+	{Kind: ports.EventLimited, PeerID: "a", Err: ports.Busy(ports.LimitPeerHeartbeats, "full")},
+	{Kind: ports.EventBeating, PeerID: "a"},
+	{Kind: ports.EventBeating, PeerID: "a"},
+	{Kind: ports.EventBeats, PeerID: "a", Changes: 16},
+	{Kind: ports.EventBeats, PeerID: "a", Changes: 1},
+	{Kind: ports.EventBeaten, PeerID: "a", Code: ports.CodeBusy, Err: errTest},
 	{Kind: ports.EventAsked, PeerID: "a", Took: time.Second / 4},
 	{Kind: ports.EventAsked, PeerID: "a", Took: time.Second / 4, Err: ports.ErrNotFound},
 	{Kind: ports.EventAsked, PeerID: "a", Code: ports.CodeBusy, Err: errTest},
@@ -238,6 +244,13 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	want[`ocnode_leases{elsewhere="confirmed"}`] = "3"
 	want[`ocnode_leases{elsewhere="doubted"}`] = "2"
 	want[`ocnode_leases{elsewhere="unasked"}`] = "1"
+	want[`ocnode_limited_total{limit="peer_heartbeats"}`] = "1"
+	want[`ocnode_heartbeat_streams`] = "1"
+	want[`ocnode_heartbeat_frames_total`] = "17"
+	for _, code := range []string{"malformed", "too_large", "busy", "too_slow"} {
+		want[`ocnode_heartbeat_streams_ended_total{code="`+code+`"}`] = "0"
+	}
+	want[`ocnode_heartbeat_streams_ended_total{code="busy"}`] = "1"
 	want[`ocnode_clock_offset_seconds`] = "-1.5"
 	for _, fault := range ports.Faults() {
 		want[`ocnode_proofs_refused_total{fault="`+string(fault)+`"}`] = "0"

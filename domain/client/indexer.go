@@ -40,9 +40,12 @@ type Indexer struct {
 
 	abandoned  atomic.Bool
 	superseded atomic.Bool // by another process with the same key
-	unshown    *unshown
-	witnesses  *witnesses
-	supersede  func() // ends hold
+	// KeepStreams has heartbeats go over open streams however long they are apart. Set it before Run.
+	KeepStreams bool
+
+	unshown   *unshown
+	witnesses *witnesses
+	supersede func() // ends hold
 
 	mu     sync.Mutex
 	leases map[ports.PeerID]held
@@ -261,13 +264,18 @@ func (x *Indexer) left(id ports.PeerID) time.Duration {
 func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native, stays func(ports.Lease, error) bool) {
 	held := false
 	r := renewal{heartbeat: x.heartbeat}
+	open := x.KeepStreams
 	e := exchange{x: x, id: id}
 	defer x.clock.Drop(id)
 	defer x.unshown.forget(id)
 	for {
 		moved, woke, judged := x.moves(), x.wakes(), x.unshown.judgements()
 		sent, at := time.Now(), x.clock.Instant()
-		lease, err := e.register(r.patient(ctx, x.left(id)), native)
+		asking := r.patient(ctx, x.left(id))
+		if open {
+			asking = ports.WithOpenStream(asking, ctx)
+		}
+		lease, err := e.register(asking, native)
 		if err != nil && ctx.Err() != nil {
 			err = context.Canceled
 		}
@@ -283,6 +291,7 @@ func (x *Indexer) keep(ctx context.Context, id ports.PeerID, native ports.Native
 		held = err == nil
 		if held && !lease.Unconfirmed {
 			r.took = took
+			open = x.KeepStreams || r.interval(lease) < shortHeartbeat
 		}
 		after := r.after(lease, err, x.left(id), rand.Float64())
 		if err == nil && !lease.Unconfirmed { // a native that does not answer knows nothing of steps

@@ -160,6 +160,49 @@ func TestAnIndexerRegistersAtOnceAndBeforeEveryDeadline(t *testing.T) {
 	})
 }
 
+// The deadline of a short heartbeat: before, at and after it.
+func TestHeartbeatsGoOverAnOpenStreamWhereTheyAreShort(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		heartbeat time.Duration
+		keep      bool
+		first     bool // also the first registration
+		later     bool
+	}{
+		{"just short", shortHeartbeat - 1, false, false, true},
+		{"just long", shortHeartbeat, false, false, false},
+		{"longer", shortHeartbeat + 1, false, false, false},
+		{"long, and the operator says so", time.Minute, true, true, true},
+	} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			var lives []context.Context
+			native := porttest.Native{
+				OnRegister: func(ctx context.Context, _ ports.PeerID, _ ports.Registration) (ports.Lease, error) {
+					lives = append(lives, ports.OpenStream(ctx))
+					return ports.Lease{TTL: 2 * time.Minute, Heartbeat: c.heartbeat}, nil
+				},
+				OnLeave: func(context.Context, ports.PeerID, []byte) error { return nil },
+			}
+			x, err := NewIndexer(domain.Rules{Self: "me", Policy: domain.DefaultTTLPolicy()}, nil, PinNatives(map[ports.PeerID]ports.Native{"n": native}), func() ports.Registration {
+				return ports.Registration{PeerID: "me", Addr: "here"}
+			}, &porttest.Recorder{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.KeepStreams = c.keep
+			stop := running(t, x)
+			time.Sleep(3 * time.Minute)
+			if first, later := lives[0] != nil, lives[2] != nil; first != c.first || later != c.later || lives[2] != lives[1] {
+				t.Errorf("%s: an open stream at first %v, later %v", c.name, first, later)
+			}
+			stop()
+			if life := lives[2]; life != nil && life.Err() == nil {
+				t.Errorf("%s: the stream outlives the lease", c.name)
+			}
+		})
+	}
+}
+
 func TestOneNativesDeathLeavesTheOthersLeaseAloneAndIsTriedAgainWithinASecond(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		grant := func(int) (ports.Lease, error) { return domain.DefaultTTLPolicy().Grant(time.Now()), nil }

@@ -1,0 +1,135 @@
+package domain
+
+import (
+	"sync"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// This file takes in the hang-ups of indexers with an open stream of heartbeats. Such an indexer has
+// probably died: its lease is late at once, and lives on to its end.
+
+// maxHangups bounds the hang-ups that wait. The leases of more are late at their time.
+const maxHangups = 1 << 16
+
+// hangups are the indexers that have hung up just now. They may be dialling anew.
+type hangups struct {
+	added chan struct{} // has a value after the first
+
+	mu      sync.Mutex
+	waiting []hangup // in order
+}
+
+// hangup is an indexer whose lease is late at that instant, unless it registers before.
+type hangup struct {
+	id ports.PeerID
+	at Instant
+}
+
+func (h *hangups) add(id ports.PeerID, at Instant) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.waiting) == maxHangups {
+		return
+	}
+	if h.waiting = append(h.waiting, hangup{id, at}); len(h.waiting) == 1 {
+		select {
+		case h.added <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// next returns a timer for the first, nil without one.
+func (h *hangups) next(at Instant) <-chan time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.waiting) == 0 {
+		return nil
+	}
+	return time.After(h.waiting[0].at.Sub(at))
+}
+
+// take returns the indexers whose time has come.
+func (h *hangups) take(at Instant) (due []hangup) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for n < len(h.waiting) && !at.Before(h.waiting[n].at) {
+		n++
+	}
+	due = h.waiting[:n:n]
+	if h.waiting = h.waiting[n:]; len(h.waiting) == 0 {
+		h.waiting = nil
+	}
+	return due
+}
+
+// overdue has the leases be late of indexers that have hung up and not registered since. A native that
+// stood still may not have read that they did.
+func (r *Registry) overdue() {
+	for _, h := range r.hangups.take(r.now().at) {
+		s := r.table.shard(h.id)
+		s.mu.Lock()
+		now := r.now()
+		if rec := s.records[h.id]; rec != nil && rec.hungUp && !r.table.hearing.doubts(now.at) {
+			if next, ok := rec.held.overdue(granted, r.rules.Self, now.at); ok {
+				s.apply(rec, &next, now)
+				if is := s.view(&rec.held, now.at); is.shown != nil && is.shown.source != granted {
+					r.table.changes.add(hungUp, h.id, &rec.held.first, false)
+				}
+			}
+		}
+		s.mu.Unlock()
+		r.table.hearing.goesOn(now.at)
+	}
+}
+
+// hungUpAt takes in that the native from tells that its lease of id is late. The error is errNoChange
+// without that lease.
+func (r *Registry) hungUpAt(from, id ports.PeerID) error {
+	s := r.table.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := r.now()
+	rec := s.records[id]
+	next, ok := rec.holding().overdue(told, from, now.at)
+	if !ok {
+		return errNoChange
+	}
+	s.apply(rec, &next, now)
+	return nil
+}
+
+// overdue returns the holding with the live lease of that native and source overdue. It is not ok
+// without such a lease.
+func (h *holding) overdue(of source, native ports.PeerID, at Instant) (next holding, ok bool) {
+	is := func(w *word) bool {
+		return w.source == of && w.native.Value() == native && w.live(at)
+	}
+	if next = *h; is(&next.first) {
+		next.first.overdue = true
+		return next, true
+	}
+	if h.rest == nil {
+		return next, false
+	}
+	for i := range h.rest.leases {
+		if is(&h.rest.leases[i]) {
+			rest := *h.rest // which is never changed
+			rest.leases = append([]word(nil), rest.leases...)
+			rest.leases[i].overdue = true
+			next.rest = &rest
+			return next, true
+		}
+	}
+	return next, false
+}
+
+// becomes reports whether the lease is is w, but for being overdue.
+func (w *word) becomes(is *word) bool {
+	late := *w
+	late.overdue = is.overdue
+	return late == *is
+}
