@@ -259,7 +259,7 @@ func tableOfRegistration(b *testing.B, t *table, scale float64) {
 					verdict = "OVER (" + verdict + ")"
 				}
 			}
-			t.last().rows = append(t.last().rows, tableRow{what, us(cpus[i]) + " CPU, p50 " + us(p50s[i]), bound, verdict})
+			t.last().rows = append(t.last().rows, tableRow{what: what, measured: us(cpus[i]) + " CPU, p50 " + us(p50s[i]), bound: bound, verdict: verdict})
 		}
 		if s.name == "16" {
 			for _, c := range list[:2] {

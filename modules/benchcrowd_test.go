@@ -45,6 +45,7 @@ func tableOfCrowd(b *testing.B, t *table, _ float64) {
 	}
 	whole := runCrowd(b, indexers)
 	idle := runCrowd(b, "-crowd-indexers=0")
+	idlers := runCrowd(b, indexers, "-crowd-idle")
 	noGossip := runCrowd(b, indexers, "-crowd-modules=native,dht")
 	noGossipIdle := runCrowd(b, "-crowd-indexers=0", "-crowd-modules=native,dht")
 	alone := runCrowd(b, indexers, "-crowd-modules=native")
@@ -64,6 +65,8 @@ func tableOfCrowd(b *testing.B, t *table, _ float64) {
 	t.row("an entry missing anywhere", fmt.Sprintf("%d of %s samples", whole.missing, thousands(float64(whole.samples))), "")
 	t.row("CPU a heartbeat, summed over all natives and their indexers", ms(all), fmt.Sprintf("DHT %.0f %%, gossip %.0f %%, watches %.0f %%, stream and the rest %.0f %%",
 		100*dht/all, 100*gossip/all, 100*watches/all, 100*stream/all))
+	t.atMost("the same, less what the indexers' nodes take that do nothing", each(whole, idlers), 0.5, ms)
+	t.ofScale(2, 1)
 	t.row("the same, of natives that do not follow each other, as the seed's", ms(each(seed, seedIdle)), fmt.Sprintf("following changes it by %+.2f ms in all: it saves look-ups", all-each(seed, seedIdle)))
 	t.atMost("of it, the watches' at a heartbeat every 11 s and native", watches, 0.2, ms)
 
@@ -71,5 +74,35 @@ func tableOfCrowd(b *testing.B, t *table, _ float64) {
 	many := runCrowd(b, "-crowd-indexers=0", "-crowd-modules=native", fmt.Sprint("-crowd-entries=", entries), minute)
 	manyDeaf := runCrowd(b, "-crowd-indexers=0", "-crowd-modules=native", fmt.Sprint("-crowd-entries=", entries), "-crowd-deaf", minute)
 	t.row(fmt.Sprintf("the watches' at %s entries, which are renewed in process", thousands(entries)), ms(float64(many.cpu-manyDeaf.cpu)/float64(many.heartbeats)/1e6), "")
+	t.note("A node of an indexer costs something without a heartbeat too: its host, its connection, the timers of QUIC.")
 	t.note("All with one latency, 12 ms one way. By ablation: the same crowd without gossip, without the DHT and without watches, each less what it takes without indexers. A native tells the others of its renewals once a second, so the more it has, the less each costs; of a hundred thousand indexers that is measured below, over TCP. The simulated network's own packets are in these figures.")
+}
+
+var largeLine = regexp.MustCompile(`large: (\d+) follows, (\d+) renewals, (\d+) ns of CPU, (\d+) samples, (\d+) missing, joins listed by all after (\d+) ns, p99 (\d+) ns, (\d+) bytes in use`)
+
+// tableOfLarge says what becomes of a hundred natives that follow each other.
+func tableOfLarge(b *testing.B, t *table, scale float64) {
+	const natives, entries = 100, 100_000
+	length := time.Duration(scaled(5, scale, 1)) * time.Minute
+	t.part("%d natives that follow each other, %s indexers that are renewed in process, %v: simulated network", natives, thousands(entries), length)
+	began := time.Now()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSimALargeNetwork$", "-test.v", "-seed=3", "-test.timeout=1h",
+		fmt.Sprint("-large-natives=", natives), fmt.Sprint("-large-entries=", entries), fmt.Sprint("-large-time=", length))
+	out, err := cmd.CombinedOutput()
+	said := largeLine.FindSubmatch(out)
+	if err != nil || said == nil {
+		b.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	var n [8]float64
+	for i := range n {
+		if n[i], err = strconv.ParseFloat(string(said[i+1]), 64); err != nil {
+			b.Fatal(err)
+		}
+	}
+	t.atMost(fmt.Sprintf("%d natives, %s indexers: an entry missing anywhere, of %s samples", natives, thousands(entries), thousands(n[3])), n[4], 0, thousands)
+	t.row("the same: a join until all list it, p50", unit("ms", 0)(n[5]/1e6), "")
+	t.atMost("the same, p99", n[6]/1e6, 1000, unit("ms", 0))
+	t.ofScale(5, 3)
+	t.row("CPU a renewal, summed over all natives, with all that they do beside", unit("ms", 2)(n[2]/1e6/n[1]), thousands(n[1])+" renewals")
+	t.row("heap in use, all natives", unit("GB", 2)(n[7]/(1<<30)), fmt.Sprintf("%s follows; it took %v", thousands(n[0]), time.Since(began).Round(time.Second)))
 }

@@ -92,8 +92,8 @@ func tableOfSigned(b *testing.B, t *table, scale float64) {
 			verdict = "OVER"
 		}
 		t.last().rows = append(t.last().rows, tableRow{
-			s.name + " at once: signed, beside plain, which is " + us(cpus[1]) + " CPU, p50 " + us(p50s[1]),
-			us(cpus[0]) + " CPU, p50 " + us(p50s[0]), "≤ 1.05x CPU", fmt.Sprintf("%s (%.2fx CPU, %.2fx p50)", verdict, cpuRatio, p50Ratio),
+			what:     s.name + " at once: signed, beside plain, which is " + us(cpus[1]) + " CPU, p50 " + us(p50s[1]),
+			measured: us(cpus[0]) + " CPU, p50 " + us(p50s[0]), bound: "≤ 1.05x CPU", verdict: fmt.Sprintf("%s (%.2fx CPU, %.2fx p50)", verdict, cpuRatio, p50Ratio),
 		})
 		for _, side := range hosts {
 			for _, h := range side {

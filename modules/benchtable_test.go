@@ -33,12 +33,13 @@ func BenchmarkTable(b *testing.B) {
 	for _, part := range []struct {
 		name    string
 		measure func(*testing.B, *table, float64)
-	}{{"table", tableOfLiveTable}, {"registration", tableOfRegistration}, {"signed", tableOfSigned}, {"watches", tableOfWatches}, {"crowd", tableOfCrowd}, {"whole", tableOfWhole}} {
+	}{{"table", tableOfLiveTable}, {"registration", tableOfRegistration}, {"signed", tableOfSigned}, {"watches", tableOfWatches}, {"crowd", tableOfCrowd}, {"large", tableOfLarge}, {"whole", tableOfWhole}} {
 		if !b.Run(part.name, func(b *testing.B) { part.measure(b, t, scale) }) {
 			b.FailNow()
 		}
 	}
 	t.note("measured in %v", time.Since(began).Round(time.Second))
+	t.sum()
 	fmt.Printf("\n%s\n", t.text())
 	if *updateBenchmarks {
 		if err := writeFigures(t.markdown()); err != nil {
@@ -72,7 +73,10 @@ type tablePart struct {
 	notes []string
 }
 
-type tableRow struct{ what, measured, bound, verdict string }
+type tableRow struct {
+	what, measured, bound, verdict string
+	place                          int // among the bounds of a large network, from 1 on
+}
 
 func (t *table) part(format string, args ...any) {
 	t.parts = append(t.parts, tablePart{title: fmt.Sprintf(format, args...)})
@@ -82,7 +86,7 @@ func (t *table) last() *tablePart { return &t.parts[len(t.parts)-1] }
 
 // row adds a figure that nothing bounds; beside is what it is to be compared with.
 func (t *table) row(what, measured, beside string) {
-	t.last().rows = append(t.last().rows, tableRow{what, measured, "", beside})
+	t.last().rows = append(t.last().rows, tableRow{what: what, measured: measured, verdict: beside})
 }
 
 // atMost adds a figure that must not exceed its bound.
@@ -90,12 +94,16 @@ func (t *table) atMost(what string, value, bound float64, show func(float64) str
 	verdict := "within"
 	switch {
 	case value < 0: // a difference of two figures that is smaller than what they vary by
-		t.last().rows = append(t.last().rows, tableRow{what, show(value), "≤ " + show(bound), "lost in the noise"})
+		t.last().rows = append(t.last().rows, tableRow{what: what, measured: show(value), bound: "≤ " + show(bound), verdict: "lost in the noise"})
 		return
 	case value > bound:
 		verdict = "OVER"
 	}
-	t.bounded(what, show(value), "≤ "+show(bound), value/bound, verdict)
+	ratio := value / bound
+	if bound == 0 {
+		ratio = value
+	}
+	t.bounded(what, show(value), "≤ "+show(bound), ratio, verdict)
 }
 
 // atLeast adds a figure that must reach its bound.
@@ -108,7 +116,32 @@ func (t *table) atLeast(what string, value, bound float64, show func(float64) st
 }
 
 func (t *table) bounded(what, measured, bound string, ratio float64, verdict string) {
-	t.last().rows = append(t.last().rows, tableRow{what, measured, bound, fmt.Sprintf("%s (%.2f of it)", verdict, ratio)})
+	t.last().rows = append(t.last().rows, tableRow{what: what, measured: measured, bound: bound, verdict: fmt.Sprintf("%s (%.2f of it)", verdict, ratio)})
+}
+
+// ofScale has the last rows, so many of them, stand among the bounds of a large network too. They are told
+// there in the order of their places.
+func (t *table) ofScale(place, rows int) {
+	all := t.last().rows
+	for i := range all[len(all)-rows:] {
+		all[len(all)-rows+i].place = place
+	}
+}
+
+// sum makes the first part: the bounds of a large network, each with its figure.
+func (t *table) sum() {
+	first := tablePart{title: "The bounds of a large network, from the parts below"}
+	for _, p := range t.parts {
+		for _, r := range p.rows {
+			if r.place > 0 {
+				first.rows = append(first.rows, r)
+			}
+		}
+	}
+	slices.SortStableFunc(first.rows, func(x, y tableRow) int { return x.place - y.place })
+	if len(first.rows) > 0 {
+		t.parts = slices.Insert(t.parts, 0, first)
+	}
 }
 
 // note adds a sentence below the rows.

@@ -76,7 +76,7 @@ func BenchmarkNative(b *testing.B) {
 		state := nativeState{
 			Addrs: node.Addrs(), CPU: cpu(), Live: int64(live), Waiting: int64(node.Registry().Waiting()),
 			Registered: seen.registered.Load(), Put: seen.put.Load(), Replicas: seen.replicas.Load(),
-			Announced: seen.announced.Load(), Heard: seen.heard.Load(),
+			Announced: seen.announced.Load(), Heard: seen.heard.Load(), Following: int64(node.Registry().Following()),
 		}
 		switch asked.Text() {
 		case "profile":
@@ -113,17 +113,17 @@ func (c *counts) Observe(e ports.Event) {
 
 // nativeState is what a native says of itself, or the sum of what several say.
 type nativeState struct {
-	Addrs                                                      []string
-	CPU                                                        time.Duration
-	Live, Waiting, Registered, Put, Replicas, Announced, Heard int64
-	Profile                                                    string `json:",omitempty"`
+	Addrs                                                                 []string
+	CPU                                                                   time.Duration
+	Live, Waiting, Registered, Put, Replicas, Announced, Heard, Following int64
+	Profile                                                               string `json:",omitempty"`
 }
 
 func (s *nativeState) add(t nativeState, sign int64) {
 	s.CPU += t.CPU * time.Duration(sign)
 	for _, sum := range []struct{ of, by *int64 }{
 		{&s.Live, &t.Live}, {&s.Waiting, &t.Waiting}, {&s.Registered, &t.Registered}, {&s.Put, &t.Put},
-		{&s.Replicas, &t.Replicas}, {&s.Announced, &t.Announced}, {&s.Heard, &t.Heard},
+		{&s.Replicas, &t.Replicas}, {&s.Announced, &t.Announced}, {&s.Heard, &t.Heard}, {&s.Following, &t.Following},
 	} {
 		*sum.of += *sum.by * sign
 	}
@@ -267,75 +267,126 @@ func wholeCostOf(b *testing.B, on string, scale float64, profile bool) (cost who
 }
 
 func measureWhole(b *testing.B, on string, scale float64, profile bool) (cost wholeCost) {
-	all := startNatives(b, on)
-	register := func(h host.Host, n *nativeProcess) {
-		answer, err := ask(b.Context(), h, n.info.ID, ports.SubscribeProtocol, benchFrame(h))
-		if err != nil || !strings.HasPrefix(answer, `{"OK":true,`) {
-			b.Errorf("answer %q: %v", answer, err)
-		}
-	}
-	join := func(i int) host.Host {
-		h := benchClient(b)
-		ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
-		defer cancel()
-		n := all[i%len(all)]
-		if err := h.Connect(ctx, n.info); err != nil { // a new host has no back-off
-			b.Errorf("connect: %v", err)
-		}
-		register(h, n)
-		return h
-	}
-	// spent is what f costs the natives, until its consequences have come.
-	spent := func(f func()) (nativeState, time.Duration) {
-		before, began := all.quiet(b), time.Now()
-		f()
-		after, took := all.quiet(b), time.Since(began)
-		if b.Failed() {
-			b.FailNow()
-		}
-		after.add(before, -1)
-		return after, took
-	}
-
-	indexers := make([]host.Host, wholeIndexers)
-	paced(100, wholeIndexers, func(i int) { indexers[i] = join(i) })
-	idle, took := spent(func() { time.Sleep(time.Duration(3 * scale * float64(time.Second))) })
+	l := startLoad(b, on)
+	idle, took := l.spent(func() { time.Sleep(time.Duration(3 * scale * float64(time.Second))) })
 	cost.idle = idle.CPU.Seconds() / took.Seconds()
 	above := func(s nativeState, took time.Duration, n int) time.Duration {
 		return (s.CPU - time.Duration(cost.idle*float64(took))) / time.Duration(n)
 	}
 
 	renewals := scaled(6, scale, 2) * wholeIndexers
-	waited := make([]time.Duration, renewals)
-	renew := func() {
-		paced(wholeIndexers, renewals, func(i int) {
-			began := time.Now()
-			register(indexers[i%wholeIndexers], all[i%wholeIndexers%len(all)])
-			waited[i] = time.Since(began)
-		})
-	}
-	cost.renewals, took = spent(renew)
+	var waited []time.Duration
+	cost.renewals, took = l.spent(func() { waited = l.renew(renewals) })
 	cost.renewal = above(cost.renewals, took, renewals)
 	cost.renewed = int64(renewals)
 	slices.Sort(waited)
 	cost.p50 = waited[renewals/2]
 
 	newcomers := scaled(4, scale, 2) * newcomersPerSecond
-	joined, took := spent(func() { paced(newcomersPerSecond, newcomers, func(i int) { join(i) }) })
+	joined, took := l.spent(func() { paced(newcomersPerSecond, newcomers, func(i int) { l.join(i) }) })
 	cost.join = above(joined, took, newcomers)
 	if strings.Contains(on, "dht") && strings.Contains(on, "gossip") {
-		if live, want := all.states().Live, int64(wholeNatives*(wholeIndexers+newcomers)); live != want {
+		if live, want := l.states().Live, int64(wholeNatives*(wholeIndexers+newcomers)); live != want {
 			b.Fatalf("the natives list %d entries in all, want every indexer at each, %d", live, want)
 		}
 	}
 	if profile {
-		for _, n := range all {
+		for _, n := range l.natives {
 			n.ask("profile")
 		}
-		spent(renew)
-		cost.layers = shares(all.profiles())
+		l.spent(func() { l.renew(renewals) })
+		cost.layers = shares(l.profiles())
 	}
 	return cost
+}
+
+// wholeLoad is three natives and the indexers that renew there.
+type wholeLoad struct {
+	natives
+	b        *testing.B
+	indexers []host.Host
+}
+
+func startLoad(b *testing.B, on string) *wholeLoad {
+	l := &wholeLoad{natives: startNatives(b, on), b: b, indexers: make([]host.Host, wholeIndexers)}
+	paced(100, wholeIndexers, func(i int) { l.indexers[i] = l.join(i) })
+	return l
+}
+
+func (l *wholeLoad) register(h host.Host, n *nativeProcess) {
+	answer, err := ask(l.b.Context(), h, n.info.ID, ports.SubscribeProtocol, benchFrame(h))
+	if err != nil || !strings.HasPrefix(answer, `{"OK":true,`) {
+		l.b.Errorf("answer %q: %v", answer, err)
+	}
+}
+
+// join registers a new indexer with the i-th native, in turns.
+func (l *wholeLoad) join(i int) host.Host {
+	h := benchClient(l.b)
+	ctx, cancel := context.WithTimeout(l.b.Context(), 10*time.Second)
+	defer cancel()
+	n := l.natives[i%len(l.natives)]
+	if err := h.Connect(ctx, n.info); err != nil { // a new host has no back-off
+		l.b.Errorf("connect: %v", err)
+	}
+	l.register(h, n)
+	return h
+}
+
+// renew has the indexers renew once a second each, n times in all, and returns how long each waited.
+func (l *wholeLoad) renew(n int) (waited []time.Duration) {
+	waited = make([]time.Duration, n)
+	paced(wholeIndexers, n, func(i int) {
+		began := time.Now()
+		l.register(l.indexers[i%wholeIndexers], l.natives[i%wholeIndexers%len(l.natives)])
+		waited[i] = time.Since(began)
+	})
+	return waited
+}
+
+// spent is what f costs the natives, until its consequences have come.
+func (l *wholeLoad) spent(f func()) (nativeState, time.Duration) {
+	before, began := l.quiet(l.b), time.Now()
+	f()
+	after, took := l.quiet(l.b), time.Since(began)
+	if l.b.Failed() {
+		l.b.FailNow()
+	}
+	after.add(before, -1)
+	return after, took
+}
+
+// benchRenewals sets a renewal at natives that run all modules beside its stream and table alone. Both
+// kinds of natives run at once and have the load in turns, so that whatever else the machine does meets
+// both. A ratio is the median of the rounds' ratios.
+func benchRenewals(b *testing.B, t *table, scale float64, alone, whole string) {
+	loads := []*wholeLoad{startLoad(b, whole), startLoad(b, alone)}
+	idle := make([]float64, len(loads)) // of one core
+	const pause = 3 * time.Second
+	began := make([]nativeState, len(loads))
+	for i, l := range loads {
+		began[i] = l.quiet(b)
+	}
+	time.Sleep(pause)
+	for i, l := range loads {
+		s := l.states()
+		s.add(began[i], -1)
+		idle[i] = s.CPU.Seconds() / pause.Seconds()
+	}
+	costs := make([][]float64, len(loads))
+	for round := range scaled(7, scale, 3) {
+		for turn := range loads {
+			i := (round + turn) % len(loads)
+			const renewals = 2 * wholeIndexers
+			s, took := loads[i].spent(func() { loads[i].renew(renewals) })
+			costs[i] = append(costs[i], (s.CPU.Seconds()-idle[i]*took.Seconds())*1e6/renewals)
+		}
+	}
+	ratio := median(ratios(costs[0], costs[1]))
+	us := unit("µs", 0)
+	t.atMost(fmt.Sprintf("renewal, all modules on, beside its stream and table alone: %s and %s of CPU, in turns", us(median(costs[0])), us(median(costs[1]))),
+		ratio, 1.3, unit("x", 2))
+	t.ofScale(1, 1)
 }
 
 // profiles is the sum of the natives' profiles.
@@ -363,12 +414,13 @@ func (all natives) profiles() *profile.Profile {
 func tableOfWhole(b *testing.B, t *table, scale float64) {
 	const bare, dht, gossip, whole = "native", "native,dht", "native,gossip", "native,dht,gossip"
 	costs := make(map[string]wholeCost)
-	for _, on := range []string{bare + deaf, bare, dht, gossip, whole} {
+	for _, on := range []string{bare + deaf, bare, dht, gossip, whole, whole + deaf} {
 		costs[on] = wholeCostOf(b, on, scale, on == whole)
 	}
 	t.part("All of a heartbeat: CPU summed over %d natives, a process each; %d renewals and, apart from them, %d new indexers a second",
 		wholeNatives, wholeIndexers, newcomersPerSecond)
 	us := func(d time.Duration) string { return unit("µs", 0)(float64(d.Nanoseconds()) / 1e3) }
+	benchRenewals(b, t, scale, bare+deaf, whole)
 	split := func(what string, of func(wholeCost) time.Duration) {
 		all := of(costs[whole])
 		t.row(what+", in all", us(all), "")
@@ -387,6 +439,7 @@ func tableOfWhole(b *testing.B, t *table, scale float64) {
 	}
 	split("renewal on an open connection", func(c wholeCost) time.Duration { return c.renewal })
 	split("new indexer: dial, handshake, registration", func(c wholeCost) time.Duration { return c.join })
+	t.row("renewal at natives that follow nobody, as the seed's: put and announced each time", us(costs[whole+deaf].renewal), "")
 	const others, of20 = wholeNatives - 1, 19
 	watches := float64(costs[bare].renewal-costs[bare+deaf].renewal) / 1e6 * of20 / others
 	perNative := wholeIndexers / wholeNatives
@@ -395,7 +448,7 @@ func tableOfWhole(b *testing.B, t *table, scale float64) {
 	w := costs[whole]
 	per := func(n int64) string { return fmt.Sprintf("%.2f", float64(n)/float64(w.renewed)) }
 	t.row("a renewal's puts, copies elsewhere, announcements, hearings",
-		per(w.renewals.Put)+", "+per(w.renewals.Replicas)+", "+per(w.renewals.Announced)+", "+per(w.renewals.Heard), "1, 2, 1, 2 if nothing is coalesced")
+		per(w.renewals.Put)+", "+per(w.renewals.Replicas)+", "+per(w.renewals.Announced)+", "+per(w.renewals.Heard), "0 each among natives that follow each other; 1, 2, 1, 2 else")
 	t.row("answer to a renewal under that load, p50", us(w.p50), "")
 	t.row(fmt.Sprintf("the %d natives idle, %d leases held", wholeNatives, wholeIndexers), fmt.Sprintf("%.1f %% of a core", 100*w.idle), "")
 	t.note("Split by ablation: the same load with modules left out, idle CPU of the same composition subtracted, so the last line of a split is no part of its sum. registry.heartbeat is %v, so that a renewal a second is put and announced each time.", wholeHeartbeat)

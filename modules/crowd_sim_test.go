@@ -2,6 +2,7 @@ package modules_test
 
 import (
 	"flag"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ var (
 	crowdEntries  = flag.Int("crowd-entries", 0, "how many entries besides, which are renewed in process")
 	crowdModules  = flag.String("crowd-modules", "native,dht,gossip", "the natives' modules")
 	crowdDeaf     = flag.Bool("crowd-deaf", false, "have them not follow each other")
+	crowdIdle     = flag.Bool("crowd-idle", false, "have nodes in the place of the indexers, which are connected and do nothing")
 	crowdTime     = flag.Duration("crowd-time", time.Duration(porttest.Scale(5, 2))*time.Minute, "for how long it is watched, in fake time")
 )
 
@@ -48,8 +50,16 @@ func TestSimACrowdOfNatives(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(30 * time.Second) // they find each other
-		var indexers []*member
-		if *crowdIndexers > 0 {
+		var indexers, idle []*member
+		switch {
+		case *crowdIdle:
+			for i := range *crowdIndexers {
+				m := s.member("indexer-"+strconv.Itoa(i), map[string]string{"modules": "idle", "host.bootstrap": natives[i%len(natives)].addr()})
+				m.more = []modules.Module{{Name: "idle", Summary: "a node that does nothing", Role: true, Wire: modules.Provide()}}
+				m.start()
+				idle = append(idle, m)
+			}
+		case *crowdIndexers > 0:
 			indexers = s.indexers(*crowdIndexers, natives, false)
 		}
 		share := func(of int) []ports.PeerID {
@@ -110,6 +120,6 @@ func TestSimACrowdOfNatives(t *testing.T) {
 		if want := len(natives) * (len(natives) - 1); follows != want && !*crowdDeaf {
 			t.Errorf("%d follows, want %d", follows, want)
 		}
-		stopAll(indexers, natives)
+		stopAll(indexers, idle, natives)
 	})
 }
