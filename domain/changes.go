@@ -62,6 +62,7 @@ type changelog struct {
 	marks atomic.Pointer[[]mark]
 
 	news     chan struct{} // receives a value after each change; several may be one
+	doubt    func()        // is called at each change of the standing
 	waker    waker
 	segments segments
 }
@@ -73,7 +74,7 @@ type kept struct {
 }
 
 func newChangelog() *changelog {
-	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1)}
+	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1), doubt: func() {}}
 	l.kept.Store(&kept{})
 	l.segments.pace.watching = l.waker.watching.Load
 	l.begin(standing{})
@@ -128,6 +129,7 @@ func (l *changelog) mark(s standing) {
 	l.marks.Store(&marks)
 	l.mu.Unlock()
 	l.add(conditionChanged, "", &word{}, false)
+	l.doubt()
 }
 
 // standing returns the standing of the table before change number n. It is zero if that is the present

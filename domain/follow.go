@@ -124,6 +124,7 @@ type followed struct {
 	letGo            bool      // another native was chosen in its place
 	live             int
 	lag              time.Duration
+	ledger           *ledger // what it has told by number, at its cursor; used by the goroutine that follows it alone
 }
 
 // NewFollower returns a follower of the trusted natives that transport is connected to. It
@@ -517,7 +518,12 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 	followers := cmp.Or(f.settings.Followers, new(Followers))
 	defer followers.hear(n.id, 0)
 	began := time.Now()
-	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat()}
+	ask := make(chan []ports.Range, 1)
+	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat(), Numbers: true, Ask: ask}
+	if n.cursor == "" || n.ledger == nil {
+		n.ledger = newLedger(f.registry.settings.Bounds)
+	}
+	n.ledger.watch(ask)
 	for batch, err := range n.native.Watch(ctx, f.self, request) {
 		vigil.stop() // the time that this native takes is no silence of n
 		if err != nil {
@@ -526,7 +532,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 		var heldUp time.Duration
 		// A beat sets no clock. An indexer learns of a time that was set back at its next heartbeats, and
 		// natives must not go by it long before.
-		if beats := len(batch.Changes) == 0 && following; !batch.Now.IsZero() && !beats {
+		if beats := len(batch.Changes) == 0 && batch.News == nil && following; !batch.Now.IsZero() && !beats {
 			heldUp = f.registry.heldUp(f.registry.rules.Clock.Sample(n.id, batch.Now, 1))
 		}
 		if f.outdated(n, batch.Reset != "") {
@@ -551,7 +557,10 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			f.Revise() // Run says when that is over
 		}
 		f.mu.Unlock()
-		took := f.registry.takeOldChanges(n.id, batch.Changes, heldUp)
+		if batch.Reset != "" {
+			n.ledger.clear()
+		}
+		took := f.registry.takeBatch(n.id, n.ledger, &batch, heldUp)
 		f.mu.Lock()
 		n.live = batch.Live
 		if took.lag > 0 {

@@ -195,6 +195,7 @@ func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
 				all[i/550%3].register(t, id[8], addr)
 			}
 			time.Sleep(100 * time.Millisecond)
+			synctest.Wait() // all natives hear of a renewal at one instant
 			for at, n := range all {
 				for _, x := range id[5:9] {
 					got, ok := n.Get(x)

@@ -237,9 +237,40 @@ func (r *Registry) storedWord(e Entry, now moment) word {
 
 // taken is the outcome of changes that a native told.
 type taken struct {
-	accepted int           // how many changes are leases or leaves that count, or counted already
+	changes  int           // how many there were
+	renewals int           // how many of them came as renewals of a number
+	accepted int           // how many are leases or leaves that count, or counted already
 	signed   int           // how many of them have a proof
 	lag      time.Duration // how long the last of them was under way, 0 without one
+	refused  int           // how many are the fault of the native
+	why      error         // of the last of them
+}
+
+// outcome takes note of what became of a change of id that the native from told.
+func (r *Registry) outcome(t *taken, from, id ports.PeerID, b became, err error) {
+	r.observe(id, from, b)
+	if b.joined {
+		r.observer.Observe(ports.Event{Kind: ports.EventJoined, PeerID: id, Via: from, Joined: true})
+	}
+	switch t.changes++; {
+	case err == nil:
+		t.accepted++
+	case errors.Is(err, errUntrusted):
+		r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: id, Via: from})
+	case isFault(err, ports.FaultOlder): // a repeated or delayed change is no fault of from
+		r.faulty(id, from, err)
+	case !errors.Is(err, ErrExpired): // an expired change is no fault of from
+		r.faulty(id, from, err)
+		t.refused++
+		t.why = fmt.Errorf("%s: %w", id, err)
+	}
+}
+
+// tellTaken tells the observer of t, the outcome of what the native from told.
+func (r *Registry) tellTaken(from ports.PeerID, t taken) {
+	if t.changes > 0 {
+		r.observer.Observe(ports.Event{Kind: ports.EventTold, Via: from, Changes: t.changes, Renewals: t.renewals, Refused: t.refused, Err: t.why})
+	}
 }
 
 // takeChanges takes in the changes that the native from has just told.
@@ -261,42 +292,28 @@ func (r *Registry) heldUp(message time.Duration) time.Duration {
 
 // takeOldChanges takes in the changes that the native from told so long ago.
 func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (t taken) {
-	if len(changes) == 0 {
-		return t
-	}
-	refused := 0
-	var why error
 	for _, c := range r.prepare(from, changes) {
-		c.Remaining -= heldUp
-		b, err := became{}, c.err
-		if err == nil {
-			b, err = r.takeChange(from, &c.Change)
-		}
-		r.observe(c.PeerID, from, b)
-		if b.joined {
-			r.observer.Observe(ports.Event{Kind: ports.EventJoined, PeerID: c.PeerID, Via: from, Joined: true})
-		}
-		switch {
-		case err == nil:
-			t.accepted++
-			if c.Proof != nil {
-				t.signed++
-			}
-			if c.Kind != ports.ChangeSnapshot {
-				t.lag = max(r.rules.Policy.TTL-c.Remaining, 1)
-			}
-		case errors.Is(err, errUntrusted):
-			r.observer.Observe(ports.Event{Kind: ports.EventUntrusted, What: ports.UntrustedChange, PeerID: c.PeerID, Via: from})
-		case isFault(err, ports.FaultOlder): // a repeated or delayed change is no fault of from
-			r.faulty(c.PeerID, from, err)
-		case !errors.Is(err, ErrExpired): // an expired change is no fault of from
-			r.faulty(c.PeerID, from, err)
-			refused++
-			why = fmt.Errorf("%s: %w", c.PeerID, err)
-		}
+		_ = r.takeOldChange(&t, from, c, heldUp)
 	}
-	r.observer.Observe(ports.Event{Kind: ports.EventTold, Via: from, Changes: len(changes), Refused: refused, Err: why})
+	r.tellTaken(from, t)
 	return t
+}
+
+// takeOldChange takes in the change c that the native from told so long ago.
+func (r *Registry) takeOldChange(t *taken, from ports.PeerID, c prepared, heldUp time.Duration) error {
+	c.Remaining -= heldUp
+	b, err := became{}, c.err
+	if err == nil {
+		b, err = r.takeChange(from, &c.Change)
+	}
+	r.outcome(t, from, c.PeerID, b, err)
+	if err == nil && c.Proof != nil {
+		t.signed++
+	}
+	if err == nil && c.Kind != ports.ChangeSnapshot {
+		t.lag = max(r.rules.Policy.TTL-c.Remaining, 1)
+	}
+	return err
 }
 
 // isFault reports whether err is that fault of a proof.
@@ -372,11 +389,7 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	}
 	switch {
 	case w.proof == nil:
-		// A clock that is near enough to this one may set expiresAt. A distant one could keep
-		// the store's words out for ever.
-		if ends := now.wall.Add(c.Remaining); c.ExpiresAt.Sub(ends).Abs() > maxSkew {
-			w.expiresAt = ends.UnixNano()
-		}
+		w.expiresAt = r.plainEnd(w.expiresAt, c.Remaining, now)
 	case w.leave:
 		w.setLeave(w.proof, c.Remaining, now)
 	default:
@@ -385,6 +398,16 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 		w.deadline = earliest(w.deadline, now.at.Add(ends.Sub(now.wall)))
 	}
 	return w
+}
+
+// plainEnd returns the end of a plain lease that another native told, and of which so much remains.
+// A clock that is near enough to this one may set it. A distant one could keep the store's words
+// out for ever.
+func (r *Registry) plainEnd(said int64, remaining time.Duration, now moment) int64 {
+	if ends := now.wall.Add(remaining); time.Unix(0, said).Sub(ends).Abs() > maxSkew {
+		return ends.UnixNano()
+	}
+	return said
 }
 
 // checkTold checks the proof of the change c that the native from told, after prepare, and copies the

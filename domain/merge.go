@@ -445,14 +445,15 @@ func (h *holding) withLease(w *word, now moment) (holding, error) {
 }
 
 // renew returns the holding after w, if w does no more than to renew a lease: this native's own, or
-// one behind it that another native tells. Most heartbeats are such. They take no memory, or one
-// piece.
+// one behind it that another native tells, or the only one, which another native tells. Most heartbeats
+// are such. They take no memory, or one piece.
 func (h *holding) renew(w *word) (next holding, ok bool) {
-	if h.first.source != granted || h.rest != nil && (h.rest.store || h.rest.proof != nil) {
+	sole := h.rest == nil && h.first.source == told && w.source == told && w.native == h.first.native
+	if !sole && (h.first.source != granted || h.rest != nil && (h.rest.store || h.rest.proof != nil)) {
 		return next, false // the lease of the store, or the newest record, may change too
 	}
 	old := &h.first
-	if w.source != granted {
+	if w.source != granted && !sole {
 		if old = h.rest.of(w); old == nil {
 			return next, false
 		}
@@ -469,6 +470,9 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 	}
 	if w.proof != nil {
 		w.deadline = latest(w.deadline, old.deadline)
+	}
+	if sole {
+		return holding{first: *w}, true
 	}
 	next = holding{first: h.first, rest: newRest(h.rest.leases, h.rest.leaves)}
 	*next.rest.of(w) = *w

@@ -120,6 +120,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	}
 	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
+	r.table.news.registry = r
 	r.table.changes.begin(r.standing())
 	return r, nil
 }

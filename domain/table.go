@@ -29,6 +29,7 @@ type table struct {
 	order         order // the listed indexers
 	leaves        order // indexers that have left and are not listed
 	changes       *changelog
+	news          *news
 	hearing       hearing
 	tellers       *tellers
 	size          atomic.Int64 // records in all shards
@@ -46,6 +47,10 @@ type shard struct {
 	// record with an earlier check is added again, and the sweep passes over its old place.
 	wheel  wheel[*record]
 	shares shares
+	// renewed are the renewals of own leases for the next piece of News, and gathered is where the
+	// other changes were in news as they were read last.
+	renewed  []newsRenewal
+	gathered uint64
 }
 
 // record is the holding of an indexer, with the registry's notes on it. The shard's lock guards
@@ -57,6 +62,7 @@ type record struct {
 	shownAt Instant
 	filed   Instant // where the wheel comes around to it
 
+	number      uint32 // stands for this native's own lease in News; 0 without one
 	place       place
 	owned       bool // this native has granted its first lease
 	echoed      bool // a native announced it too since its last check
@@ -98,6 +104,7 @@ type became struct {
 
 func newTable(policy TTLPolicy, bounds Bounds) *table {
 	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
+	t.news = newNews(t.changes)
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.table, s.records, s.wheel = t, make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
@@ -221,6 +228,7 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 		b.expired = true
 	}
 	s.tell(r, was, is, said, now.at)
+	s.note(r, next, was, is, said, now.at)
 	if is.late && !was.late && is.shown.source == granted && !r.hungUp {
 		overdue := *is.shown
 		b.overdue = &overdue

@@ -27,7 +27,11 @@ func (r *Registry) Watch(ctx context.Context, sender ports.PeerID, w ports.Watch
 	return func(yield func(ports.Batch, error) bool) {
 		watcher := watcher{registry: r, changes: r.table.changes, request: w, sender: sender, yield: yield}
 		watcher.pace.watching = watcher.changes.waker.watching.Load
-		if err := watcher.run(ctx); err != nil && err != errUnwatched {
+		run := watcher.run
+		if w.Own && w.Numbers {
+			run = watcher.tellNews
+		}
+		if err := run(ctx); err != nil && err != errUnwatched {
 			yield(ports.Batch{}, err)
 		}
 	}
@@ -413,6 +417,9 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	case shown != nil:
 		c.word = *shown
 		change := w.public(&c, at)
+		if w.request.Numbers {
+			change.Number = rec.number
+		}
 		if is.stale {
 			change.State, change.Remaining = ports.StateStale, 0
 		}

@@ -39,9 +39,14 @@ const (
 	EventUnfollowed EventKind = "unfollowed"
 	// EventJoined is an entry that became live because the native Via reported its lease.
 	EventJoined EventKind = "joined"
-	// EventTold are Changes from the native Via. Refused counts those of other natives' leases,
-	// and of leases longer than a lease can be.
+	// EventTold are Changes from the native Via. Renewals of them came as renewals of a number. Refused
+	// counts those of other natives' leases, of leases longer than a lease can be, and of numbers
+	// that stand for no indexer.
 	EventTold EventKind = "told"
+	// EventReconciled is the end of a search for what this native and the native Via have not in common
+	// of what Via told, after their sums differed. Changes counts the numbers that were mended. Err says
+	// that the sums differ though nothing else does.
+	EventReconciled EventKind = "reconciled"
 	// EventWatching is the start of a watch, EventWatched its end: Err is the reason if the
 	// native dropped the watcher.
 	EventWatching EventKind = "watching"

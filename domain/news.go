@@ -1,0 +1,523 @@
+package domain
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// This file has what a native tells the natives that follow it: its own leases, by number.
+
+const (
+	// maxNews bounds the renewals that a native remembers as News, and so how far a follower may fall
+	// behind: eight seconds of a native with a million indexers, 8 MB. Any other change
+	// takes the room of changeWeight renewals.
+	maxNews      = 128 << 10
+	changeWeight = 8
+	// maxIdle bounds what a native without followers remembers for those that may come back: so many
+	// changes, and as many renewals in a shard as a minute brings to a native with 16,000 indexers.
+	maxIdle         = 1024
+	maxIdleRenewals = 256
+)
+
+// newsTick is how often renewals are told.
+func (p TTLPolicy) newsTick() time.Duration { return min(p.renewalInterval(), p.beat()) }
+
+// news is what a native tells all natives that follow it. Each piece is made once. A follower reads
+// them at its own pace, as a watcher reads the changelog.
+type news struct {
+	registry *Registry // set by NewRegistry
+	instance string
+	// on says that own leases have numbers, and that their changes are remembered.
+	on atomic.Bool
+
+	making sync.Mutex // held while pieces are made; taken before the lock of a shard
+
+	pended atomic.Uint64 // how many changes were ever pending; changed under mu
+
+	mu       sync.Mutex // taken behind the lock of a shard
+	next     uint32     // the lowest number that was never used
+	freed    []uint32
+	pending  []newsChange  // not told yet, in order
+	told     tally         // by the pieces
+	pieces   []*piece      // the last pieces
+	first    uint64        // the number of the first of them
+	weight   int           // of the pieces
+	place    uint64        // all changes of the changelog before this number are told
+	wake     chan struct{} // closed once there is something to tell, or to look at
+	watching int
+
+	done, stopped chan struct{} // closed when no native follows any more, and once run has ended
+	kicked        chan struct{} // receives a value after a change
+	doubted       atomic.Bool   // the standing is another
+}
+
+// piece is News as it was made. It does not change.
+type piece struct {
+	*ports.News
+	made  Instant
+	place uint64      // the place of its reader in the changelog
+	sum   ports.Range // of all that was told up to it
+}
+
+// newsChange is a change of an own lease that is not told yet.
+type newsChange struct {
+	change
+	number uint32
+	rec    *record
+	shard  *shard
+}
+
+// newsRenewal is a renewal of an own lease that is not told yet.
+type newsRenewal struct {
+	number    uint32
+	step      uint32 // step and link are the tick's, zero in a plain lease
+	link      ports.Link
+	deadline  Instant
+	expiresAt int64 // of a plain lease
+}
+
+func newNews(changes *changelog) *news {
+	n := &news{next: 1, wake: make(chan struct{}), kicked: make(chan struct{}, 1)}
+	n.instance = changes.instance + "n" // a cursor of the changelog is none of the news
+	changes.doubt = n.doubt
+	return n
+}
+
+// granted returns the lease that this native granted, nil without one. It may have ended since.
+func (h *holding) granted() *word {
+	if h.first.source != granted || h.first.deadline == (Instant{}) {
+		return nil
+	}
+	return &h.first
+}
+
+// note remembers for the followers what next, the new holding of r, changes of this native's own
+// lease. was and is are the views before and after, and said is a leave that nobody knows yet. The
+// caller has locked the shard.
+func (s *shard) note(r *record, next *holding, was, is view, said *word, now Instant) {
+	n := s.table.news
+	if !n.on.Load() {
+		return
+	}
+	old, own := r.held.granted(), next.granted()
+	switch {
+	case said != nil && said.source == granted && own == nil:
+		s.noteChange(r, ports.ChangeLeft, said)
+	case own == nil && r.number != 0:
+		s.noteChange(r, ports.ChangeExpired, old)
+	case own == nil:
+	case r.number == 0:
+		s.noteChange(r, ports.ChangeJoined, own)
+	case old == nil || !old.live(now) || !renews(own, old):
+		s.noteChange(r, ports.ChangeUpdated, own)
+	case own.deadline != old.deadline || own.tick() != old.tick():
+		s.noteRenewal(r, own)
+	}
+	if own != nil && is.late && !was.late && is.shown.source == granted {
+		s.noteChange(r, ports.ChangeLate, own)
+	}
+}
+
+// renews reports whether the lease own differs from the lease old in its tick and its end alone.
+func renews(own, old *word) bool {
+	if own.early != nil || old.early != nil || own.unproven != old.unproven || !own.same(old) {
+		return false
+	}
+	p, q := own.proof, old.proof
+	if p == nil || q == nil {
+		return p == q
+	}
+	return p.Claim.Seq == q.Claim.Seq && p.Claim.Interval != 0
+}
+
+// tick returns the tick of w, zero in a plain word.
+func (w *word) tick() ports.Tick {
+	if w.proof == nil {
+		return ports.Tick{}
+	}
+	return w.proof.Tick
+}
+
+// noteChange remembers a change of r's own lease, and keeps its number. The number is given at
+// the first lease, and taken at its end. The caller has locked the shard.
+func (s *shard) noteChange(r *record, kind ports.ChangeKind, w *word) {
+	n := s.table.news
+	if kind != ports.ChangeLate && r.number != 0 && len(s.renewed) > 0 { // a renewal from before must not follow this change
+		s.renewed = slices.DeleteFunc(s.renewed, func(x newsRenewal) bool { return x.number == r.number })
+	}
+	n.mu.Lock()
+	if !kind.Gone() && r.number == 0 {
+		r.number = n.unused()
+	}
+	n.pending = append(n.pending, newsChange{change{kind, r.id, *w, true}, r.number, r, s})
+	n.pended.Add(1)
+	if kind.Gone() && r.number != 0 {
+		n.freed = append(n.freed, r.number)
+		r.number = 0
+	}
+	idle := n.watching == 0 && len(n.pending) > maxIdle
+	n.mu.Unlock()
+	if idle {
+		n.on.Store(false)
+	}
+	n.kick()
+}
+
+// noteRenewal remembers a renewal of r's own lease for the next tick. The caller has locked the
+// shard.
+func (s *shard) noteRenewal(r *record, w *word) {
+	x := newsRenewal{number: r.number, deadline: w.deadline}
+	if w.proof != nil {
+		x.step, x.link = w.proof.Tick.Step, w.proof.Tick.Link
+	} else {
+		x.expiresAt = w.expiresAt
+	}
+	if s.renewed = append(s.renewed, x); len(s.renewed)%maxIdleRenewals == 0 {
+		s.table.news.idle()
+	}
+}
+
+// unused returns a number that stands for no indexer. The caller holds the lock.
+func (n *news) unused() uint32 {
+	if last := len(n.freed) - 1; last >= 0 {
+		number := n.freed[last]
+		n.freed = n.freed[:last]
+		return number
+	}
+	n.next++
+	return n.next - 1
+}
+
+// idle ends the notes of a native without followers: they would grow for ever.
+func (n *news) idle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.watching == 0 {
+		n.on.Store(false)
+	}
+}
+
+// kick has changes be told soon.
+func (n *news) kick() {
+	select {
+	case n.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// watch counts a follower until stop. With the first, the own leases get their numbers.
+func (n *news) watch() (stop func()) {
+	n.making.Lock()
+	defer n.making.Unlock()
+	if n.watching == 0 && !n.on.Load() {
+		n.begin()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.watching++; n.watching == 1 {
+		done, stopped := make(chan struct{}), make(chan struct{})
+		n.done, n.stopped = done, stopped
+		go func() {
+			defer close(stopped)
+			n.run(done)
+		}()
+	}
+	return func() {
+		n.mu.Lock()
+		n.watching--
+		last, stopped := n.watching == 0, n.stopped
+		if last {
+			close(n.done)
+		}
+		n.mu.Unlock()
+		if last {
+			<-stopped
+		}
+	}
+}
+
+// begin numbers the own leases anew. All News from before are forgotten. The caller holds making.
+func (n *news) begin() {
+	table := n.registry.table
+	for i := range table.shards {
+		table.shards[i].unnumber()
+	}
+	n.mu.Lock()
+	n.first += uint64(len(n.pieces)) + 1 // older cursors are too old
+	n.pieces, n.weight, n.told, n.pending, n.freed, n.next = nil, 0, tally{}, nil, nil, 1
+	n.mu.Unlock()
+	n.on.Store(true)
+	for i := range table.shards {
+		s := &table.shards[i]
+		for chunk := range slices.Chunk(s.ids(), sweepBatch) {
+			n.number(s, chunk)
+		}
+	}
+}
+
+// unnumber takes the numbers of all records. No change is noted meanwhile.
+func (s *shard) unnumber() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewed = nil
+	for _, r := range s.records {
+		r.number = 0
+	}
+}
+
+// number gives the own leases of ids their numbers. They count as told: each follower begins with a
+// snapshot.
+func (n *news) number(s *shard, ids []ports.PeerID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := n.registry.now().at
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range ids {
+		r := s.records[id]
+		if own := r.holding().granted(); own != nil && own.live(at) && r.number == 0 {
+			r.number = n.unused()
+			c := n.public(&change{ports.ChangeSnapshot, id, *own, true}, at)
+			n.told.define(r.number, r, n.item(&c))
+		}
+	}
+}
+
+// run makes News until done is closed: of changes at once, of renewals at each tick.
+func (n *news) run(done <-chan struct{}) {
+	tick := time.NewTicker(n.registry.rules.Policy.newsTick())
+	defer tick.Stop()
+	pace := pace{watching: n.followers}
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			n.gather()
+		case <-n.kicked:
+			pause := time.NewTimer(time.Until(pace.free))
+			select {
+			case <-done:
+				pause.Stop()
+				return
+			case <-pause.C:
+			}
+			if n.doubted.Swap(false) {
+				n.gather()
+			} else {
+				pace.spend(time.Now(), n.tell())
+			}
+		}
+	}
+}
+
+func (n *news) followers() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return int64(n.watching)
+}
+
+// doubt has all followers look at the standing of this native, once all changes until now are told.
+func (n *news) doubt() {
+	n.doubted.Store(true)
+	n.kick()
+}
+
+// tell makes News of the changes that are no renewals, and returns how many there were.
+func (n *news) tell() int {
+	n.making.Lock()
+	defer n.making.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changes := n.take()
+	n.publish(changes, nil)
+	return len(changes)
+}
+
+// gather makes News of all changes until now. After it a follower that reads all News knows what the
+// table had before.
+func (n *news) gather() {
+	n.making.Lock()
+	defer n.making.Unlock()
+	table := n.registry.table
+	place := table.changes.head()
+	var renewals []newsRenewal
+	for i := range table.shards {
+		renewals = table.shards[i].gather(renewals)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changes := n.take()
+	first := n.pended.Load() - uint64(len(changes))
+	since := make(map[uint32]bool) // numbers with a change since their shard was read: it says more
+	for i := range changes {
+		if c := &changes[i]; first+uint64(i) >= c.shard.gathered && c.kind != ports.ChangeLate {
+			since[c.number] = true
+		}
+	}
+	slices.SortStableFunc(renewals, func(x, y newsRenewal) int { return cmp.Compare(x.number, y.number) })
+	last := renewals[:0]
+	for i, x := range renewals {
+		if (i+1 == len(renewals) || renewals[i+1].number != x.number) && !since[x.number] {
+			last = append(last, x)
+		}
+	}
+	n.publish(changes, last)
+	n.place = place
+}
+
+// gather moves the renewals of the shard to renewals.
+func (s *shard) gather(renewals []newsRenewal) []newsRenewal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	renewals = append(renewals, s.renewed...)
+	s.renewed = s.renewed[:0]
+	s.gathered = s.table.news.pended.Load()
+	return renewals
+}
+
+// take returns the pending changes. The caller holds the locks, as for publish.
+func (n *news) take() (changes []newsChange) {
+	changes, n.pending = n.pending, nil
+	return changes
+}
+
+// publish makes News of changes and then of renewals, and wakes the followers.
+func (n *news) publish(changes []newsChange, renewals []newsRenewal) {
+	at := n.registry.now().at
+	for part := range slices.Chunk(changes, maxBatch) {
+		told := make([]ports.Change, 0, len(part))
+		for i := range part {
+			if c, ok := n.toldChange(&part[i], at); ok {
+				told = append(told, c)
+			}
+		}
+		n.add(&ports.News{Changes: told}, at)
+	}
+	for part := range slices.Chunk(renewals, maxBatch) {
+		told := make([]ports.Renewal, 0, len(part))
+		for i := range part {
+			if x, ok := n.toldRenewal(&part[i], at); ok {
+				told = append(told, x)
+			}
+		}
+		n.add(&ports.News{Renewals: told}, at)
+	}
+	close(n.wake)
+	n.wake = make(chan struct{})
+}
+
+// add appends a piece, and forgets the oldest.
+func (n *news) add(made *ports.News, at Instant) {
+	if len(made.Changes)+len(made.Renewals) == 0 {
+		return
+	}
+	n.pieces = append(n.pieces, &piece{made, at, n.place, n.told.total()})
+	for n.weight += weight(made); n.weight > maxNews && len(n.pieces) > 1; n.first++ {
+		n.weight -= weight(n.pieces[0].News)
+		n.pieces[0] = nil
+		n.pieces = n.pieces[1:]
+	}
+}
+
+// toldChange returns c as followers are told, and adds it up.
+func (n *news) toldChange(c *newsChange, at Instant) (ports.Change, bool) {
+	told := n.public(&c.change, at)
+	told.Number = c.number
+	switch {
+	case c.kind.Gone():
+		n.told.free(c.number)
+	case c.kind == ports.ChangeLate:
+		return told, n.told.stands(c.number)
+	default:
+		n.told.define(c.number, c.rec, n.item(&told))
+	}
+	return told, true
+}
+
+// toldRenewal returns x as followers are told, and adds it up.
+func (n *news) toldRenewal(x *newsRenewal, at Instant) (ports.Renewal, bool) {
+	is := n.told.at(x.number)
+	remaining := x.deadline.Sub(at)
+	if is == nil || is.rec == nil || remaining <= 0 {
+		return ports.Renewal{}, false
+	}
+	n.told.set(is, renewalItem(is.rec.id, x.link, x.expiresAt))
+	return ports.Renewal{Number: x.number, Step: x.step, Link: x.link, Remaining: remaining, ExpiresAt: x.expiresAt}, true
+}
+
+// public returns c as a follower is told.
+func (n *news) public(c *change, at Instant) ports.Change {
+	w := watcher{registry: n.registry, request: ports.WatchRequest{Own: true}, partial: true}
+	return w.public(c, at)
+}
+
+func (n *news) item(c *ports.Change) uint32 {
+	return itemOf(c.PeerID, c.Proof, c.ExpiresAt.UnixNano(), n.registry.rules.Proofs)
+}
+
+// cursor returns the text of the place before piece number at.
+func (n *news) cursor(at uint64) string { return n.instance + "." + strconv.FormatUint(at, 10) }
+
+// resume returns the place of a cursor, or why the cursor is of no use. Then at is the place of a
+// snapshot that begins now. place is that of a reader there in the changelog.
+func (n *news) resume(cursor string) (at, place uint64, reset ports.Reset) {
+	n.gather()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if cursor == "" {
+		return n.endNow(), n.place, ports.ResetNew
+	}
+	instance, number, _ := strings.Cut(cursor, ".")
+	at, err := strconv.ParseUint(number, 10, 64)
+	switch {
+	case instance != n.instance || err != nil || at > n.endNow():
+		return n.endNow(), n.place, ports.ResetUnknown
+	case at < n.first:
+		return n.endNow(), n.place, ports.ResetTooOld
+	}
+	return at, n.placeAt(at), ""
+}
+
+// placeAt returns the place of a reader before piece number at in the changelog. The caller holds the
+// lock.
+func (n *news) placeAt(at uint64) uint64 {
+	if at < n.endNow() {
+		return n.pieces[at-n.first].place
+	}
+	return n.place
+}
+
+// end returns the number of the next piece.
+func (n *news) end() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.endNow()
+}
+
+func (n *news) endNow() uint64 { return n.first + uint64(len(n.pieces)) }
+
+// read returns piece number at, nil if there is none yet, with the place of its reader in the
+// changelog after it. wake is closed when there is more to read, or to look at. It is not ok if the
+// piece is forgotten.
+func (n *news) read(at uint64) (p *piece, place uint64, wake <-chan struct{}, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if at < n.first {
+		return nil, 0, nil, false
+	}
+	if at == n.endNow() {
+		return nil, n.place, n.wake, true
+	}
+	return n.pieces[at-n.first], n.placeAt(at + 1), n.wake, true
+}
+
+// weight is how much room n takes.
+func weight(n *ports.News) int { return len(n.Renewals) + changeWeight*len(n.Changes) }

@@ -1,0 +1,153 @@
+package domain
+
+import (
+	"encoding/binary"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+// pageSize is how many numbers a page of a tally has. A native that tells numbers far apart has its
+// follower keep 1 KB for each.
+const pageSize = 64
+
+// tally is what has been told of the leases of a native, by number. The native and its followers
+// each keep a tally, and compare the sums.
+type tally struct {
+	pages [][]numbered
+	count uint32 // how many numbers stand for an indexer
+	sum   uint64 // of their items
+}
+
+// numbered is an indexer, by its number.
+type numbered struct {
+	rec    *record // the record of the indexer; it may be gone. nil: the number stands for no indexer
+	item   uint32  // the last that was told of it: see itemOf
+	record uint16  // the last bits of the Seq of the record that was told last
+	tries  uint8   // how many renewals in a row came to nothing
+}
+
+// at returns what number n stands for. It is nil, or has no record, if that is no indexer.
+func (t *tally) at(n uint32) *numbered {
+	if page := int(n / pageSize); page < len(t.pages) && t.pages[page] != nil {
+		return &t.pages[page][n%pageSize]
+	}
+	return nil
+}
+
+// define has number n stand for the indexer of rec.
+func (t *tally) define(n uint32, rec *record, item uint32) *numbered {
+	page := int(n / pageSize)
+	if page >= len(t.pages) {
+		t.pages = append(t.pages, make([][]numbered, page+1-len(t.pages))...)
+	}
+	if t.pages[page] == nil {
+		t.pages[page] = make([]numbered, pageSize)
+	}
+	is := &t.pages[page][n%pageSize]
+	if is.rec == nil {
+		t.count++
+		is.item = 0
+	}
+	is.rec = rec
+	t.set(is, item)
+	return is
+}
+
+// set has item be the last that was told of is.
+func (t *tally) set(is *numbered, item uint32) {
+	t.sum += uint64(item) - uint64(is.item)
+	is.item = item
+}
+
+// free has number n stand for no indexer, and reports whether it did before.
+func (t *tally) free(n uint32) bool {
+	is := t.at(n)
+	if is == nil || is.rec == nil {
+		return false
+	}
+	t.count--
+	t.sum -= uint64(is.item)
+	*is = numbered{}
+	return true
+}
+
+// stands reports whether number n stands for an indexer.
+func (t *tally) stands(n uint32) bool {
+	is := t.at(n)
+	return is != nil && is.rec != nil
+}
+
+// end returns a number behind all that stand for an indexer.
+func (t *tally) end() uint32 { return uint32(len(t.pages)) * pageSize }
+
+// each calls f with the numbers from from on, and before until, that stand for an indexer; until 0 is no end.
+// f may free the number that it is called with.
+func (t *tally) each(from, until uint32, f func(n uint32, is *numbered)) {
+	if until == 0 {
+		until = t.end()
+	}
+	until = min(until, t.end())
+	for n := from; n < until; {
+		page := t.pages[n/pageSize]
+		last := min(until, (n/pageSize+1)*pageSize)
+		if page == nil {
+			n = last
+			continue
+		}
+		for ; n < last; n++ {
+			if is := &page[n%pageSize]; is.rec != nil {
+				f(n, is)
+			}
+		}
+	}
+}
+
+// total returns the count and the sum of all numbers.
+func (t *tally) total() ports.Range { return ports.Range{Count: t.count, Sum: t.sum} }
+
+// sums returns the count and the sum of a range.
+func (t *tally) sums(from, until uint32) ports.Range {
+	r := ports.Range{From: from, Until: until}
+	t.each(from, until, func(_ uint32, is *numbered) {
+		r.Count++
+		r.Sum += uint64(is.item)
+	})
+	return r
+}
+
+// itemOf returns the item of an indexer's lease in a sum: see "Digest" in docs/protocol.md. Two leases
+// of an indexer with different ends have different items, but for a chance of 1 in 2^32.
+func itemOf(id ports.PeerID, proof *ports.Proof, expiresAt int64, proofs ports.Verifier) uint32 {
+	switch {
+	case proof == nil:
+		return renewalItem(id, ports.Link{}, expiresAt)
+	case proof.Tick.Link != ports.Link{}:
+		return renewalItem(id, proof.Tick.Link, 0)
+	case proofs != nil:
+		if signature, ok := proofs.Signature(proof.Record); ok {
+			return binary.LittleEndian.Uint32(signature[:])
+		}
+	}
+	return 0
+}
+
+// renewalItem is the item of a lease that a link proves, or of a plain lease that ends at expiresAt.
+func renewalItem(id ports.PeerID, link ports.Link, expiresAt int64) uint32 {
+	if link != (ports.Link{}) {
+		return binary.LittleEndian.Uint32(link[:])
+	}
+	sum := uint32(fnvOffset)
+	for i := range len(id) {
+		sum = (sum ^ uint32(id[i])) * fnvPrime
+	}
+	for i := range 8 {
+		sum = (sum ^ uint32(byte(expiresAt>>(8*i)))) * fnvPrime
+	}
+	return sum
+}
+
+// FNV-1a of 32 bits. hash/fnv would make a piece of memory of each.
+const (
+	fnvOffset = 2166136261
+	fnvPrime  = 16777619
+)

@@ -1,0 +1,278 @@
+package domain
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencloud/ocnode/ports"
+)
+
+const (
+	// maxSumsInterval is how long a difference between what a native told and what its follower heard
+	// may last before it is found: a short while of a lease.
+	maxSumsInterval = 10 * time.Second
+	// maxWhole bounds the entries that a follower gets for one ask.
+	maxWhole = 1024
+)
+
+// sumsInterval is how often a native tells its followers the sum of what it has told.
+func (p TTLPolicy) sumsInterval() time.Duration {
+	return max(p.newsTick(), min(maxSumsInterval, p.TTL/6))
+}
+
+// newsWatcher is a native that follows this native, and takes News.
+type newsWatcher struct {
+	watcher
+	news *news
+
+	at      uint64    // the piece to read next
+	missed  uint64    // what it missed ends there; its batches have no cursor until then
+	summed  time.Time // when it was told the sum of all numbers, or its watch began
+	answers time.Time // when an ask of it may be answered
+}
+
+// tellNews tells a follower, until ctx ends, what happens to this native's own leases.
+func (w watcher) tellNews(ctx context.Context) error {
+	if err := w.trusted(); err != nil {
+		return err
+	}
+	if followers := w.registry.settings.Followers; followers != nil && w.sender != "" {
+		defer followers.add(w.sender)()
+	}
+	if w.request.Beat > 0 {
+		w.beat = min(max(w.request.Beat, w.registry.rules.Policy.beat()), ports.WatchIdle)
+	}
+	n := newsWatcher{watcher: w, news: w.registry.table.news, summed: time.Now()}
+	defer n.news.watch()()
+	var reset ports.Reset
+	if n.at, n.next, reset = n.news.resume(w.request.Cursor); reset != "" {
+		if err := n.snapshot(ctx, reset); err != nil {
+			return err
+		}
+	} else {
+		n.missed = n.news.end()
+		if err := n.send(ports.Batch{}); err != nil { // it comes at once, and confirms the watch
+			return err
+		}
+	}
+	for {
+		wake, err := n.catchUp(ctx, n.news.end())
+		if err != nil {
+			return err
+		}
+		if wake == nil {
+			continue
+		}
+		if err := n.idle(ctx, wake); err != nil {
+			return err
+		}
+		if err := n.trusted(); err != nil {
+			return err
+		}
+	}
+}
+
+// catchUp sends the pieces before number until. Once it has sent all there are, wake is not nil.
+func (w *newsWatcher) catchUp(ctx context.Context, until uint64) (wake <-chan struct{}, err error) {
+	for {
+		p, place, wake, ok := w.news.read(w.at)
+		switch {
+		case !ok:
+			return nil, errTooSlow
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case p == nil:
+			w.next = place
+			return wake, nil
+		case w.at >= until:
+			return nil, nil
+		}
+		w.next = place
+		w.at++
+		if err := w.send(ports.Batch{News: p.News, Age: w.registry.now().at.Sub(p.made)}); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// idle waits until there is more to tell. Meanwhile it tells whatever else is due. The follower knows
+// all News.
+func (w *newsWatcher) idle(ctx context.Context, wake <-chan struct{}) error {
+	sums := w.summed.Add(w.registry.rules.Policy.sumsInterval())
+	due := sums
+	if w.beat > 0 && w.said.Add(w.beat).Before(due) {
+		due = w.said.Add(w.beat)
+	}
+	ask := w.request.Ask
+	if ask != nil && time.Now().Before(w.answers) {
+		ask = nil
+		if w.answers.Before(due) {
+			due = w.answers
+		}
+	}
+	if w.doubts() {
+		return w.send(ports.Batch{})
+	}
+	timer := time.NewTimer(time.Until(due))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wake:
+		return nil
+	case ranges := <-ask:
+		w.answers = time.Now().Add(w.registry.rules.Policy.newsTick())
+		return w.answer(ctx, ranges)
+	case <-timer.C:
+	}
+	switch now := time.Now(); {
+	case !now.Before(sums):
+		w.summed = now
+		return w.answer(ctx, []ports.Range{{}})
+	case w.due():
+		return w.send(ports.Batch{})
+	}
+	return nil
+}
+
+// answer tells the sums of ranges, and the entries of those that are Whole.
+func (w *newsWatcher) answer(ctx context.Context, ranges []ports.Range) error {
+	sums, whole, err := w.sums(ctx, ranges)
+	if err != nil {
+		return err
+	}
+	if len(sums) > 0 {
+		if err := w.send(ports.Batch{Sums: sums}); err != nil {
+			return err
+		}
+	}
+	for _, r := range whole {
+		told := &ports.News{}
+		for i, rec := range r.records {
+			if c, ok := w.entry(r.numbers[i], rec); ok {
+				told.Changes = append(told.Changes, c)
+			}
+		}
+		if err := w.send(ports.Batch{News: told, Told: []ports.Range{r.Range}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry returns the own lease of rec as in a snapshot, if number still stands for it.
+func (w *newsWatcher) entry(number uint32, rec *record) (ports.Change, bool) {
+	s := w.registry.table.shard(rec.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := w.registry.now().at
+	own := rec.held.granted()
+	if rec.number != number || own == nil || !own.live(at) {
+		return ports.Change{}, false // the News to come say so
+	}
+	c := w.news.public(&change{ports.ChangeSnapshot, rec.id, *own, true}, at)
+	c.Number = number
+	return c, true
+}
+
+// wholeRange is a range that a follower wants whole.
+type wholeRange struct {
+	ports.Range
+	numbers []uint32
+	records []*record
+}
+
+// sums returns the sums of ranges, and what is in those that are Whole, at the place of the follower: it
+// knows all News then. Ranges that overlap are passed over.
+func (w *newsWatcher) sums(ctx context.Context, ranges []ports.Range) (sums []ports.Range, whole []wholeRange, err error) {
+	for {
+		w.news.gather() // so the follower hears all that its entries may show
+		if wake, err := w.catchUp(ctx, w.news.end()); err != nil {
+			return nil, nil, err
+		} else if wake != nil {
+			if sums, whole, ok := w.news.sums(w.at, ranges); ok {
+				return sums, whole, nil
+			}
+		}
+	}
+}
+
+// sums returns the sums of ranges, and what is in those that are Whole. It is not ok if a follower at
+// that place does not know all News.
+func (n *news) sums(at uint64, ranges []ports.Range) (sums []ports.Range, whole []wholeRange, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if at != n.endNow() {
+		return nil, nil, false
+	}
+	entries, from := 0, uint32(0)
+	for i, r := range ranges[:min(len(ranges), ports.MaxRanges)] {
+		if r.From < from || i > 0 && from == 0 || r.Until != 0 && r.Until <= r.From {
+			break // not in order, or they overlap
+		}
+		from = r.Until
+		sum := n.told.sums(r.From, r.Until)
+		if entries += int(sum.Count); !r.Whole || entries > maxWhole {
+			sums = append(sums, sum)
+			continue
+		}
+		is := wholeRange{Range: ports.Range{From: r.From, Until: r.Until, Whole: true}}
+		n.told.each(r.From, r.Until, func(number uint32, stands *numbered) {
+			is.numbers, is.records = append(is.numbers, number), append(is.records, stands.rec)
+		})
+		whole = append(whole, is)
+	}
+	return sums, whole, true
+}
+
+// send sends b with the follower's place.
+func (w *newsWatcher) send(b ports.Batch) error {
+	if w.at >= w.missed && !w.partial {
+		b.Cursor = w.news.cursor(w.at)
+	}
+	return w.watcher.send(b)
+}
+
+// snapshot sends the own leases as they are, then the News since it began. Only its last batch has a
+// cursor: the snapshot is whole then.
+func (w *newsWatcher) snapshot(ctx context.Context, reset ports.Reset) error {
+	w.partial = true
+	batch := ports.Batch{Reset: reset, News: &ports.News{}}
+	flush := func() error {
+		if batch.Reset == "" && len(batch.News.Changes) == 0 {
+			return ctx.Err()
+		}
+		err := w.send(batch)
+		batch = ports.Batch{News: &ports.News{}}
+		if err == nil {
+			err = ctx.Err()
+		}
+		return err
+	}
+	for ids := range w.registry.table.everyone() {
+		for _, id := range ids {
+			if c, ok := w.present(id); ok {
+				batch.News.Changes = append(batch.News.Changes, c)
+			}
+		}
+		if len(batch.News.Changes) < maxBatch {
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+		// No piece may be forgotten during a long walk.
+		if _, err := w.catchUp(ctx, w.news.end()); err != nil {
+			return err
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	w.news.gather() // all that the walk saw is told then
+	if _, err := w.catchUp(ctx, w.news.end()); err != nil {
+		return err
+	}
+	w.partial = false
+	return w.send(ports.Batch{})
+}
