@@ -91,7 +91,8 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 	if l.since != nil {
 		l.since[c.Number] = true
 	}
-	is := l.define(c.Number, r.recordOf(c.PeerID), itemOf(c.PeerID, p, c.ExpiresAt.UnixNano(), r.rules.Proofs))
+	s, rec := r.recordOf(c.PeerID)
+	is := l.define(c.Number, s, rec, item)
 	if p != nil {
 		is.record = uint16(p.Tick.Seq)
 	}
@@ -101,14 +102,14 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 }
 
 // recordOf returns the record of id, one that is gone if the table has none.
-func (r *Registry) recordOf(id ports.PeerID) *record {
+func (r *Registry) recordOf(id ports.PeerID) (*shard, *record) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if rec := s.records[id]; rec != nil {
-		return rec
+		return s, rec
 	}
-	return &record{id: id, gone: true}
+	return s, &record{id: id, gone: true}
 }
 
 // takeRenewal takes in the renewal x that native told so long ago. It counts for as much as a change
@@ -122,13 +123,13 @@ func (r *Registry) takeRenewal(t *taken, l *ledger, native unique.Handle[ports.P
 		t.why = fmt.Errorf("number %d: %w", x.Number, errNumber)
 		return
 	}
-	id, remaining := is.rec.id, x.Remaining-ago
-	l.set(is, renewalItem(id, x.Link, x.ExpiresAt))
+	remaining := x.Remaining - ago
+	l.set(is, renewalItem(is.rec.id, x.Link, x.ExpiresAt))
 	b, err := r.renewTold(is, native, x, remaining)
 	if errors.Is(err, errUnheld) {
 		l.miss(x.Number, is)
 	}
-	r.outcome(t, native.Value(), id, b, err)
+	r.outcome(t, native.Value(), is.rec.id, b, err)
 	if err == nil {
 		if is.tries = 0; x.Link != (ports.Link{}) {
 			t.signed++
@@ -145,12 +146,11 @@ func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x
 	case x.Link == ports.Link{} && remaining > r.rules.Policy.TTL:
 		return b, errNoTime
 	}
-	id := is.rec.id
-	s := r.table.shard(id)
+	s := &r.table.shards[is.shard]
 	for advanced := (*ports.Proof)(nil); ; {
 		s.mu.Lock()
 		if is.rec.gone { // the indexer may be back
-			if rec := s.records[id]; rec != nil {
+			if rec := s.records[is.rec.id]; rec != nil {
 				is.rec = rec
 			}
 		}
@@ -163,7 +163,7 @@ func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x
 			}
 			continue
 		}
-		if err == nil && !r.rules.Indexers.in(id) { // under the lock, as Revise wants it
+		if err == nil && !r.rules.Indexers.in(is.rec.id) { // under the lock, as Revise wants it
 			err = errUntrusted
 		}
 		var next holding
@@ -178,7 +178,7 @@ func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x
 			err = nil
 		}
 		if isFault(err, ports.FaultFuture) { // it may count as the word of native alone
-			return r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(id), Remaining: remaining}})
+			return r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(is.rec.id), Remaining: remaining}})
 		}
 		return b, err
 	}

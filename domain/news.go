@@ -37,7 +37,8 @@ type news struct {
 	// on says that own leases have numbers, and that their changes are remembered.
 	on atomic.Bool
 
-	making sync.Mutex // held while pieces are made; taken before the lock of a shard
+	making   sync.Mutex    // held while pieces are made; taken before the lock of a shard
+	gathered []newsRenewal // of the last gather: its memory is used again
 
 	pended atomic.Uint64 // how many changes were ever pending; changed under mu
 
@@ -285,7 +286,7 @@ func (n *news) number(s *shard, ids []ports.PeerID) {
 		if own := r.holding().granted(); own != nil && own.live(at) && r.number == 0 {
 			r.number = n.unused()
 			c := n.public(&change{ports.ChangeSnapshot, id, *own, true}, at)
-			n.told.define(r.number, r, n.item(&c))
+			n.told.define(r.number, s, r, n.item(&c))
 		}
 	}
 }
@@ -348,10 +349,11 @@ func (n *news) gather() {
 	defer n.making.Unlock()
 	table := n.registry.table
 	place := table.changes.head()
-	var renewals []newsRenewal
+	renewals := n.gathered[:0]
 	for i := range table.shards {
 		renewals = table.shards[i].gather(renewals)
 	}
+	n.gathered = renewals
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changes := n.take()
@@ -437,7 +439,7 @@ func (n *news) toldChange(c *newsChange, at Instant) (ports.Change, bool) {
 	case c.kind == ports.ChangeLate:
 		return told, n.told.stands(c.number)
 	default:
-		n.told.define(c.number, c.rec, n.item(&told))
+		n.told.define(c.number, c.shard, c.rec, n.item(&told))
 	}
 	return told, true
 }

@@ -40,6 +40,7 @@ type table struct {
 
 type shard struct {
 	table   *table
+	number  uint8 // its place in the table
 	mu      sync.Mutex
 	records map[ports.PeerID]*record
 	// wheel holds every record of this shard, at the check that was next when file added it. A
@@ -107,7 +108,7 @@ func newTable(policy TTLPolicy, bounds Bounds) *table {
 	t.news = newNews(t.changes)
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.table, s.records, s.wheel = t, make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
+		s.table, s.number, s.records, s.wheel = t, uint8(i), make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
 		s.shares = newShares()
 	}
 	return t

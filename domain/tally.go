@@ -24,6 +24,7 @@ type numbered struct {
 	item   uint32  // the last that was told of it: see itemOf
 	record uint16  // the last bits of the Seq of the record that was told last
 	tries  uint8   // how many renewals in a row came to nothing
+	shard  uint8   // where rec is
 }
 
 // at returns what number n stands for. It is nil, or has no record, if that is no indexer.
@@ -34,8 +35,8 @@ func (t *tally) at(n uint32) *numbered {
 	return nil
 }
 
-// define has number n stand for the indexer of rec.
-func (t *tally) define(n uint32, rec *record, item uint32) *numbered {
+// define has number n stand for the indexer of rec in s.
+func (t *tally) define(n uint32, s *shard, rec *record, item uint32) *numbered {
 	page := int(n / pageSize)
 	if page >= len(t.pages) {
 		t.pages = append(t.pages, make([][]numbered, page+1-len(t.pages))...)
@@ -48,7 +49,7 @@ func (t *tally) define(n uint32, rec *record, item uint32) *numbered {
 		t.count++
 		is.item = 0
 	}
-	is.rec = rec
+	is.rec, is.shard = rec, s.number
 	t.set(is, item)
 	return is
 }
