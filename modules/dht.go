@@ -38,7 +38,10 @@ var dhtModule = Module{
 			Discover[*kaddht.Store](),
 		}
 		if p.On("native") {
-			parts = append(parts, fx.Invoke(func(s *kaddht.Store, t *Tasks) { t.Run("dht", nil, s.Advertise) }))
+			parts = append(parts, fx.Invoke(func(s *kaddht.Store, r *domain.Registry, t *Tasks) {
+				s.Show(r.Published)
+				t.Run("dht", nil, s.Advertise)
+			}))
 		}
 		return fx.Options(parts...)
 	},
@@ -46,10 +49,10 @@ var dhtModule = Module{
 
 type dhtServer bool
 
-func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Rules, observer ports.Observer, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers) (*kaddht.Store, error) {
+func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Rules, observer ports.Observer, t *trusted, metrics *prometheus.Registry, log *slog.Logger, closers *Closers, followers *domain.Followers) (*kaddht.Store, error) {
 	store, err := kaddht.New(h, kaddht.Config{
 		Prefix: protocol.ID(s.Prefix), Server: bool(serve), Accept: rules.Watched(observer), Read: rules.ReadProof, TTL: rules.Policy.TTL,
-		Natives: t.native, Readers: t.indexer, MaxBytes: Settings[limitsSection](p, "limits").DHTMemory << 20,
+		Natives: t.native, Readers: t.indexer, Follows: followers.Has, MaxBytes: Settings[limitsSection](p, "limits").DHTMemory << 20,
 		Metrics: metrics, Log: log.With(loggerKey, loggerDHT),
 	})
 	if err != nil {
@@ -57,5 +60,6 @@ func newDHT(p *Plan, s dhtSection, serve dhtServer, h host.Host, rules domain.Ru
 	}
 	closers.Add(store.Close)
 	t.revise(func(*trust) { store.Revise() })
+	followers.OnChange(store.Refollow)
 	return store, nil
 }

@@ -187,12 +187,13 @@ func TestRegistrationsMoveTheirCountersAndNoOthers(t *testing.T) {
 		`ocnode_known_peers`:                                 indexers,
 		`ocnode_joins_total{via="registration"}`:             indexers,
 		`ocnode_heartbeat_left_seconds_count`:                good - indexers,
-		// Each is put and announced once: the rest are heartbeats that say nothing new.
-		`ocnode_store_puts_total{result="alone"}`:        indexers,
-		`ocnode_store_put_duration_seconds_count`:        indexers,
-		`ocnode_announcements_sent_total{result="sent"}`: indexers,
-		`ocnode_dht_records`:                             indexers,
-		`ocnode_connections{direction="inbound"}`:        indexers + spoofers,
+		// Each is put and announced once: the rest are heartbeats that say nothing new, to nobody.
+		`ocnode_store_puts_total{result="alone"}`:            indexers,
+		`ocnode_store_put_duration_seconds_count`:            indexers,
+		`ocnode_announcements_sent_total{result="sent"}`:     indexers,
+		`ocnode_renewals_avoided_total{what="put"}`:          good - indexers,
+		`ocnode_renewals_avoided_total{what="announcement"}`: good - indexers,
+		`ocnode_connections{direction="inbound"}`:            indexers + spoofers,
 	}
 	var got map[string]float64
 	defer func() {
@@ -389,6 +390,11 @@ func TestMetricsOfANetwork(t *testing.T) {
 	// And what else there is to be counted: a connection that ends, and messages that are
 	// refused at either end.
 	passing := stranger(t, nodes[0], 0)
+	passing.SetStreamHandler("/opencloud/kad/1.0.0", func(s network.Stream) { _ = s.Reset() })
+	eventually(t, "a server has refused a request", func() bool {
+		return strings.Contains(scrape(t, nodes[0]), "kad_dht_rpc_outbound_request_errors_total{")
+	})
+	passing.RemoveStreamHandler("/opencloud/kad/1.0.0")
 	useDHT(t, passing)
 	askDHT(t, passing, nodes[0], 1_000_000)
 	if err := passing.Close(); err != nil {

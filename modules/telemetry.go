@@ -65,6 +65,13 @@ func (g *gauges) waiting() int {
 	return 0
 }
 
+func (g *gauges) avoided() (puts, announcements uint64) {
+	if r := g.registry.Load(); r != nil {
+		return r.Avoided()
+	}
+	return 0, 0
+}
+
 func (g *gauges) following() int {
 	if r := g.registry.Load(); r != nil {
 		return r.Following()
@@ -86,7 +93,7 @@ func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *doma
 	}
 	if g.native {
 		sources.Counts, sources.Stale, sources.OutboxWaiting = g.counts, g.stale, g.waiting
-		sources.Following, sources.Condition = g.following, g.condition
+		sources.Following, sources.Condition, sources.Avoided = g.following, g.condition, g.avoided
 	}
 	if g.indexer {
 		sources.Leases = g.leasesSeen

@@ -225,9 +225,12 @@ func TestSimAnOpenNativeIsClosedAndOpenedAgain(t *testing.T) {
 			if _, err := m.node.Registry().Register(t.Context(), id, ports.Registration{PeerID: id, Addr: "/ip4/192.0.2.1/tcp/4001"}); err != nil {
 				return err
 			}
-			time.Sleep(time.Second)
-			if e, err := store.Local(id, ports.Version{}); err != nil || e.Proof != nil {
-				t.Errorf("a plain entry is stored as %+v, %v", e, err)
+			e, ok := m.node.Registry().Published(id) // the view of the store, which keeps no copy
+			if !ok || e.Proof != nil {
+				t.Errorf("a plain entry is shown in the store as %+v, %v", e, ok)
+			}
+			if _, err := store.Put(t.Context(), e); err != nil {
+				t.Errorf("the store takes no plain entry: %v", err)
 			}
 			return nil
 		}

@@ -19,6 +19,8 @@ type Store interface {
 	// Put stores e under its PeerID, first on this node, then on others. It blocks until the
 	// others answer or ctx ends, and keeps no reference to e.
 	//
+	// A Store that shows a view of this node's table keeps no copy here, and puts to strangers alone.
+	//
 	// It returns the number of other nodes that took e. Zero with a nil error means stored here
 	// without a replica: a lone node is no error. A put that loses to a newer record (of a
 	// higher Version) is a success. With an error, e may not even be stored here: it is not

@@ -25,14 +25,28 @@ func (s *Store) register(reg prometheus.Registerer) error {
 		return err
 	}
 	return errors.Join(
-		reg.Register(gauge("ocnode_dht_peers", "Servers of the DHT in the routing table: those that this node could put to.", s.Peers)),
-		reg.Register(gauge("ocnode_dht_records", "Records of the DHT that this node holds, its own and others', expired ones included.", s.Records)),
+		reg.Register(gauge("ocnode_dht_peers", "Servers of the DHT in the routing table: look-ups begin with these.", s.Peers)),
+		reg.Register(gauge("ocnode_dht_servers", "Servers of the DHT that this node has met and that answer.", s.servers.len)),
+		reg.Register(gauge("ocnode_dht_strangers", "Those of ocnode_dht_servers that do not follow this native: entries are put to these.", func() int { return int(s.servers.strangers.Load()) })),
+		reg.Register(s.puts),
+		reg.Register(gauge("ocnode_dht_records", "Records of the DHT that this node holds, expired ones included. A native shows the entries of its table besides.", s.Records)),
 		reg.Register(s.gate.counts),
 		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ocnode_dht_displaced_total", Help: "Records of the DHT that gave way to others, since limits.dht-memory was used up.",
 		}, func() float64 { return float64(s.data.displacedCount()) })),
 		reg.Register(library),
 	)
+}
+
+func newPuts() *prometheus.CounterVec {
+	puts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "ocnode_dht_puts_total",
+		Help: "Entries sent to a server of the DHT, by what became of them. A server refuses what is not newer than its own.",
+	}, []string{"result"})
+	for r := taken; r <= unanswered; r++ {
+		puts.WithLabelValues(r.String())
+	}
+	return puts
 }
 
 func gauge(name, help string, value func() int) prometheus.Collector {

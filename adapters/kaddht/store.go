@@ -8,15 +8,14 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
-	kbucket "github.com/libp2p/go-libp2p-kbucket"
 	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +34,9 @@ const (
 	// operationTimeout bounds a Put or Get without a shorter deadline: the library's time-out
 	// for a peer's answer.
 	operationTimeout = 10 * time.Second
+	// enough is how many servers must have taken a put before it returns; the others go on. A reader asks
+	// all servers near a key, so one of so many answers it.
+	enough = 7
 	// secondThoughts is a Get's wait for a better answer after the first. A node that was away
 	// still holds replaced records, and would undo a leave if it answered first. The wait is two
 	// round trips around the world, and a look-up asks its nodes in parallel. A hanging peer
@@ -68,6 +70,10 @@ type Config struct {
 	// and for each request; they must not block. nil admits every peer. A caller that changes
 	// Natives calls Revise.
 	Natives, Readers func(ports.PeerID) bool
+	// Follows reports of a native whether it follows this native, and so hears of all entries by that: no
+	// entry is put to it. It is called concurrently and must not block. nil: no native follows this node.
+	// A caller whose answer changes calls Refollow.
+	Follows func(ports.PeerID) bool
 	// MaxBytes bounds the memory of this node's records; 0 is DefaultMaxBytes. When it is full,
 	// a new record displaces any other.
 	MaxBytes int
@@ -106,9 +112,12 @@ type Store struct {
 	gate      *gate
 	dht       *dht.IpfsDHT
 	messenger *pb.ProtocolMessenger
-	data      *datastore
+	servers   *servers
+	puts      *prometheus.CounterVec
+	cuts      network.Notifiee // hears of connections that end
+	data      *viewed
 	provided  *providers
-	// local reads and writes this node's records without the network.
+	// local reads and writes the records that this node holds, without the view and the network.
 	local *records.ValueStore
 	log   *slog.Logger
 	// natives is the namespace that natives provide. joined and met both signal joins: joined
@@ -125,7 +134,10 @@ type Store struct {
 	running sync.WaitGroup
 }
 
-var _ ports.Store = (*Store)(nil)
+var (
+	_ ports.Store     = (*Store)(nil)
+	_ ports.Strangers = (*Store)(nil)
+)
 
 // New joins the DHT over h. It serves at once if cfg says so, and adds the peers connected to h,
 // now or later. The library starts goroutines, so the caller must call Close before it closes h.
@@ -141,10 +153,17 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		validator: validator{accept: cfg.Accept, read: cfg.Read},
 		gate:      newGate(cfg.Natives, cfg.Readers),
 		log:       cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		servers:   newServers(cfg.Follows, cfg.TTL),
 		natives:   nativesNamespace(prefix),
 		joined:    make(chan struct{}, 1),
 		met:       make(chan struct{}, 1),
 	}
+	s.puts = newPuts()
+	s.cuts = &network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
+		if p := c.RemotePeer(); n.Connectedness(p) != network.Connected {
+			s.servers.gone(p)
+		}
+	}}
 	s.closing, s.cancel = context.WithCancel(context.Background())
 
 	mode := dht.ModeClient
@@ -153,8 +172,8 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	}
 	values := record.NamespacedValidator{namespace: s.validator}
 	maxAge := max(cfg.TTL, ports.RecordLife) + ports.ClockAllowance
-	s.data = newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keepsOld)
-	s.local = records.NewValueStore(s.data, values, maxAge)
+	s.data = &viewed{datastore: newDatastore(cmp.Or(cfg.MaxBytes, DefaultMaxBytes), s.validator.keepsOld), validator: s.validator}
+	s.local = records.NewValueStore(s.data.datastore, values, maxAge)
 
 	var err, cacheErr error
 	s.provided, err = newProviders(s.natives)
@@ -170,7 +189,7 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		dht.Validator(values),
 		dht.ValueDatastore(s.data),
 		dht.MaxRecordAge(maxAge),
-		dht.ValueGCInterval(maxAge),
+		dht.ValueGCInterval(0), // it would see the view in place of an old record; local sweeps
 		dht.RoutingTableFilter(s.admit),
 		// Peers in others' answers enter the table past the filter above.
 		dht.QueryFilter(func(_ any, candidate peer.AddrInfo) bool { return s.gate.native(candidate.ID) }),
@@ -190,6 +209,7 @@ func New(h host.Host, cfg Config) (*Store, error) {
 	if s.messenger, err = pb.NewProtocolMessenger(s.dht.MessageSender()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.local.StartGC(s.closing, maxAge)
 	if cfg.Metrics != nil {
 		if err := s.register(cfg.Metrics); err != nil {
 			return nil, errors.Join(fmt.Errorf("metrics of the dht: %w", err), s.Close())
@@ -211,26 +231,59 @@ func (s *Store) admit(d any, p peer.ID) bool {
 		added := table.PeerAdded
 		table.PeerAdded = func(p peer.ID) {
 			added(p)
-			s.signal()
+			s.meets(p)
 		}
 	})
+	s.servers.saw(p, false)
 	if table.Find(p) != "" { // it returned before the table noticed its absence
-		s.signal()
+		s.meets(p)
 	}
 	return true
 }
 
-func (s *Store) signal() {
-	for _, c := range []chan struct{}{s.joined, s.met} {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+// meets signals that the server p has joined or returned. One that follows this native misses no entry.
+func (s *Store) meets(p peer.ID) {
+	signal(s.met)
+	if !s.servers.follows(ports.PeerID(p.String())) {
+		signal(s.joined)
 	}
 }
 
-// Joined implements ports.Store.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Joined implements ports.Store. A server that follows this native is no news, and one that follows no
+// more is.
 func (s *Store) Joined() <-chan struct{} { return s.joined }
+
+// Show has the DHT answer from view, beside the records that others put here. From then on Put keeps no
+// copy here, since the view has the entry, and this node looks for all servers. It is called once.
+func (s *Store) Show(view View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.data.view.Store(&view)
+	s.host.Network().Notify(s.cuts)
+	s.running.Go(s.survey)
+}
+
+// Strangers implements ports.Strangers. Without a view every put counts: it renews this node's own record.
+func (s *Store) Strangers() bool {
+	return s.data.view.Load() == nil || s.servers.strangers.Load() > 0
+}
+
+// Refollow applies a change of Config.Follows. It does not block.
+func (s *Store) Refollow() {
+	if s.servers.refresh() {
+		signal(s.joined)
+	}
+}
 
 // Revise applies a change of Config.Natives to the routing table. New natives are admitted when
 // they next identify themselves.
@@ -241,6 +294,7 @@ func (s *Store) Revise() {
 			table.RemovePeer(p)
 		}
 	}
+	s.servers.keep(s.gate.native)
 }
 
 // Peers returns the size of the routing table: the number of servers that this node could put
@@ -251,11 +305,8 @@ func (s *Store) Peers() int { return s.dht.RoutingTable().Size() }
 // expired ones.
 func (s *Store) Records() int { return s.data.len() }
 
-// Put implements ports.Store.
-//
-// The library's PutValue does not return the number of replicas, treats a newer record as an
-// error, and spends all its time on a hanging peer. So Put looks up the nearest nodes for at
-// most half of the time, and puts to each separately.
+// Put implements ports.Store. It puts to the strangers among the servers that are closest to the key, and
+// waits until enough of them have answered.
 func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 	ctx, done, err := s.begin(ctx)
 	if err != nil {
@@ -268,42 +319,46 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 		return 0, fmt.Errorf("put %.160q: %w", e.PeerID, err)
 	}
 	key := keyOf(e.PeerID)
-	rec := record.MakePutRecord(key, value)
-	switch err := s.local.Put(ctx, key, rec); {
+	if s.data.view.Load() != nil {
+		err = s.validator.accept(&e)
+	} else {
+		err = s.local.Put(ctx, key, record.MakePutRecord(key, value))
+	}
+	switch {
 	case errors.Is(err, records.ErrOldRecord):
 		return 0, nil // the newer record's put reached the others
 	case err != nil:
 		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
 	}
 
-	var took atomic.Int64
-	var puts sync.WaitGroup
-	for _, p := range s.nearest(ctx, key) {
-		puts.Go(func() {
-			if err := s.messenger.PutValue(ctx, p, rec); err != nil {
-				s.log.Debug("replica not stored", "peerID", e.PeerID, "at", p, "error", err)
-				return
-			}
-			took.Add(1)
-		})
-	}
-	puts.Wait()
-	return int(took.Load()), nil
-}
-
-// nearest returns the nodes nearest to key, or after half of the time the nearest known nodes.
-func (s *Store) nearest(ctx context.Context, key string) []peer.ID {
-	deadline, _ := ctx.Deadline()
-	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
-	defer cancel()
-	peers, err := s.dht.GetClosestPeers(ctx, key)
+	near := s.servers.near(key)
+	results := make(chan result, len(near))
+	until, _ := ctx.Deadline()
+	p, err := newPut(key, value, until, func(r result) {
+		s.puts.WithLabelValues(r.String()).Inc()
+		results <- r
+	})
 	if err != nil {
-		s.log.Debug("look-up of the nearest nodes cut short", "key", key, "error", err)
+		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
 	}
-	if len(peers) == 0 {
-		peers = s.dht.RoutingTable().NearestPeers(kbucket.ConvertKey(key), replicas)
+	for _, to := range near {
+		s.send(to, p)
 	}
-	return peers
+	took := 0
+	for range near {
+		select {
+		case r := <-results:
+			if r == taken {
+				took++
+			}
+		case <-ctx.Done():
+			return took, nil
+		}
+		if took == enough {
+			break
+		}
+	}
+	return took, nil
 }
 
 // Get implements ports.Store.
@@ -401,10 +456,12 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.cancel()
+	s.host.Network().StopNotify(s.cuts)
 	s.running.Wait()
+	gcErr := s.local.Close()
 	// The library would serve until the host closes, and leave its streams open.
 	s.host.RemoveStreamHandler(s.protocol)
-	err := s.dht.Close()
+	err := errors.Join(gcErr, s.dht.Close())
 	for _, c := range s.host.Network().Conns() {
 		for _, stream := range c.GetStreams() {
 			if stream.Protocol() == s.protocol {

@@ -77,16 +77,13 @@ func (v validator) Select(_ string, values [][]byte) (int, error) {
 }
 
 // keepsOld reports whether the stored record old stays when the record new arrives: only if old
-// is still valid, and wins.
+// wins, and is still valid.
 func (v validator) keepsOld(old, new []byte) bool {
 	var o, n recpb.Record
 	if proto.Unmarshal(old, &o) != nil || proto.Unmarshal(new, &n) != nil {
 		return false
 	}
 	key := string(o.GetKey())
-	if v.Validate(key, o.GetValue()) != nil {
-		return false
-	}
 	best, err := v.Select(key, [][]byte{n.GetValue(), o.GetValue()})
-	return err == nil && best == 1
+	return err == nil && best == 1 && v.Validate(key, o.GetValue()) == nil
 }

@@ -52,6 +52,8 @@ type Sources struct {
 	Stale func() int
 	// OutboxWaiting returns how many PeerIDs wait to be put and announced.
 	OutboxWaiting func() int
+	// Avoided returns how many puts and announcements of renewals were left out.
+	Avoided func() (puts, announcements uint64)
 	// Following returns how many natives are followed.
 	Following func() int
 	// ClockOffset returns how far this node's clock is ahead of the others'.
@@ -166,7 +168,7 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	sent := f.counters("ocnode_announcements_sent_total", "Announcements of this node's own, by what became of them.", "result")
 	lookups := f.counters("ocnode_lookups_total", "Look-ups of known PeerIDs in the store, by what became of them.", "result")
 	puts := f.counters("ocnode_store_puts_total",
-		"Puts into the store, by what became of them; alone is stored here and on no other node.", "result")
+		"Puts into the store, by what became of them. One that is alone found no other node to put to: there is none, or all near the key follow this native.", "result")
 	joins := f.counters("ocnode_joins_total", "PeerIDs that became live, by how this native learnt of it.", "via")
 	leaves := f.counters("ocnode_leaves_total", "Live entries whose indexer left, by how this native learnt of it: from the indexer, or from another native.", "via")
 	asked := f.counters("ocnode_asked_total",
@@ -326,6 +328,9 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	}
 	if from.OutboxWaiting != nil {
 		f.gauge("ocnode_outbox_waiting", "PeerIDs that wait to be put into the store and announced.", from.OutboxWaiting)
+	}
+	if from.Avoided != nil {
+		f.avoided(from.Avoided)
 	}
 	f.add(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "ocnode_build_info",
@@ -549,6 +554,17 @@ func (f *family) signatures(count func() (alone, batched, bad uint64)) {
 
 func (f *family) counterFunc(name, help string, labels prometheus.Labels, value func() float64) {
 	f.add(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+// avoided adds a counter for each way in which a renewal may be spread.
+func (f *family) avoided(count func() (puts, announcements uint64)) {
+	for i, what := range []string{"put", "announcement"} {
+		f.counterFunc("ocnode_renewals_avoided_total", "Puts and announcements of renewals that were left out: all natives that they would reach follow this native.",
+			prometheus.Labels{"what": what}, func() float64 {
+				puts, announcements := count()
+				return float64([...]uint64{puts, announcements}[i])
+			})
+	}
 }
 
 func (f *family) constant(name, help string, value time.Duration) {

@@ -147,6 +147,7 @@ var allSources = Sources{
 	Counts:        func() (live, known int) { return 7, 9 },
 	Stale:         func() int { return 2 },
 	OutboxWaiting: func() int { return 5 },
+	Avoided:       func() (puts, announcements uint64) { return 11, 12 },
 	Following:     func() int { return 2 },
 	Leases:        func() (confirmed, doubted, unasked int) { return 3, 2, 1 },
 	Condition:     func() ports.Condition { return ports.ConditionIsolated },
@@ -234,6 +235,8 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 		`ocnode_known_peers`:                                  "9",
 		`ocnode_stale_indexers`:                               "2",
 		`ocnode_outbox_waiting`:                               "5",
+		`ocnode_renewals_avoided_total{what="put"}`:           "11",
+		`ocnode_renewals_avoided_total{what="announcement"}`:  "12",
 	}
 	want[`ocnode_registrations_total{result="proof_invalid"}`] = "1"
 	want[`ocnode_registrations_total{result="superseded"}`] = "1"
@@ -278,7 +281,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	check("before any event", func(series string) string {
 		switch series {
 		case `ocnode_leases{elsewhere="confirmed"}`, `ocnode_leases{elsewhere="doubted"}`, `ocnode_leases{elsewhere="unasked"}`,
-			"ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
+			"ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", `ocnode_renewals_avoided_total{what="put"}`, `ocnode_renewals_avoided_total{what="announcement"}`, "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
 			"ocnode_clock_offset_seconds", "ocnode_ready", "ocnode_registry_ttl_seconds", "ocnode_registry_heartbeat_seconds":
 			return want[series]
 		}
@@ -300,7 +303,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 func TestGaugesWithoutASourceAreLeftOut(t *testing.T) {
 	_, reg := newMetrics(t, Sources{})
 	for series := range scrape(t, reg) {
-		for _, gauge := range []string{"ocnode_live", "ocnode_known", "ocnode_outbox", "ocnode_natives", "ocnode_condition"} {
+		for _, gauge := range []string{"ocnode_live", "ocnode_known", "ocnode_outbox", "ocnode_renewals_avoided", "ocnode_natives", "ocnode_condition"} {
 			if strings.HasPrefix(series, gauge) {
 				t.Errorf("there is %s", series)
 			}
