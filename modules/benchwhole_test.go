@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,8 +78,18 @@ func BenchmarkNative(b *testing.B) {
 			Addrs: node.Addrs(), CPU: cpu(), Live: int64(live), Waiting: int64(node.Registry().Waiting()),
 			Registered: seen.registered.Load(), Put: seen.put.Load(), Replicas: seen.replicas.Load(),
 			Announced: seen.announced.Load(), Heard: seen.heard.Load(), Following: int64(node.Registry().Following()),
+			Followed: time.Duration(seen.followed.Load()),
 		}
-		switch asked.Text() {
+		what, number, _ := strings.Cut(asked.Text(), " ")
+		switch what {
+		case "fill":
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				b.Fatal(err)
+			}
+			fill(b, node, n)
+			live, _ := node.Registry().Counts()
+			state.Live, state.CPU = int64(live), cpu()
 		case "profile":
 			if err := pprof.StartCPUProfile(&profiling); err != nil {
 				b.Fatal(err)
@@ -94,7 +105,10 @@ func BenchmarkNative(b *testing.B) {
 }
 
 // counts counts what a native does.
-type counts struct{ registered, put, replicas, announced, heard atomic.Int64 }
+type counts struct {
+	registered, put, replicas, announced, heard atomic.Int64
+	followed                                    atomic.Int64 // how long the last takeover took
+}
 
 // Observe implements ports.Observer.
 func (c *counts) Observe(e ports.Event) {
@@ -108,6 +122,8 @@ func (c *counts) Observe(e ports.Event) {
 		c.announced.Add(1)
 	case e.Kind == ports.EventHeard:
 		c.heard.Add(1)
+	case e.Kind == ports.EventFollowing:
+		c.followed.Store(int64(e.Took))
 	}
 }
 
@@ -116,7 +132,8 @@ type nativeState struct {
 	Addrs                                                                 []string
 	CPU                                                                   time.Duration
 	Live, Waiting, Registered, Put, Replicas, Announced, Heard, Following int64
-	Profile                                                               string `json:",omitempty"`
+	Followed                                                              time.Duration // how long its last takeover took
+	Profile                                                               string        `json:",omitempty"`
 }
 
 func (s *nativeState) add(t nativeState, sign int64) {
