@@ -19,6 +19,9 @@ const (
 	// maxBatch is the largest batch: some 3 ms. So heartbeats wait no longer for a processor. Four times
 	// as many would cost 12 % less each.
 	maxBatch = 256
+	// leastShare is the least batch that is worth a processor of its own: with half as many each would
+	// cost a tenth more.
+	leastShare = 64
 )
 
 // signature is a signature to check.

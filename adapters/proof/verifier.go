@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"runtime"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2/simplelru"
@@ -181,13 +182,18 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 	return c.claim, c.err
 }
 
-// VerifyAll implements ports.Verifier.
+// VerifyAll implements ports.Verifier. It uses all processors.
 func (v *Verifier) VerifyAll(proofs []*ports.Proof, accept func(*ports.Claim) error) []error {
 	errs := make([]error, len(proofs))
-	for from := 0; from < len(proofs); from += maxBatch {
-		until := min(from+maxBatch, len(proofs))
-		v.verifyBatch(proofs[from:until], accept, errs[from:until])
+	each := (len(proofs) + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0)
+	each = min(max(each, leastShare), maxBatch)
+	var running sync.WaitGroup
+	for from := each; from < len(proofs); from += each {
+		until := min(from+each, len(proofs))
+		running.Go(func() { v.verifyBatch(proofs[from:until], accept, errs[from:until]) })
 	}
+	v.verifyBatch(proofs[:min(each, len(proofs))], accept, errs)
+	running.Wait()
 	return errs
 }
 
@@ -257,15 +263,13 @@ func (v *Verifier) end(c *checking) {
 		if !c.signature.sound {
 			c.err = ports.Faulty(ports.FaultSignature, "record's signature is not that of %s", c.claim.PeerID)
 		} else {
-			// At once: whatever ticks it comes with, nobody has it checked twice.
 			c.last = ports.Tick{Seq: c.claim.Seq, Link: c.claim.Anchor}
-			v.keep(c.key, sound{c.claim, c.last})
 		}
 	}
 	if c.err == nil {
-		if c.err = v.follow(c); c.err == nil {
-			v.keep(c.key, sound{c.claim, c.last})
-		}
+		// Whatever ticks it comes with, nobody has it checked twice.
+		c.err = v.follow(c)
+		v.keep(c.key, sound{c.claim, c.last})
 	}
 	if c.err != nil {
 		c.claim = nil
