@@ -54,7 +54,7 @@ func (l *ledger) watch(ask chan<- []ports.Range) {
 // that came to.
 func (l *ledger) compare(b *ports.Batch, interval time.Duration) (ended *ports.Event) {
 	for _, r := range b.Told {
-		if r.Count, r.Sum = 0, 0; l.answered(r) {
+		if l.toldAgain(r) {
 			l.mended += l.changed
 			l.each(r.From, r.Until, func(n uint32, _ *numbered) {
 				if !l.since[n] {
@@ -128,6 +128,24 @@ func (l *ledger) answered(r ports.Range) bool {
 		l.asked = slices.Delete(l.asked, i, i+1)
 	}
 	return i >= 0
+}
+
+// toldAgain takes r off the ranges that are asked for whole, and reports whether it was among them. A
+// transport may tell a range in parts, in order.
+func (l *ledger) toldAgain(r ports.Range) bool {
+	for i := range l.asked {
+		asked := &l.asked[i]
+		switch {
+		case !asked.Whole || asked.From != r.From:
+		case r.Until == asked.Until:
+			l.asked = slices.Delete(l.asked, i, i+1)
+			return true
+		case r.Until > r.From && (asked.Until == 0 || r.Until < asked.Until):
+			asked.From = r.Until
+			return true
+		}
+	}
+	return false
 }
 
 // end ends a reconciliation.

@@ -118,7 +118,8 @@ type Batch struct {
 	// and of the ranges that the watcher asked for.
 	Sums []Range
 	// Told are the Whole ranges that the watcher asked for, in order. News then has all entries in
-	// them, by rising Number, and nothing else: any other number in them stands for no indexer.
+	// them, by rising Number, and nothing else: any other number in them stands for no indexer. A
+	// transport may cut a range in parts, in order, with a part of the News each.
 	Told []Range
 	// Audience, with Own, is the sum of the nodes that hear this native's announcements: see Audience.
 	// 0 is no word of it, and what was told before holds.

@@ -81,6 +81,9 @@ type Metrics struct {
 	watchers                      prometheus.Gauge
 	dropped                       prometheus.Counter
 
+	framesTold, framesRead, renewalsTold, renewalsRead prometheus.Counter // of binary watches
+	framesMalformed, framesTooLarge                    prometheus.Counter
+
 	beating      prometheus.Gauge
 	beats        prometheus.Counter
 	beatingEnded map[ports.Code]prometheus.Counter
@@ -181,7 +184,17 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	dialBacks := f.counters("ocnode_dial_backs_total", "Addresses that this native dialled to see whether they are the sender's, by what came of it.", "result")
 	leases := f.counters("ocnode_lease_attempts_total",
 		"Registrations sent to natives, by what became of them: unconfirmed is written and not answered, failed is not even that, the rest is the code of a refusal.", "result")
+	frames := f.counters("ocnode_follow_frames_total", "Frames of the binary watches between natives: told to natives that follow this one, and read from natives that it follows.", "way")
+	renewals := f.counters("ocnode_follow_renewals_total", "Renewals in these frames.", "way")
+	framesRefused := f.counters("ocnode_follow_frames_refused_total", "Frames of binary watches, of either side, that ended their stream, by what was wrong with them.", "reason")
 	m := &Metrics{
+		framesTold:      frames("told"),
+		framesRead:      frames("read"),
+		renewalsTold:    renewals("told"),
+		renewalsRead:    renewals("read"),
+		framesMalformed: framesRefused(string(ports.CodeMalformed)),
+		framesTooLarge:  framesRefused(string(ports.CodeTooLarge)),
+
 		accepted: registrations("accepted"),
 		refused:  newRefusals(registrations),
 		limited:  make(map[ports.Limit]prometheus.Counter),
@@ -431,6 +444,18 @@ func (m *Metrics) Observe(e ports.Event) {
 	case ports.EventTold:
 		m.told.Add(float64(e.Changes))
 		m.toldRefused.Add(float64(e.Refused))
+	case ports.EventNewsTold:
+		m.framesTold.Add(float64(e.Frames))
+		m.renewalsTold.Add(float64(e.Renewals))
+	case ports.EventNewsRead:
+		m.framesRead.Add(float64(e.Frames))
+		m.renewalsRead.Add(float64(e.Renewals))
+	case ports.EventNewsRefused:
+		if e.Code == ports.CodeTooLarge {
+			m.framesTooLarge.Inc()
+		} else {
+			m.framesMalformed.Inc()
+		}
 	case ports.EventWatching:
 		m.watchers.Inc()
 	case ports.EventWatched:

@@ -69,6 +69,10 @@ var allEvents = []ports.Event{
 	{Kind: ports.EventUnfollowed, Via: "n", Err: errTest},
 	{Kind: ports.EventTold, Via: "n", Changes: 7},
 	{Kind: ports.EventTold, Via: "n", Changes: 5, Refused: 2, Err: errTest},
+	{Kind: ports.EventNewsTold, PeerID: "w", Frames: 2, Renewals: 700},
+	{Kind: ports.EventNewsRead, Via: "n", Frames: 1, Renewals: 100},
+	{Kind: ports.EventNewsRefused, Via: "n", Code: ports.CodeMalformed, Err: errTest},
+	{Kind: ports.EventNewsRefused, PeerID: "w", Code: ports.CodeTooLarge, Err: errTest},
 	{Kind: ports.EventWatching, PeerID: "w"},
 	{Kind: ports.EventWatching, PeerID: "w"},
 	{Kind: ports.EventWatching, PeerID: "w"},
@@ -237,6 +241,13 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 		`ocnode_outbox_waiting`:                               "5",
 		`ocnode_renewals_avoided_total{what="put"}`:           "11",
 		`ocnode_renewals_avoided_total{what="announcement"}`:  "12",
+
+		`ocnode_follow_frames_total{way="told"}`:                 "2",
+		`ocnode_follow_frames_total{way="read"}`:                 "1",
+		`ocnode_follow_renewals_total{way="told"}`:               "700",
+		`ocnode_follow_renewals_total{way="read"}`:               "100",
+		`ocnode_follow_frames_refused_total{reason="malformed"}`: "1",
+		`ocnode_follow_frames_refused_total{reason="too_large"}`: "1",
 	}
 	want[`ocnode_registrations_total{result="proof_invalid"}`] = "1"
 	want[`ocnode_registrations_total{result="superseded"}`] = "1"
