@@ -42,6 +42,9 @@ type outbox struct {
 	// puts and announces report whether a put, or an announcement, reaches strangers now.
 	puts, announces func() bool
 	avoided         avoided
+	// room bounds the announcements of renewals. heldBack counts those that found none.
+	room     *allowance
+	heldBack atomic.Uint64
 
 	mu      sync.Mutex
 	ctx     context.Context // ends with Run
@@ -80,6 +83,7 @@ func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store,
 	return &outbox{
 		policy: policy, table: t, now: now, store: store, announcer: announcer, observer: observer,
 		puts: reachesStrangers(store), announces: reachesStrangers(announcer),
+		room:    newAllowance(announcedRenewals, policy.Heartbeat),
 		delayed: newWheel[*record](policy.tick()),
 	}
 }
@@ -228,6 +232,7 @@ func (o *outbox) next() *record {
 type flight struct {
 	entry           Entry
 	puts, announces bool
+	heldBack        bool // it would be announced, and there is no room
 	news            bool
 }
 
@@ -254,6 +259,10 @@ func (o *outbox) takeOff(rec *record) (f flight, ok bool) {
 		return f, false
 	}
 	f.puts, f.announces = f.news || o.puts(), f.news || o.announces()
+	if !f.news && f.announces && !o.room.take(now.at) {
+		f.announces, f.heldBack = false, true
+		o.heldBack.Add(1)
+	}
 	if !f.puts && !f.announces {
 		st.alone = true
 		return f, false
@@ -315,7 +324,9 @@ func (o *outbox) send(f flight) (replicas int, err error) {
 
 func (o *outbox) announce(ctx context.Context, f flight) {
 	if !f.announces {
-		o.avoided.announcements.Add(1)
+		if !f.heldBack {
+			o.avoided.announcements.Add(1)
+		}
 		return
 	}
 	err := o.announcer.Announce(ctx, f.entry.PeerID)

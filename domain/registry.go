@@ -548,6 +548,9 @@ func (r *Registry) Natives(ctx context.Context, _ ports.PeerID) ([]ports.NativeS
 // Waiting returns how many entries wait for their put and announcement, or are in flight.
 func (r *Registry) Waiting() int { return r.outbox.waiting() }
 
+// HeldBack returns how many renewals this native has not announced so far, as it announced too many others.
+func (r *Registry) HeldBack() uint64 { return r.outbox.heldBack.Load() }
+
 // Avoided returns how many puts and announcements of renewals this native has left out so far: all natives
 // that they would reach follow this native.
 func (r *Registry) Avoided() (puts, announcements uint64) {

@@ -147,3 +147,47 @@ func TestNewsStaysNewsUntilItIsPut(t *testing.T) {
 		}
 	})
 }
+
+// A stranger in the topic costs no more than a rate. Joins, changes and leaves are never held back.
+func TestRenewalsAreAnnouncedAtABoundedRate(t *testing.T) {
+	withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+		m.announcer.stranger.Store(true)
+		ids := peerIDs(2001)[1:]
+		all := func() {
+			for _, x := range ids {
+				n.register(t, x, addr)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		announced := func() int { defer n.Take(); return n.Count(ports.EventAnnounced) }
+		all()
+		if got := announced(); got != len(ids) || n.HeldBack() != 0 {
+			t.Errorf("of %d joins %d are announced, and %d held back", len(ids), got, n.HeldBack())
+		}
+		all()
+		first := announced() // a heartbeat's at once, and those of the time until all have had their turn
+		if held := int(n.HeldBack()); first < 1200 || first > 1200+15*20 || held != len(ids)-first {
+			t.Errorf("of %d renewals at once %d are announced, and %d held back", len(ids), first, held)
+		}
+		_ = n.Leave(t.Context(), ids[0], nil)
+		n.register(t, ids[1], addr+"1")
+		time.Sleep(15 * time.Second)
+		if got := announced(); got != 2 {
+			t.Errorf("of a leave and a change %d are announced", got)
+		}
+		// Of 1,200 indexers, at any phase, each renewal is announced.
+		ids = ids[2:1202]
+		time.Sleep(time.Minute)
+		held := n.HeldBack()
+		for range 3 {
+			all()
+			if got := announced(); got != len(ids) {
+				t.Errorf("of %d renewals %d are announced", len(ids), got)
+			}
+			time.Sleep(45 * time.Second)
+		}
+		if n.HeldBack() != held {
+			t.Errorf("%d of 1,200 indexers' renewals are held back", n.HeldBack()-held)
+		}
+	})
+}

@@ -72,6 +72,13 @@ func (g *gauges) avoided() (puts, announcements uint64) {
 	return 0, 0
 }
 
+func (g *gauges) heldBack() uint64 {
+	if r := g.registry.Load(); r != nil {
+		return r.HeldBack()
+	}
+	return 0
+}
+
 func (g *gauges) following() int {
 	if r := g.registry.Load(); r != nil {
 		return r.Following()
@@ -94,6 +101,7 @@ func newObserver(metrics *prometheus.Registry, g *gauges, h *health, clock *doma
 	if g.native {
 		sources.Counts, sources.Stale, sources.OutboxWaiting = g.counts, g.stale, g.waiting
 		sources.Following, sources.Condition, sources.Avoided = g.following, g.condition, g.avoided
+		sources.HeldBack = g.heldBack
 	}
 	if g.indexer {
 		sources.Leases = g.leasesSeen

@@ -54,6 +54,8 @@ type Sources struct {
 	OutboxWaiting func() int
 	// Avoided returns how many puts and announcements of renewals were left out.
 	Avoided func() (puts, announcements uint64)
+	// HeldBack returns how many renewals were not announced, as others were.
+	HeldBack func() uint64
 	// Following returns how many natives are followed.
 	Following func() int
 	// ClockOffset returns how far this node's clock is ahead of the others'.
@@ -338,6 +340,12 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	}
 	if from.Stale != nil {
 		f.gauge("ocnode_stale_indexers", "Entries that have ended and are shown as stale, since this native did not hear its indexers for a while.", from.Stale)
+	}
+	if from.HeldBack != nil {
+		f.add(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "ocnode_renewals_held_back_total",
+			Help: "Renewals that were not announced though a listener does not follow this native: a native announces at most 20 a second.",
+		}, func() float64 { return float64(from.HeldBack()) }))
 	}
 	if from.OutboxWaiting != nil {
 		f.gauge("ocnode_outbox_waiting", "PeerIDs that wait to be put into the store and announced.", from.OutboxWaiting)

@@ -152,6 +152,7 @@ var allSources = Sources{
 	Stale:         func() int { return 2 },
 	OutboxWaiting: func() int { return 5 },
 	Avoided:       func() (puts, announcements uint64) { return 11, 12 },
+	HeldBack:      func() uint64 { return 6 },
 	Following:     func() int { return 2 },
 	Leases:        func() (confirmed, doubted, unasked int) { return 3, 2, 1 },
 	Condition:     func() ports.Condition { return ports.ConditionIsolated },
@@ -248,6 +249,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 		`ocnode_follow_renewals_total{way="read"}`:               "100",
 		`ocnode_follow_frames_refused_total{reason="malformed"}`: "1",
 		`ocnode_follow_frames_refused_total{reason="too_large"}`: "1",
+		`ocnode_renewals_held_back_total`:                        "6",
 	}
 	want[`ocnode_registrations_total{result="proof_invalid"}`] = "1"
 	want[`ocnode_registrations_total{result="superseded"}`] = "1"
@@ -292,7 +294,7 @@ func TestEveryEventIsCountedOnceUnderItsResult(t *testing.T) {
 	check("before any event", func(series string) string {
 		switch series {
 		case `ocnode_leases{elsewhere="confirmed"}`, `ocnode_leases{elsewhere="doubted"}`, `ocnode_leases{elsewhere="unasked"}`,
-			"ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", `ocnode_renewals_avoided_total{what="put"}`, `ocnode_renewals_avoided_total{what="announcement"}`, "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
+			"ocnode_live_indexers", "ocnode_stale_indexers", "ocnode_known_peers", "ocnode_outbox_waiting", "ocnode_renewals_held_back_total", `ocnode_renewals_avoided_total{what="put"}`, `ocnode_renewals_avoided_total{what="announcement"}`, "ocnode_natives_followed", `ocnode_condition{condition="isolated"}`,
 			"ocnode_clock_offset_seconds", "ocnode_ready", "ocnode_registry_ttl_seconds", "ocnode_registry_heartbeat_seconds":
 			return want[series]
 		}
