@@ -289,6 +289,10 @@ func TestThereAreAsManySeriesAtTenAsAtAThousandIndexers(t *testing.T) {
 		s := samples(t, scrape(t, node))
 		return s[`kad_dht_rpc_outbound_messages_total{message_type="ADD_PROVIDER"}`] > 0 && s[`kad_dht_rpc_inbound_bytes_count{message_type="ADD_PROVIDER"}`] > 0
 	})
+	eventually(t, "the natives have looked for natives", func() bool {
+		s := samples(t, scrape(t, node))
+		return s[`kad_dht_rpc_outbound_request_latency_milliseconds_count{message_type="GET_PROVIDERS"}`] > 0 && s[`kad_dht_rpc_inbound_request_latency_milliseconds_count{message_type="GET_PROVIDERS"}`] > 0
+	})
 	first := stranger(t, node, 0)
 	useDHT(t, first)
 	first.SetStreamHandler("/news", func(s network.Stream) { _ = s.Reset() })
