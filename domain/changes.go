@@ -27,10 +27,6 @@ const (
 // conditionChanged is no change of a record: it wakes watchers to look at the condition.
 const conditionChanged ports.ChangeKind = "condition"
 
-// hungUp is no change of a view: the own lease is late, and that of another native stands for it. So
-// natives alone are told.
-const hungUp ports.ChangeKind = "hung up"
-
 // change is a change of an indexer's view, with the word shown after it, or before its end.
 type change struct {
 	kind  ports.ChangeKind

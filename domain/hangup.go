@@ -74,57 +74,15 @@ func (r *Registry) overdue() {
 		s.mu.Lock()
 		now := r.now()
 		if rec := s.records[h.id]; rec != nil && rec.hungUp && !r.table.hearing.doubts(now.at) {
-			if next, ok := rec.held.overdue(granted, r.rules.Self, now.at); ok {
+			if own := rec.held.granted(); own != nil && own.live(now.at) {
+				next := rec.held
+				next.first.overdue = true
 				s.apply(rec, &next, now)
-				if is := s.view(&rec.held, now.at); is.shown != nil && is.shown.source != granted {
-					r.table.changes.add(hungUp, h.id, &rec.held.first, false)
-				}
 			}
 		}
 		s.mu.Unlock()
 		r.table.hearing.goesOn(now.at)
 	}
-}
-
-// hungUpAt takes in that the native from tells that its lease of id is late. The error is errNoChange
-// without that lease.
-func (r *Registry) hungUpAt(from, id ports.PeerID) error {
-	s := r.table.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := r.now()
-	rec := s.records[id]
-	next, ok := rec.holding().overdue(told, from, now.at)
-	if !ok {
-		return errNoChange
-	}
-	s.apply(rec, &next, now)
-	return nil
-}
-
-// overdue returns the holding with the live lease of that native and source overdue. It is not ok
-// without such a lease.
-func (h *holding) overdue(of source, native ports.PeerID, at Instant) (next holding, ok bool) {
-	is := func(w *word) bool {
-		return w.source == of && w.native.Value() == native && w.live(at)
-	}
-	if next = *h; is(&next.first) {
-		next.first.overdue = true
-		return next, true
-	}
-	if h.rest == nil {
-		return next, false
-	}
-	for i := range h.rest.leases {
-		if is(&h.rest.leases[i]) {
-			rest := *h.rest // which is never changed
-			rest.leases = append([]word(nil), rest.leases...)
-			rest.leases[i].overdue = true
-			next.rest = &rest
-			return next, true
-		}
-	}
-	return next, false
 }
 
 // becomes reports whether the lease is is w, but for being overdue.

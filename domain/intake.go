@@ -325,9 +325,6 @@ func isFault(err error, fault ports.Fault) bool {
 // takeChange takes in one change that the native from told, after prepare. A change that the table
 // knows already, or knows better, is no error.
 func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
-	if c.Kind == ports.ChangeLate && c.Native == from && c.PeerID != "" {
-		return became{}, r.hungUpAt(from, c.PeerID)
-	}
 	if err := r.tellable(from, c); err != nil {
 		return became{}, err
 	}

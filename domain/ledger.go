@@ -194,7 +194,7 @@ func (r *Registry) renewedWord(is *numbered, native unique.Handle[ports.PeerID],
 		return w, nil, errUnheld
 	}
 	w = *lease
-	w.unproven = false
+	w.unproven, w.overdue = false, false
 	w.deadline = now.at.Add(min(remaining, r.rules.Policy.TTL))
 	if !signed {
 		if r.rules.plain() == PlainRefuse {

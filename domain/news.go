@@ -118,10 +118,13 @@ func (s *shard) note(r *record, next *holding, was, is view, said *word, now Ins
 		s.noteChange(r, ports.ChangeJoined, own)
 	case old == nil || !old.live(now) || !renews(own, old):
 		s.noteChange(r, ports.ChangeUpdated, own)
+	case own.overdue && !old.overdue:
+		// Its indexer has hung up. Renewals from before must not come after that.
+		s.noteChange(r, ports.ChangeUpdated, own)
 	case own.deadline != old.deadline || own.tick() != old.tick():
 		s.noteRenewal(r, own)
 	}
-	if own != nil && is.late && !was.late && is.shown.source == granted {
+	if own != nil && is.late && !was.late && is.shown.source == granted && !own.overdue {
 		s.noteChange(r, ports.ChangeLate, own)
 	}
 }

@@ -119,10 +119,10 @@ func (p TTLPolicy) putInterval() time.Duration { return p.Heartbeat / 6 }
 func (p TTLPolicy) urgentLead() time.Duration { return p.putInterval() * 9 / 10 }
 
 // hangUpGrace is how long an indexer that has ended its connection has to register over another, before
-// its lease is late: a third of a lease's slack, and half a second at most. A living indexer dials
-// again within a quarter of a second (its reconnectSpread).
+// its lease is late: half of a lease's slack, and half a second at most. A living indexer dials again
+// within a quarter of a second (its reconnectSpread), and needs a few round trips.
 func (p TTLPolicy) hangUpGrace() time.Duration {
-	return min(500*time.Millisecond, (p.TTL-p.Heartbeat)/3)
+	return min(500*time.Millisecond, (p.TTL-p.Heartbeat)/2)
 }
 
 // settle is how long a native waits for a node that has joined the store to join the

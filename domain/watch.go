@@ -286,7 +286,7 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 
 func (w *watcher) wants(c *change) bool {
 	switch {
-	case c.kind == conditionChanged, c.kind == hungUp:
+	case c.kind == conditionChanged:
 		return false
 	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate || c.kind == ports.ChangeStale):
 		return false // another native ends told leases by its own clock

@@ -330,7 +330,7 @@ func TestAnOpenStreamCarriesWhatIsNewAlone(t *testing.T) {
 		heard.Store(&r)
 		return granted, nil
 	}})
-	n := remote(t, newTransport(t, indexer), native)
+	client := newTransport(t, indexer)
 	life, end := context.WithCancel(t.Context())
 	me := idOf(indexer)
 	for i, r := range []ports.Registration{
@@ -345,6 +345,7 @@ func TestAnOpenStreamCarriesWhatIsNewAlone(t *testing.T) {
 		{PeerID: me, Addr: "/ip4/127.0.0.1/tcp/2", Proof: &ports.Proof{Tick: ports.Tick{Seq: 6, Step: 4, Link: ports.Link{4}}}},
 		{PeerID: me, Addr: "/ip4/127.0.0.1/tcp/2"},
 	} {
+		n := remote(t, client, native) // each may be another, with other addresses
 		if _, err := n.Register(ports.WithOpenStream(t.Context(), life), me, r); err != nil {
 			t.Fatal(err)
 		}
@@ -360,6 +361,7 @@ func TestAnOpenStreamCarriesWhatIsNewAlone(t *testing.T) {
 	if len(native.Network().ConnsToPeer(indexer.ID())) == 0 {
 		t.Error("the connection ended too")
 	}
+	n := remote(t, client, native)
 	if _, err := n.Register(ports.WithOpenStream(t.Context(), t.Context()), me, ports.Registration{PeerID: me, Addr: "/ip4/127.0.0.1/tcp/2"}); err != nil {
 		t.Errorf("over another stream: %v", err)
 	}

@@ -27,8 +27,6 @@ type remote struct {
 	reached      atomic.Pointer[string] // what Reached returns; nil is ""
 	// watched is the connection of the last Watch, nil without one.
 	watched atomic.Pointer[network.Conn]
-	// beats is the open stream of heartbeats. A Register that uses it has the value.
-	beats chan *beats
 }
 
 // Disconnected implements ports.RemoteNative. If another connection to the native lives on, the
@@ -68,7 +66,7 @@ func (n *remote) Register(ctx context.Context, sender ports.PeerID, r ports.Regi
 		return ports.Lease{}, err
 	}
 	if life := ports.OpenStream(ctx); life == nil {
-		n.endBeats()
+		n.t.open.end(n.info.ID)
 	} else {
 		if lease, err = n.beat(ctx, life, r, frame); !notOffered(err) && err != errNoStream {
 			return lease, n.fault(ctx, "register with", err)

@@ -7,9 +7,11 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
@@ -46,13 +48,18 @@ var errNoStream = errors.New("the native takes no other stream of heartbeats")
 // is its frame in the registration protocol. The error of a native without such streams is notOffered,
 // and errNoStream that of a native that refuses one.
 func (n *remote) beat(ctx, life context.Context, r ports.Registration, registration []byte) (lease ports.Lease, err error) {
+	slot := n.t.open.slot(n.info.ID)
 	var b *beats
 	select {
-	case b = <-n.beats:
+	case b = <-slot.has:
 	case <-ctx.Done():
+		n.t.open.leave(slot)
 		return lease, ctx.Err()
 	}
-	defer func() { n.beats <- b }()
+	defer func() {
+		slot.has <- b
+		n.t.open.leave(slot)
+	}()
 	began := time.Now()
 	err = n.twice(ctx, func(wait func(network.Conn) time.Duration) (conn network.Conn, err error) {
 		for {
@@ -87,16 +94,6 @@ func (n *remote) beat(ctx, life context.Context, r ports.Registration, registrat
 	return lease, err
 }
 
-// endBeats ends the open stream, unless a Register uses it.
-func (n *remote) endBeats() {
-	select {
-	case b := <-n.beats:
-		b.end()
-		n.beats <- nil
-	default:
-	}
-}
-
 // openBeats opens a stream that ends with life.
 func (n *remote) openBeats(ctx, life context.Context) (*beats, error) {
 	s, err := n.open(ctx, ports.HeartbeatProtocol)
@@ -105,8 +102,66 @@ func (n *remote) openBeats(ctx, life context.Context) (*beats, error) {
 	}
 	return &beats{
 		s: s, frames: wire.NewHeartbeatFrames(s, wire.MaxHeartbeatBytes), opened: time.Now(),
-		letGo: context.AfterFunc(life, func() { _ = s.Reset() }),
+		letGo: context.AfterFunc(life, func() {
+			_ = s.Reset()
+			n.t.open.end(n.info.ID)
+		}),
 	}, nil
+}
+
+// openStreams are the open streams of heartbeats of a Transport: one to a native, whichever of its
+// remotes registers.
+type openStreams struct {
+	mu sync.Mutex
+	of map[peer.ID]*openSlot // of natives with a stream, or with a Register under way
+}
+
+// openSlot has the stream to a native, nil without one. A Register that uses the stream has it instead.
+type openSlot struct {
+	id    peer.ID
+	has   chan *beats
+	users int
+}
+
+// slot returns the slot of a native, until leave.
+func (o *openStreams) slot(id peer.ID) *openSlot {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.of[id]
+	if s == nil {
+		if o.of == nil {
+			o.of = make(map[peer.ID]*openSlot)
+		}
+		s = &openSlot{id: id, has: make(chan *beats, 1)}
+		s.has <- nil
+		o.of[id] = s
+	}
+	s.users++
+	return s
+}
+
+// leave forgets the slot if nobody uses it, and it has no stream.
+func (o *openStreams) leave(s *openSlot) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.users--; s.users > 0 {
+		return
+	}
+	if b := <-s.has; b != nil {
+		s.has <- b
+	} else {
+		delete(o.of, s.id)
+	}
+}
+
+// end ends the stream to a native, unless a Register uses it.
+func (o *openStreams) end(id peer.ID) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.of[id]; s != nil && s.users == 0 {
+		(<-s.has).end()
+		delete(o.of, id)
+	}
 }
 
 // exchangeBeat sends r over b, and waits for the answer for as long as wait. errStreamEnded is joined to

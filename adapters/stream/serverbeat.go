@@ -21,7 +21,7 @@ const (
 	// many without an answer at most.
 	maxBeatsAtOnce = ports.MaxHeartbeats
 	// idleShare says by which part of its time a stream may be idle for longer: a deadline costs a timer,
-	// so it is not set for each frame.
+	// so neither that of the read nor that of the write is set for each frame.
 	idleShare = 8
 )
 
@@ -41,6 +41,7 @@ type beater struct {
 	granted ports.Lease
 	idle    time.Duration // how long the stream may be idle
 	until   time.Time     // the deadline of the read
+	writes  time.Time     // the deadline of the writes: a second for each at least, and two at most
 	answers []byte
 }
 
@@ -144,7 +145,10 @@ func (b *beater) write(ctx context.Context) error {
 	if len(b.answers) == 0 {
 		return nil
 	}
-	b.srv.setWriteDeadline(ctx, b.s, time.Now().Add(b.srv.lastShare()))
+	if now, least := time.Now(), b.srv.lastShare(); b.writes.Before(now.Add(least)) {
+		b.writes = now.Add(2 * least)
+		b.srv.setWriteDeadline(ctx, b.s, b.writes)
+	}
 	_, err := b.s.Write(b.answers)
 	if b.answers = b.answers[:0]; cap(b.answers) > ports.MaxFrameBytes {
 		b.answers = nil

@@ -54,6 +54,7 @@ type Transport struct {
 	connected chan struct{}
 
 	neighbours neighbours
+	open       openStreams
 }
 
 var _ ports.Transport = (*Transport)(nil)
@@ -163,9 +164,7 @@ func (t *Transport) Native(id ports.PeerID, addrs []string) (ports.RemoteNative,
 		}
 		info.Addrs = append(info.Addrs, addr)
 	}
-	n := &remote{t: t, info: info, beats: make(chan *beats, 1)}
-	n.beats <- nil
-	return n, nil
+	return &remote{t: t, info: info}, nil
 }
 
 // dialable returns the address without its /p2p/ part, which must be id's.

@@ -50,7 +50,7 @@ type issued struct {
 }
 
 func newRecords(self ports.PeerID, policy domain.TTLPolicy, signer ports.Signer, clock *domain.Clock, observer ports.Observer) *records {
-	return &records{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: policy.Heartbeat}
+	return &records{self: self, policy: policy, signer: signer, clock: clock, observer: observer, start: rand.Uint64(), wanted: paced(policy.Heartbeat, policy.TTL)}
 }
 
 // restart has this process be another start of the indexer from now on. It asks natives again

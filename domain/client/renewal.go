@@ -76,6 +76,16 @@ func (r *renewal) after(lease ports.Lease, err error, left time.Duration, jitter
 	return domain.Early(r.interval(lease), jitter)
 }
 
+// paced returns how far apart heartbeats are at most. Short ones go out earlier, by a third of the lease's
+// slack: a renewal travels to other natives for a sixth of it, and a bit longer, and is not overdue
+// there then.
+func paced(heartbeat, ttl time.Duration) time.Duration {
+	if heartbeat >= shortHeartbeat || ttl <= heartbeat {
+		return heartbeat
+	}
+	return heartbeat - min(ttl-heartbeat, heartbeat)/3
+}
+
 // interval returns the heartbeat that lease asks for, between minRenewal and this indexer's own,
 // and shorter than the lease's TTL.
 func (r *renewal) interval(lease ports.Lease) time.Duration {
@@ -87,7 +97,7 @@ func (r *renewal) interval(lease ports.Lease) time.Duration {
 	if lease.TTL > 0 && interval >= lease.TTL {
 		interval = lease.TTL / 10 * 9
 	}
-	return min(max(interval, least), r.heartbeat)
+	return min(max(paced(interval, lease.TTL), least), r.heartbeat)
 }
 
 // due notes that the time of the next registration has come. If the last brought a lease, err is
@@ -103,7 +113,7 @@ func (r *renewal) due(err error) {
 func (r *renewal) dropped(jitter float64) time.Duration {
 	r.drops++
 	if r.drops == 1 {
-		return time.Duration(float64(min(reconnectSpread, r.heartbeat/10)) * jitter)
+		return time.Duration(float64(min(reconnectSpread, r.heartbeat/20)) * jitter)
 	}
 	return domain.Early(r.pause(r.drops-1), jitter)
 }
