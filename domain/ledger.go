@@ -12,7 +12,7 @@ import (
 // These errors say why a native's News are refused.
 var (
 	errNumber = errors.New("its number stands for no indexer")
-	errUnheld = ports.Faulty(ports.FaultIncomplete, "the lease that it renews is not held here")
+	errUnheld = errors.New("the lease that it renews is not held here")
 	errBound  = errors.New("its number is higher than a native has indexers")
 )
 
@@ -126,8 +126,10 @@ func (r *Registry) takeRenewal(t *taken, l *ledger, native unique.Handle[ports.P
 	remaining := x.Remaining - ago
 	l.set(is, renewalItem(is.rec.id, x.Link, x.ExpiresAt))
 	b, err := r.renewTold(is, native, x, remaining)
-	if errors.Is(err, errUnheld) {
+	if errors.Is(err, errUnheld) { // no fault of native: it ended here a moment ago, or was refused
 		l.miss(x.Number, is)
+		t.changes++
+		return
 	}
 	r.outcome(t, native.Value(), is.rec.id, b, err)
 	if err == nil {

@@ -16,10 +16,10 @@ import (
 
 const (
 	// maxNews bounds the renewals that a native remembers as News, and so how far a follower may fall
-	// behind: eight seconds of a native with a million indexers, 8 MB. Any other change
+	// behind: sixteen seconds of a native with a million indexers, 16 MB. Any other change
 	// takes the room of changeWeight renewals.
-	maxNews      = 128 << 10
-	changeWeight = 8
+	maxNews      = 256 << 10
+	changeWeight = 4
 	// maxIdle bounds what a native without followers remembers for those that may come back: so many
 	// changes, and as many renewals in a shard as a minute brings to a native with 16,000 indexers.
 	maxIdle         = 1024

@@ -122,7 +122,7 @@ func TestAFewDifferencesAmongManyCostAFewRanges(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		p := newPair(t, nil)
 		defer func() { p.reader.stop() }()
-		const many = 20_000
+		const many = 10_000
 		for i := range many {
 			p.registers(t, ports.PeerID(fmt.Sprintf("x%d", i)), "/a")
 		}

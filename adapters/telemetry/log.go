@@ -96,6 +96,9 @@ func (l *Log) Observe(e ports.Event) {
 			l.rare(l.changesRefused, slog.LevelWarn, "changes refused", e)
 			return
 		}
+	case ports.EventReconciled:
+		l.rare(l.changesRefused, slog.LevelWarn, "a native's sums differ from what it told", e)
+		return
 	case ports.EventWatched:
 		if e.Err != nil {
 			l.rare(l.dropped, slog.LevelInfo, "watcher dropped", e)
@@ -269,7 +272,7 @@ func (l *Log) write(log *slog.Logger, level slog.Level, msg string, e ports.Even
 	if e.Kind == ports.EventPut && e.Err == nil {
 		attrs = append(attrs, slog.Int("replicas", e.Replicas))
 	}
-	if e.Kind == ports.EventTold {
+	if e.Kind == ports.EventTold || e.Kind == ports.EventReconciled {
 		attrs = append(attrs, slog.Int("changes", e.Changes))
 	}
 	if e.Refused > 0 {

@@ -80,6 +80,8 @@ type Metrics struct {
 	leftHere, leftElsewhere               prometheus.Counter
 
 	unfollowed, told, toldRefused prometheus.Counter
+	renewed, mended               prometheus.Counter // told by a number; numbers
+	reconciled, lied              prometheus.Counter // searches for a difference
 	watchers                      prometheus.Gauge
 	dropped                       prometheus.Counter
 
@@ -178,6 +180,7 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 	leaves := f.counters("ocnode_leaves_total", "Live entries whose indexer left, by how this native learnt of it: from the indexer, or from another native.", "via")
 	asked := f.counters("ocnode_asked_total",
 		"Look-ups of PeerIDs that this node does not hold, for others who asked, by what became of them; busy is too many at once.", "result")
+	reconciliations := f.counters("ocnode_reconciliations_total", "Searches for a difference between what a followed native told and this one heard, after their sums differed, by what became of them.", "result")
 	leaving := f.counters("ocnode_lease_leaves_total", "Natives that were told, when this indexer stopped, that it leaves, by what became of it.", "result")
 	untrusted := f.counters("ocnode_untrusted_total",
 		"What was turned away, or of entries removed, since it is of somebody who is not in trust.indexers or, of watches, trust.natives; registrations are ocnode_registrations_total.", "what")
@@ -216,6 +219,10 @@ func NewMetrics(reg prometheus.Registerer, from Sources) (*Metrics, error) {
 
 		unfollowed:  f.counter("ocnode_follows_ended_total", "Natives that this one followed and does not any more: the connection ended, or the watch failed."),
 		told:        f.counter("ocnode_changes_told_total", "Changes that natives told which this one follows, renewals included."),
+		renewed:     f.counter("ocnode_changes_renewed_total", "Changes that natives told which this one follows as renewals of a number, in binary."),
+		mended:      f.counter("ocnode_reconciled_total", "Numbers of followed natives' leases that stood for something else here, and were told again."),
+		reconciled:  reconciliations("mended"),
+		lied:        reconciliations("nothing"),
 		toldRefused: f.counter("ocnode_changes_refused_total", "Changes told that are not the native's to tell, or that no lease can have."),
 		watchers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ocnode_watchers", Help: "Watchers over libp2p that this native serves, other natives included.",
@@ -451,7 +458,9 @@ func (m *Metrics) Observe(e ports.Event) {
 		m.unfollowed.Inc()
 	case ports.EventTold:
 		m.told.Add(float64(e.Changes))
+		m.renewed.Add(float64(e.Renewals))
 		m.toldRefused.Add(float64(e.Refused))
+
 	case ports.EventNewsTold:
 		m.framesTold.Add(float64(e.Frames))
 		m.renewalsTold.Add(float64(e.Renewals))
@@ -463,6 +472,13 @@ func (m *Metrics) Observe(e ports.Event) {
 			m.framesTooLarge.Inc()
 		} else {
 			m.framesMalformed.Inc()
+		}
+	case ports.EventReconciled:
+		m.mended.Add(float64(e.Changes))
+		if e.Err == nil {
+			m.reconciled.Inc()
+		} else {
+			m.lied.Inc()
 		}
 	case ports.EventWatching:
 		m.watchers.Inc()
