@@ -468,6 +468,16 @@ func (n *news) item(c *ports.Change) uint32 {
 	return itemOf(c.PeerID, c.Proof, c.ExpiresAt.UnixNano(), n.registry.rules.Proofs)
 }
 
+// stands returns the record of the indexer that number stands for, nil without one.
+func (n *news) stands(number uint32) *record {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if is := n.told.at(number); is != nil {
+		return is.rec
+	}
+	return nil
+}
+
 // cursor returns the text of the place before piece number at.
 func (n *news) cursor(at uint64) string { return n.instance + "." + strconv.FormatUint(at, 10) }
 

@@ -168,3 +168,51 @@ func TestAFollowerThatWasAwayForTooLongBeginsAnew(t *testing.T) {
 		}
 	})
 }
+
+// Their leases end at the follower meanwhile. A number alone would not bring them back.
+func TestAFollowerThatGoesOnListsWhoeverRenewedMeanwhileAtOnce(t *testing.T) {
+	keys := prooftest.NewSigners(t, 3)
+	for _, away := range []int{3, 40, 70, 200} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			p := newPair(t, nil)
+			began := time.Now()
+			var words []prooftest.Word
+			for _, k := range keys {
+				words = append(words, k.Says(t, began, 1, "/a"))
+			}
+			pass := func(seconds int) {
+				for range seconds {
+					p.pass(1)
+					if second := int(time.Since(began) / time.Second); second%10 == 0 {
+						p.registers(t, "plain", "/a")
+						for i, k := range keys {
+							if _, err := p.teller.Register(t.Context(), k.PeerID, words[i].Registration(uint32(time.Since(began)/prooftest.Interval))); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+				}
+			}
+			pass(12)
+			p.reader.stop()
+			pass(away)
+			p.begin(t, p.reader.cursor)
+			defer func() { p.reader.stop() }()
+			for _, id := range []ports.PeerID{"plain", keys[0].PeerID, keys[1].PeerID, keys[2].PeerID} {
+				theirs, there := p.teller.Get(id)
+				if mine, here := p.hearer.Get(id); !here || !there || mine.Remaining < theirs.Remaining-prooftest.Interval {
+					t.Errorf("after %d s %s is listed here %v, there %v: %v and %v are left", away, id, here, there, mine.Remaining, theirs.Remaining)
+				}
+			}
+			for _, b := range p.reader.take() {
+				if b.Reset != "" {
+					t.Errorf("after %d s it begins anew: %s", away, b.Reset)
+				}
+			}
+			p.pass(1)
+			if !p.equal() {
+				t.Errorf("after %d s the sums differ", away)
+			}
+		})
+	}
+}

@@ -87,12 +87,35 @@ func (w *newsWatcher) catchUp(ctx context.Context, until uint64) (wake <-chan st
 		case w.at >= until:
 			return nil, nil
 		}
+		told, age := p.News, w.registry.now().at.Sub(p.made)
+		if w.at < w.missed && len(told.Renewals) > 0 {
+			if len(told.Changes) > 0 {
+				if err := w.send(ports.Batch{News: &ports.News{Changes: told.Changes}, Age: age}); err != nil {
+					return nil, err
+				}
+			}
+			told, age = w.whole(told), 0
+		}
 		w.next = place
 		w.at++
-		if err := w.send(ports.Batch{News: p.News, Age: w.registry.now().at.Sub(p.made)}); err != nil {
+		if err := w.send(ports.Batch{News: told, Age: age}); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// whole returns the entries that the follower missed the renewals of, as they are now. Their leases may
+// have ended at the follower meanwhile, and a number would not bring them back.
+func (w *newsWatcher) whole(missed *ports.News) *ports.News {
+	all := &ports.News{}
+	for _, x := range missed.Renewals {
+		if rec := w.news.stands(x.Number); rec != nil {
+			if c, ok := w.entry(x.Number, rec); ok {
+				all.Changes = append(all.Changes, c)
+			}
+		}
+	}
+	return all
 }
 
 // idle waits until there is more to tell. Meanwhile it tells whatever else is due. The follower knows
