@@ -23,7 +23,7 @@ var registryComments = map[string]Comment{
 	"":    {Text: "The times of the network, 10ms to 30m each."},
 	"ttl": {Text: "How long an entry lives after its indexer's last heartbeat. Longer than heartbeat, and the same on every node of the network."},
 	"heartbeat": {Text: "How often an indexer renews, at most; a native tells it to those that it grants a lease. Shorter " +
-		"notices a death sooner, at the cost of a DHT put for each."},
+		"notices a death sooner, at the cost of more heartbeats."},
 }
 
 // registryModule holds the rules that every role shares: the times, and what makes

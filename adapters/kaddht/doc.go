@@ -51,6 +51,19 @@
 // may also have those of its last entry. A reader without Left takes it for an entry,
 // and shows the indexer until ExpiresAt.
 //
+// # The view of a native
+//
+// A native answers GET_VALUE from its live table, as it is asked, beside the values that others
+// put there; of the two the selected value is the answer. All natives that have heard the same
+// words answer in the same bytes, which docs/protocol.md specifies. So natives that follow each
+// other hold all entries, and none puts an entry to another.
+//
+// A put goes to the strangers among the 20 servers closest to the key: those that do not follow
+// this native. The closest are taken from a list of all servers, and no look-up precedes a put.
+// The list has the servers that identify themselves to this node, and those that the others
+// name: each is asked for the servers near itself, every ten minutes or so. Puts of one moment
+// to one server share a stream. Up to 64 are sent before the first answer.
+//
 // # Validation
 //
 // Servers and readers refuse a value that does not decode, or whose PeerID is not the key's.
