@@ -99,11 +99,10 @@ func (s *Store) send(to *server, p *put) {
 // drive sends what waits for the server to, until nothing comes for a while.
 func (s *Store) drive(to *server) {
 	l := &to.lane
-	defer l.close()
 	window, inARow := maxPipelined, 0
 	for {
 		batch := l.next(s.closing, window)
-		if batch == nil {
+		if len(batch) == 0 {
 			return
 		}
 		kept := l.stream != nil
@@ -138,26 +137,39 @@ func (s *Store) rests(to *server) {
 	}
 }
 
-// next waits for puts, and returns at most n of them. nil ends the goroutine.
+// next waits for puts, and returns at most n of them. No put ends the goroutine.
 func (l *lane) next(closing context.Context, n int) []*put {
 	for {
-		if batch := l.batch(n); batch != nil {
+		if batch := l.batch(n); len(batch) > 0 {
 			return batch
 		}
 		select {
 		case <-l.more:
+			continue
 		case <-closing.Done():
 			l.answer(maxWaiting, unanswered)
 		case <-time.After(linger):
 		}
-		l.mu.Lock()
-		l.runs = len(l.waiting) > 0
-		runs := l.runs
-		l.mu.Unlock()
-		if !runs {
+		if l.end() {
 			return nil
 		}
 	}
+}
+
+// end closes the stream for the end of the goroutine, unless puts wait.
+func (l *lane) end() bool {
+	l.mu.Lock()
+	if len(l.waiting) > 0 {
+		l.mu.Unlock()
+		return false
+	}
+	stream := l.stream
+	l.runs, l.stream, l.answers = false, nil, nil
+	l.mu.Unlock()
+	if stream != nil {
+		_ = stream.Close()
+	}
+	return true
 }
 
 // batch returns at most n puts that are sent together. It drops those that are given up.
@@ -192,13 +204,6 @@ func (l *lane) drop(n int, r result) {
 	clear(l.waiting[:n])
 	if l.waiting = l.waiting[n:]; len(l.waiting) == 0 {
 		l.waiting = nil
-	}
-}
-
-func (l *lane) close() {
-	if l.stream != nil {
-		_ = l.stream.Close()
-		l.stream = nil
 	}
 }
 

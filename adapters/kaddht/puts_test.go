@@ -1,7 +1,6 @@
 package kaddht
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"slices"
@@ -161,6 +160,24 @@ func TestPutsGoToStrangersAlone(t *testing.T) {
 		held(0, 1, 1, 2)
 		hosttest.Connect(t, n.host, hosts[3])
 		<-n.Joined() // it is back
+	})
+}
+
+// A native of an earlier version follows, and its DHT answers from what is put there alone.
+func TestAFollowerWithoutAViewIsAStranger(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		hosts := hosttest.Simulate(t, 2)
+		n := newNative(t, hosts[0])
+		serveRaw(hosts[1], nil)
+		n.follow(true, hosts[1])
+		hosttest.Connect(t, hosts[0], hosts[1])
+		porttest.Eventually(t, "it is known", n.Strangers)
+		for range 2 { // it is updated, and goes back to the earlier version
+			hosts[1].SetStreamHandler(ports.FollowProtocol, func(s network.Stream) { _ = s.Reset() })
+			porttest.Eventually(t, "with a view it is no stranger", func() bool { return !n.Strangers() })
+			hosts[1].RemoveStreamHandler(ports.FollowProtocol)
+			porttest.Eventually(t, "without one it is a stranger", n.Strangers)
+		}
 	})
 }
 
@@ -398,7 +415,7 @@ func TestNearIsByDistance(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		known := ids[:rapid.IntRange(0, len(ids)).Draw(r, "known")]
 		follows := make(map[ports.PeerID]bool)
-		s := newServers(func(id ports.PeerID) bool { return follows[id] }, porttest.TTL)
+		s := newServers(func(_ peer.ID, id ports.PeerID) bool { return follows[id] }, porttest.TTL)
 		for _, id := range known {
 			s.saw(id, true)
 			follows[ports.PeerID(id.String())] = rapid.Bool().Draw(r, "follows")
@@ -423,11 +440,11 @@ func TestNearIsByDistance(t *testing.T) {
 }
 
 func TestTheListOfServersIsBoundedAndKeepsFollowers(t *testing.T) {
-	s := newServers(func(id ports.PeerID) bool { return bytes.HasSuffix([]byte(id), []byte("1")) }, porttest.TTL)
+	s := newServers(func(id peer.ID, _ ports.PeerID) bool { return id[len(id)-1]%50 == 1 }, porttest.TTL)
 	followers := 0
 	for i := range maxServers + 500 {
 		id := peer.ID(binary.BigEndian.AppendUint64(nil, uint64(i)))
-		if s.follows(ports.PeerID(id.String())) {
+		if s.follows(id, "") {
 			followers++
 		}
 		s.saw(id, false)

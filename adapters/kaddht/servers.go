@@ -28,8 +28,9 @@ type server struct {
 	// These are guarded by servers.mu.
 	askAt time.Time // when the survey asks it
 	// pause is how long this node waits after the next failure of a put; 0 after a put that it took.
-	pause  time.Duration
-	ailing bool // it is put to no more until it answers
+	pause    time.Duration
+	ailing   bool // it is put to no more until it answers
+	stranger bool // as the list has it
 }
 
 // place is a position in the key space: the SHA-256 of a key or a peer, as numbers.
@@ -64,7 +65,8 @@ type listed struct {
 // distance, so it misses servers that are near a key and far from this node. All methods may be called
 // concurrently.
 type servers struct {
-	follows func(ports.PeerID) bool // nil: no native follows this node
+	// follows reports whether a server is a native that follows this native, and shows a view of its own.
+	follows func(peer.ID, ports.PeerID) bool
 	// firstAsk is the time within which a new server is asked, and askEvery that between two questions.
 	// firstPause is the pause after a failure; it doubles up to askEvery.
 	firstAsk, askEvery, firstPause time.Duration
@@ -79,10 +81,7 @@ type servers struct {
 	strangers atomic.Int64
 }
 
-func newServers(follows func(ports.PeerID) bool, ttl time.Duration) *servers {
-	if follows == nil {
-		follows = func(ports.PeerID) bool { return false }
-	}
+func newServers(follows func(peer.ID, ports.PeerID) bool, ttl time.Duration) *servers {
 	s := &servers{
 		follows: follows, all: make(map[peer.ID]*server), sooner: make(chan struct{}, 1),
 		firstAsk: min(ttl, time.Minute), askEvery: min(10*ttl, 10*time.Minute), firstPause: min(ttl/6, 10*time.Second),
@@ -108,10 +107,10 @@ func (s *servers) saw(p peer.ID, answered bool) (stranger bool) {
 	if answered {
 		s.askIn(v, s.askEvery*3/4+rand.N(s.askEvery/2))
 	}
-	if news {
+	if news || v.stranger == s.follows(p, v.name) {
 		s.recount()
 	}
-	return news && !s.follows(v.name)
+	return news && v.stranger
 }
 
 // makeRoom removes a server if the list is full. The caller holds the lock.
@@ -121,7 +120,7 @@ func (s *servers) makeRoom() {
 	}
 	var victim peer.ID
 	for id, v := range s.all {
-		if victim = id; !s.follows(v.name) {
+		if victim = id; v.stranger {
 			break
 		}
 	}
@@ -202,13 +201,10 @@ func (s *servers) keep(keep func(peer.ID) bool) {
 func (s *servers) refresh() (stranger bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := make(map[peer.ID]bool)
-	for _, v := range *s.list.Load() {
-		was[v.id] = v.stranger
-	}
+	was := *s.list.Load()
 	s.recount()
-	for _, v := range *s.list.Load() {
-		stranger = stranger || v.stranger && !was[v.id]
+	for _, v := range was {
+		stranger = stranger || v.server.stranger && !v.stranger
 	}
 	return stranger
 }
@@ -217,14 +213,14 @@ func (s *servers) refresh() (stranger bool) {
 func (s *servers) recount() {
 	list, strangers := make([]listed, 0, len(s.all)), 0
 	for _, v := range s.all {
+		v.stranger = !s.follows(v.id, v.name)
 		if v.ailing {
 			continue
 		}
-		stranger := !s.follows(v.name)
-		if stranger {
+		if v.stranger {
 			strangers++
 		}
-		list = append(list, listed{v.place, stranger, v})
+		list = append(list, listed{v.place, v.stranger, v})
 	}
 	s.list.Store(&list)
 	s.strangers.Store(int64(strangers))

@@ -153,11 +153,18 @@ func New(h host.Host, cfg Config) (*Store, error) {
 		validator: validator{accept: cfg.Accept, read: cfg.Read},
 		gate:      newGate(cfg.Natives, cfg.Readers),
 		log:       cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		servers:   newServers(cfg.Follows, cfg.TTL),
 		natives:   nativesNamespace(prefix),
 		joined:    make(chan struct{}, 1),
 		met:       make(chan struct{}, 1),
 	}
+	s.servers = newServers(func(p peer.ID, name ports.PeerID) bool {
+		if cfg.Follows == nil || !cfg.Follows(name) {
+			return false
+		}
+		// A native of an earlier version may follow this native, and has no view.
+		speaks, err := h.Peerstore().SupportsProtocols(p, ports.FollowProtocol)
+		return err == nil && len(speaks) > 0
+	}, cfg.TTL)
 	s.puts = newPuts()
 	s.cuts = &network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
 		if p := c.RemotePeer(); n.Connectedness(p) != network.Connected {
@@ -244,7 +251,7 @@ func (s *Store) admit(d any, p peer.ID) bool {
 // meets signals that the server p has joined or returned. One that follows this native misses no entry.
 func (s *Store) meets(p peer.ID) {
 	signal(s.met)
-	if !s.servers.follows(ports.PeerID(p.String())) {
+	if !s.servers.follows(p, ports.PeerID(p.String())) {
 		signal(s.joined)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	record "github.com/libp2p/go-libp2p-record"
 	recpb "github.com/libp2p/go-libp2p-record/pb"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/multiformats/go-base32"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
@@ -32,6 +33,7 @@ type native struct {
 
 func newNative(t testing.TB, h host.Host) *native {
 	t.Helper()
+	h.SetStreamHandler(ports.FollowProtocol, func(s network.Stream) { _ = s.Reset() })
 	n := &native{table: make(map[ports.PeerID]ports.Entry), followers: make(map[ports.PeerID]bool)}
 	n.Store = newStoreOf(t, h, Config{Server: true, Accept: rule, TTL: porttest.TTL, Follows: func(id ports.PeerID) bool {
 		n.mu.Lock()
