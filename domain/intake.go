@@ -377,8 +377,8 @@ func (r *Registry) toldWord(from ports.PeerID, c *ports.Change, now moment) word
 	if !c.SeenAt.IsZero() {
 		w.seenAt = c.SeenAt.UnixNano()
 	}
-	w.addr, w.details = c.Addr, detailsOf(c.Addrs, c.Meta)
 	if !w.leave { // a proven change may come from a native with a longer TTL
+		w.addr, w.details = c.Addr, detailsOf(c.Addrs, c.Meta)
 		w.deadline = earliest(w.deadline, now.at.Add(r.rules.Policy.TTL))
 	}
 	if c.Native != from {

@@ -53,7 +53,7 @@ func (w *word) selected(l *word) bool {
 }
 
 // publishLeave returns the leave w as an entry; w may be nil. A signed leave stands for itself, whoever
-// took it.
+// took it. A native that is told a bare leave is not told where the indexer was.
 func (p TTLPolicy) publishLeave(id ports.PeerID, w *word) (e Entry, ok bool) {
 	switch {
 	case w == nil:
@@ -64,7 +64,9 @@ func (p TTLPolicy) publishLeave(id ports.PeerID, w *word) (e Entry, ok bool) {
 	case w.source == stored:
 		return e, false
 	}
-	return p.canonical(id, w), true
+	e = p.canonical(id, w)
+	e.Addr, e.Addrs, e.Meta = "", nil, nil
+	return e, true
 }
 
 // canonical returns w as an entry whose SeenAt comes from what its native said: natives that are told w

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/opencloud/ocnode/adapters/proof/prooftest"
 	"github.com/opencloud/ocnode/domain"
 	"github.com/opencloud/ocnode/ports"
 	"github.com/opencloud/ocnode/ports/porttest"
@@ -189,5 +192,57 @@ func TestRenewalsAreAnnouncedAtABoundedRate(t *testing.T) {
 		if n.HeldBack() != held {
 			t.Errorf("%d of 1,200 indexers' renewals are held back", n.HeldBack()-held)
 		}
+	})
+}
+
+// Natives that follow each other publish the same of each indexer, whichever of them it is registered at.
+func TestNativesThatFollowEachOtherPublishTheSame(t *testing.T) {
+	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		natives := net.natives(3, nativeOptions{})
+		defer net.stop(natives...)
+		time.Sleep(5 * time.Second)
+		plain, signer := peerIDs(5)[3:], newSignedIndexer(t)
+		signer.issue(t, addr)
+		step := uint32(0)
+		beat := func() {
+			for i, n := range natives {
+				n.answer(t, signer.heartbeat(step, true))
+				n.register(t, plain[0], addr)
+				if i == 0 {
+					n.register(t, plain[1], addr)
+				}
+				time.Sleep(3 * time.Second)
+			}
+			step++
+		}
+		same := func(when string, id ports.PeerID, check func(ports.Entry) bool) {
+			t.Helper()
+			want, ok := natives[0].Published(id)
+			if !ok || !check(want) {
+				t.Errorf("%s: %s is published as %+v, %v", when, id, want, ok)
+			}
+			for _, n := range natives[1:] {
+				if got, _ := n.Published(id); !cmp.Equal(got, want) {
+					t.Errorf("%s: another native publishes (-one +other)\n%s", when, cmp.Diff(want, got))
+				}
+			}
+		}
+		all := append([]ports.PeerID{signer.PeerID}, plain...)
+		for range 3 {
+			beat()
+			for _, id := range all {
+				same("after a heartbeat", id, func(e ports.Entry) bool { return !e.Leave && e.Addr == addr })
+			}
+			time.Sleep(prooftest.Interval - 9*time.Second)
+		}
+		if err := natives[1].Leave(t.Context(), signer.PeerID, signer.leave(t)); err != nil {
+			t.Error(err)
+		}
+		if err := natives[0].Leave(t.Context(), plain[1], nil); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Second)
+		same("after a signed leave", signer.PeerID, func(e ports.Entry) bool { return e.Leave && e.Native == "" })
+		same("after a bare leave", plain[1], func(e ports.Entry) bool { return e.Leave && e.Addr == "" && e.Native == peerIDs(1)[0] })
 	})
 }
