@@ -26,7 +26,8 @@ const (
 	maxPipelinedBytes = 64 << 10
 	// maxWaiting bounds the puts that wait for a server, at some 1 KiB each.
 	maxWaiting = 1024
-	// maxRefused is how many refusals in a row say that a server takes no put of this node.
+	// maxRefused is how many refusals in a row say that a server refuses whatever it gets. No put waits
+	// for its answer then.
 	maxRefused = 16
 	// linger is how long a stream waits for the next put. A new stream costs as much as several puts, and
 	// a server ends a stream that is idle for a minute.
@@ -66,13 +67,10 @@ type lane struct {
 	answers msgio.ReadCloser
 }
 
-// newPut returns a put of value under key.
-func newPut(key string, value []byte, until time.Time, answered func(result)) (*put, error) {
+// requestOf returns the request to store value under key.
+func requestOf(key string, value []byte) ([]byte, error) {
 	message, err := proto.Marshal(&pb.Message{Type: pb.Message_PUT_VALUE, Key: []byte(key), Record: record.MakePutRecord(key, value)})
-	if err != nil {
-		return nil, err
-	}
-	return &put{append(binary.AppendUvarint(nil, uint64(len(message))), message...), until, answered}, nil
+	return append(binary.AppendUvarint(nil, uint64(len(message))), message...), err
 }
 
 // send queues p for the server to. The caller has begun an operation.
@@ -109,6 +107,7 @@ func (s *Store) drive(to *server) {
 		took, err := s.exchange(to.id, l, batch)
 		if l.answer(took, taken); took > 0 {
 			inARow = 0
+			to.refuses.Store(false)
 			s.servers.took(to)
 		}
 		switch {
@@ -116,12 +115,13 @@ func (s *Store) drive(to *server) {
 			window = min(2*window, maxPipelined)
 			continue
 		case took > 0, kept && isReset(err): // it may have closed an idle stream
-		case !isReset(err), inARow == maxRefused:
-			s.log.Debug("a server takes no puts", "server", to.id, "error", err)
+		case !isReset(err):
+			s.log.Debug("a server does not answer puts", "server", to.id, "error", err)
 			l.answer(maxWaiting, unanswered)
 			s.rests(to)
 		case len(batch) == 1:
 			inARow++
+			to.refuses.Store(inARow >= maxRefused)
 			l.answer(1, refused)
 		}
 		// The server refuses a record of the batch, and answers before that may be lost with the stream.

@@ -24,6 +24,8 @@ type server struct {
 	name  ports.PeerID
 	place place
 	lane  lane
+	// refuses says that it has refused the last puts, each of them.
+	refuses atomic.Bool
 
 	// These are guarded by servers.mu.
 	askAt time.Time // when the survey asks it

@@ -338,21 +338,23 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
 	}
 
-	near := s.servers.near(key)
-	results := make(chan result, len(near))
-	until, _ := ctx.Deadline()
-	p, err := newPut(key, value, until, func(r result) {
-		s.puts.WithLabelValues(r.String()).Inc()
-		results <- r
-	})
+	request, err := requestOf(key, value)
 	if err != nil {
 		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
 	}
+	until, _ := ctx.Deadline()
+	near := s.servers.near(key)
+	results, waits := make(chan result, len(near)), 0
 	for _, to := range near {
-		s.send(to, p)
+		answered := func(r result) { s.puts.WithLabelValues(r.String()).Inc() }
+		if !to.refuses.Load() {
+			waits++
+			answered = func(r result) { s.puts.WithLabelValues(r.String()).Inc(); results <- r }
+		}
+		s.send(to, &put{request, until, answered})
 	}
 	took := 0
-	for range near {
+	for ; waits > 0 && took < enough; waits-- {
 		select {
 		case r := <-results:
 			if r == taken {
@@ -360,9 +362,6 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 			}
 		case <-ctx.Done():
 			return took, nil
-		}
-		if took == enough {
-			break
 		}
 	}
 	return took, nil
