@@ -148,17 +148,15 @@ func benchFollowStream(b *testing.B, followers, batches, renewals int) followStr
 	return followStream{spent / time.Duration(count), float64(read.Load()-before) / float64(count)}
 }
 
-// BenchmarkFollowStream measures the stream's part of a renewal that is told to a follower.
-func BenchmarkFollowStream(b *testing.B) {
-	for _, c := range []struct {
-		name                string
-		followers, renewals int
-	}{{"a follower, batches of 100", 1, 100}, {"20 followers, batches of 100", 20, 100}, {"a follower, batches of 1000", 1, 1000}} {
-		b.Run(c.name, func(b *testing.B) {
-			batches := max(1, b.N/c.renewals/c.followers)
-			is := benchFollowStream(b, c.followers, batches, c.renewals)
-			b.ReportMetric(float64(is.cpu.Nanoseconds()), "cpu-ns/renewal")
-			b.ReportMetric(is.bytes, "B/renewal")
-		})
-	}
+// tableOfFollow measures the stream's part of a renewal that is told to a follower: the News are encoded,
+// written, read and decoded. BenchmarkRenewalTold in package domain has the tables' part.
+func tableOfFollow(b *testing.B, t *table, scale float64) {
+	t.part("A renewal told to a follower, its stream over TCP on loopback, without the tables; sender and receiver")
+	us := func(d time.Duration) string { return unit("µs", 2)(float64(d.Nanoseconds()) / 1e3) }
+	benchFollowStream(b, 1, 100, 100) // warms up
+	one := benchFollowStream(b, 1, scaled(5000, scale, 100), 100)
+	t.atMost("bytes of a renewal, in batches of 100", one.bytes, 48, unit("B", 1))
+	t.row("its CPU, in batches of 100", us(one.cpu), "")
+	t.row("the same to each of 20 followers", us(benchFollowStream(b, 20, scaled(250, scale, 10), 100).cpu), "")
+	t.row("in batches of 1,000", us(benchFollowStream(b, 1, scaled(500, scale, 10), 1000).cpu), "")
 }

@@ -159,7 +159,7 @@ func (j *Joiner) publish() {
 		}
 		connected := j.host.Network().Connectedness(t.id) == network.Connected
 		if spoken, err := j.host.Peerstore().GetProtocols(t.id); connected && err == nil && len(spoken) > 0 {
-			t.other = !slices.Contains(spoken, ports.WatchProtocol)
+			t.other = !slices.Contains(spoken, ports.WatchProtocol) && !slices.Contains(spoken, ports.FollowProtocol)
 			t.native = t.native || !t.other
 		}
 		if t.other && (connected || !t.native) { // a native that stops offers nothing at last

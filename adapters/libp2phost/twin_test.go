@@ -8,6 +8,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/ports"
@@ -106,7 +107,9 @@ func TestAJoinerTellsWhichBootstrapPeersMayBeReached(t *testing.T) {
 // A peer of host.bootstrap that is no native is no lost native either once it has gone. A native that
 // stops offers nothing at last, and is one all the same.
 func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
-	for name, native := range map[string]bool{"no native": false, "a native that stops": true} {
+	for name, watch := range map[string]protocol.ID{
+		"no native": "", "a native that stops": ports.WatchProtocol, "a native with the binary watch alone, that stops": ports.FollowProtocol,
+	} {
 		t.Run(name, func(t *testing.T) {
 			h, other := newHost(t, newKey(t), loopbackTCP), newHost(t, newKey(t), loopbackTCP)
 			j, err := NewJoiner(h, JoinerConfig{Bootstrap: []string{fullAddrs(other)[0]}, Log: slog.New(slog.DiscardHandler)})
@@ -116,7 +119,7 @@ func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
 			offers := func(want bool) func() bool {
 				return func() bool {
 					spoken, err := h.Peerstore().GetProtocols(other.ID())
-					return err == nil && len(spoken) > 0 && slices.Contains(spoken, ports.WatchProtocol) == want
+					return err == nil && len(spoken) > 0 && slices.Contains(spoken, watch) == want
 				}
 			}
 			check := func(when string, want int) {
@@ -126,8 +129,9 @@ func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
 					t.Errorf("%s it waits for %+v", when, peers)
 				}
 			}
+			native := watch != ""
 			if native {
-				other.SetStreamHandler(ports.WatchProtocol, func(s network.Stream) { _ = s.Reset() })
+				other.SetStreamHandler(watch, func(s network.Stream) { _ = s.Reset() })
 			}
 			hosttest.Connect(t, h, other)
 			porttest.Eventually(t, "the peer is identified", offers(native))
@@ -136,7 +140,7 @@ func TestABootstrapPeerThatIsNoNativeIsNoneWhenItIsGone(t *testing.T) {
 				want = 1
 			}
 			check("connected", want)
-			other.RemoveStreamHandler(ports.WatchProtocol)
+			other.RemoveStreamHandler(watch)
 			porttest.Eventually(t, "the peer tells that it offers no watch", offers(false))
 			check("without a watch", 0)
 			_ = other.Close()

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"syscall"
@@ -75,6 +77,21 @@ func (r *rolling) run(t *testing.T, program string, times []string) {
 	r.mu.Lock()
 	r.node = is
 	r.mu.Unlock()
+}
+
+// readsInBinary reports whether the native has read News.
+func (r *rolling) readsInBinary(t *testing.T) bool {
+	t.Helper()
+	resp, err := client.Get("http://" + r.HTTP + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`(?m)^ocnode_follow_frames_total\{way="read"\} [1-9]`).Match(text)
 }
 
 // page is what a native lists, and how far its word can be relied on.
@@ -166,6 +183,9 @@ func TestEndToEndANetworkIsBroughtToANewVersionAndBackWithoutALoss(t *testing.T)
 		for i, n := range natives {
 			n.run(t, to.program, times)
 			renewed(fmt.Sprintf("with %d of %d natives of the %s version", i+1, len(natives), to.name))
+			if to.program == binary && n.readsInBinary(t) != (i > 0) { // the first of them has no other to read from
+				t.Errorf("with %d natives of the new version the last has read in binary: %v", i+1, i == 0)
+			}
 		}
 	}
 	stop()
