@@ -25,8 +25,8 @@ const (
 
 // follow serves the binary watch.
 func (srv *server) follow(ctx context.Context, s network.Stream) error {
-	told := &told{srv: srv, stream: s, frames: wire.NewFrames(s, ports.MaxFrameBytes), asks: make(chan []ports.Range)}
-	r, err := told.request()
+	as := &inBinary{srv: srv, stream: s, frames: wire.NewFrames(s, ports.MaxFrameBytes), asks: make(chan []ports.Range)}
+	r, err := as.request()
 	switch {
 	case timedOut(err) && errors.Is(ctx.Err(), context.Canceled):
 		err = stopping()
@@ -34,8 +34,8 @@ func (srv *server) follow(ctx context.Context, s network.Stream) error {
 		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened", srv.transport.timeout-srv.lastShare())
 	case err == nil:
 		w := r.WatchRequest
-		w.Ask = told.asks
-		err = srv.admit(ctx, s, w, told)
+		w.Ask = as.asks
+		err = srv.admit(ctx, s, w, as)
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
 	if !ok {
@@ -45,8 +45,8 @@ func (srv *server) follow(ctx context.Context, s network.Stream) error {
 	return writeAnswer(s, wire.EncodeFollowEnd(refusal), refusal.Code == ports.CodeTooLarge)
 }
 
-// told is a watch in binary.
-type told struct {
+// inBinary is a watch between natives.
+type inBinary struct {
 	srv    *server
 	stream network.Stream
 	frames *wire.Frames
@@ -55,7 +55,7 @@ type told struct {
 
 // request reads the next message of the follower. An error that is no *ports.Refusal means that no peer
 // is left to answer.
-func (t *told) request() (*wire.FollowRequest, error) {
+func (t *inBinary) request() (*wire.FollowRequest, error) {
 	message, err := t.frames.Next()
 	var r *wire.FollowRequest
 	switch {
@@ -72,14 +72,14 @@ func (t *told) request() (*wire.FollowRequest, error) {
 	return r, err
 }
 
-func (t *told) observe(e ports.Event) {
+func (t *inBinary) observe(e ports.Event) {
 	e.PeerID = t.srv.transport.sender(t.stream.Conn())
 	t.srv.transport.observer.Observe(e)
 }
 
 // listen implements spoken: it hands the follower's asks to the native. A follower that closes its
 // side of the stream asks no more.
-func (t *told) listen(ctx context.Context) error {
+func (t *inBinary) listen(ctx context.Context) error {
 	left, since := askBurst, time.Now()
 	for {
 		r, err := t.request()
@@ -108,7 +108,7 @@ func (t *told) listen(ctx context.Context) error {
 }
 
 // write implements spoken: a batch takes one or more frames.
-func (t *told) write(ctx context.Context, b *ports.Batch) error {
+func (t *inBinary) write(ctx context.Context, b *ports.Batch) error {
 	pieces, err := t.srv.told.of(b, t.srv.transport.id, time.Now())
 	if err != nil {
 		return err

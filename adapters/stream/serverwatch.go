@@ -81,7 +81,7 @@ func (srv *server) watch(ctx context.Context, s network.Stream) error {
 		w, err = wire.DecodeWatch(frame)
 	}
 	if err == nil {
-		err = srv.admit(ctx, s, w, &lines{s})
+		err = srv.admit(ctx, s, w, &inJSON{s})
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
 	if !ok {
@@ -208,12 +208,12 @@ var batchBuffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-// lines are a watch in JSON.
-type lines struct{ stream network.Stream }
+// inJSON is a watch in JSON.
+type inJSON struct{ stream network.Stream }
 
 // listen implements spoken. A watcher that closes its side of the stream still reads: the next write
 // shows its end. Input beyond drainBytes ends the watch.
-func (l *lines) listen(context.Context) error {
+func (l *inJSON) listen(context.Context) error {
 	if _, err := io.CopyN(io.Discard, l.stream, drainBytes); err != io.EOF {
 		return err
 	}
@@ -221,7 +221,7 @@ func (l *lines) listen(context.Context) error {
 }
 
 // write implements spoken: a batch takes one or more frames.
-func (l *lines) write(ctx context.Context, b *ports.Batch) (err error) {
+func (l *inJSON) write(ctx context.Context, b *ports.Batch) (err error) {
 	buf := batchBuffers.Get().(*[]byte)
 	defer batchBuffers.Put(buf)
 	*buf, err = wire.WriteBatch(*buf, b, time.Now(), func(frame []byte) error { return writeFrame(ctx, l.stream, frame) })

@@ -267,31 +267,34 @@ func FuzzDecodeFollow(f *testing.F) {
 	})
 }
 
-// BenchmarkNews is a renewal's share of News of 100: all that one follower costs beside its table and
-// its stream. A native encodes once for all its followers.
+// BenchmarkNews is a renewal's share of News of 100, and an entry's of a snapshot: all that one follower
+// costs beside its table and its stream. A native encodes News once for all its followers.
 func BenchmarkNews(b *testing.B) {
-	batch := ports.Batch{Cursor: "M5XG64TTMV.1234567", Live: 10_000, Now: now, Audience: 1 << 63, News: newsOf(0, 100, true)}
-	pieces, err := wire.EncodeNews(batch.News, other, now)
-	if err != nil {
-		b.Fatal(err)
-	}
-	message := told(b, &batch)[0]
 	teller := wire.NewTeller(other)
-	for name, do := range map[string]func() error{
-		"encode": func() error { _, err := wire.EncodeNews(batch.News, other, now); return err },
-		"write": func() error {
-			_, err := wire.WriteTold(make([]byte, 0, 8<<10), &batch, pieces, func([]byte) error { return nil })
-			return err
-		},
-		"decode": func() error { _, err := teller.Decode(message, now); return err },
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for range b.N / 100 {
-				if err := do(); err != nil {
-					b.Fatal(err)
+	for name, n := range map[string]*ports.News{"renewal": newsOf(0, 100, true), "plain renewal": newsOf(0, 100, false), "entry": newsOf(100, 0, false)} {
+		batch := ports.Batch{Cursor: "M5XG64TTMV.1234567", Live: 10_000, Now: now, Audience: 1 << 63, News: n}
+		pieces, err := wire.EncodeNews(batch.News, other, now)
+		if err != nil {
+			b.Fatal(err)
+		}
+		message := told(b, &batch)[0]
+		buf := make([]byte, 0, ports.MaxBatchBytes)
+		for what, do := range map[string]func() error{
+			"encode": func() error { _, err := wire.EncodeNews(batch.News, other, now); return err },
+			"write": func() error {
+				_, err := wire.WriteTold(buf, &batch, pieces, func([]byte) error { return nil })
+				return err
+			},
+			"decode": func() error { _, err := teller.Decode(message, now); return err },
+		} {
+			b.Run(name+"/"+what, func(b *testing.B) {
+				b.ReportAllocs()
+				for range b.N / 100 {
+					if err := do(); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
