@@ -34,9 +34,6 @@ const (
 	// operationTimeout bounds a Put or Get without a shorter deadline: the library's time-out
 	// for a peer's answer.
 	operationTimeout = 10 * time.Second
-	// enough is how many servers must have taken a put before it returns; the others go on. A reader asks
-	// all servers near a key, so one of so many answers it.
-	enough = 7
 	// secondThoughts is a Get's wait for a better answer after the first. A node that was away
 	// still holds replaced records, and would undo a leave if it answered first. The wait is two
 	// round trips around the world, and a look-up asks its nodes in parallel. A hanging peer
@@ -267,31 +264,6 @@ func signal(c chan struct{}) {
 // more is.
 func (s *Store) Joined() <-chan struct{} { return s.joined }
 
-// Show has the DHT answer from view, beside the records that others put here. From then on Put keeps no
-// copy here, since the view has the entry, and this node looks for all servers. It is called once.
-func (s *Store) Show(view View) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.data.view.Store(&view)
-	s.host.Network().Notify(s.cuts)
-	s.running.Go(s.survey)
-}
-
-// Strangers implements ports.Strangers. Without a view every put counts: it renews this node's own record.
-func (s *Store) Strangers() bool {
-	return s.data.view.Load() == nil || s.servers.strangers.Load() > 0
-}
-
-// Refollow applies a change of Config.Follows. It does not block.
-func (s *Store) Refollow() {
-	if s.servers.refresh() {
-		signal(s.joined)
-	}
-}
-
 // Revise applies a change of Config.Natives to the routing table. New natives are admitted when
 // they next identify themselves.
 func (s *Store) Revise() {
@@ -311,61 +283,6 @@ func (s *Store) Peers() int { return s.dht.RoutingTable().Size() }
 // Records returns the number of records that this node holds, its own and others', including
 // expired ones.
 func (s *Store) Records() int { return s.data.len() }
-
-// Put implements ports.Store. It puts to the strangers among the servers that are closest to the key, and
-// waits until enough of them have answered.
-func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
-	ctx, done, err := s.begin(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer done()
-
-	value, err := wire.EncodeEntry(e)
-	if err != nil {
-		return 0, fmt.Errorf("put %.160q: %w", e.PeerID, err)
-	}
-	key := keyOf(e.PeerID)
-	if s.data.view.Load() != nil {
-		err = s.validator.accept(&e)
-	} else {
-		err = s.local.Put(ctx, key, record.MakePutRecord(key, value))
-	}
-	switch {
-	case errors.Is(err, records.ErrOldRecord):
-		return 0, nil // the newer record's put reached the others
-	case err != nil:
-		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
-	}
-
-	request, err := requestOf(key, value)
-	if err != nil {
-		return 0, fmt.Errorf("put %s: %w", e.PeerID, err)
-	}
-	until, _ := ctx.Deadline()
-	near := s.servers.near(key)
-	results, waits := make(chan result, len(near)), 0
-	for _, to := range near {
-		answered := func(r result) { s.puts.WithLabelValues(r.String()).Inc() }
-		if !to.refuses.Load() {
-			waits++
-			answered = func(r result) { s.puts.WithLabelValues(r.String()).Inc(); results <- r }
-		}
-		s.send(to, &put{request, until, answered})
-	}
-	took := 0
-	for ; waits > 0 && took < enough; waits-- {
-		select {
-		case r := <-results:
-			if r == taken {
-				took++
-			}
-		case <-ctx.Done():
-			return took, nil
-		}
-	}
-	return took, nil
-}
 
 // Get implements ports.Store.
 func (s *Store) Get(ctx context.Context, id ports.PeerID, newerThan ports.Version) (ports.Entry, error) {

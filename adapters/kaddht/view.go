@@ -20,6 +20,19 @@ import (
 // block.
 type View func(ports.PeerID) (ports.Entry, bool)
 
+// Show has the DHT answer from view, beside the records that others put here. From then on Put keeps no
+// copy here, since the view has the entry, and this node looks for all servers. It is called once.
+func (s *Store) Show(view View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.data.view.Store(&view)
+	s.host.Network().Notify(s.cuts)
+	s.running.Go(s.survey)
+}
+
 // viewed is what the DHT answers from: the records of others, and a view of this native's table. The
 // natives that follow each other have all entries by that, and no native puts them to another.
 type viewed struct {
