@@ -77,8 +77,8 @@ func TestSimShortLeases(t *testing.T) {
 
 		late := 0
 		samples, missing := 0, 0
-		for range int(time.Duration(porttest.Scale(5, 1)) * time.Minute / (50 * time.Millisecond)) {
-			time.Sleep(50 * time.Millisecond)
+		for range int(time.Duration(porttest.Scale(10, 1)) * 30 * time.Second / (100 * time.Millisecond)) {
+			time.Sleep(100 * time.Millisecond)
 			for _, n := range natives {
 				for _, x := range indexers {
 					samples++
@@ -164,7 +164,7 @@ func TestSimShortLeases(t *testing.T) {
 			}
 		}()
 		for range 5 {
-			time.Sleep(time.Duration(s.random.Int64N(int64(3 * time.Second))))
+			time.Sleep(shortHeartbeat + time.Duration(s.random.Int64N(int64(shortHeartbeat))))
 			for _, c := range inside[3].Network().Conns() {
 				_ = c.Close()
 			}

@@ -12,8 +12,13 @@ import (
 )
 
 // clockDrift is how far a record's Seq may be from the time at which it was issued by the natives'
-// clocks, before another record takes its place: a third of a lease's slack.
-const clockDrift = 2 * time.Second
+// clocks, before another record takes its place: a third of a lease's slack, 2 s at most. Clocks of
+// natives are known no better than leastDrift.
+func clockDrift(p domain.TTLPolicy) time.Duration {
+	return min(2*time.Second, max((p.TTL-p.Heartbeat)/3, leastDrift))
+}
+
+const leastDrift = 250 * time.Millisecond
 
 // maxLead is how far ahead of its own clock a single native can have this node issue records: a
 // clock that is more than a day behind was never set.
@@ -173,7 +178,8 @@ func (r *records) outdated(i *issued, lease ports.Lease, whole bool) bool {
 	}
 	// How far a correct clock was ahead of the record's Seq when it was issued.
 	behind := r.clock.At(i.at).Sub(i.Issued())
-	if r.last > i.Seq || behind > clockDrift || behind < -clockDrift && r.clock.At(at).UnixMilli() > r.last {
+	drift := clockDrift(r.policy)
+	if r.last > i.Seq || behind > drift || behind < -drift && r.clock.At(at).UnixMilli() > r.last {
 		r.current = nil
 	}
 	return r.current == nil

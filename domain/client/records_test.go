@@ -247,7 +247,7 @@ func TestAnIndexerGoesByItsNativesClock(t *testing.T) {
 			last := s.sent()[len(s.sent())-1]
 			issued := time.UnixMilli(last.Proof.Tick.Seq).Sub(s.sent()[0].at)
 			// An indexer that was ahead cannot go back behind its own record, which no native has taken.
-			if ahead <= 0 && issued.Abs() > clockDrift {
+			if ahead <= 0 && issued.Abs() > clockDrift(domain.DefaultTTLPolicy()) {
 				t.Errorf("%v ahead: its record is of %v", ahead, issued)
 			}
 			s.change(func() { s.ahead += time.Hour }) // which nobody notices
@@ -276,7 +276,7 @@ func TestALoneNativeSetsNoIndexersClock(t *testing.T) {
 			sent := s.sent()
 			stop()
 			last := sent[len(sent)-1]
-			if off := time.UnixMilli(last.Proof.Tick.Seq).Sub(sent[0].at); (off - tc.want).Abs() > clockDrift {
+			if off := time.UnixMilli(last.Proof.Tick.Seq).Sub(sent[0].at); (off - tc.want).Abs() > clockDrift(domain.DefaultTTLPolicy()) {
 				t.Errorf("the native is %v ahead, and the record is of %v", tc.ahead, off)
 			}
 		})
