@@ -2,6 +2,8 @@ package modules_test
 
 import (
 	"flag"
+	"os"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +25,7 @@ var (
 	crowdModules  = flag.String("crowd-modules", "native,dht,gossip", "the natives' modules")
 	crowdDeaf     = flag.Bool("crowd-deaf", false, "have them not follow each other")
 	crowdIdle     = flag.Bool("crowd-idle", false, "have nodes in the place of the indexers, which are connected and do nothing")
+	crowdProfile  = flag.String("crowd-profile", "", "a file for a profile of the time that it is watched")
 	crowdTime     = flag.Duration("crowd-time", time.Duration(porttest.Scale(5, 2))*time.Minute, "for how long it is watched, in fake time")
 )
 
@@ -33,6 +36,7 @@ const renewEvery = 57 * time.Second
 // anywhere.
 func TestSimACrowdOfNatives(t *testing.T) {
 	ids := strangers(t, *crowdEntries)
+	profile := newProfiler(t, *crowdProfile)
 	simulate(t, func(t *testing.T, s *simulation) {
 		var natives []*member
 		for i := range *crowdNatives {
@@ -88,8 +92,9 @@ func TestSimACrowdOfNatives(t *testing.T) {
 			}
 			return n
 		}
+		profile.begin()
 		before, began := heartbeats(), cpu()
-		missing, samples := 0, 0
+		missing, samples, sampling := 0, 0, time.Duration(0)
 		const step = 100 * time.Millisecond
 		for n := range int(*crowdTime / step) {
 			time.Sleep(step)
@@ -100,6 +105,7 @@ func TestSimACrowdOfNatives(t *testing.T) {
 			if n%10 > 0 {
 				continue
 			}
+			looked := cpuOfThread()
 			for _, native := range natives {
 				for _, x := range indexers {
 					samples++
@@ -112,8 +118,11 @@ func TestSimACrowdOfNatives(t *testing.T) {
 					missing += len(ids) + len(indexers) - live
 				}
 			}
+			sampling += cpuOfThread() - looked // nothing in between waits
 		}
-		t.Logf("crowd: %d heartbeats, %d ns of CPU, %d samples, %d missing, %d follows", heartbeats()-before, cpu()-began, samples, missing, follows)
+		spent := cpu() - began - sampling
+		profile.end()
+		t.Logf("crowd: %d heartbeats, %d ns of CPU, %d samples, %d missing, %d follows", heartbeats()-before, spent, samples, missing, follows)
 		if reached := *crowdModules == "native,dht,gossip" || !*crowdDeaf; missing > 0 && reached {
 			t.Errorf("missing in %d of %d samples", missing, samples)
 		}
@@ -122,4 +131,49 @@ func TestSimACrowdOfNatives(t *testing.T) {
 		}
 		stopAll(indexers, idle, natives)
 	})
+}
+
+// profiler profiles a part of a simulation. It works outside of the bubble, where time goes on.
+type profiler struct{ begun, ended chan struct{} }
+
+// newProfiler returns a profiler into a file, which does nothing if the name is empty. It is called
+// outside of the bubble.
+func newProfiler(t *testing.T, name string) *profiler {
+	t.Helper()
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &profiler{make(chan struct{}), make(chan struct{})}
+	go func() {
+		<-p.begun
+		if err := pprof.StartCPUProfile(f); err != nil {
+			t.Error(err)
+		}
+		p.begun <- struct{}{}
+		<-p.ended
+		pprof.StopCPUProfile()
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+		p.ended <- struct{}{}
+	}()
+	return p
+}
+
+func (p *profiler) begin() {
+	if p != nil {
+		p.begun <- struct{}{}
+		<-p.begun
+	}
+}
+
+func (p *profiler) end() {
+	if p != nil {
+		p.ended <- struct{}{}
+		<-p.ended
+	}
 }

@@ -20,6 +20,7 @@ import (
 var (
 	largeNatives = flag.Int("large-natives", porttest.Scale(6, 4), "how many natives TestSimALargeNetwork has")
 	largeEntries = flag.Int("large-entries", porttest.Scale(600, 200), "how many indexers, which are renewed in process")
+	largeProfile = flag.String("large-profile", "", "a file for a profile of the time that it is watched")
 	largeTime    = flag.Duration("large-time", time.Duration(porttest.Scale(60, 15))*time.Second, "for how long it is watched, in fake time")
 )
 
@@ -131,6 +132,7 @@ func (l *largeNetwork) missing() (n int) {
 // missing anywhere, and an indexer that joins is seen by all at once.
 func TestSimALargeNetwork(t *testing.T) {
 	ids := strangers(t, *largeEntries)
+	profile := newProfiler(t, *largeProfile)
 	joins := strangers(t, 2*int(*largeTime/time.Second))
 	signers := prooftest.NewSigners(t, *largeEntries/largeSigned)
 	simulate(t, func(t *testing.T, s *simulation) {
@@ -171,6 +173,7 @@ func TestSimALargeNetwork(t *testing.T) {
 			l.pass()
 		}
 
+		profile.begin()
 		samples, missing, renewed, spent := 0, 0, l.renewals, cpu()
 		for turn := range int(*largeTime / largeTurn) {
 			switch turn % 10 {
@@ -184,6 +187,7 @@ func TestSimALargeNetwork(t *testing.T) {
 			l.pass()
 		}
 		spent = cpu() - spent
+		profile.end()
 		for range 2 * time.Second / largeTurn {
 			l.pass()
 		}
