@@ -60,9 +60,11 @@ func (r *Registry) takeNews(from ports.PeerID, l *ledger, news *ports.News, ago 
 		case ports.ChangeLeft:
 			l.free(c.Number)
 			_ = r.takeOldChange(&t, from, c, ago)
-		default:
+		case ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated:
 			err := r.takeOldChange(&t, from, c, ago)
 			r.enter(&t, l, from, &news.Changes[i], err == nil)
+		default:
+			_ = r.takeOldChange(&t, from, c, ago)
 		}
 	}
 	native := unique.Make(from)
