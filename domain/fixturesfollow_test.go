@@ -25,6 +25,20 @@ func withFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwo
 	withNetwork(t, func(t *testing.T, net *network) { f(t, newFollowingNetwork(net)) })
 }
 
+// withEachWatch runs a test twice: natives follow each other by numbers, and by the JSON watch as natives
+// of the version before do.
+func withEachWatch(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
+	for _, json := range []bool{false, true} {
+		withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+			net.json = json
+			f(t, net)
+		})
+		if t.Failed() {
+			t.Fatalf("with the JSON watch: %t", json)
+		}
+	}
+}
+
 // withSigningFollowingNetwork is the same with natives that check proofs: the set-up for indexers.
 func withSigningFollowingNetwork(t *testing.T, f func(t *testing.T, net *followingNetwork)) {
 	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
@@ -40,10 +54,11 @@ type followingNetwork struct {
 	*network
 	transports *memory.Network
 	silence    *silentCut
+	json       bool // natives follow each other by the JSON watch
 }
 
 func newFollowingNetwork(net *network) *followingNetwork {
-	return &followingNetwork{net, memory.NewNetwork(), &silentCut{changed: make(chan struct{})}}
+	return &followingNetwork{network: net, transports: memory.NewNetwork(), silence: &silentCut{changed: make(chan struct{})}}
 }
 
 // silentCut takes what natives tell each other, without a word. Connections from before stay open on
@@ -80,8 +95,9 @@ func (c *silentCut) state() (cuts int, on bool) {
 // silencedTransport is a Transport under a silentCut.
 type silencedTransport struct {
 	*memory.Transport
-	id  ports.PeerID
-	cut *silentCut
+	id   ports.PeerID
+	cut  *silentCut
+	json bool
 }
 
 func (t silencedTransport) Neighbours() (natives []ports.Neighbour, changed <-chan struct{}) {
@@ -124,6 +140,7 @@ func (n silencedNative) Suspect() {
 }
 
 func (n silencedNative) Watch(ctx context.Context, sender ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+	w.Numbers = w.Numbers && !n.t.json
 	return func(yield func(ports.Batch, error) bool) {
 		cuts, on := n.t.cut.state()
 		if on {
@@ -224,7 +241,7 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 	if options.bootstrap != nil {
 		settings.Bootstrap, settings.Listed = options.bootstrap, nil
 	}
-	following := domain.NewFollower(rules, silencedTransport{f.transport, id, net.silence}, settings)
+	following := domain.NewFollower(rules, silencedTransport{f.transport, id, net.silence, net.json}, settings)
 	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Followers: options.followers, Line: options.line}, options.store, announcer, f.Recorder); err != nil {
 		net.t.Fatal(err)
 	}

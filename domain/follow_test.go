@@ -20,7 +20,7 @@ import (
 )
 
 func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		x := peerIDs(10)[9]
 		all := net.natives(3, nativeOptions{})
 		defer net.stop(all...)
@@ -55,7 +55,7 @@ func TestWhatANativeGrantsIsListedByThoseThatFollowIt(t *testing.T) {
 
 // An indexer that looks itself up is told which natives' leases are known.
 func TestANativeNamesTheNativesWhoseLeasesItHolds(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		x := peerIDs(10)[9]
 		all := net.natives(3, nativeOptions{})
 		defer net.stop(all...)
@@ -91,7 +91,7 @@ func TestANativeNamesTheNativesWhoseLeasesItHolds(t *testing.T) {
 
 // Natives do not tell what they have from each other, or it would go around for ever.
 func TestNothingEchoes(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		all := net.natives(3, nativeOptions{})
 		defer net.stop(all...)
@@ -113,7 +113,7 @@ func TestNothingEchoes(t *testing.T) {
 
 func TestALateNativeIsWholeAtOnce(t *testing.T) {
 	many := peerIDs(2500)
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		all := net.natives(2, nativeOptions{})
 		defer net.stop(all...)
 		for i, x := range many[3:] {
@@ -135,7 +135,7 @@ func TestALateNativeIsWholeAtOnce(t *testing.T) {
 }
 
 func TestTwoNativesThatWereCutOffAreOneAgain(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		all := net.natives(2, nativeOptions{})
 		defer net.stop(all...)
@@ -173,7 +173,7 @@ func TestTwoNativesThatWereCutOffAreOneAgain(t *testing.T) {
 
 // The store says of the lease that the native told of what no clock here makes sense of.
 func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		// The rule of the space is a third one's, whose clock is right.
 		a := net.native(id[0], nativeOptions{skew: -time.Minute, shares: true})
@@ -230,7 +230,7 @@ func TestNativesWhoseClocksDifferByAMinuteShowTheSameTable(t *testing.T) {
 }
 
 func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		topic := memory.NewTopic()
 		asked := 0
@@ -253,7 +253,7 @@ func TestNewsThatCameByAWatchIsNotLookedUpAgain(t *testing.T) {
 
 // A native that is told a leave, by any way, lists nothing that was granted before.
 func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
 		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
@@ -300,7 +300,7 @@ func TestALeaveIsNotUndoneByWhatWasGrantedBefore(t *testing.T) {
 }
 
 func TestALaterRegistrationBeatsALeave(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
 		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
@@ -360,7 +360,7 @@ func TestALeaveIsAnsweredAndToldOnce(t *testing.T) {
 // A stranger may put a leave into the DHT. An indexer that is registered here stays listed here,
 // and where this native tells of it.
 func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		x := id[11]
 		a, b := net.native(id[0], nativeOptions{shares: true}), net.native(id[1], nativeOptions{shares: true})
@@ -383,7 +383,7 @@ func TestALeaveThatTheStoreClaimsEndsNoLeaseThatIsHeldMoreFirmly(t *testing.T) {
 }
 
 func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(12)
 		a := net.native(id[0], nativeOptions{})
 		defer a.stop()
@@ -438,7 +438,7 @@ func TestANativeTellsItsOwnLeasesAloneAndNoLongerOnesThanThereAre(t *testing.T) 
 }
 
 func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(5)
 		a := net.native(id[0], nativeOptions{lone: true})
 		defer a.stop()
@@ -479,7 +479,7 @@ func TestANativeIsWarmingUntilItHasTakenOverATable(t *testing.T) {
 }
 
 func TestANativeThatReachesNobodyIsWarmingForTenSeconds(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		a := net.native(peerIDs(1)[0], nativeOptions{})
 		defer a.stop()
 		time.Sleep(10*time.Second - 1)
@@ -495,7 +495,7 @@ func TestANativeThatReachesNobodyIsWarmingForTenSeconds(t *testing.T) {
 }
 
 func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		all := net.natives(3, nativeOptions{})
 		defer net.stop(all...)
 		all[1].cut()
@@ -523,7 +523,7 @@ func TestANativeThatHasLostAllOthersIsIsolated(t *testing.T) {
 }
 
 func TestNativesTellOfEachOther(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(10)
 		all := net.natives(3, nativeOptions{})
 		defer net.stop(all...)
@@ -673,7 +673,7 @@ func TestRenewalsOfALargeNativeAreToldInTime(t *testing.T) {
 
 // A watcher hears of the native's condition although nothing else happens.
 func TestAWatcherIsToldTheCondition(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(2)
 		a := net.native(ids[0], nativeOptions{})
 		defer net.stop(a)
@@ -813,7 +813,7 @@ func TestATableThatWasTakenByAnotherTimeIsTakenAgain(t *testing.T) {
 
 // Natives tell each other whom their announcements reach.
 func TestFollowersShareAnAudience(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		const x, y = 7, 8
 		var reaches atomic.Uint64
 		reaches.Store(x)

@@ -148,7 +148,7 @@ func (net *followingNetwork) muteNative(id ports.PeerID) (stop func()) {
 }
 
 func TestANativeThatMissesThreeBeatsIsSuspect(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(5)
 		net.rules.Policy = domain.TTLPolicy{TTL: time.Minute, Heartbeat: 55 * time.Second, Refresh: 10 * time.Second}
 		stop := net.beatingNative(id[1], id[4], 3*time.Second, 30*time.Second, nil)
@@ -196,7 +196,7 @@ func TestANativeThatMissesThreeBeatsIsSuspect(t *testing.T) {
 
 // A native of an earlier version sends a batch after 30 s of silence, and promises nothing.
 func TestANativeThatPromisesNoBeatsIsNotSuspected(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(5)
 		stop := net.beatingNative(id[1], id[4], 0, 0, nil)
 		defer stop()
@@ -222,7 +222,7 @@ func TestALostNativeIsNamedForAnHourAtMost(t *testing.T) {
 		"it trusts no more": {ports.Refuse(ports.CodeRefused, "none of its natives"), time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+			withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 				id := peerIDs(5)
 				stop := net.beatingNative(id[1], id[4], 2*time.Second, 10*time.Second, c.ends)
 				other := net.native(id[2], nativeOptions{})
@@ -251,7 +251,7 @@ func TestALostNativeIsNamedForAnHourAtMost(t *testing.T) {
 
 // A native stops, and may start again while this native sleeps.
 func TestALostNativeIsNamedForLongerByANativeThatSlept(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(5)
 		stop := net.beatingNative(id[1], id[4], 2*time.Second, 10*time.Second, ports.Refuse(ports.CodeBusy, "this native is stopping"))
 		other := net.native(id[2], nativeOptions{})

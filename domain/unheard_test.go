@@ -17,7 +17,7 @@ import (
 // withSleeper runs a test with a native that sleeps when it is told to: all that it does stands still
 // while time goes by.
 func withSleeper(t *testing.T, f func(t *testing.T, net *followingNetwork, n *followingNative, sleep func(time.Duration))) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		var slept atomic.Int64
 		n := net.native(peerIDs(1)[0], nativeOptions{lone: true, sleeps: func() time.Duration { return time.Duration(slept.Load()) }})
 		defer n.stop()
@@ -156,7 +156,7 @@ func TestManyThatEndAtOnceAreStaleOnlyIfNothingIsHeard(t *testing.T) {
 		{"the others renew", line(false), 3, 12, false, false, "-"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+			withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 				n := net.native(peerIDs(1)[0], nativeOptions{lone: true, line: tc.line})
 				defer n.stop()
 				ids := peerIDs(20)[1:]
@@ -217,7 +217,7 @@ func TestANativeAsksOthersBeforeItDoubts(t *testing.T) {
 		want string
 	}{{"they hear none of them either", false, "-"}, {"none answers", true, "stale"}} {
 		t.Run(tc.name, func(t *testing.T) {
-			withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+			withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 				all := net.natives(2, nativeOptions{})
 				defer net.stop(all...)
 				time.Sleep(time.Second)
@@ -246,7 +246,7 @@ func TestANativeAsksOthersBeforeItDoubts(t *testing.T) {
 
 // An answer of another native shows an indexer that the native itself hears no more.
 func TestAnIndexerThatAnotherNativeHearsIsLive(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		ids := peerIDs(6)[3:]
 		other := net.scriptedNative("n2", nil)
 		defer other.stop()
@@ -276,7 +276,7 @@ func TestAnIndexerThatAnotherNativeHearsIsLive(t *testing.T) {
 func TestAStaleIndexerIsLookedUpInTheStore(t *testing.T) {
 	ids := peerIDs(5)
 	moved, silent, slow := ids[1], ids[2], ids[3]
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		var slept atomic.Int64
 		store := &stubStore{get: func(ctx context.Context, id ports.PeerID) (ports.Entry, error) {
 			switch id {
@@ -344,7 +344,7 @@ func TestAnIndexerThatIsTrustedNoMoreIsNotStale(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for name, plain := range map[string]domain.Plain{"its name is off the list": domain.PlainAccept, "it does not sign": domain.PlainRefuse} {
 				t.Run(name, func(t *testing.T) {
-					withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+					withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 						var slept atomic.Int64
 						var revised atomic.Bool
 						id := peerIDs(3)

@@ -14,7 +14,7 @@ import (
 )
 
 func TestANativeNamesAFollowedNativeThatDoesNotHearItsIndexers(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		var slept atomic.Int64
 		id, x := peerIDs(3), peerIDs(3)[2]
 		a := net.native(id[0], nativeOptions{sleeps: func() time.Duration { return time.Duration(slept.Load()) }})
@@ -46,7 +46,7 @@ func TestANativeNamesAFollowedNativeThatDoesNotHearItsIndexers(t *testing.T) {
 
 // A native that says for ever that it is unheard is named for two TTLs.
 func TestAnUnheardNativeIsNamedForTwoTTLs(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(2)
 		a := net.native(id[0], nativeOptions{})
 		defer a.stop()
@@ -84,7 +84,7 @@ func TestAnUnheardNativeIsNamedForTwoTTLs(t *testing.T) {
 
 // The changes of a large batch come in parts, each with the batch's condition.
 func TestANativeIsNamedUntilAllIsTakenInThatItDidNotHear(t *testing.T) {
-	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+	withEachWatch(t, func(t *testing.T, net *followingNetwork) {
 		id := peerIDs(3)
 		a := net.native(id[0], nativeOptions{})
 		defer a.stop()
