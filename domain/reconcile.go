@@ -54,7 +54,7 @@ func (l *ledger) watch(ask chan<- []ports.Range) {
 // that came to.
 func (l *ledger) compare(b *ports.Batch, interval time.Duration) (ended *ports.Event) {
 	for _, r := range b.Told {
-		if l.toldAgain(r) {
+		if l.toldWhole(r) {
 			l.mended += l.changed
 			l.each(r.From, r.Until, func(n uint32, _ *numbered) {
 				if !l.since[n] {
@@ -68,7 +68,7 @@ func (l *ledger) compare(b *ports.Batch, interval time.Duration) (ended *ports.E
 		switch {
 		case l.answered(ports.Range{From: theirs.From, Until: theirs.Until}):
 			l.next = append(l.next, l.split(theirs)...)
-		case l.answered(ports.Range{From: theirs.From, Until: theirs.Until, Whole: true}): // it is too large for now
+		case l.toldWhole(ports.Range{From: theirs.From, Until: theirs.Until}): // it is too large for now
 		case theirs.From <= 1 && theirs.Until == 0 && !l.on:
 			l.judge(theirs, interval)
 		}
@@ -119,6 +119,23 @@ func (l *ledger) split(theirs ports.Range) (parts []ports.Range) {
 		parts = append(parts, ports.Range{From: uint32(from), Until: uint32(from + width)})
 	}
 	return append(parts, ports.Range{From: uint32(from), Until: theirs.Until})
+}
+
+// toldWhole takes r off the ranges that are asked for whole, and reports whether it was among them. A
+// range may be told in parts, in order.
+func (l *ledger) toldWhole(r ports.Range) bool {
+	for i := range l.asked {
+		switch is := &l.asked[i]; {
+		case !is.Whole || r.From != is.From:
+		case r.Until == is.Until:
+			l.asked = slices.Delete(l.asked, i, i+1)
+			return true
+		case r.Until > r.From && (is.Until == 0 || r.Until < is.Until):
+			is.From = r.Until
+			return true
+		}
+	}
+	return false
 }
 
 // answered takes r off the ranges that are asked for, and reports whether it was among them.
