@@ -71,17 +71,17 @@ func (r *Registry) doubt(e silence) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	rec := s.records[e.id]
+	rec := s.record(e.id)
 	switch {
 	case !r.rules.Indexers.in(e.id), !r.rule().stands(&e.word), s.present(rec, now.at).shown != nil:
 		return
-	case rec == nil && r.full():
+	case !rec.known() && r.full():
 		return
-	case rec == nil:
+	case !rec.known():
 		rec = s.insert(e.id)
 	}
-	next := rec.held.at(now)
-	rec.ended = s.end(rec, &e.word, now.at)
+	next := rec.holding().at(now)
+	rec.setEnded(s.end(rec, &e.word, now.at))
 	s.apply(rec, &next, now)
 }
 

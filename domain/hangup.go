@@ -73,9 +73,8 @@ func (r *Registry) overdue() {
 		s := r.table.shard(h.id)
 		s.mu.Lock()
 		now := r.now()
-		if rec := s.records[h.id]; rec != nil && rec.hungUp && !r.table.hearing.doubts(now.at) {
-			if own := rec.held.granted(); own != nil && own.live(now.at) {
-				next := rec.held
+		if rec := s.record(h.id); rec.known() && rec.is(hasHungUp) && !r.table.hearing.doubts(now.at) {
+			if next := *rec.holding(); next.granted() != nil && next.first.live(now.at) {
 				next.first.overdue = true
 				s.apply(rec, &next, now)
 			}

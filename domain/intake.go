@@ -59,11 +59,12 @@ func (r *Registry) echo(id ports.PeerID) (keep, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	held := s.holding(id)
+	rec := s.record(id)
+	held := rec.holding()
 	lease := held.lease(at)
 	keep = lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
 	if keep {
-		s.records[id].echoed = true
+		rec.set(echoed, true)
 	}
 	return keep, lease != nil || held.leave(at) != nil
 }
@@ -137,7 +138,7 @@ func (r *Registry) have(id ports.PeerID) (have ports.Version, at Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	held := s.holding(id)
+	held := s.record(id).holding()
 	if lease := held.lease(now.at); lease != nil {
 		have = lease.version()
 	} else if leave := held.leave(now.at); leave != nil {
@@ -183,15 +184,15 @@ func (r *Registry) takeOnce(id, by ports.PeerID, w func(now moment) (word, error
 	if !r.rules.Indexers.in(id) { // under the lock, as Revise wants it
 		return said, became{}, errUntrusted
 	}
-	rec := s.records[id]
-	next, err := r.rule().merge(rec.holding(), &said, rec != nil || r.roomFor(by), now)
+	rec := s.record(id)
+	next, err := r.rule().merge(rec.holding(), &said, rec.known() || r.roomFor(by), now)
 	switch {
 	case errors.Is(err, errFull) && !r.full():
 		return said, became{}, errShare
 	case err != nil:
 		return said, became{}, err
 	}
-	if rec == nil {
+	if !rec.known() {
 		rec = s.insert(id)
 		if !r.table.tellers.trusts(by) {
 			s.fill(rec, by)
@@ -359,7 +360,7 @@ func (r *Registry) says(c *ports.Change) (is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := word{addr: c.Addr, details: detailsOf(c.Addrs, c.Meta)}
-	s.holding(c.PeerID).leases(func(l *word) bool {
+	s.record(c.PeerID).holding().leases(func(l *word) bool {
 		is = l.same(&w)
 		return !is
 	})
@@ -462,7 +463,7 @@ func (r *Registry) proofOf(id ports.PeerID, seq int64) *ports.Proof {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.holding(id).proof(seq)
+	return s.record(id).holding().proof(seq)
 }
 
 // askAgain asks a followed native for the record of a tick that it told: the store does not have

@@ -37,7 +37,7 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	rec := s.records[sender]
+	rec := s.record(sender)
 	held := rec.holding()
 	lease, leave, newest := held.lease(now.at), held.leave(now.at), held.newest()
 	switch {
@@ -65,14 +65,14 @@ func (r *Registry) takeLeave(sender ports.PeerID, proof *ports.Proof) (b became,
 			return true
 		})
 	}
-	next, err := r.rule().merge(held, &w, rec != nil || !r.full(), now)
+	next, err := r.rule().merge(held, &w, rec.known() || !r.full(), now)
 	switch {
 	case errors.Is(err, errFull):
 		return b, false, ports.Busy(ports.LimitEntries, "this native holds %d entries, as many as it takes; leave at another, or let the lease end", r.settings.Bounds.entries())
 	case err != nil:
 		return b, true, nil // a stronger leave is known
 	}
-	if rec == nil {
+	if !rec.known() {
 		rec = s.insert(sender)
 	}
 	b = s.apply(rec, &next, now)

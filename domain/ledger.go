@@ -87,14 +87,13 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 	}
 	p := c.Proof
 	item := itemOf(c.PeerID, p, c.ExpiresAt.UnixNano(), r.rules.Proofs)
-	if was := l.at(c.Number); was == nil || was.rec == nil || was.item != item {
+	if was := l.at(c.Number); was == nil || !was.stands || was.item != item {
 		l.changed++
 	}
 	if l.since != nil {
 		l.since[c.Number] = true
 	}
-	s, rec := r.recordOf(c.PeerID)
-	is := l.define(c.Number, s, rec, item)
+	is := l.define(c.Number, c.PeerID, r.pointerTo(c.PeerID), item)
 	if p != nil {
 		is.record = uint16(p.Tick.Seq)
 	}
@@ -103,15 +102,12 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 	}
 }
 
-// recordOf returns the record of id, one that is gone if the table has none.
-func (r *Registry) recordOf(id ports.PeerID) (*shard, *record) {
+// pointerTo returns a pointer to the record of id, if there is one.
+func (r *Registry) pointerTo(id ports.PeerID) pointer {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if rec := s.records[id]; rec != nil {
-		return s, rec
-	}
-	return s, &record{id: id, gone: true}
+	return s.record(id).pointer()
 }
 
 // takeRenewal takes in the renewal x that native told so long ago. It counts for as much as a change
@@ -119,21 +115,21 @@ func (r *Registry) recordOf(id ports.PeerID) (*shard, *record) {
 func (r *Registry) takeRenewal(t *taken, l *ledger, native unique.Handle[ports.PeerID], x *ports.Renewal, ago time.Duration) {
 	t.renewals++
 	is := l.at(x.Number)
-	if is == nil || is.rec == nil {
+	if is == nil || !is.stands {
 		t.changes++
 		t.refused++
 		t.why = fmt.Errorf("number %d: %w", x.Number, errNumber)
 		return
 	}
 	remaining := x.Remaining - ago
-	l.set(is, renewalItem(is.rec.id, x.Link, x.ExpiresAt))
-	b, err := r.renewTold(is, native, x, remaining)
+	l.set(is, is.renewed(x.Link, x.ExpiresAt))
+	id, b, err := r.renewTold(is, native, x, remaining)
 	if errors.Is(err, errUnheld) { // no fault of native: it ended here a moment ago, or was refused
 		l.miss(x.Number, is)
 		t.changes++
 		return
 	}
-	r.outcome(t, native.Value(), is.rec.id, b, err)
+	r.outcome(t, native.Value(), id, b, err)
 	if err == nil {
 		if is.tries = 0; x.Link != (ports.Link{}) {
 			t.signed++
@@ -142,57 +138,58 @@ func (r *Registry) takeRenewal(t *taken, l *ledger, native unique.Handle[ports.P
 	}
 }
 
-// renewTold renews the lease that native told of the indexer of is.
-func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration) (b became, _ error) {
+// renewTold renews the lease that native told of the indexer of is, and returns that indexer. It is ""
+// if the lease is not held here.
+func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration) (id ports.PeerID, b became, _ error) {
 	switch {
 	case remaining <= 0:
-		return b, ErrExpired
+		return id, b, ErrExpired
 	case x.Link == ports.Link{} && remaining > r.rules.Policy.TTL:
-		return b, errNoTime
+		return id, b, errNoTime
 	}
-	s := &r.table.shards[is.shard]
+	s := r.table.shardOf(is.ref)
 	for advanced := (*ports.Proof)(nil); ; {
 		s.mu.Lock()
-		if is.rec.gone { // the indexer may be back
-			if rec := s.records[is.rec.id]; rec != nil {
-				is.rec = rec
-			}
+		rec := s.of(is.pointer)
+		if rec.known() {
+			id = rec.id()
 		}
-		now := r.now()
-		w, from, err := r.renewedWord(is, native, x, remaining, advanced, now)
+		held, now := rec.holding(), r.now()
+		w, from, err := r.renewedWord(id, held, is.record, native, x, remaining, advanced, now)
 		if from != nil { // many steps
 			s.mu.Unlock()
 			if advanced, err = r.advance(from, ports.Tick{Seq: from.Tick.Seq, Step: x.Step, Link: x.Link}); err != nil {
-				return b, err
+				return id, b, err
 			}
 			continue
 		}
-		if err == nil && !r.rules.Indexers.in(is.rec.id) { // under the lock, as Revise wants it
+		if err == nil && !r.rules.Indexers.in(id) { // under the lock, as Revise wants it
 			err = errUntrusted
 		}
 		var next holding
 		if err == nil {
-			next, err = r.rule().merge(&is.rec.held, &w, true, now)
+			next, err = r.rule().merge(held, &w, true, now)
 		}
 		if err == nil {
-			b = s.apply(is.rec, &next, now)
+			b = s.apply(rec, &next, now)
 		}
 		s.mu.Unlock()
 		if errors.Is(err, errKnown) || errors.Is(err, errEnded) {
 			err = nil
 		}
 		if isFault(err, ports.FaultFuture) { // it may count as the word of native alone
-			return r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(is.rec.id), Remaining: remaining}})
+			b, err = r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(id), Remaining: remaining}})
 		}
-		return b, err
+		return id, b, err
 	}
 }
 
-// renewedWord returns the lease that native told of the indexer of is, as x renews it. advanced is the
+// renewedWord returns the lease of id that native told, as x renews it. record has the last bits of the Seq
+// of the record that native told. advanced is the
 // proof of x if it is known. far is not nil if that is to be made without the lock: far is to be
 // advanced by many steps. The error is that of x; with errors of time w is whole. The caller has locked the shard.
-func (r *Registry) renewedWord(is *numbered, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration, advanced *ports.Proof, now moment) (w word, far *ports.Proof, _ error) {
-	held, signed := &is.rec.held, x.Link != ports.Link{} && r.rules.Proofs != nil
+func (r *Registry) renewedWord(id ports.PeerID, held *holding, record uint16, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration, advanced *ports.Proof, now moment) (w word, far *ports.Proof, _ error) {
+	signed := x.Link != ports.Link{} && r.rules.Proofs != nil
 	lease := held.toldBy(native)
 	if lease == nil || !lease.live(now.at) || signed != (lease.proof != nil) {
 		return w, nil, errUnheld
@@ -202,7 +199,7 @@ func (r *Registry) renewedWord(is *numbered, native unique.Handle[ports.PeerID],
 	w.deadline = now.at.Add(min(remaining, r.rules.Policy.TTL))
 	if !signed {
 		if r.rules.plain() == PlainRefuse {
-			return w, nil, ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", is.rec.id)
+			return w, nil, ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", id)
 		}
 		w.expiresAt = r.plainEnd(x.ExpiresAt, remaining, now)
 		w.seenAt = w.expiresAt - int64(r.rules.Policy.TTL)
@@ -210,7 +207,7 @@ func (r *Registry) renewedWord(is *numbered, native unique.Handle[ports.PeerID],
 	}
 	newest := held.proof(lease.proof.Claim.Seq)
 	switch {
-	case is.record != uint16(newest.Claim.Seq):
+	case record != uint16(newest.Claim.Seq):
 		return w, nil, errUnheld // the record of x was refused, or its lease is of an older one
 	case x.Step < newest.Tick.Step:
 		return w, nil, ports.Faulty(ports.FaultOlder, "a newer tick is known")

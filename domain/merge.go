@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -91,6 +92,32 @@ func (h *holding) leases(f func(*word) bool) {
 	}
 }
 
+// nth returns the n-th lease, counted from 1; nil for 0. place returns the place of the lease w.
+func (h *holding) nth(n int) *word {
+	switch {
+	case n == 0:
+		return nil
+	case n == 1:
+		return &h.first
+	}
+	return &h.rest.leases[n-2]
+}
+
+func (h *holding) place(w *word) int {
+	switch w {
+	case nil:
+		return 0
+	case &h.first:
+		return 1
+	}
+	for i := range h.rest.leases {
+		if w == &h.rest.leases[i] {
+			return i + 2
+		}
+	}
+	panic("domain: the lease is of another holding")
+}
+
 // leaves returns the leaves that count at that instant.
 func (h *holding) leaves(at Instant) leaves {
 	if h.rest == nil {
@@ -179,6 +206,11 @@ func newer(p, q *ports.Proof) *ports.Proof {
 		return p
 	}
 	return q
+}
+
+// sameRecord reports whether two proofs are of one record.
+func sameRecord(p, q *ports.Proof) bool {
+	return p.Claim == q.Claim || p.Claim.Seq == q.Claim.Seq && len(p.Record) > 0 && bytes.Equal(p.Record, q.Record)
 }
 
 func compareProofs(p, q *ports.Proof) int {
@@ -458,7 +490,7 @@ func (h *holding) renew(w *word) (next holding, ok bool) {
 			return next, false
 		}
 	}
-	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || p.Claim != q.Claim) {
+	if p, q := w.proof, old.proof; p != q && (p == nil || q == nil || !sameRecord(p, q)) {
 		return next, false // another record, or none
 	}
 	if w.proof != nil && h.rest.unproven() {

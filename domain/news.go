@@ -71,8 +71,7 @@ type piece struct {
 type newsChange struct {
 	change
 	number uint32
-	rec    *record
-	shard  *shard
+	to     pointer
 }
 
 // newsRenewal is a renewal of an own lease that is not told yet.
@@ -99,15 +98,15 @@ func (h *holding) granted() *word {
 	return &h.first
 }
 
-// note remembers for the followers what next, the new holding of r, changes of this native's own
+// note remembers for the followers what next, the new holding of r beside held, changes of this native's own
 // lease. was and is are the views before and after, and said is a leave that nobody knows yet. The
 // caller has locked the shard.
-func (s *shard) note(r *record, next *holding, was, is view, said *word, now Instant) {
+func (s *shard) note(r record, held, next *holding, was, is view, said *word, now Instant) {
 	n := s.table.news
 	if !n.on.Load() {
 		return
 	}
-	old, own := r.held.granted(), next.granted()
+	old, own := held.granted(), next.granted()
 	switch {
 	case said != nil && said.source == granted && own == nil:
 		s.noteChange(r, ports.ChangeLeft, said)
@@ -151,7 +150,7 @@ func (w *word) tick() ports.Tick {
 
 // noteChange remembers a change of r's own lease, and keeps its number. The number is given at
 // the first lease, and taken at its end. The caller has locked the shard.
-func (s *shard) noteChange(r *record, kind ports.ChangeKind, w *word) {
+func (s *shard) noteChange(r record, kind ports.ChangeKind, w *word) {
 	n := s.table.news
 	if kind != ports.ChangeLate && r.number != 0 && len(s.renewed) > 0 { // a renewal from before must not follow this change
 		s.renewed = slices.DeleteFunc(s.renewed, func(x newsRenewal) bool { return x.number == r.number })
@@ -160,7 +159,7 @@ func (s *shard) noteChange(r *record, kind ports.ChangeKind, w *word) {
 	if !kind.Gone() && r.number == 0 {
 		r.number = n.unused()
 	}
-	n.pending = append(n.pending, newsChange{change{kind, r.id, *w, true}, r.number, r, s})
+	n.pending = append(n.pending, newsChange{change{kind, r.id(), *w, true}, r.number, r.pointer()})
 	n.pended.Add(1)
 	if kind.Gone() && r.number != 0 {
 		n.freed = append(n.freed, r.number)
@@ -176,7 +175,7 @@ func (s *shard) noteChange(r *record, kind ports.ChangeKind, w *word) {
 
 // noteRenewal remembers a renewal of r's own lease for the next tick. The caller has locked the
 // shard.
-func (s *shard) noteRenewal(r *record, w *word) {
+func (s *shard) noteRenewal(r record, w *word) {
 	x := newsRenewal{number: r.number, deadline: w.deadline}
 	if w.proof != nil {
 		x.step, x.link = w.proof.Tick.Step, w.proof.Tick.Link
@@ -271,8 +270,8 @@ func (s *shard) unnumber() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.renewed = nil
-	for _, r := range s.records {
-		r.number = 0
+	for n := range s.index.all {
+		s.slots.at(n).number = 0
 	}
 }
 
@@ -285,11 +284,11 @@ func (n *news) number(s *shard, ids []ports.PeerID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, id := range ids {
-		r := s.records[id]
+		r := s.record(id)
 		if own := r.holding().granted(); own != nil && own.live(at) && r.number == 0 {
 			r.number = n.unused()
 			c := n.public(&change{ports.ChangeSnapshot, id, *own, true}, at)
-			n.told.define(r.number, s, r, n.item(&c))
+			n.told.define(r.number, id, r.pointer(), n.item(&c))
 		}
 	}
 }
@@ -363,7 +362,7 @@ func (n *news) gather() {
 	first := n.pended.Load() - uint64(len(changes))
 	since := make(map[uint32]bool) // numbers with a change since their shard was read: it says more
 	for i := range changes {
-		if c := &changes[i]; first+uint64(i) >= c.shard.gathered && c.kind != ports.ChangeLate {
+		if c := &changes[i]; first+uint64(i) >= table.shardOf(c.to.ref).gathered && c.kind != ports.ChangeLate {
 			since[c.number] = true
 		}
 	}
@@ -442,7 +441,7 @@ func (n *news) toldChange(c *newsChange, at Instant) (ports.Change, bool) {
 	case c.kind == ports.ChangeLate:
 		return told, n.told.stands(c.number)
 	default:
-		n.told.define(c.number, c.shard, c.rec, n.item(&told))
+		n.told.define(c.number, c.id, c.to, n.item(&told))
 	}
 	return told, true
 }
@@ -451,10 +450,10 @@ func (n *news) toldChange(c *newsChange, at Instant) (ports.Change, bool) {
 func (n *news) toldRenewal(x *newsRenewal, at Instant) (ports.Renewal, bool) {
 	is := n.told.at(x.number)
 	remaining := x.deadline.Sub(at)
-	if is == nil || is.rec == nil || remaining <= 0 {
+	if is == nil || !is.stands || remaining <= 0 {
 		return ports.Renewal{}, false
 	}
-	n.told.set(is, renewalItem(is.rec.id, x.link, x.expiresAt))
+	n.told.set(is, is.renewed(x.link, x.expiresAt))
 	return ports.Renewal{Number: x.number, Step: x.step, Link: x.link, Remaining: remaining, ExpiresAt: x.expiresAt}, true
 }
 
@@ -468,14 +467,14 @@ func (n *news) item(c *ports.Change) uint32 {
 	return itemOf(c.PeerID, c.Proof, c.ExpiresAt.UnixNano(), n.registry.rules.Proofs)
 }
 
-// stands returns the record of the indexer that number stands for, nil without one.
-func (n *news) stands(number uint32) *record {
+// stands returns a pointer to the record of the indexer that number stands for, if it does.
+func (n *news) stands(number uint32) pointer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if is := n.told.at(number); is != nil {
-		return is.rec
+		return is.pointer
 	}
-	return nil
+	return pointer{}
 }
 
 // cursor returns the text of the place before piece number at.

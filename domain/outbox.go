@@ -50,8 +50,8 @@ type outbox struct {
 	ctx     context.Context // ends with Run
 	running *sync.WaitGroup // counts the workers; nil unless Run runs
 	flying  int
-	ready   []*record
-	delayed wheel[*record]
+	ready   []ref
+	delayed wheel[ref]
 }
 
 // outboxState is the outbox's part of a record, guarded by the shard's lock.
@@ -63,8 +63,9 @@ type outboxState struct {
 	hurry    bool // that offer was urgent
 	alone    bool // no other node was found for the newest entry, or none was looked for
 	failures uint8
-	due      Instant // when it may fly next
-	filed    Instant // when outbox.delayed comes around to it; zero if it is not there
+	due      Instant    // when it may fly next
+	waits    bool       // it is in outbox.delayed, at filed
+	filed    wheelPlace // where outbox.delayed comes around to it
 }
 
 type phase uint8
@@ -84,7 +85,7 @@ func newOutbox(policy TTLPolicy, t *table, now func() moment, store ports.Store,
 		policy: policy, table: t, now: now, store: store, announcer: announcer, observer: observer,
 		puts: reachesStrangers(store), announces: reachesStrangers(announcer),
 		room:    newAllowance(announcedRenewals, policy.Heartbeat),
-		delayed: newWheel[*record](policy.tick()),
+		delayed: newWheel[ref](policy.tick()),
 	}
 }
 
@@ -114,13 +115,13 @@ func (o *outbox) stop() {
 }
 
 // tell queues the news of rec. The caller holds the shard's lock.
-func (o *outbox) tell(rec *record, at Instant) {
+func (o *outbox) tell(rec record, at Instant) {
 	rec.outbox.news = true
 	o.offer(rec, at, true)
 }
 
 // renew queues the renewal of rec, if that reaches strangers. The caller holds the shard's lock.
-func (o *outbox) renew(rec *record, at Instant) {
+func (o *outbox) renew(rec record, at Instant) {
 	if rec.outbox.phase == flying || o.reaches() {
 		o.offer(rec, at, false)
 		return
@@ -135,7 +136,7 @@ func (o *outbox) reaches() bool { return o.puts() || o.announces() }
 
 // offer queues rec for its flight at its due time. An urgent rec is due earlier by urgentLead. The
 // caller holds the shard's lock.
-func (o *outbox) offer(rec *record, at Instant, urgent bool) {
+func (o *outbox) offer(rec record, at Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
@@ -149,7 +150,7 @@ func (o *outbox) offer(rec *record, at Instant, urgent bool) {
 	case !at.Before(st.due):
 		st.phase = ready
 		o.mu.Lock()
-		o.ready = append(o.ready, rec)
+		o.ready = append(o.ready, rec.ref)
 		o.hire()
 		o.mu.Unlock()
 	default:
@@ -159,39 +160,42 @@ func (o *outbox) offer(rec *record, at Instant, urgent bool) {
 
 // delay makes rec wait until due. It does not add rec to the wheel again if the wheel
 // comes around to rec before that.
-func (o *outbox) delay(rec *record, due Instant) {
+func (o *outbox) delay(rec record, due Instant) {
 	rec.outbox.phase, rec.outbox.due = delayed, due
-	if rec.outbox.filed != (Instant{}) && !due.Before(rec.outbox.filed) {
+	if rec.outbox.waits && !o.delayed.of(due).before(rec.outbox.filed) {
 		return
 	}
-	rec.outbox.filed = due
 	o.mu.Lock()
-	o.delayed.add(due, rec)
+	rec.outbox.filed, rec.outbox.waits = o.delayed.add(due, rec.ref), true
 	o.mu.Unlock()
 }
 
 // wakeDue wakes the delayed records that are due.
 func (o *outbox) wakeDue(at Instant) {
 	for more := true; more; {
-		var records []*record
+		var due []ref
 		o.mu.Lock()
-		records, more = o.delayed.take(at, sweepBatch)
+		due, more = o.delayed.take(at, sweepBatch)
 		o.mu.Unlock()
-		for _, rec := range records {
-			o.wake(rec, at)
+		for _, r := range due {
+			o.wake(r, at)
 		}
 	}
 }
 
-// wake makes rec ready, or delays it again if its due time has moved.
-func (o *outbox) wake(rec *record, at Instant) {
-	s := o.table.shard(rec.id)
+// wake makes the record of ref ready, or delays it again if its due time has moved.
+func (o *outbox) wake(ref ref, at Instant) {
+	s := o.table.shardOf(ref)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !at.Before(rec.outbox.filed) {
-		rec.outbox.filed = Instant{}
+	rec := s.at(ref)
+	if !rec.known() {
+		return
 	}
-	if rec.outbox.phase == delayed && !rec.gone {
+	if !o.delayed.reached(at).before(rec.outbox.filed) {
+		rec.outbox.waits = false
+	}
+	if rec.outbox.phase == delayed {
 		rec.outbox.phase = idle
 		o.offer(rec, at, false)
 	}
@@ -207,25 +211,24 @@ func (o *outbox) hire() {
 
 // work flies one ready record after another, until the queue is empty.
 func (o *outbox) work() {
-	for rec := o.next(); rec != nil; rec = o.next() {
-		o.fly(rec)
+	for ref, ok := o.next(); ok; ref, ok = o.next() {
+		o.fly(ref)
 	}
 }
 
-// next returns the record that has been ready longest. nil ends the worker.
-func (o *outbox) next() *record {
+// next returns the record that has been ready longest. If it is not ok, the worker ends.
+func (o *outbox) next() (_ ref, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.ready) == 0 || o.ctx.Err() != nil {
 		o.flying--
-		return nil
+		return 0, false
 	}
-	rec := o.ready[0]
-	o.ready[0] = nil
+	first := o.ready[0]
 	if o.ready = o.ready[1:]; len(o.ready) == 0 {
 		o.ready = nil
 	}
-	return rec
+	return first, true
 }
 
 // flight is an entry under way. It is put, announced, or both.
@@ -236,26 +239,31 @@ type flight struct {
 	news            bool
 }
 
-// fly puts and announces this native's own entry of rec, if rec still has one.
-func (o *outbox) fly(rec *record) {
-	if f, ok := o.takeOff(rec); ok {
+// fly puts and announces this native's own entry of a record, if the record still has one.
+func (o *outbox) fly(ref ref) {
+	if f, ok := o.takeOff(ref); ok {
 		replicas, err := o.send(f)
-		o.land(rec, f, replicas, err)
+		o.land(ref, f, replicas, err)
 	}
 }
 
-// takeOff returns the flight of rec. It is not ok if the lease has ended, another native's word counts
-// now, or nobody needs the entry.
-func (o *outbox) takeOff(rec *record) (f flight, ok bool) {
-	s := o.table.shard(rec.id)
+// takeOff returns the flight of a record. It is not ok if the lease has ended, another native's word
+// counts now, nobody needs the entry, or the record was dropped.
+func (o *outbox) takeOff(ref ref) (f flight, ok bool) {
+	s := o.table.shardOf(ref)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := o.now()
+	rec := s.at(ref)
+	if !rec.known() || rec.outbox.phase != ready {
+		return f, false
+	}
 	st := &rec.outbox
 	f.news = st.news
 	st.phase, st.urgent, st.news = idle, false, false
-	own := rec.held.own(now.at)
-	if rec.gone || own == nil {
+	held, id := rec.holding(), rec.id()
+	own := held.own(now.at)
+	if own == nil {
 		return f, false
 	}
 	f.puts, f.announces = f.news || o.puts(), f.news || o.announces()
@@ -267,25 +275,30 @@ func (o *outbox) takeOff(rec *record) (f flight, ok bool) {
 		st.alone = true
 		return f, false
 	}
-	if f.entry, ok = o.policy.publish(rec.id, &rec.held, now); !ok {
-		f.entry = own.entry(rec.id) // the time of day was set; the store says what is wrong
+	if f.entry, ok = o.policy.publish(id, held, now); !ok {
+		f.entry = own.entry(id) // the time of day was set; the store says what is wrong
 	}
 	st.phase, st.again, st.hurry = flying, false, false
 	st.due = now.at.Add(o.policy.putInterval())
 	return f, true
 }
 
-// land takes in the result of a flight, and offers rec again if the put failed or rec has changed.
-func (o *outbox) land(rec *record, f flight, replicas int, err error) {
-	s := o.table.shard(rec.id)
+// land takes in the result of a flight, and offers the record again if the put failed or the record
+// has changed. The slot of a record that was dropped meanwhile is free then.
+func (o *outbox) land(ref ref, f flight, replicas int, err error) {
+	s := o.table.shardOf(ref)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := o.now().at
+	rec := s.at(ref)
+	if !rec.known() {
+		s.slots.drop(ref.number())
+		return
+	}
 	st := &rec.outbox
 	st.phase, st.alone = idle, err == nil && replicas == 0
 	st.news = st.news || f.news && err != nil
 	switch {
-	case rec.gone:
 	case st.again:
 		o.offer(rec, at, st.hurry)
 	case err != nil:

@@ -16,10 +16,10 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 		if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: fmt.Sprint("/", i/2)}); err != nil {
 			t.Fatal(err)
 		}
-		rec := r.table.shard("x").records["x"]
+		rec := r.table.shard("x").record("x")
 		if rec.outbox.phase == ready { // as a worker does
 			r.outbox.ready = nil
-			rec.outbox = outboxState{due: r.now().at.Add(r.rules.Policy.putInterval()), filed: rec.outbox.filed}
+			rec.outbox = outboxState{due: r.now().at.Add(r.rules.Policy.putInterval()), waits: rec.outbox.waits, filed: rec.outbox.filed}
 		}
 	}
 	held := 0
@@ -38,9 +38,11 @@ func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
 	if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {
 		t.Fatal(err)
 	}
-	rec := r.table.shard("x").records["x"]
-	rec.held.first.source = told // another native's now
-	r.outbox.fly(rec)
+	rec := r.table.shard("x").record("x")
+	held := *rec.holding()
+	held.first.source = told // another native's now
+	rec.hold(&held, view{shown: &held.first}, nil)
+	r.outbox.fly(rec.ref)
 	if rec.outbox.phase != idle || rec.outbox.urgent {
 		t.Errorf("what was let go is %+v", rec.outbox)
 	}

@@ -71,7 +71,7 @@ func (r *Registry) recall(id ports.PeerID) (newest *ports.Proof, live bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	held := s.holding(id)
+	held := s.record(id).holding()
 	return held.newest(), held.lease(r.now().at) != nil
 }
 
@@ -88,8 +88,8 @@ func (r *Registry) seq(id ports.PeerID) int64 {
 func (r *Registry) supersede(id ports.PeerID) *ports.Refusal {
 	s := r.table.shard(id)
 	s.mu.Lock()
-	if rec := s.records[id]; rec != nil {
-		rec.rival = true
+	if rec := s.record(id); rec.known() {
+		rec.set(rival, true)
 	}
 	s.mu.Unlock()
 	r.observer.Observe(ports.Event{Kind: ports.EventRival, PeerID: id})

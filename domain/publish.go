@@ -13,7 +13,7 @@ func (r *Registry) Published(id ports.PeerID) (Entry, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return r.rules.Policy.publish(id, s.holding(id), r.now())
+	return r.rules.Policy.publish(id, s.record(id).holding(), r.now())
 }
 
 // publish returns the entry that h publishes. It depends on the words alone, so natives that have heard

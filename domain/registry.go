@@ -118,6 +118,8 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	if r.follower = settings.Follower; r.follower == nil {
 		r.follower = noFollower{}
 	}
+	r.table.names.fix(selfName, rules.Self)
+	r.table.proofs = rules.Proofs
 	r.outbox = newOutbox(rules.Policy, r.table, r.now, store, announcer, observer)
 	r.lookups = newLookups(r)
 	r.table.news.registry = r
@@ -229,7 +231,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven pr
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	rec := s.records[sender]
+	rec := s.record(sender)
 	held := rec.holding()
 	w := word{
 		addr: reg.Addr, details: detailsOf(reg.Addrs, reg.Meta), native: r.self, source: granted,
@@ -262,7 +264,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven pr
 	case leave != nil && leave.source == granted:
 		w.expiresAt = max(w.expiresAt, leave.expiresAt+int64(time.Millisecond)) // so it wins over the leave in the store too
 	}
-	next, err := r.rule().merge(held, &w, rec != nil || !r.full(), now)
+	next, err := r.rule().merge(held, &w, rec.known() || !r.full(), now)
 	switch {
 	case err == nil:
 	case errors.Is(err, errFull):
@@ -275,11 +277,11 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven pr
 		return nil
 	}
 	changed := !same || lease.source != granted
-	if rec == nil {
+	if !rec.known() {
 		rec = s.insert(sender)
 	}
-	g.NeedRecord, g.Rival, g.Proven = proven.needRecord, rec.rival, r.proven(&w, now)
-	rec.rival, rec.hungUp = false, false
+	g.NeedRecord, g.Rival, g.Proven = proven.needRecord, rec.is(rival), r.proven(&w, now)
+	rec.set(rival|hasHungUp, false)
 	r.table.hearing.renewed.Add(1)
 	if newest := next.newest(); newest != nil {
 		g.Seq = newest.Claim.Seq
@@ -320,7 +322,8 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	is := s.present(s.records[id], at)
+	rec := s.record(id)
+	is := s.present(rec, at)
 	if is.shown == nil {
 		return ports.Listed{}, false
 	}
@@ -328,7 +331,7 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	if l.State == ports.StateLive && is.shown.source == told && !r.follower.Hears(is.shown.native.Value()) {
 		l.State = ports.StateLate // no renewal of it would come
 	}
-	if l.State == ports.StateLate && r.vouched(s.holding(id), is.shown, at) {
+	if l.State == ports.StateLate && r.vouched(rec.holding(), is.shown, at) {
 		l.State = ports.StateLive
 	}
 	return l, true
@@ -455,7 +458,7 @@ func (r *Registry) holders(id ports.PeerID) (natives []ports.PeerID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	s.holding(id).leases(func(w *word) bool {
+	s.record(id).holding().leases(func(w *word) bool {
 		if native := w.native.Value(); w.live(at) && native != "" && !slices.Contains(natives, native) {
 			natives = append(natives, native)
 		}
@@ -526,9 +529,9 @@ func (r *Registry) HungUp(sender ports.PeerID, beating bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	if rec := s.records[sender]; rec != nil && !r.table.hearing.doubts(at) {
-		rec.hungUp = true
-		if beating && rec.held.first.source == granted && rec.held.first.live(at) {
+	if rec := s.record(sender); rec.known() && !r.table.hearing.doubts(at) {
+		rec.set(hasHungUp, true)
+		if first := &rec.holding().first; beating && first.source == granted && first.live(at) {
 			r.hangups.add(sender, at.Add(r.rules.Policy.hangUpGrace()))
 		}
 	}

@@ -44,24 +44,24 @@ func (r *Registry) evictBatch(s *shard, ids []ports.PeerID) (gone []ports.PeerID
 	defer s.mu.Unlock()
 	now, rule := r.now(), r.rule()
 	for _, id := range ids {
-		rec := s.records[id]
-		if rec == nil {
+		rec := s.record(id)
+		if !rec.known() {
 			continue
 		}
-		if !rec.stale && s.present(rec, now.at).stale { // it has ended since the last sweep
-			ended := rec.held.at(now)
+		if !rec.is(staled) && s.present(rec, now.at).stale { // it has ended since the last sweep
+			ended := rec.holding().at(now)
 			s.apply(rec, &ended, now)
 		}
 		var next holding // an untrusted indexer keeps nothing
 		trusted := r.rules.Indexers.in(id)
-		if rec.stale && !(trusted && rule.stands(&rec.ended.word)) {
-			rec.ended.until = now.at
+		if rec.is(staled) && !(trusted && rule.stands(&rec.ended().word)) {
+			rec.ended().until = now.at
 		}
 		if trusted {
-			if rec.held.lease(now.at) == nil && !rec.stale {
+			if rec.holding().lease(now.at) == nil && !rec.is(staled) {
 				continue // the sweep tells of what has ended by itself
 			}
-			next = rule.revise(rec.held, now)
+			next = rule.revise(*rec.holding(), now)
 		}
 		if b := s.apply(rec, &next, now); b.expired || b.left {
 			gone = append(gone, id)

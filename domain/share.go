@@ -94,8 +94,8 @@ func (t *tellers) largest() (largest *teller) {
 // shares are the records of a shard that untrusted peers fill. They are apart from the records
 // since most records are filled by no such peer.
 type shares struct {
-	of   map[*record]share
-	from map[*teller][]*record // in no order
+	of   map[ref]share
+	from map[*teller][]ref // in no order
 }
 
 type share struct {
@@ -104,29 +104,29 @@ type share struct {
 }
 
 func newShares() shares {
-	return shares{make(map[*record]share), make(map[*teller][]*record)}
+	return shares{make(map[ref]share), make(map[*teller][]ref)}
 }
 
 // fills reports whether by fills r.
-func (s *shard) fills(by ports.PeerID, r *record) bool {
-	is, filled := s.shares.of[r]
+func (s *shard) fills(by ports.PeerID, r record) bool {
+	is, filled := s.shares.of[r.ref]
 	return filled && is.teller.id == by
 }
 
 // fill has by fill r, and no other peer. The caller has locked the shard.
-func (s *shard) fill(r *record, by ports.PeerID) {
+func (s *shard) fill(r record, by ports.PeerID) {
 	if s.fills(by, r) {
 		return
 	}
 	s.unfill(r)
 	of := s.table.tellers.add(by)
-	s.shares.of[r] = share{of, len(s.shares.from[of])}
-	s.shares.from[of] = append(s.shares.from[of], r)
+	s.shares.of[r.ref] = share{of, len(s.shares.from[of])}
+	s.shares.from[of] = append(s.shares.from[of], r.ref)
 }
 
 // unfill has no untrusted peer fill r. The caller has locked the shard.
-func (s *shard) unfill(r *record) {
-	was, filled := s.shares.of[r]
+func (s *shard) unfill(r record) {
+	was, filled := s.shares.of[r.ref]
 	if !filled {
 		return
 	}
@@ -134,13 +134,12 @@ func (s *shard) unfill(r *record) {
 	last := len(all) - 1
 	all[was.at] = all[last]
 	s.shares.of[all[was.at]] = was
-	all[last] = nil
 	if all = all[:last]; last == 0 {
 		delete(s.shares.from, was.teller)
 	} else {
 		s.shares.from[was.teller] = all
 	}
-	delete(s.shares.of, r)
+	delete(s.shares.of, r.ref)
 	s.table.tellers.remove(was.teller)
 }
 
@@ -153,15 +152,15 @@ func alike(h, o *holding) bool {
 // share decides by whose word r is in the table, after a change of its holding. No untrusted
 // peer fills the record of an indexer that registered here, or that a trusted native tells. The
 // peer that brought a record in fills it for as long as its own word is held, and until another
-// peer whose word is held has room for it. The caller has locked the shard.
-func (s *shard) share(r *record) {
-	if r.held.first.source == granted && r.held.first.deadline != (Instant{}) {
+// peer whose word is held has room for it. held is the holding. The caller has locked the shard.
+func (s *shard) share(r record, held *holding) {
+	if held.first.source == granted && held.first.deadline != (Instant{}) {
 		s.unfill(r)
 		return
 	}
 	var next ports.PeerID // a peer whose word is held
 	keep := false
-	r.held.leases(func(l *word) bool {
+	held.leases(func(l *word) bool {
 		switch by := l.native.Value(); {
 		case l.source == stored: // a word does not say for which peer it was looked up
 			keep = true
@@ -177,7 +176,7 @@ func (s *shard) share(r *record) {
 		return true
 	})
 	// Of two peers that tell the same, one could otherwise bring in more and more for the other.
-	if _, filled := s.shares.of[r]; next != "" && !keep && (!filled || s.table.tellers.room(next)) {
+	if _, filled := s.shares.of[r.ref]; next != "" && !keep && (!filled || s.table.tellers.room(next)) {
 		s.fill(r, next)
 	}
 }
@@ -207,19 +206,20 @@ func (r *Registry) evictFilled(s *shard, t *teller) bool {
 	if len(all) == 0 {
 		return false
 	}
-	rec := all[rand.IntN(len(all))]
+	rec := s.at(all[rand.IntN(len(all))])
 	for range evictTries {
-		if rec.held.rest == nil {
+		if rec.holding().rest == nil {
 			break
 		}
-		rec = all[rand.IntN(len(all))]
+		rec = s.at(all[rand.IntN(len(all))])
 	}
-	for now := r.now(); !rec.gone; {
-		if rec.stale {
-			rec.ended.until = now.at
+	id := rec.id()
+	for now := r.now(); rec.known(); rec = s.record(id) {
+		if rec.is(staled) {
+			rec.ended().until = now.at
 		}
 		if b := s.apply(rec, &holding{}, now); b.expired || b.left { // else it has become stale just now
-			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: rec.id})
+			r.observer.Observe(ports.Event{Kind: ports.EventExpired, PeerID: id})
 		}
 	}
 	return true

@@ -135,7 +135,7 @@ func TestAnIndexerThatRegistersOrThatATrustedNativeTellsCountsToNoShare(t *testi
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		var got ports.PeerID
-		if share, ok := s.shares.of[s.records[is]]; ok {
+		if share, ok := s.shares.of[s.record(is).ref]; ok {
 			got = share.teller.id
 		}
 		if got != want {
@@ -269,12 +269,13 @@ func checkShares(t interface{ Fatalf(string, ...any) }, r *Registry, most int) {
 	for i := range r.table.shards {
 		s := &r.table.shards[i]
 		inShard := 0
-		for id, rec := range s.records {
-			if is, filled := s.shares.of[rec]; filled {
+		for n := range s.index.all {
+			rec := s.at(s.ref(n))
+			if is, filled := s.shares.of[rec.ref]; filled {
 				counted[is.teller]++
 				inShard++
-				if is.teller.id == "trusted" || rec.owned || s.shares.from[is.teller][is.at] != rec {
-					t.Fatalf("%s is counted to %+v", id, is)
+				if is.teller.id == "trusted" || rec.is(owned) || s.shares.from[is.teller][is.at] != rec.ref {
+					t.Fatalf("%s is counted to %+v", rec.id(), is)
 				}
 			}
 		}

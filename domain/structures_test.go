@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"testing"
@@ -47,9 +48,16 @@ func TestTheWheelHoldsEveryItemUntilItsInstantAndAtMostASlotLonger(t *testing.T)
 	})
 }
 
+// fourDigits are keys of records whose refs are their PeerIDs.
+type fourDigits struct{}
+
+func (fourDigits) keyOf(r ref) ports.PeerID { return ports.PeerID(fmt.Sprintf("%04d", r)) }
+
+func (k fourDigits) compareKey(r ref, id ports.PeerID) int { return cmp.Compare(k.keyOf(r), id) }
+
 func TestTheOrderIsThatOfASortedSet(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var o order
+		o := order{keys: fourDigits{}}
 		var model []ports.PeerID
 		// Enough to split and join blocks, from a space small enough to hit twice.
 		for range rapid.IntRange(0, 4).Draw(t, "rounds") {
@@ -59,7 +67,7 @@ func TestTheOrderIsThatOfASortedSet(t *testing.T) {
 				id := ports.PeerID(fmt.Sprintf("%04d", n))
 				at, found := slices.BinarySearch(model, id)
 				if add {
-					o.insert(id)
+					o.insert(id, ref(n))
 					if !found {
 						model = slices.Insert(model, at, id)
 					}

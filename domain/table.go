@@ -3,8 +3,6 @@ package domain
 import (
 	"hash/maphash"
 	"iter"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -23,6 +21,8 @@ const sweepBatch = 64
 // merge.go, and tells watchers the changes.
 type table struct {
 	policy        TTLPolicy
+	names         *names
+	proofs        ports.Verifier // nil for a native that checks none
 	maxRemembered int64
 	seed          maphash.Seed
 	shards        [shardCount]shard
@@ -39,14 +39,27 @@ type table struct {
 }
 
 type shard struct {
-	table   *table
-	number  uint8 // its place in the table
-	mu      sync.Mutex
-	records map[ports.PeerID]*record
+	table  *table
+	number int
+	mu     sync.Mutex
+	slots  slab
+	index  index
+	arena  arena
+	// odd are the holdings that do not pack. They are few.
+	odd   map[uint32]*holding
+	ended map[uint32]*ended // the stale leases
+	// unpacked is the holding that was unpacked last, nil if it has changed since. So merge and apply
+	// see the same words.
+	unpacked struct {
+		ref
+		*holding
+	}
+	room []byte // for keep
+	born uint16 // of the last record
 	// wheel holds every record of this shard, at the check that was next when file added it. A
 	// renewal moves the check alone; the sweep finds that out when the wheel comes around. A
 	// record with an earlier check is added again, and the sweep passes over its old place.
-	wheel  wheel[*record]
+	wheel  wheel[ref]
 	shares shares
 	// renewed are the renewals of own leases for the next piece of News, and gathered is where the
 	// other changes were in news as they were read last.
@@ -54,45 +67,11 @@ type shard struct {
 	gathered uint64
 }
 
-// record is the holding of an indexer, with the registry's notes on it. The shard's lock guards
-// all but id.
-type record struct {
-	id   ports.PeerID
-	held holding
-	// shownAt is when watchers were told last: they know the view of held at that instant.
-	shownAt Instant
-	filed   Instant // where the wheel comes around to it
-
-	number      uint32 // stands for this native's own lease in News; 0 without one
-	place       place
-	owned       bool // this native has granted its first lease
-	echoed      bool // a native announced it too since its last check
-	lookedAhead bool // looked up ahead of this deadline already
-	gone        bool // dropped; the outbox and the wheels must let go of the pointer
-	rival       bool // another process with its key was refused since its last registration
-	stale       bool // watchers know it as stale: ended is shown
-	hungUp      bool // it ended its connection itself since its last registration here
-
-	// ended is the stale lease; nil unless the record is stale.
-	ended *ended
-
-	outbox outboxState
-}
-
 // ended is a lease that has ended, and is shown as stale until then.
 type ended struct {
 	word
 	until Instant
 }
-
-// place is which of the table's orders a record is in.
-type place uint8
-
-const (
-	nowhere   place = iota // the holding is only its newest record
-	inEntries              // it is listed, or was until the next sweep
-	inLeaves               // it has left
-)
 
 // became is how a word or the time changed a record.
 type became struct {
@@ -104,13 +83,16 @@ type became struct {
 }
 
 func newTable(policy TTLPolicy, bounds Bounds) *table {
-	t := &table{policy: policy, maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
+	t := &table{policy: policy, names: newNames(), maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
 	t.news = newNews(t.changes)
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.table, s.number, s.records, s.wheel = t, uint8(i), make(map[ports.PeerID]*record), newWheel[*record](policy.tick())
-		s.shares = newShares()
+		s.table, s.number, s.wheel, s.shares = t, i, newWheel[ref](policy.tick()), newShares()
+		s.odd, s.ended, s.arena.slots = make(map[uint32]*holding), make(map[uint32]*ended), &s.slots
+		s.slots.chunks.Store(&[]*chunk{})
+		s.index = newIndex(&s.slots, t.seed, t.names)
 	}
+	t.order, t.leaves = order{keys: t}, order{keys: t}
 	return t
 }
 
@@ -119,27 +101,6 @@ func (t *table) shard(id ports.PeerID) *shard {
 }
 
 func (t *table) len() int { return int(t.size.Load()) }
-
-// holding returns the holding of id, an empty one for an unknown indexer. The caller has locked
-// the shard.
-func (s *shard) holding(id ports.PeerID) *holding { return s.records[id].holding() }
-
-// holding returns the holding of r. That of no record is empty.
-func (r *record) holding() *holding {
-	if r == nil {
-		return &holding{}
-	}
-	return &r.held
-}
-
-// insert returns a new record of id, an unknown indexer. The caller has locked the shard, and
-// applies a holding to the record.
-func (s *shard) insert(id ports.PeerID) *record {
-	r := &record{id: id}
-	s.records[id] = r
-	s.table.size.Add(1)
-	return r
-}
 
 // view is a record as watchers see it at an instant.
 type view struct {
@@ -158,24 +119,25 @@ func (s *shard) view(h *holding, at Instant) view {
 }
 
 // present returns r as callers see it at that instant: its live lease, or a stale lease. The sweep
-// may not have come yet. r may be nil.
-func (s *shard) present(r *record, at Instant) view {
-	is := s.view(r.holding(), at)
-	if r == nil || is.shown != nil || r.held.leave(at) != nil {
+// may not have come yet. r may be unknown.
+func (s *shard) present(r record, at Instant) view {
+	held := r.holding()
+	is := s.view(held, at)
+	if !r.known() || is.shown != nil || held.leave(at) != nil {
 		return is
 	}
-	e := r.ended
-	if was := s.view(&r.held, r.shownAt).shown; was != nil {
+	e := r.ended()
+	if was := r.was(held).shown; was != nil {
 		e = s.end(r, was, at)
 	}
 	return e.view(at)
 }
 
 // saysWhy reports whether the indexer ended its connection before its lease was of this native ended.
-func (r *record) saysWhy(was *word) bool { return r.hungUp && was.source == granted }
+func (r record) saysWhy(was *word) bool { return r.is(hasHungUp) && was.source == granted }
 
 // end returns the lease was of r, which has ended by that instant, if it is shown as stale; else nil.
-func (s *shard) end(r *record, was *word, at Instant) *ended {
+func (s *shard) end(r record, was *word, at Instant) *ended {
 	until := s.table.hearing.at(at).until(was, s.table.policy.TTL)
 	if !at.Before(until) || r.saysWhy(was) {
 		return nil
@@ -193,18 +155,19 @@ func (e *ended) view(at Instant) view {
 
 // apply makes next the holding of r, and tells watchers the difference between the old view and
 // the new. Every change of the table comes through here. The caller has locked the shard.
-func (s *shard) apply(r *record, next *holding, now moment) (b became) {
-	was := s.view(&r.held, r.shownAt)
+func (s *shard) apply(r record, next *holding, now moment) (b became) {
+	held, old := r.holding(), r.ended()
+	was := r.was(held)
 	switch {
-	case r.stale:
-		was = view{shown: &r.ended.word, stale: true}
+	case r.is(staled):
+		was = view{shown: &old.word, stale: true}
 	case was.shown != nil && !was.shown.live(now.at): // the lease ended before the sweep came
-		since := s.view(&r.held, now.at)
-		if since.shown == nil && r.held.leave(now.at) == nil {
-			r.ended = s.end(r, was.shown, now.at)
-			since = r.ended.view(now.at)
+		since := s.view(held, now.at)
+		if since.shown == nil && held.leave(now.at) == nil {
+			old = s.end(r, was.shown, now.at)
+			since = old.view(now.at)
 			if was.shown.source == granted && !r.saysWhy(was.shown) {
-				silent := *was.shown // r.held changes below
+				silent := *was.shown
 				b.silent = &silent
 			}
 		}
@@ -214,10 +177,10 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 	}
 	is, leave := s.view(next, now.at), next.leave(now.at)
 	if is.shown == nil && leave == nil {
-		is = r.ended.view(now.at)
+		is = old.view(now.at)
 	}
 	said := leave
-	if before := r.held.leave(now.at); before != nil && leave != nil && *before == *leave {
+	if before := held.leave(now.at); before != nil && leave != nil && *before == *leave {
 		said = nil
 	}
 	switch {
@@ -229,61 +192,61 @@ func (s *shard) apply(r *record, next *holding, now moment) (b became) {
 		b.expired = true
 	}
 	s.tell(r, was, is, said, now.at)
-	s.note(r, next, was, is, said, now.at)
-	if is.late && !was.late && is.shown.source == granted && !r.hungUp {
+	s.note(r, held, next, was, is, said, now.at)
+	if is.late && !was.late && is.shown.source == granted && !r.is(hasHungUp) {
 		overdue := *is.shown
 		b.overdue = &overdue
 	}
 
-	if first := next.lease(now.at); first == nil || first.deadline != r.held.first.deadline {
-		r.lookedAhead, r.echoed = false, false
+	if first := next.lease(now.at); first == nil || first.deadline != held.first.deadline {
+		r.set(lookedAhead|echoed, false)
 	}
 	s.list(r, next, is, leave != nil)
-	renewed := alike(&r.held, next)
-	r.held, r.shownAt = *next, now.at
+	renewed := alike(held, next)
 	if !is.stale {
-		r.ended = nil
+		old = nil
 	}
-	_, only := r.held.remembered()
-	if !is.stale && (r.held.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered) {
+	r.hold(next, is, old)
+	_, only := next.remembered()
+	if !is.stale && (next.empty() || only && s.table.size.Load()-s.table.listed.Load() > s.table.maxRemembered) {
 		s.drop(r)
 	} else {
 		if !renewed {
-			s.share(r)
+			s.share(r, next)
 		}
-		s.file(r, s.nextCheck(r, now.at))
+		s.file(r, s.nextCheck(r, next, now.at))
 	}
 	return b
 }
 
 // tell tells watchers the change of r by that instant. said is a leave that watchers do not know
 // yet, or nil.
-func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
-	changes := s.table.changes
+func (s *shard) tell(r record, was, is view, said *word, at Instant) {
+	changes, id := s.table.changes, r.id()
 	switch {
 	case is.shown == nil && said != nil && (was.shown != nil || said.source == granted):
-		changes.add(ports.ChangeLeft, r.id, said, said.proof != nil)
+		changes.add(ports.ChangeLeft, id, said, said.proof != nil)
 	case is.shown == nil && was.shown != nil:
-		changes.add(ports.ChangeExpired, r.id, was.shown, false)
+		changes.add(ports.ChangeExpired, id, was.shown, false)
 	case is.shown == nil, was.stale && is.stale:
 	case is.stale:
-		changes.add(ports.ChangeStale, r.id, is.shown, is.shown.proof != nil)
+		changes.add(ports.ChangeStale, id, is.shown, is.shown.proof != nil)
 	case was.stale:
-		changes.add(ports.ChangeUpdated, r.id, is.shown, fresh(was.shown, is.shown))
+		changes.add(ports.ChangeUpdated, id, is.shown, fresh(was.shown, is.shown))
 	case was.shown == nil:
-		changes.add(ports.ChangeJoined, r.id, is.shown, is.shown.proof != nil)
+		changes.add(ports.ChangeJoined, id, is.shown, is.shown.proof != nil)
 	case *was.shown == *is.shown, is.shown.overdue && was.shown.becomes(is.shown):
 		if is.late && !was.late {
-			changes.add(ports.ChangeLate, r.id, is.shown, false)
+			changes.add(ports.ChangeLate, id, is.shown, false)
 		}
 	case !was.shown.same(is.shown) || was.late && !is.late:
-		changes.add(ports.ChangeUpdated, r.id, is.shown, fresh(was.shown, is.shown))
+		changes.add(ports.ChangeUpdated, id, is.shown, fresh(was.shown, is.shown))
 	default:
-		changes.add(ports.ChangeRenewed, r.id, is.shown, fresh(was.shown, is.shown))
+		changes.add(ports.ChangeRenewed, id, is.shown, fresh(was.shown, is.shown))
 		// Another native's lease may take the place of an overdue one, and be late by then itself. A
 		// lease that its native made shorter is not overdue: it is renewed.
 		if is.late && !was.late && (is.shown.overdue || s.table.policy.late(was.shown.deadline.Sub(at))) {
-			changes.add(ports.ChangeLate, r.id, is.shown, false)
+			changes.add(ports.ChangeLate, id, is.shown, false)
 		}
 	}
 }
@@ -292,11 +255,11 @@ func (s *shard) tell(r *record, was, is view, said *word, at Instant) {
 // watcher with Own knows no record of another native's lease.
 func fresh(was, is *word) bool {
 	p, q := was.proof, is.proof
-	return q != nil && (p == nil || p.Claim != q.Claim || is.source == granted && was.source != granted)
+	return q != nil && (p == nil || !sameRecord(p, q) || is.source == granted && was.source != granted)
 }
 
 // list counts r, of which next is the new holding and is the new view, and moves it to its place.
-func (s *shard) list(r *record, next *holding, is view, left bool) {
+func (s *shard) list(r record, next *holding, is view, left bool) {
 	t, to := s.table, nowhere
 	switch {
 	case is.shown != nil:
@@ -304,17 +267,17 @@ func (s *shard) list(r *record, next *holding, is view, left bool) {
 	case left:
 		to = inLeaves
 	}
-	if is.stale != r.stale {
-		r.stale = is.stale
+	if is.stale != r.is(staled) {
+		r.set(staled, is.stale)
 		if is.stale {
 			t.stale.Add(1)
 		} else {
 			t.stale.Add(-1)
 		}
 	}
-	if owned := is.live() && next.first.source == granted; owned != r.owned {
-		r.owned = owned
-		if owned {
+	if mine := is.live() && next.first.source == granted; mine != r.is(owned) {
+		r.set(owned, mine)
+		if mine {
 			t.owned.Add(1)
 		} else {
 			t.owned.Add(-1)
@@ -325,17 +288,17 @@ func (s *shard) list(r *record, next *holding, is view, left bool) {
 	}
 	switch r.place {
 	case inEntries:
-		t.order.remove(r.id)
+		t.order.remove(r.id())
 		t.listed.Add(-1)
 	case inLeaves:
-		t.leaves.remove(r.id)
+		t.leaves.remove(r.id())
 	}
 	switch r.place = to; to {
 	case inEntries:
-		t.order.insert(r.id)
+		t.order.insert(r.id(), r.ref)
 		t.listed.Add(1)
 	case inLeaves:
-		t.leaves.insert(r.id)
+		t.leaves.insert(r.id(), r.ref)
 	}
 }
 
@@ -343,35 +306,30 @@ func (s *shard) list(r *record, next *holding, is view, left bool) {
 func (s *shard) ids() []ports.PeerID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.records))
+	ids := make([]ports.PeerID, 0, s.index.size)
+	for n := range s.index.all {
+		ids = append(ids, s.slots.at(n).key.id(s.table.names))
+	}
+	return ids
 }
 
-// drop forgets r. The view of r is empty.
-func (s *shard) drop(r *record) {
-	r.gone = true
-	delete(s.records, r.id)
-	s.table.size.Add(-1)
-	s.list(r, &holding{}, view{}, false)
-	s.unfill(r)
-}
-
-// nextCheck returns when the sweep checks r next: when its view becomes late or ends, when the
+// nextCheck returns when the sweep checks r, which has the holding held, next: when its view becomes late or ends, when the
 // look-up ahead of that is due, or when its leave, its stale lease or its record ends.
-func (s *shard) nextCheck(r *record, at Instant) Instant {
+func (s *shard) nextCheck(r record, held *holding, at Instant) Instant {
 	p := s.table.policy
-	is := s.view(&r.held, at)
+	is := s.view(held, at)
 	if is.shown == nil {
-		until, _ := r.held.remembered()
-		switch leave := r.held.leave(at); {
+		until, _ := held.remembered()
+		switch leave := held.leave(at); {
 		case leave != nil:
 			return leave.deadline
-		case r.stale:
-			return r.ended.until
+		case r.is(staled):
+			return r.ended().until
 		default:
 			return until
 		}
 	}
-	first := r.held.lease(at)
+	first := held.lease(at)
 	next := earliest(first.deadline, is.shown.deadline)
 	if overdue := p.overdue(is.shown.deadline); at.Before(overdue) {
 		next = earliest(next, overdue)
@@ -384,21 +342,22 @@ func (s *shard) nextCheck(r *record, at Instant) Instant {
 
 // file puts r into the wheel by the instant at, unless the wheel comes around to r before.
 // Otherwise an indexer that renews or leaves over and over would fill the wheel.
-func (s *shard) file(r *record, at Instant) {
-	if r.filed == (Instant{}) || at.Add(s.table.policy.tick()).Before(r.filed) {
-		r.filed = at
-		s.wheel.add(at, r)
+func (s *shard) file(r record, at Instant) {
+	if !r.is(waits) || s.wheel.of(at.Add(s.table.policy.tick())).before(r.filed) {
+		r.filed = s.wheel.add(at, r.ref)
+		r.set(waits, true)
 	}
 }
 
 // markAhead reports whether the look-up of r ahead of its first lease's end is due, and marks it
 // as done.
-func (s *shard) markAhead(r *record, at Instant) bool {
-	first := r.held.lease(at)
-	if first == nil || at.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.lookedAhead || first.source == granted && !r.echoed {
+func (s *shard) markAhead(r record, held *holding, at Instant) bool {
+	first := held.lease(at)
+	if first == nil || at.Before(first.deadline.Add(-s.table.policy.lookAhead())) || r.is(lookedAhead) || first.source == granted && !r.is(echoed) {
 		return false
 	}
-	r.lookedAhead, r.echoed = true, false
+	r.set(lookedAhead, true)
+	r.set(echoed, false)
 	return true
 }
 
@@ -417,29 +376,30 @@ func (s *shard) sweep(read func() moment) (found swept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := read()
-	records, more := s.wheel.take(now.at, sweepBatch)
+	due, more := s.wheel.take(now.at, sweepBatch)
 	found.more = more
-	for _, r := range records {
-		if r.gone || now.at.Before(r.filed) {
-			continue // its check has moved since
+	for _, ref := range due {
+		r := s.at(ref)
+		if !r.known() || r.is(waits) && s.wheel.reached(now.at).before(r.filed) {
+			continue // its check has moved since, or it was dropped
 		}
-		r.filed = Instant{}
-		next := r.held.at(now)
+		r.set(waits, false)
+		id, next := r.id(), r.holding().at(now)
 		b := s.apply(r, &next, now)
 		if b.overdue != nil {
-			found.overdue = append(found.overdue, silence{r.id, *b.overdue})
+			found.overdue = append(found.overdue, silence{id, *b.overdue})
 		}
 		if b.silent != nil {
-			found.silent = append(found.silent, silence{r.id, *b.silent})
+			found.silent = append(found.silent, silence{id, *b.silent})
 		}
 		if b.expired {
-			found.expired = append(found.expired, r.id)
-			if r.held.leave(now.at) == nil {
-				found.lost = append(found.lost, r.id)
+			found.expired = append(found.expired, id)
+			if next.leave(now.at) == nil {
+				found.lost = append(found.lost, id)
 			}
 		}
-		if s.markAhead(r, now.at) {
-			found.ahead = append(found.ahead, r.id)
+		if r.is(used) && s.markAhead(r, &next, now.at) {
+			found.ahead = append(found.ahead, id)
 		}
 	}
 	return found

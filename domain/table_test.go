@@ -22,8 +22,8 @@ func newShelf(t *testing.T) *shelf {
 	return b
 }
 
-func (b *shelf) record() *record {
-	if r := b.s.records["x"]; r != nil {
+func (b *shelf) record() record {
+	if r := b.s.record("x"); r.known() {
 		return r
 	}
 	return b.s.insert("x")
@@ -32,7 +32,7 @@ func (b *shelf) record() *record {
 // hears has the table hear a word, and returns what became of x.
 func (b *shelf) hears(w word, now moment) became {
 	b.t.Helper()
-	next, err := accepts.say(b.s.holding("x"), w, true, now)
+	next, err := accepts.say(b.s.record("x").holding(), w, true, now)
 	if err != nil {
 		b.t.Fatalf("%+v: %v", w, err)
 	}
@@ -221,7 +221,7 @@ func TestWhatEndsSoonIsLookedUp(t *testing.T) {
 	} {
 		b := newShelf(t)
 		b.hears(c.w, noon)
-		b.s.records["x"].echoed = c.echo
+		b.s.record("x").set(echoed, c.echo)
 		looked := 0
 		for at := sec; at < full; at += sec {
 			_, ahead := b.sweep(later(at))
@@ -234,7 +234,7 @@ func TestWhatEndsSoonIsLookedUp(t *testing.T) {
 			t.Errorf("%s: looked up %d times", c.name, looked)
 		}
 		b.hears(lease(c.w.source, c.w.native.Value(), 65*sec+full), later(65*sec))
-		if r := b.s.records["x"]; r.lookedAhead || r.echoed {
+		if r := b.s.record("x"); r.is(lookedAhead) || r.is(echoed) {
 			t.Errorf("%s: after a renewal it counts as looked up: %+v", c.name, r)
 		}
 	}

@@ -20,14 +20,15 @@ type tally struct {
 
 // numbered is an indexer, by its number.
 type numbered struct {
-	rec    *record // the record of the indexer; it may be gone. nil: the number stands for no indexer
-	item   uint32  // the last that was told of it: see itemOf
-	record uint16  // the last bits of the Seq of the record that was told last
-	tries  uint8   // how many renewals in a row came to nothing
-	shard  uint8   // where rec is
+	pointer        // to its record
+	record  uint16 // the last bits of the Seq of the record that was told last
+	item    uint32 // the last that was told of it: see itemOf
+	text    uint32 // the sum of its PeerID's text
+	tries   uint8  // how many renewals in a row came to nothing
+	stands  bool   // the number stands for an indexer
 }
 
-// at returns what number n stands for. It is nil, or has no record, if that is no indexer.
+// at returns what number n stands for. It is nil, or does not stand, if that is no indexer.
 func (t *tally) at(n uint32) *numbered {
 	if page := int(n / pageSize); page < len(t.pages) && t.pages[page] != nil {
 		return &t.pages[page][n%pageSize]
@@ -35,8 +36,8 @@ func (t *tally) at(n uint32) *numbered {
 	return nil
 }
 
-// define has number n stand for the indexer of rec in s.
-func (t *tally) define(n uint32, s *shard, rec *record, item uint32) *numbered {
+// define has number n stand for id. rec points to its record, if there is one.
+func (t *tally) define(n uint32, id ports.PeerID, rec pointer, item uint32) *numbered {
 	page := int(n / pageSize)
 	if page >= len(t.pages) {
 		t.pages = append(t.pages, make([][]numbered, page+1-len(t.pages))...)
@@ -45,11 +46,11 @@ func (t *tally) define(n uint32, s *shard, rec *record, item uint32) *numbered {
 		t.pages[page] = make([]numbered, pageSize)
 	}
 	is := &t.pages[page][n%pageSize]
-	if is.rec == nil {
+	if !is.stands {
 		t.count++
 		is.item = 0
 	}
-	is.rec, is.shard = rec, s.number
+	is.pointer, is.text, is.stands = rec, textSum(id), true
 	t.set(is, item)
 	return is
 }
@@ -63,7 +64,7 @@ func (t *tally) set(is *numbered, item uint32) {
 // free has number n stand for no indexer, and reports whether it did before.
 func (t *tally) free(n uint32) bool {
 	is := t.at(n)
-	if is == nil || is.rec == nil {
+	if is == nil || !is.stands {
 		return false
 	}
 	t.count--
@@ -75,7 +76,7 @@ func (t *tally) free(n uint32) bool {
 // stands reports whether number n stands for an indexer.
 func (t *tally) stands(n uint32) bool {
 	is := t.at(n)
-	return is != nil && is.rec != nil
+	return is != nil && is.stands
 }
 
 // end returns a number behind all that stand for an indexer.
@@ -96,7 +97,7 @@ func (t *tally) each(from, until uint32, f func(n uint32, is *numbered)) {
 			continue
 		}
 		for ; n < last; n++ {
-			if is := &page[n%pageSize]; is.rec != nil {
+			if is := &page[n%pageSize]; is.stands {
 				f(n, is)
 			}
 		}
@@ -134,15 +135,26 @@ func itemOf(id ports.PeerID, proof *ports.Proof, expiresAt int64, proofs ports.V
 
 // renewalItem is the item of a lease that a link proves, or of a plain lease that ends at expiresAt.
 func renewalItem(id ports.PeerID, link ports.Link, expiresAt int64) uint32 {
+	is := numbered{text: textSum(id)}
+	return is.renewed(link, expiresAt)
+}
+
+// renewed is renewalItem of the indexer of is.
+func (is *numbered) renewed(link ports.Link, expiresAt int64) uint32 {
 	if link != (ports.Link{}) {
 		return binary.LittleEndian.Uint32(link[:])
 	}
+	sum := is.text
+	for i := range 8 {
+		sum = (sum ^ uint32(byte(expiresAt>>(8*i)))) * fnvPrime
+	}
+	return sum
+}
+
+func textSum(id ports.PeerID) uint32 {
 	sum := uint32(fnvOffset)
 	for i := range len(id) {
 		sum = (sum ^ uint32(id[i])) * fnvPrime
-	}
-	for i := range 8 {
-		sum = (sum ^ uint32(byte(expiresAt>>(8*i)))) * fnvPrime
 	}
 	return sum
 }

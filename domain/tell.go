@@ -109,10 +109,8 @@ func (w *newsWatcher) catchUp(ctx context.Context, until uint64) (wake <-chan st
 func (w *newsWatcher) whole(missed *ports.News) *ports.News {
 	all := &ports.News{}
 	for _, x := range missed.Renewals {
-		if rec := w.news.stands(x.Number); rec != nil {
-			if c, ok := w.entry(x.Number, rec); ok {
-				all.Changes = append(all.Changes, c)
-			}
+		if c, ok := w.entry(x.Number, w.news.stands(x.Number)); ok {
+			all.Changes = append(all.Changes, c)
 		}
 	}
 	return all
@@ -171,8 +169,8 @@ func (w *newsWatcher) answer(ctx context.Context, ranges []ports.Range) error {
 	}
 	for _, r := range whole {
 		told := &ports.News{}
-		for i, rec := range r.records {
-			if c, ok := w.entry(r.numbers[i], rec); ok {
+		for i, to := range r.records {
+			if c, ok := w.entry(r.numbers[i], to); ok {
 				told.Changes = append(told.Changes, c)
 			}
 		}
@@ -183,17 +181,18 @@ func (w *newsWatcher) answer(ctx context.Context, ranges []ports.Range) error {
 	return nil
 }
 
-// entry returns the own lease of rec as in a snapshot, if number still stands for it.
-func (w *newsWatcher) entry(number uint32, rec *record) (ports.Change, bool) {
-	s := w.registry.table.shard(rec.id)
+// entry returns the own lease of a record as in a snapshot, if number still stands for it.
+func (w *newsWatcher) entry(number uint32, to pointer) (ports.Change, bool) {
+	s := w.registry.table.shardOf(to.ref)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := w.registry.now().at
-	own := rec.held.granted()
-	if rec.number != number || own == nil || !own.live(at) {
+	rec := s.of(to)
+	own := rec.holding().granted()
+	if !rec.known() || rec.number != number || own == nil || !own.live(at) {
 		return ports.Change{}, false // the News to come say so
 	}
-	c := w.news.public(&change{ports.ChangeSnapshot, rec.id, *own, true}, at)
+	c := w.news.public(&change{ports.ChangeSnapshot, rec.id(), *own, true}, at)
 	c.Number = number
 	return c, true
 }
@@ -202,7 +201,7 @@ func (w *newsWatcher) entry(number uint32, rec *record) (ports.Change, bool) {
 type wholeRange struct {
 	ports.Range
 	numbers []uint32
-	records []*record
+	records []pointer
 }
 
 // sums returns the sums of ranges, and what is in those that are Whole, at the place of the follower: it
@@ -241,7 +240,7 @@ func (n *news) sums(at uint64, ranges []ports.Range) (sums []ports.Range, whole 
 		}
 		is := wholeRange{Range: ports.Range{From: r.From, Until: r.Until, Whole: true}}
 		n.told.each(r.From, r.Until, func(number uint32, stands *numbered) {
-			is.numbers, is.records = append(is.numbers, number), append(is.records, stands.rec)
+			is.numbers, is.records = append(is.numbers, number), append(is.records, stands.pointer)
 		})
 		whole = append(whole, is)
 	}

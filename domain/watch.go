@@ -398,7 +398,7 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := w.registry.now().at
-	rec := s.records[id]
+	rec := s.record(id)
 	held, is := rec.holding(), s.present(rec, at)
 	shown := is.shown
 	if w.request.Own && shown != nil {

@@ -16,9 +16,23 @@ func newWheel[T any](slot time.Duration) wheel[T] {
 	return wheel[T]{slot: slot, slots: make(map[int64][]T)}
 }
 
-func (w *wheel[T]) add(at Instant, item T) {
+// wheelPlace is the number of a slot. It wraps around: two places are compared only if they are closer
+// than a year.
+type wheelPlace uint32
+
+func (p wheelPlace) before(q wheelPlace) bool { return int32(p-q) < 0 }
+
+// reached returns the last slot that take empties at that instant.
+func (w *wheel[T]) reached(at Instant) wheelPlace { return wheelPlace(at.since / w.slot) }
+
+// of returns the slot of an item that is due at that instant.
+func (w *wheel[T]) of(at Instant) wheelPlace { return wheelPlace((at.since + w.slot - 1) / w.slot) }
+
+// add returns the slot that the item is in.
+func (w *wheel[T]) add(at Instant, item T) wheelPlace {
 	s := max(int64((at.since+w.slot-1)/w.slot), w.next)
 	w.slots[s] = append(w.slots[s], item)
+	return wheelPlace(s)
 }
 
 // take removes at most limit items that are due. It reports whether there may be more.

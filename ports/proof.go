@@ -203,6 +203,9 @@ type Verifier interface {
 	// MaxSteps.
 	Follows(from, to Link, steps uint32) bool
 
+	// Before returns the link that stands so many steps before l in its chain; steps is 0 to MaxSteps.
+	Before(l Link, steps uint32) Link
+
 	// Signature returns the signature of record. ok is false unless record is in its one form. It
 	// checks no more than that.
 	Signature(record []byte) (signature [SignatureBytes]byte, ok bool)

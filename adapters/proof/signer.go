@@ -104,7 +104,7 @@ func (s *Signer) Chain(steps int) []ports.Link {
 	links := make([]ports.Link, steps+1)
 	_, _ = rand.Read(links[steps][:]) // which never fails
 	for i := steps; i > 0; i-- {
-		links[i-1] = before(links[i])
+		links[i-1] = before(links[i], 1)
 	}
 	return links
 }

@@ -315,18 +315,21 @@ func (v *Verifier) Follows(from, to ports.Link, steps uint32) bool {
 	if steps < 1 || steps > ports.MaxSteps {
 		return false
 	}
-	for range steps {
-		to = before(to)
-	}
-	return to == from
+	return before(to, steps) == from
 }
 
-// before returns the link that stands before l in its chain.
-func before(l ports.Link) ports.Link {
+// Before implements ports.Verifier.
+func (*Verifier) Before(l ports.Link, steps uint32) ports.Link { return before(l, steps) }
+
+// before returns the link that stands so many steps before l in its chain.
+func before(l ports.Link, steps uint32) ports.Link {
 	var b [len(chainDomain) + len(l)]byte
 	copy(b[:], chainDomain)
-	copy(b[len(chainDomain):], l[:])
-	return sha256.Sum256(b[:])
+	for range steps {
+		copy(b[len(chainDomain):], l[:])
+		l = sha256.Sum256(b[:])
+	}
+	return l
 }
 
 // payload has core/record seal and open claims.

@@ -1,0 +1,101 @@
+package domain_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+	"time"
+
+	"github.com/opencloud/ocnode/adapters/proof"
+	"github.com/opencloud/ocnode/domain"
+	"github.com/opencloud/ocnode/ports"
+)
+
+// BenchmarkTableBytes fills a table and says what an entry takes, with all that the table needs to find,
+// sort and sweep it: of plain entries, of signed entries, and of a mix.
+func BenchmarkTableBytes(b *testing.B) {
+	for _, kind := range []struct {
+		name string
+		n    int
+		give func(b *testing.B, r *domain.Registry, i int)
+	}{
+		{"plain", million, register},
+		{"labels", million, func(b *testing.B, r *domain.Registry, i int) {
+			reg := registration(i)
+			reg.Meta = map[string]string{"region": fmt.Sprint("eu-", i%7), "version": "v1.4.2"}
+			giveTo(b, r, reg)
+		}},
+		{"told", million, func(b *testing.B, r *domain.Registry, i int) {
+			register(b, r, i)
+			for k := range 2 {
+				reg, native := registration(i), ports.PeerID(fmt.Sprint("n", (i+k)%20))
+				r.TakeChanges(native, []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{
+					Entry: ports.Entry{PeerID: reg.PeerID, Addr: reg.Addr, Native: native, ExpiresAt: time.Now().Add(66 * time.Second)}, Remaining: 66 * time.Second,
+				}}})
+			}
+		}},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				r := newTable(b, endlessPolicy(), &stubStore{}, nil)
+				for i := range kind.n {
+					kind.give(b, r, scattered(i))
+				}
+				b.ReportMetric((heap()-before)/float64(kind.n), "B/entry")
+				collect(b)
+				runtime.KeepAlive(r)
+			}
+		})
+	}
+	b.Run("signed", func(b *testing.B) {
+		const n = million / 4 // a quarter of the signatures
+		for b.Loop() {
+			r := newTable(b, domain.DefaultTTLPolicy(), &stubStore{}, func(rules *domain.Rules) { rules.Proofs = forgetful{proof.NewVerifier()} })
+			before := heap()
+			for i := range n {
+				x := newSignedIndexer(b)
+				x.issue(b, registration(scattered(i)).Addr)
+				reg := x.heartbeat(0, true)
+				reg.Proof.Record = bytes.Clone(reg.Proof.Record)
+				giveTo(b, r, reg)
+			}
+			b.ReportMetric((heap()-before)/n, "B/entry")
+			collect(b)
+			runtime.KeepAlive(r)
+		}
+	})
+}
+
+// forgetful is a Verifier that remembers nothing: what it would remember has a bound of its own.
+type forgetful struct{ *proof.Verifier }
+
+func (f forgetful) Verify(record []byte, tick ports.Tick) (*ports.Claim, error) {
+	return proof.NewVerifier().Verify(record, tick)
+}
+
+func giveTo(b *testing.B, r *domain.Registry, reg ports.Registration) {
+	if _, err := r.Register(context.Background(), reg.PeerID, reg); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// collect runs a full collection, and says how long the world stood still, and how long it marked.
+func collect(b *testing.B) {
+	marked := func() float64 {
+		s := []metrics.Sample{{Name: "/cpu/classes/gc/mark/dedicated:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/assist:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
+		metrics.Read(s)
+		return s[0].Value.Float64() + s[1].Value.Float64() + s[2].Value.Float64()
+	}
+	runtime.GC()
+	before := marked()
+	var stats debug.GCStats
+	runtime.GC()
+	debug.ReadGCStats(&stats)
+	b.ReportMetric((marked()-before)*1e3, "mark-ms")
+	b.ReportMetric(float64(stats.Pause[0].Nanoseconds())/1e3, "pause-µs")
+}
