@@ -138,10 +138,17 @@ func TestAFewDifferencesAmongManyCostAFewRanges(t *testing.T) {
 		asked, told := 0, 0
 		p.spoil = func(b ports.Batch) []ports.Batch {
 			asked += len(b.Sums)
-			if len(b.Told) > 0 {
-				told += len(b.News.Changes)
+			if len(b.Told) == 0 || len(b.News.Changes) < 2 {
+				return []ports.Batch{b}
 			}
-			return []ports.Batch{b}
+			told += len(b.News.Changes)
+			// It is told in two frames, as by a stream with small frames.
+			half := len(b.News.Changes) / 2
+			first, second, r := b, b, b.Told[0]
+			middle := b.News.Changes[half].Number
+			first.News, first.Told = &ports.News{Changes: b.News.Changes[:half]}, []ports.Range{{From: r.From, Until: middle}}
+			second.News, second.Told = &ports.News{Changes: b.News.Changes[half:]}, []ports.Range{{From: middle, Until: r.Until}}
+			return []ports.Batch{first, second}
 		}
 		p.pass(25)
 		if !p.equal() {

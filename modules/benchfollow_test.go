@@ -148,15 +148,28 @@ func benchFollowStream(b *testing.B, followers, batches, renewals int) followStr
 	return followStream{spent / time.Duration(count), float64(read.Load()-before) / float64(count)}
 }
 
-// tableOfFollow measures the stream's part of a renewal that is told to a follower: the News are encoded,
-// written, read and decoded. BenchmarkRenewalTold in package domain has the tables' part.
+// tableOfFollow measures a renewal that is told to a follower. Its stream's part is measured by itself: the News
+// are encoded, written, read and decoded. BenchmarkRenewalTold in package domain has the tables' part.
 func tableOfFollow(b *testing.B, t *table, scale float64) {
-	t.part("A renewal told to a follower, its stream over TCP on loopback, without the tables; sender and receiver")
+	t.part("A renewal told to a follower, over TCP on loopback; sender and receiver")
 	us := func(d time.Duration) string { return unit("µs", 2)(float64(d.Nanoseconds()) / 1e3) }
 	benchFollowStream(b, 1, 100, 100) // warms up
 	one := benchFollowStream(b, 1, scaled(5000, scale, 100), 100)
 	t.atMost("bytes of a renewal, in batches of 100", one.bytes, 48, unit("B", 1))
-	t.row("its CPU, in batches of 100", us(one.cpu), "")
+	t.row("CPU of its stream, in batches of 100", us(one.cpu), "")
 	t.row("the same to each of 20 followers", us(benchFollowStream(b, 20, scaled(250, scale, 10), 100).cpu), "")
 	t.row("in batches of 1,000", us(benchFollowStream(b, 1, scaled(500, scale, 10), 1000).cpu), "")
+
+	tables := goBench(b, "^BenchmarkRenewalTold$", "1", "1x")
+	ns := func(v float64) string { return unit("µs", 2)(v / 1e3) }
+	told := tables["RenewalTold/one"]
+	t.row("CPU of the sender's table, once for all followers", ns(told["ns/sent"]), "")
+	t.row("CPU of the receiver's table, the tick checked", ns(told["ns/taken"]), "")
+	t.atMost("CPU in all, sender and receiver, in batches of 100", told["ns/sent"]+told["ns/taken"]+float64(one.cpu.Nanoseconds()), 1000, ns)
+	t.ofScale(3, 1)
+	const natives, indexers, heartbeat = 99, 10_000, 60
+	each := tables["RenewalTold/99"]["ns/taken"] + float64(one.cpu.Nanoseconds())
+	t.atMost("a native's CPU with 99 followed natives of 10,000 indexers each, a batch a second", each*natives*indexers/heartbeat/1e7, 15, unit("% of a core", 1))
+	t.ofScale(4, 1)
+	t.note("The tables' figures are the CPU of the thread that works. The 99 natives are simulated: their News are made beforehand, and the whole of a stream counts for each, its sender's part too.")
 }
