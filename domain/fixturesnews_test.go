@@ -4,6 +4,7 @@ package domain
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,8 +77,10 @@ func newsOf(batches []ports.Batch) (changes []ports.Change, renewals []ports.Ren
 type pair struct {
 	teller, hearer *Registry
 	events         *porttest.Recorder // of the hearer
-	ledger         *ledger
 	reader         *newsReader
+
+	mu     sync.Mutex // held while a batch is taken in
+	ledger *ledger
 	// spoil is what becomes of a batch on its way; nil changes nothing.
 	spoil func(ports.Batch) []ports.Batch
 }
@@ -100,6 +103,8 @@ func (p *pair) begin(t *testing.T, cursor string) {
 	ready := make(chan struct{})
 	x = hearOf(t, p.teller, cursor, func(b ports.Batch) {
 		<-ready
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if first {
 			p.ledger.watch(x.ask)
 			first = false
@@ -138,8 +143,20 @@ func (p *pair) pass(seconds int) {
 	}
 }
 
+// spoiled has spoil be what becomes of batches from now on.
+func (p *pair) spoiled(spoil func(ports.Batch) []ports.Batch) { p.between(func() { p.spoil = spoil }) }
+
+// between calls f between two batches.
+func (p *pair) between(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
 // equal reports whether the hearer has all that the teller has told.
 func (p *pair) equal() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.teller.table.news.mu.Lock()
 	defer p.teller.table.news.mu.Unlock()
 	return p.teller.table.news.told.total() == p.ledger.total()

@@ -77,13 +77,13 @@ func TestADifferenceToWhatANativeToldIsFoundAndMended(t *testing.T) {
 				}
 				held = nil
 				spoiled := 0
-				p.spoil = func(b ports.Batch) []ports.Batch {
+				p.spoiled(func(b ports.Batch) []ports.Batch {
 					if b.News == nil || len(b.Told) > 0 {
 						return []ports.Batch{b}
 					}
 					spoiled++
 					return c.spoil(b)
-				}
+				})
 				p.pass(int(prooftest.Interval / time.Second))
 				beat() // 80 renewals
 				for i := range keys {
@@ -98,7 +98,7 @@ func TestADifferenceToWhatANativeToldIsFoundAndMended(t *testing.T) {
 				if spoiled == 0 {
 					t.Fatal("nothing was spoiled")
 				}
-				p.spoil = nil
+				p.spoiled(nil)
 				p.pass(40)
 				if !p.equal() {
 					t.Errorf("the sums still differ: %+v, and it told %+v; %v", p.ledger.total(), p.teller.table.news.told.total(), p.events.Of(ports.EventReconciled))
@@ -130,13 +130,14 @@ func TestAFewDifferencesAmongManyCostAFewRanges(t *testing.T) {
 		if !p.equal() || p.ledger.count != many {
 			t.Fatalf("%d are told, want %d", p.ledger.count, many)
 		}
-		for range 5 {
-			n := 1 + rand.Uint32N(many)
-			p.ledger.set(p.ledger.at(n), 7)
-		}
-		p.ledger.free(2)
+		p.between(func() {
+			for range 5 {
+				p.ledger.set(p.ledger.at(3+rand.Uint32N(many-3)), 7)
+			}
+			p.ledger.free(2)
+		})
 		asked, told := 0, 0
-		p.spoil = func(b ports.Batch) []ports.Batch {
+		p.spoiled(func(b ports.Batch) []ports.Batch {
 			asked += len(b.Sums)
 			if len(b.Told) == 0 || len(b.News.Changes) < 2 {
 				return []ports.Batch{b}
@@ -149,7 +150,7 @@ func TestAFewDifferencesAmongManyCostAFewRanges(t *testing.T) {
 			first.News, first.Told = &ports.News{Changes: b.News.Changes[:half]}, []ports.Range{{From: r.From, Until: middle}}
 			second.News, second.Told = &ports.News{Changes: b.News.Changes[half:]}, []ports.Range{{From: middle, Until: r.Until}}
 			return []ports.Batch{first, second}
-		}
+		})
 		p.pass(25)
 		if !p.equal() {
 			t.Error("the sums still differ")
@@ -181,7 +182,7 @@ func TestSumsThatLieCostBoundedWork(t *testing.T) {
 			}
 			p.pass(2)
 			sums, entries := 0, 0
-			p.spoil = func(b ports.Batch) []ports.Batch {
+			p.spoiled(func(b ports.Batch) []ports.Batch {
 				b.Sums = slices.Clone(b.Sums)
 				for i := range b.Sums {
 					c.lie(&b.Sums[i])
@@ -190,7 +191,7 @@ func TestSumsThatLieCostBoundedWork(t *testing.T) {
 					entries += len(b.News.Changes)
 				}
 				return []ports.Batch{b}
-			}
+			})
 			for range 10 { // ten minutes
 				for i := range many {
 					p.registers(t, ports.PeerID(fmt.Sprintf("x%d", i)), "/a")
