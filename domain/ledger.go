@@ -150,11 +150,15 @@ func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x
 	s := r.table.shardOf(is.ref)
 	for advanced := (*ports.Proof)(nil); ; {
 		s.mu.Lock()
-		rec := s.of(is.pointer)
+		rec, now := s.of(is.pointer), r.now()
+		if r.renewSteady(s, rec, is.record, native, x, remaining, now) {
+			s.mu.Unlock()
+			return id, b, nil
+		}
 		if rec.known() {
 			id = rec.id()
 		}
-		held, now := rec.holding(), r.now()
+		held := rec.holding()
 		w, from, err := r.renewedWord(id, held, is.record, native, x, remaining, advanced, now)
 		if from != nil { // many steps
 			s.mu.Unlock()

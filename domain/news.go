@@ -121,7 +121,13 @@ func (s *shard) note(r record, held, next *holding, was, is view, said *word, no
 		// Its indexer has hung up. Renewals from before must not come after that.
 		s.noteChange(r, ports.ChangeUpdated, own)
 	case own.deadline != old.deadline || own.tick() != old.tick():
-		s.noteRenewal(r, own)
+		x := newsRenewal{number: r.number, deadline: own.deadline}
+		if own.proof != nil {
+			x.step, x.link = own.proof.Tick.Step, own.proof.Tick.Link
+		} else {
+			x.expiresAt = own.expiresAt
+		}
+		s.noteRenewal(x)
 	}
 	if own != nil && is.late && !was.late && is.shown.source == granted && !own.overdue {
 		s.noteChange(r, ports.ChangeLate, own)
@@ -173,15 +179,8 @@ func (s *shard) noteChange(r record, kind ports.ChangeKind, w *word) {
 	n.kick()
 }
 
-// noteRenewal remembers a renewal of r's own lease for the next tick. The caller has locked the
-// shard.
-func (s *shard) noteRenewal(r record, w *word) {
-	x := newsRenewal{number: r.number, deadline: w.deadline}
-	if w.proof != nil {
-		x.step, x.link = w.proof.Tick.Step, w.proof.Tick.Link
-	} else {
-		x.expiresAt = w.expiresAt
-	}
+// noteRenewal remembers a renewal of an own lease for the next tick. The caller has locked the shard.
+func (s *shard) noteRenewal(x newsRenewal) {
 	if s.renewed = append(s.renewed, x); len(s.renewed)%maxIdleRenewals == 0 {
 		s.table.news.idle()
 	}

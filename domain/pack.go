@@ -469,7 +469,13 @@ func unpackList(b []byte) (addrs []string, meta map[string]string, rest []byte) 
 }
 
 func unpackString(b []byte) (string, []byte) {
+	s, rest := nextString(b)
+	return string(s), rest
+}
+
+// nextString returns the text that b begins with, and what follows it.
+func nextString(b []byte) (s, rest []byte) {
 	n, size := binary.Uvarint(b)
 	end := size + int(n)
-	return string(b[size:end]), b[end:]
+	return b[size:end], b[end:]
 }

@@ -180,6 +180,9 @@ func (r *Registry) register(sender ports.PeerID, reg *ports.Registration, g *gra
 	if reg.PeerID != sender {
 		return ports.Refuse(ports.CodePeerMismatch, "the registration is for %s and the connection is %s: an indexer registers itself alone", reg.PeerID, sender)
 	}
+	if r.renewOwn(sender, reg, g) {
+		return nil
+	}
 	for checked := false; ; {
 		var proven proven
 		claimed := reg
@@ -302,7 +305,12 @@ func (r *Registry) proven(w *word, now moment) time.Duration {
 	if w.proof == nil {
 		return 0
 	}
-	remains := w.proof.Claim.ExpiresAt(w.proof.Tick.Step).Sub(now.wall)
+	return r.goesOn(w.proof.Claim, w.proof.Tick.Step, now)
+}
+
+// goesOn is proven for a tick of the record that claims c.
+func (r *Registry) goesOn(c *ports.Claim, step uint32, now moment) time.Duration {
+	remains := c.ExpiresAt(step).Sub(now.wall)
 	switch {
 	case remains >= r.rules.Policy.Heartbeat:
 		return 0
