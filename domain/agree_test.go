@@ -57,7 +57,7 @@ func TestAttackAfterWhateverWasSaidNativesAgreeOnWhatWasSignedLast(t *testing.T)
 		}), 1, most).Draw(rt, "deeds")
 		wrong := ""
 		runs++
-		withRogueNative(t, 3, domain.PlainRefuse, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+		withRogueNative(t, 3, domain.PlainRefuse, true, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 			var all []*modelIndexer
 			for _, s := range prooftest.NewSigners(t, 3) {
 				all = append(all, &modelIndexer{Signer: s, ends: map[ports.Tick]time.Time{}, heard: map[int]map[ports.Tick]time.Time{}})

@@ -21,6 +21,9 @@ type route struct {
 	open func(net *followingNetwork, n *followingNative) (tell func(ports.Entry), end func())
 }
 
+// byNumber is the route of News.
+const byNumber = "watch by number"
+
 // routes are those that lead past the indexer's own connection.
 var routes = []route{
 	{"gossip, to what is held here", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
@@ -39,10 +42,13 @@ var routes = []route{
 	}},
 	{"watch", func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
 		liar := net.scriptedNative("liar", nil)
-		return func(e ports.Entry) {
-			e.Native = "liar"
-			liar.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
-		}, liar.stop
+		return liar.tellEntry, liar.stop
+	}},
+	{byNumber, func(net *followingNetwork, n *followingNative) (func(ports.Entry), func()) {
+		liar := net.scriptedNative("liar", nil)
+		liar.tellByNumber(net.rules.Proofs)
+		time.Sleep(time.Second)
+		return liar.tellEntry, liar.stop
 	}},
 }
 
@@ -83,6 +89,9 @@ func TestAttackNoLieIsBelievedOfOthers(t *testing.T) {
 						for lied := 0; lied*(rounds-1) < prooftest.Attacks(); lied += len(all) {
 							for i, v := range all {
 								lie := v.Lie(t, class, lied+i, attackers[(lied+i)%liars])
+								if way.name == byNumber && class == prooftest.RolledBack { // its number stands for a record that was refused
+									lie.Faults = append(lie.Faults, ports.FaultIncomplete)
+								}
 								tally.Lied(lie)
 								tell(lie.Entry)
 							}

@@ -3,6 +3,7 @@ package domain_test
 // The fixtures of tests in which natives, stores or the topic lie.
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"iter"
@@ -27,10 +28,12 @@ type scriptedNative struct {
 	find func(id ports.PeerID) (ports.Answer, error)
 	asks int // how many look-ups it was asked for
 
-	mu      sync.Mutex
-	changes []ports.Change
-	more    chan struct{} // closed when there are more
-	ended   chan struct{} // closed to have all followers begin anew
+	mu       sync.Mutex
+	byNumber *numbering // nil: it tells the changes as they are, and no News
+	changes  []ports.Change
+	batches  []ports.Batch // to tell behind the changes, as they are
+	more     chan struct{} // closed when there are more
+	ended    chan struct{} // closed to have all followers begin anew
 }
 
 // scriptedNative starts a scriptedNative. A nil register offers no registration.
@@ -65,21 +68,51 @@ func (n *scriptedNative) tell(changes ...ports.Change) {
 	n.more = make(chan struct{})
 }
 
+// tellByNumber has it tell News from now on.
+func (n *scriptedNative) tellByNumber(proofs ports.Verifier) {
+	n.mu.Lock()
+	n.byNumber = newNumbering(proofs)
+	n.mu.Unlock()
+	n.again(0)
+}
+
+// tellEntry has it tell e as its own.
+func (n *scriptedNative) tellEntry(e ports.Entry) {
+	e.Native = n.id
+	n.tell(ports.Change{Kind: ports.ChangeUpdated, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}})
+}
+
+// tellBatches has it tell batches as they are.
+func (n *scriptedNative) tellBatches(batches ...ports.Batch) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.batches = append(n.batches, batches...)
+	close(n.more)
+	n.more = make(chan struct{})
+}
+
 // again has its followers begin anew, and be told the last changes once more, as they were.
 func (n *scriptedNative) again(last int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.changes = slices.Clone(n.changes[max(0, len(n.changes)-last):])
+	n.batches = slices.Clone(n.batches[max(0, len(n.batches)-last):])
 	close(n.ended)
 	n.ended = make(chan struct{})
 }
 
-func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
 	return func(yield func(ports.Batch, error) bool) {
 		n.mu.Lock()
-		ended := n.ended
+		ended, byNumber := n.ended, n.byNumber
 		n.mu.Unlock()
 		batch := ports.Batch{Reset: ports.ResetNew}
+		var numbers *toldByNumber
+		if byNumber != nil && w.Numbers {
+			numbers = byNumber.begin()
+			batch.News = &ports.News{}
+		}
+		batches := 0
 		for told := 0; ; {
 			batch.Cursor = "1"
 			if n.now != nil {
@@ -92,7 +125,17 @@ func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.Watc
 			more := n.more
 			batch = ports.Batch{Changes: slices.Clone(n.changes[min(told, len(n.changes)):])}
 			told = len(n.changes)
+			rest := slices.Clone(n.batches[min(batches, len(n.batches)):])
+			batches = len(n.batches)
 			n.mu.Unlock()
+			if numbers != nil {
+				for _, b := range append(numbers.batches(batch.Changes), rest...) {
+					if !yield(b, nil) {
+						return
+					}
+				}
+				batch.Changes = nil
+			}
 			if len(batch.Changes) > 0 {
 				continue
 			}
@@ -105,6 +148,92 @@ func (n *scriptedNative) watch(ctx context.Context, _ ports.PeerID, _ ports.Watc
 			}
 		}
 	}
+}
+
+// numbering has a scriptedNative tell by number, as an honest native would: each indexer once, and
+// its renewals by the number.
+type numbering struct {
+	proofs ports.Verifier
+	mu     sync.Mutex
+	of     map[ports.PeerID]uint32
+}
+
+func newNumbering(proofs ports.Verifier) *numbering {
+	return &numbering{proofs: proofs, of: make(map[ports.PeerID]uint32)}
+}
+
+// number returns the number of id.
+func (n *numbering) number(id ports.PeerID) uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.of[id] == 0 {
+		n.of[id] = uint32(len(n.of)) + 1
+	}
+	return n.of[id]
+}
+
+// toldByNumber is what one follower has been told.
+type toldByNumber struct {
+	*numbering
+	last map[ports.PeerID]ports.Change // that was no renewal
+	ends map[ports.PeerID]time.Time    // the end that was told last: a lease that has ended is told whole
+}
+
+func (n *numbering) begin() *toldByNumber {
+	return &toldByNumber{n, make(map[ports.PeerID]ports.Change), make(map[ports.PeerID]time.Time)}
+}
+
+// batches returns the News of changes, in order: in one News the renewals come last.
+func (n *toldByNumber) batches(changes []ports.Change) (all []ports.Batch) {
+	news := &ports.News{}
+	flush := func() {
+		if len(news.Changes)+len(news.Renewals) > 0 {
+			all = append(all, ports.Batch{News: news})
+		}
+		news = &ports.News{}
+	}
+	for _, c := range changes {
+		c.Number = n.number(c.PeerID)
+		ended := !time.Now().Before(n.ends[c.PeerID])
+		n.ends[c.PeerID] = c.ExpiresAt
+		if x, ok := n.renewal(c); ok && !ended {
+			if last := len(news.Renewals) - 1; last >= 0 && news.Renewals[last].Number >= x.Number {
+				flush()
+			}
+			news.Renewals = append(news.Renewals, x)
+			continue
+		}
+		if len(news.Renewals) > 0 {
+			flush()
+		}
+		if c.Kind == ports.ChangeRenewed { // its number stands for nothing, or for something else
+			c.Kind = ports.ChangeUpdated
+		}
+		news.Changes = append(news.Changes, c)
+		n.last[c.PeerID] = c
+	}
+	flush()
+	return all
+}
+
+// renewal returns c as a renewal, if it differs from the last change of its number in that alone.
+func (n *toldByNumber) renewal(c ports.Change) (x ports.Renewal, ok bool) {
+	last, ok := n.last[c.PeerID]
+	if !ok || c.Kind.Gone() || last.Kind.Gone() || c.Kind == ports.ChangeLate || c.Native != last.Native || c.Addr != last.Addr {
+		return x, false
+	}
+	x = ports.Renewal{Number: c.Number, Remaining: c.Remaining}
+	p, q := c.Proof, last.Proof
+	switch {
+	case p == nil && q == nil:
+		x.ExpiresAt = c.ExpiresAt.UnixNano()
+		return x, true
+	case p == nil || q == nil || q.Record == nil || p.Tick == q.Tick || p.Tick.Seq != q.Tick.Seq || p.Record != nil && !bytes.Equal(p.Record, q.Record):
+		return x, false
+	}
+	claim, err := n.proofs.Read(q.Record)
+	x.Step, x.Link = p.Tick.Step, p.Tick.Link
+	return x, err == nil && claim.ExpiresAt(x.Step).Equal(c.ExpiresAt)
 }
 
 // lyingStore is a store in which DHT servers answer with lies, where there is a lie, instead of the truth.
@@ -169,8 +298,9 @@ func (s staleStore) Local(ports.PeerID, ports.Version) (ports.Entry, error) {
 	return ports.Entry{}, ports.ErrNotFound
 }
 
-// withRogueNative runs a test among so many honest natives and a rogueNative, with indexers that sign.
-func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
+// withRogueNative runs a test among so many honest natives and a rogueNative, with indexers that sign. The
+// rogue tells by number if byNumber.
+func withRogueNative(t *testing.T, natives int, plain domain.Plain, byNumber bool, f func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative)) {
 	key := prooftest.NewSigner(t)
 	withSigningFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
 		net.rules.Plain = func() domain.Plain { return plain }
@@ -180,6 +310,9 @@ func withRogueNative(t *testing.T, natives int, plain domain.Plain, f func(t *te
 			honest = append(honest, net.native(id, r.misled()))
 		}
 		r.scriptedNative = net.scriptedNative(key.PeerID, r.register)
+		if byNumber {
+			r.tellByNumber(net.rules.Proofs)
+		}
 		time.Sleep(time.Second)
 		f(t, net, r, honest)
 		net.stop(honest...)
@@ -288,6 +421,9 @@ func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
 		}
 	}
 	r.tell(changes...)
+	if r.byNumber != nil && r.said%5 == 0 { // there are many
+		r.tellBatches(r.liesByNumber(entries)...)
+	}
 	// Most of what a DHT server says is checked before it is believed, as this is by the space.
 	for _, e := range entries {
 		_, _ = r.store.Put(t.Context(), e)
@@ -301,6 +437,51 @@ func (r *rogueNative) lieOf(t *testing.T, x ports.PeerID, addr string) {
 		r.again(2 * len(entries))
 	}
 	r.said++
+}
+
+// liesByNumber returns all that r can make of numbers about the indexer of entries: renewals by numbers that stand for
+// nothing or for another indexer, numbers told anew, steps that nobody has, and sums of nothing.
+func (r *rogueNative) liesByNumber(entries []ports.Entry) []ports.Batch {
+	x := entries[0].PeerID
+	number, second := r.byNumber.number(x), r.byNumber.number("second "+x)
+	renewals := func(all ...ports.Renewal) ports.Batch {
+		for i := range all {
+			all[i].Remaining = []time.Duration{prooftest.TTL, 24 * time.Hour, -time.Second}[(r.said/5+i)%3]
+		}
+		return ports.Batch{News: &ports.News{Renewals: all}}
+	}
+	stands := func(kind ports.ChangeKind, number uint32, e ports.Entry) ports.Batch {
+		e.Native = r.PeerID
+		return ports.Batch{News: &ports.News{Changes: []ports.Change{{Kind: kind, Number: number, Listed: ports.Listed{Entry: e, State: ports.StateLive, Remaining: prooftest.TTL}}}}}
+	}
+	later := time.Now().Add(prooftest.TTL).UnixNano()
+	all := []ports.Batch{renewals(ports.Renewal{Number: number, ExpiresAt: later}, ports.Renewal{Number: 4000, ExpiresAt: later}, ports.Renewal{Number: 1 << 31, ExpiresAt: later})}
+	for _, e := range entries {
+		if e.Proof == nil {
+			continue
+		}
+		tick := e.Proof.Tick
+		guess := ports.Renewal{Number: number, Step: tick.Step + 1}
+		_, _ = rand.Read(guess.Link[:])
+		lies := []ports.Renewal{
+			guess,
+			{Number: number, Step: tick.Step + 1, Link: tick.Link}, {Number: number, Step: ports.MaxSteps, Link: tick.Link}, {Number: number, Step: 1<<32 - 1, Link: tick.Link},
+			{Number: number, Step: tick.Step, Link: tick.Link}, {Number: second, Step: tick.Step, Link: tick.Link}, {Number: 4000, Step: tick.Step, Link: tick.Link},
+		}
+		another := ports.Entry{PeerID: "somebody", Addr: rogueAddr, ExpiresAt: e.ExpiresAt}
+		all = append(all,
+			renewals(lies...),
+			stands(ports.ChangeJoined, second, e), renewals(ports.Renewal{Number: second, Step: tick.Step + 1, Link: tick.Link}),
+			stands(ports.ChangeUpdated, second, another), renewals(lies...), // the indexer's tick for another
+			stands(ports.ChangeJoined, second, e), renewals(ports.Renewal{Number: second, ExpiresAt: later}), // nobody's word for a signed lease
+			stands(ports.ChangeExpired, second, e), renewals(lies...),
+			stands(ports.ChangeJoined, 1<<31, e), stands(ports.ChangeLate, second, e),
+		)
+	}
+	return append(all,
+		ports.Batch{Sums: []ports.Range{{Count: uint32(r.said), Sum: uint64(r.said)}, {From: 5, Until: 3}}},
+		ports.Batch{News: &ports.News{}, Told: []ports.Range{{From: 0, Until: 0, Whole: true}}},
+	)
 }
 
 // entries returns entries of x that say it is at addr, by all that r ever heard and can make of it.

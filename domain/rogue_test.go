@@ -14,6 +14,15 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
+// eachForm runs a test with a rogue that tells by number, and with a rogue that tells as natives of
+// earlier versions do. The race detector finds nothing new in the second.
+func eachForm(t *testing.T, name string, f func(t *testing.T, byNumber bool)) {
+	t.Run(name+", by number", func(t *testing.T) { f(t, true) })
+	if !porttest.Raced() {
+		t.Run(name, func(t *testing.T) { f(t, false) })
+	}
+}
+
 func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -30,9 +39,9 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 		{"left", domain.PlainAccept, true, false, -time.Hour, 50 * time.Minute},
 		{"left, and its record ends", domain.PlainRefuse, true, false, 0, 80 * time.Minute},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		eachForm(t, c.name, func(t *testing.T, byNumber bool) {
 			keys, samples := prooftest.NewSigners(t, 2), 0
-			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+			withRogueNative(t, 3, c.plain, byNumber, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
 				at := []ports.PeerID{r.natives[0], r.PeerID}
 				if r.alone = c.lone; c.lone {
@@ -94,7 +103,7 @@ func TestAttackARogueNativeNeitherMovesALiveIndexerNorKeepsADeadOne(t *testing.T
 // told.
 func TestAttackATickThatWasWithheldListsNobodyForLongerThanItSays(t *testing.T) {
 	key := prooftest.NewSigner(t)
-	withRogueNative(t, 3, domain.PlainAccept, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+	withRogueNative(t, 3, domain.PlainAccept, true, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 		x := net.indexer(key, indexerOptions{addr: addr}, r.PeerID)
 		time.Sleep(3*time.Minute + time.Second)
 		known := r.lastWord(t)
@@ -156,9 +165,9 @@ func TestAttackWhoLeftIsNotListedWithinTheHourWhateverIsSaidAgain(t *testing.T) 
 		{"and the rogue's clock is an hour late", domain.PlainAccept, -time.Hour},
 		{"and all have to sign", domain.PlainRefuse, time.Hour},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		eachForm(t, c.name, func(t *testing.T, byNumber bool) {
 			keys, said := prooftest.NewSigners(t, 2), time.Duration(porttest.Scale(60, 20))*time.Minute
-			withRogueNative(t, 3, c.plain, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
+			withRogueNative(t, 3, c.plain, byNumber, func(t *testing.T, net *followingNetwork, r *rogueNative, honest []*followingNative) {
 				r.now = func() time.Time { return time.Now().Add(c.off) }
 				beside := net.indexer(keys[1], indexerOptions{addr: addr}, r.natives[1])
 				x := net.indexer(keys[0], indexerOptions{addr: addr}, r.natives[0], r.natives[1], r.PeerID)
