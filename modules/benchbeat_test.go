@@ -95,18 +95,28 @@ func (c *beats) next(n int) (frames [][]byte) {
 	for range n {
 		if c.step++; c.step >= len(c.chain) {
 			seq, _ := c.signer.Seq(time.Now().Add(-2 * time.Second).UnixMilli())
-			c.issueAt(c.b, seq, 8*time.Millisecond)
-			message := fmt.Appendf(nil, `{"PeerID":"%s","Addr":"/ip4/127.0.0.1/tcp/4001","Record":"%s","Tick":{"Seq":%d,"Step":0,"Link":"%s"}}`,
-				c.self, base64.StdEncoding.EncodeToString(c.record), c.claim.Seq, base64.StdEncoding.EncodeToString(c.chain[0][:]))
-			message = append(binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(message))), message...)
-			frames = append(frames, append(binary.AppendUvarint(nil, uint64(len(message))), message...))
+			c.issueAt(c.b, seq, ports.MaxSteps, 8*time.Millisecond, 66*time.Second)
+			frames = append(frames, c.registration())
 			continue
 		}
-		message := binary.AppendUvarint([]byte{2 << 3}, uint64(c.step))
-		message = append(append(message, 3<<3|2, 32), c.chain[c.step][:]...)
-		frames = append(frames, append(binary.AppendUvarint(nil, uint64(len(message))), message...))
+		frames = append(frames, c.tick(c.step))
 	}
 	return frames
+}
+
+// registration is the frame of an open stream that registers with the record.
+func (c *signingClient) registration() []byte {
+	message := fmt.Appendf(nil, `{"PeerID":"%s","Addr":"/ip4/127.0.0.1/tcp/4001","Record":"%s","Tick":{"Seq":%d,"Step":0,"Link":"%s"}}`,
+		c.self, base64.StdEncoding.EncodeToString(c.record), c.claim.Seq, base64.StdEncoding.EncodeToString(c.chain[0][:]))
+	message = append(binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(message))), message...)
+	return append(binary.AppendUvarint(nil, uint64(len(message))), message...)
+}
+
+// tick is the frame of a heartbeat on it.
+func (c *signingClient) tick(step int) []byte {
+	message := binary.AppendUvarint([]byte{2 << 3}, uint64(step))
+	message = append(append(message, 3<<3|2, 32), c.chain[step][:]...)
+	return append(binary.AppendUvarint(nil, uint64(len(message))), message...)
 }
 
 // inFlight is how many frames an indexer may have without an answer.

@@ -54,14 +54,14 @@ func (s *signingClients) frame(b *testing.B, h host.Host) string {
 // issue makes a record, whose chain is as long as one may be.
 func (c *signingClient) issue(b *testing.B) {
 	seq, _ := c.signer.Seq(time.Now().UnixMilli())
-	c.issueAt(b, seq, ports.RecordLife/ports.MaxSteps)
+	c.issueAt(b, seq, ports.MaxSteps, ports.RecordLife/ports.MaxSteps, 66*time.Second)
 }
 
-func (c *signingClient) issueAt(b *testing.B, seq int64, interval time.Duration) {
-	c.step, c.chain = 0, c.signer.Chain(ports.MaxSteps)
+func (c *signingClient) issueAt(b *testing.B, seq int64, steps int, interval, ttl time.Duration) {
+	c.step, c.chain = 0, c.signer.Chain(steps)
 	c.claim = ports.Claim{
 		PeerID: c.self, Addrs: []string{"/ip4/127.0.0.1/tcp/4001"}, Seq: seq, Start: rand.Uint64(),
-		Interval: interval, TTL: 66 * time.Second, Anchor: c.chain[0],
+		Interval: interval, TTL: ttl, Anchor: c.chain[0],
 	}
 	var err error
 	if c.record, err = c.signer.Sign(c.claim); err != nil {

@@ -33,7 +33,7 @@ func BenchmarkTable(b *testing.B) {
 	for _, part := range []struct {
 		name    string
 		measure func(*testing.B, *table, float64)
-	}{{"table", tableOfLiveTable}, {"registration", tableOfRegistration}, {"signed", tableOfSigned}, {"takeover", tableOfTakeover}, {"beats", tableOfBeats}, {"watches", tableOfWatches}, {"follow", tableOfFollow}, {"puts", tableOfPuts}, {"crowd", tableOfCrowd}, {"large", tableOfLarge}, {"whole", tableOfWhole}} {
+	}{{"table", tableOfLiveTable}, {"registration", tableOfRegistration}, {"signed", tableOfSigned}, {"takeover", tableOfTakeover}, {"beats", tableOfBeats}, {"short", tableOfShort}, {"watches", tableOfWatches}, {"follow", tableOfFollow}, {"puts", tableOfPuts}, {"crowd", tableOfCrowd}, {"large", tableOfLarge}, {"whole", tableOfWhole}} {
 		if !b.Run(part.name, func(b *testing.B) { part.measure(b, t, scale) }) {
 			b.FailNow()
 		}

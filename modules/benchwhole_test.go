@@ -78,7 +78,7 @@ func BenchmarkNative(b *testing.B) {
 			Addrs: node.Addrs(), CPU: cpu(), Live: int64(live), Waiting: int64(node.Registry().Waiting()),
 			Registered: seen.registered.Load(), Put: seen.put.Load(), Replicas: seen.replicas.Load(),
 			Announced: seen.announced.Load(), Heard: seen.heard.Load(), Following: int64(node.Registry().Following()),
-			Followed: time.Duration(seen.followed.Load()),
+			Followed: time.Duration(seen.followed.Load()), Memory: memoryInUse(),
 		}
 		what, number, _ := strings.Cut(asked.Text(), " ")
 		switch what {
@@ -133,6 +133,7 @@ type nativeState struct {
 	CPU                                                                   time.Duration
 	Live, Waiting, Registered, Put, Replicas, Announced, Heard, Following int64
 	Followed                                                              time.Duration // how long its last takeover took
+	Memory                                                                int64         // resident, in bytes
 	Profile                                                               string        `json:",omitempty"`
 }
 
