@@ -19,11 +19,11 @@ type chunk struct {
 	fresh int32 // the slots from here on were never used
 }
 
-// at returns the slot of that number, nil if its chunk was given back.
+// at returns the slot of that number, nil if its chunk was given back or never made.
 func (l *slab) at(n uint32) *slot {
 	chunks := *l.chunks.Load()
-	if c := chunks[n/chunkSlots]; c != nil {
-		return &c.slots[n%chunkSlots]
+	if k := int(n / chunkSlots); k < len(chunks) && chunks[k] != nil {
+		return &chunks[k].slots[n%chunkSlots]
 	}
 	return nil
 }
