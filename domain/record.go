@@ -179,6 +179,9 @@ func (r record) pointer() pointer {
 // of returns the record that p points to, an unknown one if it was dropped. The caller has locked the
 // shard.
 func (s *shard) of(p pointer) record {
+	if p == (pointer{}) {
+		return record{shard: s}
+	}
 	if r := s.at(p.ref); r.known() && r.born == p.born {
 		return r
 	}
