@@ -425,6 +425,11 @@ func TestANativeWithoutOpenStreamsIsSentAStreamARegistration(t *testing.T) {
 				t.Errorf("%+v, %v", lease, err)
 			}
 		}
+		// Its limits may have no room for a stream that stays.
+		native.SetStreamHandler(ports.HeartbeatProtocol, func(s network.Stream) { _ = s.ResetWithError(network.StreamResourceLimitExceeded) })
+		if lease, err := register(ports.WithOpenStream(t.Context(), t.Context()), indexer, n); err != nil || lease.TTL != granted.TTL {
+			t.Errorf("a native that resets the stream: %+v, %v", lease, err)
+		}
 		if len(seen.Of(ports.EventBeating)) != 0 {
 			t.Error("there was a stream")
 		}

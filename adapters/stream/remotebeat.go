@@ -65,7 +65,7 @@ func (n *remote) beat(ctx, life context.Context, r ports.Registration, registrat
 		for {
 			if b == nil {
 				if b, err = n.openBeats(ctx, life); err != nil {
-					return conn, err
+					return conn, noRoom(err)
 				}
 			}
 			conn = b.s.Conn()
@@ -74,6 +74,9 @@ func (n *remote) beat(ctx, life context.Context, r ports.Registration, registrat
 				return conn, err
 			}
 			old := b.opened.Before(began)
+			if !old {
+				err = noRoom(err)
+			}
 			b.end()
 			b = nil
 			if !old || ctx.Err() != nil || conn.IsClosed() || errors.Is(err, errSilent) {
@@ -92,6 +95,15 @@ func (n *remote) beat(ctx, life context.Context, r ports.Registration, registrat
 		return lease, refusal
 	}
 	return lease, err
+}
+
+// noRoom returns errNoStream if err is a new stream that the native has reset: its limits have no room for
+// another one that stays.
+func noRoom(err error) error {
+	if reset, ok := errors.AsType[*network.StreamError](err); ok && reset.Remote && !notOffered(err) {
+		return errNoStream
+	}
+	return err
 }
 
 // openBeats opens a stream that ends with life.
