@@ -122,7 +122,10 @@ func (o *outbox) tell(rec record, at Instant) {
 
 // renew queues the renewal of rec, if that reaches strangers. The caller holds the shard's lock.
 func (o *outbox) renew(rec record, at Instant) {
-	if rec.outbox.phase == flying || o.reaches() {
+	if st := &rec.outbox; st.phase == flying || o.reaches() {
+		if st.phase == idle {
+			st.due = latest(st.due, at.Add(o.policy.toldBy()))
+		}
 		o.offer(rec, at, false)
 		return
 	}
@@ -130,6 +133,10 @@ func (o *outbox) renew(rec record, at Instant) {
 	o.avoided.puts.Add(1)
 	o.avoided.announcements.Add(1)
 }
+
+// toldBy is the time in which followers have a renewal: it is gathered with others, and travels. Before
+// that it is not announced. A native of the seed looks up what it hears, and may ask a follower.
+func (p TTLPolicy) toldBy() time.Duration { return 2 * p.renewalInterval() }
 
 // reaches reports whether a flight reaches strangers.
 func (o *outbox) reaches() bool { return o.puts() || o.announces() }

@@ -90,6 +90,7 @@ func TestARenewalIsPutAndAnnouncedOnlyForStrangersAndNewsAlways(t *testing.T) {
 			{"a return, without a stranger", false, false, func() { n.register(t, x, addr) }, "1 put, 1 announced"},
 			{"a renewal whose strangers went before its turn", true, true, func() {
 				n.register(t, x, addr)
+				time.Sleep(3 * time.Second)
 				n.register(t, x, addr) // waits
 				time.Sleep(time.Second)
 				m.stranger.Store(false)
@@ -244,5 +245,32 @@ func TestNativesThatFollowEachOtherPublishTheSame(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		same("after a signed leave", signer.PeerID, func(e ports.Entry) bool { return e.Leave && e.Native == "" })
 		same("after a bare leave", plain[1], func(e ports.Entry) bool { return e.Leave && e.Addr == "" && e.Native == peerIDs(1)[0] })
+	})
+}
+
+// A native of the seed looks up what it hears, maybe at a native that follows: that has the renewal by then.
+func TestARenewalIsAnnouncedWhenFollowersHaveIt(t *testing.T) {
+	withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+		m.announcer.stranger.Store(true)
+		x := peerIDs(2)[1]
+		n.register(t, x, addr)
+		n.flights()
+		n.register(t, x, addr)
+		time.Sleep(2*time.Second - 1)
+		if got := n.Count(ports.EventAnnounced); got != 0 {
+			t.Error("it is announced before")
+		}
+		time.Sleep(time.Second) // a tick
+		if got := n.Count(ports.EventAnnounced); got != 1 {
+			t.Errorf("after that it is announced %d times", got)
+		}
+		n.Take()
+		for range 60 { // an indexer that renews all the time
+			n.register(t, x, addr)
+			time.Sleep(time.Second)
+		}
+		if got := n.Count(ports.EventAnnounced); got < 5 || got > 6 {
+			t.Errorf("in a minute of renewals each second %d are announced, want one in 10 s", got)
+		}
 	})
 }
