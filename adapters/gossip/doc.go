@@ -10,6 +10,9 @@
 // newline. A message has no more to say: the entry is looked up in the DHT, and
 // only that counts.
 //
+// Renewals are announced only while a listener may hear them that does not follow this native: see
+// Announcer.Strangers, and "Gossip" in docs/protocol.md.
+//
 // # Signature
 //
 // StrictSign: every message carries From, Seqno and a signature, or is dropped.
