@@ -22,6 +22,7 @@ var crowdLine = regexp.MustCompile(`crowd: (\d+) heartbeats, (\d+) ns of CPU, (\
 func runCrowd(b *testing.B, args ...string) crowd {
 	b.Helper()
 	cmd := exec.Command(os.Args[0], append([]string{"-test.run=^TestSimACrowdOfNatives$", "-test.v", "-crowd-natives=20", "-seed=3"}, args...)...)
+	cmd.Env = quietGo()
 	out, err := cmd.CombinedOutput()
 	said := crowdLine.FindSubmatch(out)
 	if err != nil || said == nil {
@@ -35,6 +36,9 @@ func runCrowd(b *testing.B, args ...string) crowd {
 	}
 	return crowd{heartbeats: n[0], cpu: time.Duration(n[1]), samples: n[2], missing: n[3], follows: n[4]}
 }
+
+// quietGo is an environment in which Go's scheduler and collector add little to a small difference.
+func quietGo() []string { return append(os.Environ(), "GOMAXPROCS=1", "GOGC=400") }
 
 // tableOfCrowd says what a heartbeat costs twenty natives, and what of it is the watches'.
 func tableOfCrowd(b *testing.B, t *table, _ float64) {
@@ -88,6 +92,7 @@ func tableOfLarge(b *testing.B, t *table, scale float64) {
 	began := time.Now()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSimALargeNetwork$", "-test.v", "-seed=3", "-test.timeout=1h",
 		fmt.Sprint("-large-natives=", natives), fmt.Sprint("-large-entries=", entries), fmt.Sprint("-large-time=", length))
+	cmd.Env = append(os.Environ(), "GOGC=200") // a hundred tables, and a machine that has other things to do
 	out, err := cmd.CombinedOutput()
 	said := largeLine.FindSubmatch(out)
 	if err != nil || said == nil {

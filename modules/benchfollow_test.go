@@ -155,7 +155,8 @@ func tableOfFollow(b *testing.B, t *table, scale float64) {
 	us := func(d time.Duration) string { return unit("µs", 2)(float64(d.Nanoseconds()) / 1e3) }
 	benchFollowStream(b, 1, 100, 100) // warms up
 	one := benchFollowStream(b, 1, scaled(5000, scale, 100), 100)
-	t.atMost("bytes of a renewal, in batches of 100", one.bytes, 48, unit("B", 1))
+	t.atMost("a renewal told to a follower, in batches of 100: bytes", one.bytes, 48, unit("B", 1))
+	t.ofScale(3, 1)
 	t.row("CPU of its stream, in batches of 100", us(one.cpu), "")
 	t.row("the same to each of 20 followers", us(benchFollowStream(b, 20, scaled(250, scale, 10), 100).cpu), "")
 	t.row("in batches of 1,000", us(benchFollowStream(b, 1, scaled(500, scale, 10), 1000).cpu), "")
@@ -165,7 +166,7 @@ func tableOfFollow(b *testing.B, t *table, scale float64) {
 	told := tables["RenewalTold/one"]
 	t.row("CPU of the sender's table, once for all followers", ns(told["ns/sent"]), "")
 	t.row("CPU of the receiver's table, the tick checked", ns(told["ns/taken"]), "")
-	t.atMost("CPU in all, sender and receiver, in batches of 100", told["ns/sent"]+told["ns/taken"]+float64(one.cpu.Nanoseconds()), 1000, ns)
+	t.atMost("a renewal told to a follower, in batches of 100: CPU in all, sender and receiver, the tick checked", told["ns/sent"]+told["ns/taken"]+float64(one.cpu.Nanoseconds()), 1000, ns)
 	t.ofScale(3, 1)
 	const natives, indexers, heartbeat = 99, 10_000, 60
 	each := tables["RenewalTold/99"]["ns/taken"] + float64(one.cpu.Nanoseconds())

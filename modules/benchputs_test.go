@@ -26,7 +26,9 @@ func tableOfPuts(b *testing.B, t *table, _ float64) {
 			b.Fatal(err)
 		}
 	}
-	t.atMost(fmt.Sprintf("an indexer missing at it, of %s samples", thousands(n[0])), n[1], 0, thousands)
+	t.atMost(fmt.Sprintf("one native of the seed among eight: an indexer missing at it, of %s samples", thousands(n[0])), n[1], 0, thousands)
+	t.ofScale(12, 1)
 	t.row("puts to it", thousands(n[2]), "")
-	t.atMost("puts to the others, which follow each other", n[3], 0, thousands)
+	t.atMost("puts to the seven others, which follow each other", n[3], 0, thousands)
+	t.ofScale(12, 1)
 }

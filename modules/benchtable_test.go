@@ -240,8 +240,9 @@ func tableOfLiveTable(b *testing.B, t *table, scale float64) {
 	others := goBench(b, "^Benchmark(PageOf1000|SweepOfNothing|SweepExpiring10000)$", "1", seconds(scale))
 	held := goBench(b, "^BenchmarkHeartbeatBesidePagesAndSweeps$", "2", fmt.Sprintf("%dx", scaled(1, scale, 1)))["HeartbeatBesidePagesAndSweeps"]
 
-	t.atLeast("heartbeats a second of one core's CPU, outbox and observer attached", heartbeat["heartbeats/cpu-s"], 1e6, thousands)
-	t.atMost("memory an entry, with its order index", heartbeat["B/entry"], 350, unit("B", 0))
+	t.atLeast("heartbeats a second of one core's CPU, a million entries, outbox and observer attached", heartbeat["heartbeats/cpu-s"], 2e6, thousands)
+	t.ofScale(8, 1)
+	tableOfBytes(b, t, heartbeat["B/entry"])
 	t.atMost("sweep that finds nothing", others["SweepOfNothing"]["ns/op"]/1e3, 100, unit("µs", 1))
 	t.row("sweep that expires 10,000", unit("ms", 1)(others["SweepExpiring10000"]["ns/op"]/1e6), "")
 	t.row("page of 1,000", unit("ms", 2)(others["PageOf1000"]["ns/op"]/1e6), "")
@@ -251,6 +252,40 @@ func tableOfLiveTable(b *testing.B, t *table, scale float64) {
 	t.row("the same, the longest", unit("µs", 0)(held["batch-max-µs"]), "")
 	t.note("Held up by: half of the million expire, the other half are looked at again, and pages of 1,000 are read. The longest includes what the scheduler and other processes take, so it stands beside the longest of heartbeats that run alone.")
 	t.note("The outbox puts each entry every 10 s by the clock, so other processes that slow this one down make it put more often for each heartbeat: a busy machine's figure is too low.")
+}
+
+// tableOfBytes says what an entry takes, of a million plain ones and of others, and what the collector has
+// to do with them.
+func tableOfBytes(b *testing.B, t *table, plain float64) {
+	t.atMost("memory a plain entry of a million, with its order index", plain, 165, unit("B", 0))
+	t.ofScale(6, 1)
+	kinds := goBench(b, "^BenchmarkTableBytes$", "1", "1x")
+	for _, k := range []struct {
+		name, what string
+		bound      float64
+	}{
+		{"tick", "memory a signed entry, with its newest tick", 220},
+		{"signed", "memory a signed entry, with its whole proof", 320},
+		{"labels", "memory a plain entry with two labels", 0},
+		{"told", "memory a plain entry with the leases of two other natives", 0},
+	} {
+		bytes, ok := kinds["TableBytes/"+k.name]["B/entry"]
+		switch {
+		case !ok:
+		case k.bound == 0:
+			t.row(k.what, unit("B", 0)(bytes), "")
+		default:
+			t.atMost(k.what, bytes, k.bound, unit("B", 0))
+			t.ofScale(6, 1)
+		}
+	}
+	for _, name := range []string{"plain", "signed"} {
+		if k, ok := kinds["TableBytes/"+name]; ok {
+			t.atMost("full collection with many "+name+" entries: pause", k["pause-µs"], 1000, unit("µs", 0))
+			t.atMost("the same, its CPU to mark", k["mark-ms"], 20, unit("ms", 1))
+			t.ofScale(7, 2)
+		}
+	}
 }
 
 func thousands(v float64) string {

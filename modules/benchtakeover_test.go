@@ -43,6 +43,7 @@ func tableOfTakeover(b *testing.B, t *table, scale float64) {
 	cost := takeoverOf(b, n)
 	million := func(d time.Duration) float64 { return d.Seconds() * 1e6 / float64(n) }
 	t.atMost(fmt.Sprintf("a million entries, from a takeover of %s in %v", thousands(float64(n)), cost.took.Round(10*time.Millisecond)), million(cost.took), 20, unit("s", 1))
+	t.ofScale(9, 1)
 	t.row("its CPU: the native that takes it over", unit("s", 1)(million(cost.receiver)), "")
 	t.row("its CPU: the native that tells", unit("s", 1)(million(cost.teller)), "")
 	beside, after := percentile(cost.beside, 99), percentile(cost.after, 99)
@@ -51,6 +52,7 @@ func tableOfTakeover(b *testing.B, t *table, scale float64) {
 		verdict = "OVER"
 	}
 	t.bounded("heartbeats beside it, p99", unit("ms", 1)(beside), "≤ 2x of those after it", beside/after, verdict)
+	t.ofScale(9, 1)
 	t.row("the same, p50", unit("ms", 1)(percentile(cost.beside, 50)), "after it: p50 "+unit("ms", 1)(percentile(cost.after, 50))+", p99 "+unit("ms", 1)(after))
 }
 
