@@ -42,7 +42,7 @@ figures: go ## Run the simulated network, the attacks and the end-to-end test, a
 	$(GO) test -count=1 -v -timeout 30m -run '^TestSimSchedules$$' ./modules -schedules $(SCHEDULES)
 	$(GO) test -count=1 -v -p 1 -run '^TestAttack' -skip '^TestAttackTheDecoder' ./adapters/... ./domain ./modules
 	$(GO) test -count=1 -v -run '^TestAttackTheDecoder' ./adapters/internal/wire -frames 10000000
-	$(GO) test -count=1 -v -run '^TestATakeoverKeepsUp|^TestManyWatchers' ./domain
+	$(GO) test -count=1 -v -run '^TestATakeoverKeepsUp|^TestManyWatchers|^TestARenewalByANumberCounts' ./domain
 	$(GO) test -count=1 -v -run '^TestEndToEnd' ./cmd/ocnode
 
 bench: go ## Measure speed and size, as one table (3 minutes; UPDATE=1 keeps it in docs)
