@@ -47,7 +47,6 @@ func TestAnIndexerThatHangsUpIsLateAtOnceAndLivesOnToItsEnd(t *testing.T) {
 		n := net.native(id[0], nativeOptions{lone: true})
 		defer n.stop()
 		n.register(t, id[1], addr)
-		began := time.Now()
 		told := tellings(t, n.native, id[1])
 		told()
 		time.Sleep(10 * time.Second)
@@ -88,7 +87,7 @@ func TestAnIndexerThatHangsUpIsLateAtOnceAndLivesOnToItsEnd(t *testing.T) {
 		expect("a leave", "-", "left ")
 
 		n.register(t, id[1], addr)
-		began = time.Now()
+		began := time.Now()
 		n.HungUp(id[1], true)
 		time.Sleep(time.Until(began.Add(66*time.Second - 101*time.Millisecond)))
 		expect("just before its end", "late", "joined live", "late late")
