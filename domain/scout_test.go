@@ -3,6 +3,7 @@ package domain_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -24,7 +25,6 @@ type country struct {
 
 	looks int
 	met   map[ports.PeerID]int // by teller
-	told  []ports.PeerID       // in all
 	silly int                  // were told though they are connected, or this native
 }
 
@@ -35,6 +35,13 @@ func newCountry() *country {
 		known: map[ports.PeerID][]ports.NativeStatus{}, connected: map[ports.PeerID]bool{}, changed: make(chan struct{}),
 		lies: map[ports.PeerID]bool{}, met: map[ports.PeerID]int{},
 	}
+}
+
+// seen returns how often the Scout has looked, and how many natives it was to meet, by teller.
+func (c *country) seen() (looks int, met map[ports.PeerID]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looks, maps.Clone(c.met)
 }
 
 func (c *country) connect(id ports.PeerID) {
@@ -49,7 +56,6 @@ func (c *country) connect(id ports.PeerID) {
 func (c *country) Meet(f ports.Found, by ports.PeerID) {
 	c.mu.Lock()
 	c.met[by]++
-	c.told = append(c.told, f.PeerID)
 	if c.connected[f.PeerID] || f.PeerID == scoutID {
 		c.silly++
 	}
@@ -148,19 +154,22 @@ func TestAScoutMeetsAllNatives(t *testing.T) {
 		for len(c.connectedNow()) < natives && time.Since(began) < time.Hour {
 			time.Sleep(time.Second)
 		}
-		t.Logf("all met after %v, in %d looks", time.Since(began), c.looks)
+		looks, _ := c.seen()
+		t.Logf("all met after %v, in %d looks", time.Since(began), looks)
 		if n := len(c.connectedNow()); n < natives || time.Since(began) > 20*time.Minute {
 			t.Errorf("%d of %d natives are met after %v", n, natives, time.Since(began))
 		}
+		c.mu.Lock()
 		if c.silly > 0 {
 			t.Errorf("%d that were connected were to be met again", c.silly)
 		}
+		c.mu.Unlock()
 		// Then it looks seldom.
 		time.Sleep(time.Hour)
-		before := c.looks
+		before, _ := c.seen()
 		time.Sleep(2 * time.Hour)
-		if n := c.looks - before; n < 10 || n > 15 {
-			t.Errorf("with nobody left it looks %d times in two hours, want 12", n)
+		if looks, _ := c.seen(); looks-before < 10 || looks-before > 15 {
+			t.Errorf("with nobody left it looks %d times in two hours, want 12", looks-before)
 		}
 	})
 }
@@ -211,11 +220,12 @@ func TestALiarHasAShareOfAScout(t *testing.T) {
 		c.connect("liar")
 		c.scout(t, c)
 		time.Sleep(12 * time.Hour)
-		if c.met["liar"] != 16*c.looks || c.met[""] != 16*c.looks {
-			t.Errorf("in %d looks it meets %v, want 16 of each in a look", c.looks, c.met)
+		looks, met := c.seen()
+		if met["liar"] != 16*looks || met[""] != 16*looks {
+			t.Errorf("in %d looks it meets %v, want 16 of each in a look", looks, met)
 		}
-		if c.looks < 70 || c.looks > 90 {
-			t.Errorf("%d looks in 12 hours", c.looks)
+		if looks < 70 || looks > 90 {
+			t.Errorf("%d looks in 12 hours", looks)
 		}
 	})
 }
