@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/opencloud/ocnode/adapters/internal/keytext"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -25,8 +25,6 @@ const (
 	keyType = "\x08\x01\x12\x20"
 	// idHead is the head of a multihash that is the key itself.
 	idHead = "\x00\x24"
-	// idBytes is the size of such a PeerID.
-	idBytes = len(idHead) + len(keyType) + ed25519.PublicKeySize
 	// ownHead goes before the key in a payload of an Ed25519 key's own: its field 1, the PeerID.
 	ownHead = "\x0a\x26" + idHead + keyType
 	// typeField is the envelope's field 2.
@@ -81,21 +79,13 @@ func (*Verifier) Signature(record []byte) (signature [ports.SignatureBytes]byte,
 	return signature, ok
 }
 
-var errNoKey = errors.New("it is no Ed25519 key itself")
+var errNoKey = errors.New("it is not the PeerID of an Ed25519 key")
 
 // Record implements ports.Verifier.
 func (*Verifier) Record(c *ports.Claim, signature [ports.SignatureBytes]byte) ([]byte, error) {
-	id, err := peer.Decode(string(c.PeerID))
-	if err != nil {
-		return nil, fmt.Errorf("record of %.80q: %w", c.PeerID, err)
+	id, ok := keytext.Binary(string(c.PeerID))
+	if !ok {
+		return nil, fmt.Errorf("record of %.80q: %w", c.PeerID, errNoKey)
 	}
-	key, ok := bytes.CutPrefix([]byte(id), []byte(idHead+keyType))
-	if !ok || len(key) != ed25519.PublicKeySize {
-		return nil, fmt.Errorf("record of %s: %w", c.PeerID, errNoKey)
-	}
-	payload, err := marshal(c)
-	if err != nil {
-		return nil, fmt.Errorf("record of %s: %w", c.PeerID, err)
-	}
-	return envelope{key, payload, signature[:]}.seal(), nil
+	return envelope{id[len(idHead+keyType):], appendPayload(nil, id[:], c), signature[:]}.seal(), nil
 }

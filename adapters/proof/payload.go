@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/opencloud/ocnode/adapters/internal/keytext"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -143,15 +144,16 @@ func readField(c *ports.Claim, field protowire.Number, kind protowire.Type, b []
 func setBytes(c *ports.Claim, field protowire.Number, value []byte) error {
 	switch field {
 	case fieldPeerID:
-		id := peer.ID(value)
-		if len(value) != idBytes || !bytes.HasPrefix(value, []byte(idHead+keyType)) {
-			var err error
-			if id, err = peer.IDFromBytes(value); err != nil {
-				return err
-			}
-			if _, err = peer.Decode(id.String()); err != nil { // a hash of another kind
-				return err
-			}
+		if text, ok := keytext.Text(value); ok {
+			c.PeerID = ports.PeerID(text)
+			return nil
+		}
+		id, err := peer.IDFromBytes(value)
+		if err != nil {
+			return err
+		}
+		if _, err = peer.Decode(id.String()); err != nil { // a hash of another kind
+			return err
 		}
 		c.PeerID = ports.PeerID(id.String())
 	case fieldAddr:

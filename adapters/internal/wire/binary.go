@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/opencloud/ocnode/adapters/internal/keytext"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -209,6 +210,9 @@ func (f field) peerID(known ports.PeerID, binary []byte) (ports.PeerID, error) {
 	case len(binary) > 0 && string(f.value) == string(binary):
 		return known, nil
 	}
+	if text, ok := keytext.Text(f.value); ok {
+		return ports.PeerID(text), nil
+	}
 	id, err := peer.IDFromBytes(f.value)
 	if err != nil {
 		return "", err
@@ -258,6 +262,9 @@ func appendTime(b []byte, number protowire.Number, at time.Time) []byte {
 
 // appendPeerID appends id in binary. The error is a *ports.Refusal.
 func appendPeerID(b []byte, number protowire.Number, id ports.PeerID) ([]byte, error) {
+	if binary, ok := keytext.Binary(string(id)); ok {
+		return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), binary[:]), nil
+	}
 	binary, err := peer.Decode(string(id))
 	if err != nil {
 		return b, ports.Refuse(ports.CodeMalformed, "PeerID %.80q: %v", id, err)
