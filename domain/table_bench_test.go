@@ -99,3 +99,30 @@ func collect(b *testing.B) {
 	b.ReportMetric((marked()-before)*1e3, "mark-ms")
 	b.ReportMetric(float64(stats.Pause[0].Nanoseconds())/1e3, "pause-µs")
 }
+
+// followed is a Store and an Announcer without strangers: all natives follow this one.
+type followed struct {
+	stubStore
+	silentAnnouncer
+}
+
+func (*followed) Strangers() bool { return false }
+
+// BenchmarkHeartbeatFollowed renews a million plain leases over and over, at a native that all others follow, so
+// that a renewal is neither put nor announced.
+func BenchmarkHeartbeatFollowed(b *testing.B) {
+	all := &followed{}
+	rules := domain.Rules{Self: "self", Policy: domain.DefaultTTLPolicy(), CheckAddr: func(ports.PeerID, string) error { return nil }}
+	r, err := domain.NewRegistry(rules, domain.Settings{}, all, all, &countingObserver{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	fill(b, r)
+	runtime.GC()
+	i, spent := 0, cpu()
+	for b.Loop() {
+		register(b, r, scattered(i))
+		i++
+	}
+	b.ReportMetric(float64(b.N)/(cpu()-spent).Seconds(), "heartbeats/cpu-s")
+}
