@@ -45,7 +45,7 @@ figures: go ## Run the simulated network, the attacks and the end-to-end test, a
 	$(GO) test -count=1 -v -run '^TestATakeoverKeepsUp|^TestManyWatchers|^TestARenewalByANumberCounts' ./domain
 	$(GO) test -count=1 -v -run '^TestEndToEnd' ./cmd/ocnode
 
-bench: go ## Measure speed and size, as one table (3 minutes; UPDATE=1 keeps it in docs)
+bench: go ## Measure speed and size, as one table (a quarter of an hour; UPDATE=1 keeps it in docs)
 	$(GO) test -run '^$$' -bench '^BenchmarkTable$$' -benchtime $(BENCHTIME) -timeout 2h ./modules $(if $(UPDATE),-update-benchmarks)
 
 # What is not to be seen from there, such as our internal packages, is not to be had. At

@@ -24,8 +24,8 @@ const benchmarksDoc = "../docs/benchmarks.md"
 const figuresBegin, figuresEnd = "<!-- figures: make bench writes what follows -->\n", "<!-- figures end -->\n"
 
 // BenchmarkTable measures what the contract bounds and prints it as one table, each
-// figure beside its bound: `make bench`. It takes some three minutes with -benchtime
-// 1s, and so many times as long with another.
+// figure beside its bound: `make bench`. It takes a quarter of an hour with -benchtime 1s, and longer with
+// another.
 func BenchmarkTable(b *testing.B) {
 	began := time.Now()
 	scale := benchScale(b)
