@@ -16,7 +16,8 @@ import (
 // newsReader follows a registry, and writes down what it is told.
 type newsReader struct {
 	ask     chan []ports.Range
-	stop    func()        // ends the watch
+	stop    func() // ends the watch
+	mu      sync.Mutex
 	batches []ports.Batch // until take
 	cursor  string
 	err     error
@@ -39,10 +40,12 @@ func hearOf(t *testing.T, r *Registry, cursor string, hear func(ports.Batch)) *n
 				x.err = err
 				return
 			}
+			x.mu.Lock()
 			if b.Cursor != "" {
 				x.cursor = b.Cursor
 			}
 			x.batches = append(x.batches, b)
+			x.mu.Unlock()
 			hear(b)
 		}
 	}()
@@ -54,6 +57,8 @@ func hearOf(t *testing.T, r *Registry, cursor string, hear func(ports.Batch)) *n
 // take returns the batches with anything in them since the last take.
 func (x *newsReader) take() (batches []ports.Batch) {
 	synctest.Wait()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	for _, b := range x.batches {
 		if b.Reset != "" || b.News != nil || len(b.Sums) > 0 {
 			batches = append(batches, b)
