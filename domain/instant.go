@@ -16,6 +16,20 @@ func (i Instant) Sub(j Instant) time.Duration { return i.since - j.since }
 // Before reports whether i is earlier than j.
 func (i Instant) Before(j Instant) bool { return i.since < j.since }
 
+// shortTime is an Instant in whole microseconds, for four years: a slot has no room for more.
+type shortTime [6]byte
+
+func (t *shortTime) set(i Instant) {
+	us := uint64(i.since / time.Microsecond)
+	order8.PutUint32(t[:], uint32(us))
+	order8.PutUint16(t[4:], uint16(us>>32))
+}
+
+func (t *shortTime) at() Instant {
+	us := uint64(order8.Uint32(t[:])) | uint64(order8.Uint16(t[4:]))<<32
+	return Instant{time.Duration(int64(us<<16)>>16) * time.Microsecond} // it may be before the clock's start
+}
+
 // earliest returns the earlier of two points.
 func earliest(i, j Instant) Instant {
 	if j.Before(i) {

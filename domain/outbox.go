@@ -63,9 +63,8 @@ type outboxState struct {
 	hurry    bool // that offer was urgent
 	alone    bool // no other node was found for the newest entry, or none was looked for
 	failures uint8
-	due      Instant    // when it may fly next
-	waits    bool       // it is in outbox.delayed, at filed
-	filed    wheelPlace // where outbox.delayed comes around to it
+	waits    bool      // it is in outbox.delayed, at the slot's waitsUntil
+	due      shortTime // when it may fly next
 }
 
 type phase uint8
@@ -124,7 +123,7 @@ func (o *outbox) tell(rec record, at Instant) {
 func (o *outbox) renew(rec record, at Instant) {
 	if st := &rec.outbox; st.phase == flying || o.reaches() {
 		if st.phase == idle {
-			st.due = latest(st.due, at.Add(o.policy.toldBy()))
+			st.due.set(latest(st.due.at(), at.Add(o.policy.toldBy())))
 		}
 		o.offer(rec, at, false)
 		return
@@ -147,33 +146,34 @@ func (o *outbox) offer(rec record, at Instant, urgent bool) {
 	st := &rec.outbox
 	if urgent && !st.urgent && st.phase != flying {
 		st.urgent = true
-		st.due = st.due.Add(-o.policy.urgentLead())
+		st.due.set(st.due.at().Add(-o.policy.urgentLead()))
 	}
 	switch {
 	case st.phase == flying:
 		st.again, st.hurry = true, st.hurry || urgent
 	case st.phase == ready, st.phase == delayed && !urgent:
 		// rec waits already, and takeOff reads its newest entry.
-	case !at.Before(st.due):
+	case !at.Before(st.due.at()):
 		st.phase = ready
 		o.mu.Lock()
 		o.ready = append(o.ready, rec.ref)
 		o.hire()
 		o.mu.Unlock()
 	default:
-		o.delay(rec, st.due)
+		o.delay(rec, st.due.at())
 	}
 }
 
 // delay makes rec wait until due. It does not add rec to the wheel again if the wheel
 // comes around to rec before that.
 func (o *outbox) delay(rec record, due Instant) {
-	rec.outbox.phase, rec.outbox.due = delayed, due
-	if rec.outbox.waits && !o.delayed.of(due).before(rec.outbox.filed) {
+	rec.outbox.phase = delayed
+	rec.outbox.due.set(due)
+	if rec.outbox.waits && !o.delayed.of(due).before(rec.waitsUntil) {
 		return
 	}
 	o.mu.Lock()
-	rec.outbox.filed, rec.outbox.waits = o.delayed.add(due, rec.ref), true
+	rec.waitsUntil, rec.outbox.waits = o.delayed.add(due, rec.ref), true
 	o.mu.Unlock()
 }
 
@@ -199,7 +199,7 @@ func (o *outbox) wake(ref ref, at Instant) {
 	if !rec.known() {
 		return
 	}
-	if !o.delayed.reached(at).before(rec.outbox.filed) {
+	if !o.delayed.reached(at).before(rec.waitsUntil) {
 		rec.outbox.waits = false
 	}
 	if rec.outbox.phase == delayed {
@@ -286,7 +286,7 @@ func (o *outbox) takeOff(ref ref) (f flight, ok bool) {
 		f.entry = own.entry(id) // the time of day was set; the store says what is wrong
 	}
 	st.phase, st.again, st.hurry = flying, false, false
-	st.due = now.at.Add(o.policy.putInterval())
+	st.due.set(now.at.Add(o.policy.putInterval()))
 	return f, true
 }
 

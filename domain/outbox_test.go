@@ -19,7 +19,8 @@ func TestOnePeerIDDoesNotFillTheWheel(t *testing.T) {
 		rec := r.table.shard("x").record("x")
 		if rec.outbox.phase == ready { // as a worker does
 			r.outbox.ready = nil
-			rec.outbox = outboxState{due: r.now().at.Add(r.rules.Policy.putInterval()), waits: rec.outbox.waits, filed: rec.outbox.filed}
+			rec.outbox = outboxState{waits: rec.outbox.waits}
+			rec.outbox.due.set(r.now().at.Add(r.rules.Policy.putInterval()))
 		}
 	}
 	held := 0

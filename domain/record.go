@@ -23,16 +23,17 @@ type record struct {
 // slot is the holding of an indexer, with the registry's notes on it. It has no pointer, so that the
 // collector passes over the table.
 type slot struct {
-	key    key
-	shown  uint8 // 1 + the lease that watchers know, of held
-	flags  flags
-	place  place
-	outbox outboxState
-	number uint32     // stands for this native's own lease in News; 0 without one
-	next   uint32     // 1 + the next slot of the index's list
-	block  blockRef   // of the holding; 0 if the shard's odd holdings have it
-	filed  wheelPlace // where the wheel comes around to it
-	born   uint16     // how many records the shard had before, and never 0
+	block      blockRef   // of the holding; 0 if the shard's odd holdings have it
+	number     uint32     // stands for this native's own lease in News; 0 without one
+	next       uint32     // 1 + the next slot of the index's list
+	filed      wheelPlace // where the wheel comes around to it
+	waitsUntil wheelPlace // where outbox.delayed comes around to it
+	flags      flags
+	born       uint16 // how many records the shard had before, and never 0
+	outbox     outboxState
+	key        key
+	shown      uint8 // 1 + the lease that watchers know, of held
+	place      place
 }
 
 // flags are the registry's notes on a record.

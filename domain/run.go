@@ -98,7 +98,7 @@ func (r *Registry) welcome() {
 		for _, id := range ids {
 			s := r.table.shard(id)
 			s.mu.Lock()
-			if rec := s.record(id); rec.known() && rec.holding().own(at) != nil && (rec.outbox.alone || at.Before(rec.outbox.due)) {
+			if rec := s.record(id); rec.known() && rec.holding().own(at) != nil && (rec.outbox.alone || at.Before(rec.outbox.due.at())) {
 				r.outbox.offer(rec, at, rec.outbox.alone)
 			}
 			s.mu.Unlock()

@@ -2,8 +2,8 @@ package domain
 
 import "sync/atomic"
 
-// chunkSlots are the slots of a chunk: 4 KiB of memory.
-const chunkSlots = 40
+// chunkSlots are the slots of a chunk, which has 4 KiB: a slot has 88 bytes.
+const chunkSlots = 46
 
 // slab holds the slots of a shard in chunks, so that it grows without a copy, and no slot moves. The
 // shard's lock guards a slab. at also serves readers without the lock, of slots that are in use.

@@ -131,3 +131,13 @@ func TestTheKnownSetForgetsTheOldestAndWhatIsMissedTwice(t *testing.T) {
 		t.Errorf("with no room %q had to go, want h and then e", evicted)
 	}
 }
+
+func TestAShortTimeIsItsInstantInWholeMicroseconds(t *testing.T) {
+	for _, want := range []time.Duration{0, time.Microsecond, -9 * time.Second, 66 * time.Second, 4 * 365 * 24 * time.Hour} {
+		var short shortTime
+		short.set(Instant{want + 999})
+		if got := short.at().Sub(Instant{want}); got != 0 && got != time.Microsecond {
+			t.Errorf("%v is off by %v", want, got)
+		}
+	}
+}
