@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -84,12 +85,15 @@ func TestHeartbeatsOnAnOpenStreamAreAnsweredInOrder(t *testing.T) {
 		native, indexer := newHost(), newHost()
 		tr, seen := observed(t, native)
 		now := time.Now().UTC().Round(0)
+		var mu sync.Mutex
 		var heard []ports.Registration
 		var refuse *ports.Refusal
 		serve(t, tr, porttest.Native{OnRegister: func(_ context.Context, sender ports.PeerID, r ports.Registration) (ports.Lease, error) {
 			if sender != idOf(indexer) {
 				t.Errorf("from %s", sender)
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			heard = append(heard, r)
 			if len(heard) == 4 {
 				refuse = ports.Refuse(ports.CodeProofInvalid, "no")
@@ -119,6 +123,8 @@ func TestHeartbeatsOnAnOpenStreamAreAnsweredInOrder(t *testing.T) {
 			}
 		}
 		want := ports.Registration{PeerID: idOf(indexer), Addr: "/ip4/127.0.0.1/tcp/4001", Meta: map[string]string{"zone": "eu"}, Proof: &ports.Proof{Tick: ports.Tick{Seq: 7, Step: 4, Link: link}}}
+		mu.Lock()
+		defer mu.Unlock()
 		for _, r := range heard[1:] {
 			if fmt.Sprint(r.Proof.Tick, r.Addr, r.Meta) != fmt.Sprint(want.Proof.Tick, want.Addr, want.Meta) || r.PeerID != want.PeerID {
 				t.Fatalf("the native heard %+v, want %+v", r, want)
@@ -200,16 +206,17 @@ func TestTheDoorIsAskedForEachHeartbeat(t *testing.T) {
 	ask(&wire.Heartbeat{})
 	ask(registration(indexer, `,"Tick":{"Seq":7,"Step":1,"Link":"AQIDAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`))
 	ask(tick)
-	d.held = false // its lease has ended meanwhile
+	d.set(false, nil) // its lease has ended meanwhile
 	ask(tick)
 	heard := append([]string{"hear from 127.0.0.1"}, admitted...)
-	if want := slices.Concat(heard, heard, heard, []string{"renew", "renew"}, admitted); !slices.Equal(d.log, want) {
-		t.Errorf("the door was asked\n%q, want\n%q", d.log, want)
+	if want := slices.Concat(heard, heard, heard, []string{"renew", "renew"}, admitted); !slices.Equal(d.calls(), want) {
+		t.Errorf("the door was asked\n%q, want\n%q", d.calls(), want)
 	}
-	d.hear = ports.Busy(ports.LimitRate, "too often")
+	busy := ports.Busy(ports.LimitRate, "too often")
+	d.set(false, busy)
 	b.send(tick, tick, tick)
 	b.expectEnd(ports.CodeBusy)
-	if refused := seen.Of(ports.EventRefused); len(refused) != 1 || refused[0].Err != d.hear {
+	if refused := seen.Of(ports.EventRefused); len(refused) != 1 || refused[0].Err != busy {
 		t.Errorf("counted %+v, want the first frame that is too many alone", refused)
 	}
 }

@@ -245,9 +245,29 @@ func (d *door) note(format string, args ...any) {
 	d.log = append(d.log, fmt.Sprintf(format, args...))
 }
 
+// set changes what the door says.
+func (d *door) set(held bool, hear error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.held, d.hear = held, hear
+}
+
+func (d *door) says() (held bool, hear error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held, d.hear
+}
+
+func (d *door) calls() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.log)
+}
+
 func (d *door) Hear(_ ports.PeerID, from netip.Addr) error {
 	d.note("hear from %s", from)
-	return d.hear
+	_, err := d.says()
+	return err
 }
 
 func (d *door) Admit(_ context.Context, _ ports.PeerID, from netip.Addr, r ports.Registration) (ports.Registration, error) {
@@ -260,7 +280,7 @@ func (d *door) Admit(_ context.Context, _ ports.PeerID, from netip.Addr, r ports
 
 func (d *door) Renew(ports.PeerID) (bool, error) {
 	d.note("renew")
-	return d.held, d.hear
+	return d.says()
 }
 
 func (d *door) Settle(_ ports.PeerID, granted bool) { d.note("granted %v", granted) }
