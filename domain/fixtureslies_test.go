@@ -314,6 +314,7 @@ func withRogueNative(t *testing.T, natives int, plain domain.Plain, byNumber boo
 			r.tellByNumber(net.rules.Proofs)
 		}
 		time.Sleep(time.Second)
+		synctest.Wait() // what f sets, its followers read afterwards
 		f(t, net, r, honest)
 		net.stop(honest...)
 		r.stop()

@@ -106,7 +106,7 @@ func (n *news) kick() {
 func (n *news) watch() (stop func()) {
 	n.making.Lock()
 	defer n.making.Unlock()
-	if n.watching == 0 && !n.on.Load() {
+	if n.followers() == 0 && !n.on.Load() {
 		n.begin()
 	}
 	n.mu.Lock()
