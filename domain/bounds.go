@@ -21,8 +21,8 @@ type Bounds struct {
 }
 
 const (
-	// DefaultEntries is some 600 MB at 300 bytes an entry: twice the million entries of the
-	// measurements.
+	// DefaultEntries is some 400 MB at 200 bytes an entry, and 700 MB if all are signed: twice the million
+	// entries of the measurements.
 	DefaultEntries = 2 << 20
 	// DefaultUnfound leaves room for indexers that this native has not seen alive yet. Made-up
 	// PeerIDs take 2 MB of it at most.
