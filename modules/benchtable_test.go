@@ -242,7 +242,10 @@ func tableOfLiveTable(b *testing.B, t *table, scale float64) {
 
 	t.atLeast("heartbeats a second of one core's CPU, a million entries, outbox and observer attached", heartbeat["heartbeats/cpu-s"], 2e6, thousands)
 	t.ofScale(8, 1)
-	tableOfBytes(b, t, heartbeat["B/entry"])
+	followed := goBench(b, "^BenchmarkHeartbeatFollowed$", "1", seconds(float64(scaled(3, scale, 3))))["HeartbeatFollowed"]
+	t.atLeast("the same at a native that all others follow", followed["heartbeats/cpu-s"], 2e6, thousands)
+	t.row("memory a plain entry, with what the changelog and the outbox hold of a million", unit("B", 0)(heartbeat["B/entry"]), "")
+	tableOfBytes(b, t)
 	t.atMost("sweep that finds nothing", others["SweepOfNothing"]["ns/op"]/1e3, 100, unit("µs", 1))
 	t.row("sweep that expires 10,000", unit("ms", 1)(others["SweepExpiring10000"]["ns/op"]/1e6), "")
 	t.row("page of 1,000", unit("ms", 2)(others["PageOf1000"]["ns/op"]/1e6), "")
@@ -256,14 +259,13 @@ func tableOfLiveTable(b *testing.B, t *table, scale float64) {
 
 // tableOfBytes says what an entry takes, of a million plain ones and of others, and what the collector has
 // to do with them.
-func tableOfBytes(b *testing.B, t *table, plain float64) {
-	t.atMost("memory a plain entry of a million, with its order index", plain, 165, unit("B", 0))
-	t.ofScale(6, 1)
+func tableOfBytes(b *testing.B, t *table) {
 	kinds := goBench(b, "^BenchmarkTableBytes$", "1", "1x")
 	for _, k := range []struct {
 		name, what string
 		bound      float64
 	}{
+		{"plain", "memory a plain entry of a million, with its index, order and wheel", 165},
 		{"tick", "memory a signed entry, with its newest tick", 220},
 		{"signed", "memory a signed entry, with its whole proof", 320},
 		{"labels", "memory a plain entry with two labels", 0},
