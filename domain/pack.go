@@ -123,6 +123,7 @@ func (t *table) pack(h *holding, room []byte) (_ []byte, ok bool) {
 	}
 	p.bytes[0], p.bytes[1] = head, p.kept[0]|p.kept[1]<<4
 	if !p.fits || len(p.bytes) > maxPacked {
+		t.unname(p.bytes)
 		return nil, false
 	}
 	return p.bytes, true
