@@ -346,6 +346,8 @@ var layers = []struct{ name, packages string }{
 	{"system calls", "internal/runtime/syscall.,syscall.,internal/poll."},
 	{"noise", "github.com/libp2p/go-libp2p/p2p/security/noise,github.com/flynn/noise,crypto/,golang.org/x/crypto/,github.com/libp2p/go-libp2p/core/crypto"},
 	{"yamux", "github.com/libp2p/go-yamux,github.com/libp2p/go-libp2p/p2p/muxer"},
+	{"QUIC", "github.com/quic-go/"},
+	{"simulated network", "github.com/marcopolo/simnet"},
 	{"multistream", "github.com/multiformats/go-multistream"},
 	{"limits", "github.com/libp2p/go-libp2p/p2p/host/resource-manager"},
 	{"DHT", "github.com/libp2p/go-libp2p-kad-dht,github.com/libp2p/go-libp2p-kbucket,github.com/libp2p/go-libp2p-record,github.com/opencloud/ocnode/adapters/kaddht"},

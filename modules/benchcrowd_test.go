@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/google/pprof/profile"
 )
 
 // crowd is what TestSimACrowdOfNatives says of one run.
@@ -47,7 +50,8 @@ func tableOfCrowd(b *testing.B, t *table, _ float64) {
 	each := func(of, less crowd) float64 {
 		return float64(of.cpu-less.cpu) / float64(of.heartbeats) / 1e6
 	}
-	whole := runCrowd(b, indexers)
+	file := filepath.Join(b.TempDir(), "profile")
+	whole := runCrowd(b, indexers, "-crowd-profile="+file)
 	idle := runCrowd(b, "-crowd-indexers=0")
 	idlers := runCrowd(b, indexers, "-crowd-idle")
 	noGossip := runCrowd(b, indexers, "-crowd-modules=native,dht")
@@ -78,6 +82,7 @@ func tableOfCrowd(b *testing.B, t *table, _ float64) {
 	many := runCrowd(b, "-crowd-indexers=0", "-crowd-modules=native", fmt.Sprint("-crowd-entries=", entries), minute)
 	manyDeaf := runCrowd(b, "-crowd-indexers=0", "-crowd-modules=native", fmt.Sprint("-crowd-entries=", entries), "-crowd-deaf", minute)
 	t.row(fmt.Sprintf("the watches' at %s entries, which are renewed in process", thousands(entries)), ms(float64(many.cpu-manyDeaf.cpu)/float64(many.heartbeats)/1e6), "")
+	t.note("All of it by layer, idle nodes included: %s", sharesOf(b, file))
 	t.note("A node of an indexer costs something without a heartbeat too: its host, its connection, the timers of QUIC.")
 	t.note("All with one latency, 12 ms one way. By ablation: the same crowd without gossip, without the DHT and without watches, each less what it takes without indexers. A native tells the others of its renewals once a second, so the more it has, the less each costs; of a hundred thousand indexers that is measured below, over TCP. The simulated network's own packets are in these figures.")
 }
@@ -89,9 +94,9 @@ func tableOfLarge(b *testing.B, t *table, scale float64) {
 	const natives, entries = 100, 100_000
 	length := time.Duration(scaled(60, scale, 20)) * time.Second // five minutes take too long here; docs/benchmarks.md has the command
 	t.part("%d natives that follow each other, %s indexers that are renewed in process, %v: simulated network", natives, thousands(entries), length)
-	began := time.Now()
+	began, file := time.Now(), filepath.Join(b.TempDir(), "profile")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSimALargeNetwork$", "-test.v", "-seed=3", "-test.timeout=30m",
-		fmt.Sprint("-large-natives=", natives), fmt.Sprint("-large-entries=", entries), fmt.Sprint("-large-time=", length))
+		"-large-profile="+file, fmt.Sprint("-large-natives=", natives), fmt.Sprint("-large-entries=", entries), fmt.Sprint("-large-time=", length))
 	cmd.Env = append(os.Environ(), "GOGC=200") // a hundred tables, and a machine that has other things to do
 	out, err := cmd.CombinedOutput()
 	said := largeLine.FindSubmatch(out)
@@ -110,4 +115,19 @@ func tableOfLarge(b *testing.B, t *table, scale float64) {
 	t.ofScale(5, 3)
 	t.row("CPU a renewal, summed over all natives, with all that they do beside", unit("ms", 2)(n[2]/1e6/n[1]), thousands(n[1])+" renewals")
 	t.row("heap in use, all natives", unit("GB", 2)(n[7]/(1<<30)), fmt.Sprintf("%s follows; it took %v", thousands(n[0]), time.Since(began).Round(time.Second)))
+	t.note("Its CPU by layer: %s", sharesOf(b, file))
+}
+
+// sharesOf is what a profile in a file says of the layers.
+func sharesOf(b *testing.B, file string) string {
+	b.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p, err := profile.ParseData(data)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return shares(p)
 }
