@@ -119,10 +119,11 @@ func (o *outbox) tell(rec record, at Instant) {
 	o.offer(rec, at, true)
 }
 
-// renew queues the renewal of rec, if that reaches strangers. The caller holds the shard's lock.
-func (o *outbox) renew(rec record, at Instant) {
+// renew queues the renewal of rec, if that reaches strangers. Its lease had left of its time before that.
+// The caller holds the shard's lock.
+func (o *outbox) renew(rec record, at Instant, left time.Duration) {
 	if st := &rec.outbox; st.phase == flying || o.reaches() {
-		if st.phase == idle {
+		if st.phase == idle && left > o.policy.toldBy()+2*o.policy.tick() { // else it ends elsewhere meanwhile
 			st.due.set(latest(st.due.at(), at.Add(o.policy.toldBy())))
 		}
 		o.offer(rec, at, false)

@@ -293,7 +293,7 @@ func (r *Registry) grant(sender ports.PeerID, reg *ports.Registration, proven pr
 	if changed {
 		r.outbox.tell(rec, now.at)
 	} else {
-		r.outbox.renew(rec, now.at)
+		r.outbox.renew(rec, now.at, g.remaining)
 	}
 	return nil
 }

@@ -219,7 +219,7 @@ func (r *Registry) renewOwn(sender ports.PeerID, reg *ports.Registration, g *gra
 	if news {
 		s.noteRenewal(x)
 	}
-	r.outbox.renew(is.rec, now.at)
+	r.outbox.renew(is.rec, now.at, g.remaining)
 	return true
 }
 

@@ -274,3 +274,20 @@ func TestARenewalIsAnnouncedWhenFollowersHaveIt(t *testing.T) {
 		}
 	})
 }
+
+// A native that follows nobody lists the indexer until its lease ends. The renewal must be heard before.
+func TestARenewalInTheLastMomentIsAnnouncedAtOnce(t *testing.T) {
+	withNetwork(t, func(t *testing.T, net *network) {
+		ids := peerIDs(3)
+		a, b := net.native(ids[0], nil), net.native(ids[1], nil)
+		defer a.stop()
+		defer b.stop()
+		a.register(t, ids[2], addr)
+		time.Sleep(net.rules.Policy.TTL - 70*time.Millisecond)
+		a.register(t, ids[2], addr)
+		time.Sleep(100 * time.Millisecond)
+		if _, ok := b.Get(ids[2]); !ok {
+			t.Error("another native lists it no more, though it renewed before its end")
+		}
+	})
+}

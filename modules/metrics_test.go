@@ -188,12 +188,10 @@ func TestRegistrationsMoveTheirCountersAndNoOthers(t *testing.T) {
 		`ocnode_joins_total{via="registration"}`:             indexers,
 		`ocnode_heartbeat_left_seconds_count`:                good - indexers,
 		// Each is put and announced once: the rest are heartbeats that say nothing new, to nobody.
-		`ocnode_store_puts_total{result="alone"}`:            indexers,
-		`ocnode_store_put_duration_seconds_count`:            indexers,
-		`ocnode_announcements_sent_total{result="sent"}`:     indexers,
-		`ocnode_renewals_avoided_total{what="put"}`:          good - indexers,
-		`ocnode_renewals_avoided_total{what="announcement"}`: good - indexers,
-		`ocnode_connections{direction="inbound"}`:            indexers + spoofers,
+		`ocnode_store_puts_total{result="alone"}`:        indexers,
+		`ocnode_store_put_duration_seconds_count`:        indexers,
+		`ocnode_announcements_sent_total{result="sent"}`: indexers,
+		`ocnode_connections{direction="inbound"}`:        indexers + spoofers,
 	}
 	var got map[string]float64
 	defer func() {
@@ -204,6 +202,14 @@ func TestRegistrationsMoveTheirCountersAndNoOthers(t *testing.T) {
 	// The answers do not wait for the puts, nor the streams' ends for them.
 	eventually(t, "what had to move has moved, and nothing else", func() bool {
 		got = differences(before, samples(t, scrape(t, node)))
+		// A heartbeat that comes while its join is put is not counted: it flies with that.
+		for _, what := range []string{"put", "announcement"} {
+			avoided := fmt.Sprintf("ocnode_renewals_avoided_total{what=%q}", what)
+			if got[avoided] > good-indexers {
+				return false
+			}
+			delete(got, avoided)
+		}
 		return maps.Equal(got, want)
 	})
 	if moved := differences(beforeThere, samples(t, scrape(t, bystander))); len(moved) > 0 {
