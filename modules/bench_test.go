@@ -308,18 +308,9 @@ func ask(ctx context.Context, h host.Host, to peer.ID, name protocol.ID, frame s
 }
 
 // cpu returns what this process has used so far, user and system.
-func cpu() time.Duration { return usage(syscall.RUSAGE_SELF) }
-
-// cpuOfThread is the same of this thread alone, and 0 where there is no Linux. A goroutine that waits
-// may go on in another thread.
-func cpuOfThread() time.Duration {
-	const thread = 1 // Linux's RUSAGE_THREAD
-	return usage(thread)
-}
-
-func usage(of int) time.Duration {
+func cpu() time.Duration {
 	var u syscall.Rusage
-	_ = syscall.Getrusage(of, &u)
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
