@@ -106,14 +106,18 @@ func (n *news) kick() {
 func (n *news) watch() (stop func()) {
 	n.making.Lock()
 	defer n.making.Unlock()
-	if n.followers() == 0 && !n.on.Load() {
-		n.begin()
-	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.watching++; n.watching == 1 {
+	n.watching++ // from here on no note ends
+	first := n.watching == 1
+	n.mu.Unlock()
+	if first {
+		if !n.on.Load() {
+			n.begin()
+		}
 		done, stopped := make(chan struct{}), make(chan struct{})
+		n.mu.Lock()
 		n.done, n.stopped = done, stopped
+		n.mu.Unlock()
 		go func() {
 			defer close(stopped)
 			n.run(done)

@@ -105,11 +105,10 @@ func (s *shard) noteChange(r record, kind ports.ChangeKind, w *word) {
 		n.freed = append(n.freed, r.number)
 		r.number = 0
 	}
-	idle := n.watching == 0 && len(n.pending) > maxIdle
-	n.mu.Unlock()
-	if idle {
+	if n.watching == 0 && len(n.pending) > maxIdle {
 		n.on.Store(false)
 	}
+	n.mu.Unlock()
 	n.kick()
 }
 
