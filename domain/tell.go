@@ -2,6 +2,7 @@ package domain
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/opencloud/ocnode/ports"
@@ -207,8 +208,11 @@ type wholeRange struct {
 // sums returns the sums of ranges, and what is in those that are Whole, at the place of the follower: it
 // knows all News then. Ranges that overlap are passed over.
 func (w *newsWatcher) sums(ctx context.Context, ranges []ports.Range) (sums []ports.Range, whole []wholeRange, err error) {
+	gather := slices.ContainsFunc(ranges, func(r ports.Range) bool { return r.Whole })
 	for {
-		w.news.gather() // so the follower hears all that its entries may show
+		if gather {
+			w.news.gather() // so the follower hears all that its entries may show
+		}
 		if wake, err := w.catchUp(ctx, w.news.end()); err != nil {
 			return nil, nil, err
 		} else if wake != nil {
@@ -233,7 +237,10 @@ func (n *news) sums(at uint64, ranges []ports.Range) (sums []ports.Range, whole 
 			break // not in order, or they overlap
 		}
 		from = r.Until
-		sum := n.told.sums(r.From, r.Until)
+		sum := n.told.total()
+		if sum.From = r.From; r.From > 1 || r.Until != 0 {
+			sum = n.told.sums(r.From, r.Until)
+		}
 		if entries += int(sum.Count); !r.Whole || entries > maxWhole {
 			sums = append(sums, sum)
 			continue
