@@ -20,6 +20,10 @@ var (
 // of them. An indexer that missed more heartbeats is rare.
 const hashesLocked = 8
 
+// rarely is after how many renewals a number is asked for again whose lease is refused here. So a
+// table that has room again has its indexer after as many heartbeats.
+const rarely = 4
+
 // ledger is what a followed native has told by number, whether or not this native believes it.
 type ledger struct {
 	tally
@@ -27,9 +31,12 @@ type ledger struct {
 	bound   uint32   // the highest number that it may tell
 	missing []uint32 // numbers that were renewed, and have no lease here to renew
 	changed int      // how often a number was told to stand for something else than before
+	revised uint32   // how often the rules had changed when the last News were taken in
 }
 
-func newLedger(b Bounds) *ledger { return &ledger{bound: uint32(b.entries())} }
+// newLedger returns the ledger of a native that had no more than the usual room for indexers, or than
+// this one. A native with less room lists a part of them, whatever their numbers are.
+func newLedger(b Bounds) *ledger { return &ledger{bound: uint32(max(b.entries(), DefaultEntries))} }
 
 // clear forgets all numbers: the native tells its table anew.
 func (l *ledger) clear() { l.tally, l.missing = tally{}, nil }
@@ -52,6 +59,10 @@ func (r *Registry) takeBatch(from ports.PeerID, l *ledger, b *ports.Batch, heldU
 
 // takeNews takes in the News that the native from told so long ago.
 func (r *Registry) takeNews(from ports.PeerID, l *ledger, news *ports.News, ago time.Duration) (t taken) {
+	if revised := r.revised.Load(); l.revised != revised {
+		l.revised = revised
+		l.forgive()
+	}
 	for i, c := range r.prepare(from, news.Changes) {
 		switch c.Kind {
 		case ports.ChangeLate: // its lease ends as it was told
@@ -242,7 +253,10 @@ func (h *holding) toldBy(native unique.Handle[ports.PeerID]) *word {
 // miss notes that number n has no lease here to renew. The native may have told it while this
 // native refused it. It is asked for less and less often if that comes to nothing.
 func (l *ledger) miss(n uint32, is *numbered) {
-	if is.tries++; is.tries&(is.tries-1) == 0 {
+	if is.tries++; is.tries&(is.tries-1) == 0 || is.tries%rarely == 0 {
 		l.missing = append(l.missing, n)
 	}
 }
+
+// forgive has each number asked for at its next renewal if it has no lease here.
+func (l *ledger) forgive() { l.each(0, 0, func(_ uint32, is *numbered) { is.tries = 0 }) }

@@ -157,7 +157,7 @@ func TestARenewedLeaseEndsAtItsDeadlineAndARenewalOfAnEndedOneIsAskedFor(t *test
 func TestNewsThatNoHonestNativeTellsAreRefusedOneByOne(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		r, events := bareRegistry(t, "me", func(_ *Rules, s *Settings) { s.Bounds.Entries = 100 })
-		l := newLedger(r.settings.Bounds)
+		l := newLedger(r.settings.Bounds) // of a native with less room than others
 		said := func(number uint32, id, native ports.PeerID) ports.Change {
 			c := toldLease(id, native, time.Minute)
 			c.Number = number
@@ -168,10 +168,10 @@ func TestNewsThatNoHonestNativeTellsAreRefusedOneByOne(t *testing.T) {
 		}
 		took := r.takeNews("n1", l, &ports.News{
 			Changes: []ports.Change{
-				said(1, "x1", "n1"), said(2, "theirs", "n2"), said(101, "too high", "n1"), said(1<<31, "higher", "n1"), said(3, "x3", "n1"),
+				said(1, "x1", "n1"), said(2, "theirs", "n2"), said(DefaultEntries+1, "too high", "n1"), said(1<<31, "higher", "n1"), said(3, "x3", "n1"),
 				{Kind: ports.ChangeExpired, Number: 77}, {Kind: ports.ChangeStale, Number: 4, Listed: said(4, "x4", "n1").Listed},
 			},
-			Renewals: []ports.Renewal{renews(1, time.Minute), renews(2, time.Minute), renews(50, time.Minute), renews(101, time.Minute), renews(1<<32-1, time.Minute), renews(3, 2*time.Hour), renews(3, -1), renews(3, time.Minute)},
+			Renewals: []ports.Renewal{renews(1, time.Minute), renews(2, time.Minute), renews(50, time.Minute), renews(DefaultEntries+1, time.Minute), renews(1<<32-1, time.Minute), renews(3, 2*time.Hour), renews(3, -1), renews(3, time.Minute)},
 		}, 0)
 		if took.accepted != 6 || took.refused != 9 {
 			t.Errorf("%+v", took)

@@ -147,24 +147,6 @@ func (l *ledger) answered(r ports.Range) bool {
 	return i >= 0
 }
 
-// toldAgain takes r off the ranges that are asked for whole, and reports whether it was among them. A
-// transport may tell a range in parts, in order.
-func (l *ledger) toldAgain(r ports.Range) bool {
-	for i := range l.asked {
-		asked := &l.asked[i]
-		switch {
-		case !asked.Whole || asked.From != r.From:
-		case r.Until == asked.Until:
-			l.asked = slices.Delete(l.asked, i, i+1)
-			return true
-		case r.Until > r.From && (asked.Until == 0 || r.Until < asked.Until):
-			asked.From = r.Until
-			return true
-		}
-	}
-	return false
-}
-
 // end ends a reconciliation.
 func (l *ledger) end(now time.Time, interval time.Duration) *ports.Event {
 	e := &ports.Event{Kind: ports.EventReconciled, Changes: l.mended}
@@ -181,27 +163,41 @@ func (l *ledger) end(now time.Time, interval time.Duration) *ports.Event {
 // question asks for the next ranges, or for the numbers that are missing.
 func (l *ledger) question(now time.Time) {
 	l.since = nil
+	missing := 0
 	switch {
 	case l.on:
 		l.rounds++
 	case len(l.missing) > 0:
-		slices.Sort(l.missing)
-		for _, n := range slices.Compact(l.missing) {
-			if last := len(l.next) - 1; last >= 0 && l.next[last].Until == n {
-				l.next[last].Until++
-			} else {
-				l.next = append(l.next, ports.Range{From: n, Until: n + 1, Whole: true})
-			}
-		}
+		l.next, missing = l.gaps()
 	default:
 		return
 	}
-	l.missing = l.missing[:0]
 	slices.SortFunc(l.next, func(r, o ports.Range) int { return cmp.Compare(r.From, o.From) })
 	l.next = l.next[:min(len(l.next), ports.MaxRanges)]
 	select {
 	case l.ask <- l.next:
+		l.missing = slices.Delete(l.missing, 0, missing)
 		l.asked, l.next, l.asking, l.since = slices.Clone(l.next), nil, now, make(map[uint32]bool)
 	default: // the last question is still under way
 	}
+}
+
+// gaps returns the first of the missing numbers as ranges, and how many they are: as many as are told
+// for one question. The others wait for the next.
+func (l *ledger) gaps() (ranges []ports.Range, count int) {
+	slices.Sort(l.missing)
+	l.missing = slices.Compact(l.missing)
+	for _, n := range l.missing[:min(len(l.missing), maxWhole)] {
+		last := len(ranges) - 1
+		switch {
+		case last >= 0 && ranges[last].Until == n:
+			ranges[last].Until++
+		case last+1 == ports.MaxRanges:
+			return ranges, count
+		default:
+			ranges = append(ranges, ports.Range{From: n, Until: n + 1, Whole: true})
+		}
+		count++
+	}
+	return ranges, count
 }

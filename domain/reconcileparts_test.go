@@ -27,7 +27,7 @@ func TestARangeMayBeToldAgainInParts(t *testing.T) {
 		{ports.Range{From: 900}, true, 1},
 		{ports.Range{From: 900}, false, 1},
 	} {
-		if is := l.toldAgain(c.told); is != c.is || len(l.asked) != c.left {
+		if is := l.toldWhole(c.told); is != c.is || len(l.asked) != c.left {
 			t.Errorf("%d: %+v is an answer: %v, and %d ranges are left", i, c.told, is, len(l.asked))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -84,6 +85,7 @@ type Registry struct {
 	clockSure bool
 	follower  Following
 	hangups   hangups
+	revised   atomic.Uint32 // how often Revise was called
 
 	// These are Run's own.
 	askAgainAt Instant       // when a question whether this native is cut off may follow the last

@@ -23,6 +23,7 @@ func (r *Registry) Revise() {
 			r.known.remove(id)
 		}
 	}
+	r.revised.Add(1)
 	r.table.changes.mark(r.standing())
 	r.follower.Revise()
 }
