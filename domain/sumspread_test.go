@@ -36,4 +36,3 @@ func TestRenewalsAreToldOnceASecondHoweverManyFollow(t *testing.T) {
 		}
 	})
 }
-
