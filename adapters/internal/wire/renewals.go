@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -113,9 +114,7 @@ func decodeRenewals(to []ports.Renewal, block []byte) ([]ports.Renewal, error) {
 	if steps.count() != count || ages.count() != count || plain > count || len(links) != (count-plain)*linkBytes {
 		return to, errColumns
 	}
-	if free := cap(to) - len(to); free < count {
-		to = append(make([]ports.Renewal, 0, len(to)+count), to...)
-	}
+	to = slices.Grow(to, count) // by more than it needs, so that many small blocks copy little
 	var number, ends uint64
 	if len(to) > 0 {
 		number = uint64(to[len(to)-1].Number) // a block goes on where the one before it ended
