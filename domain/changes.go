@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -22,6 +23,9 @@ const (
 	maxChunks    = 256
 	// maxMarks bounds the remembered changes of the standing: a minute's, at one a second.
 	maxMarks = 64
+	// renewalsKept is how long renewals are remembered for a watcher that may come back. It lasts
+	// longer than a restart, and than maxChanges at a native with 15,000 indexers.
+	renewalsKept = 10 * time.Minute
 )
 
 // conditionChanged is no change of a record: it wakes watchers to look at the condition.
@@ -42,8 +46,8 @@ type change struct {
 type changelog struct {
 	// instance tells this native's cursors from others', and from those before a restart.
 	instance string
-	// renewals is set at the first watch that wants renewals. Before that a heartbeat without
-	// other changes is not remembered.
+	// renewals is set at the first watch that wants renewals, and cleared renewalsKept after the last.
+	// Else a heartbeat without other changes is not remembered, and costs less.
 	renewals atomic.Bool
 
 	mu sync.Mutex // held by add and remember
@@ -53,6 +57,8 @@ type changelog struct {
 	// urgent is the number after the last change that is no renewal.
 	urgent       atomic.Uint64
 	renewalsFrom atomic.Uint64 // from here on renewals are remembered too
+	renewing     int           // the watches that want renewals; used under mu, as renewedAt is
+	renewedAt    time.Time     // when the last of them ended
 
 	// marks are the last changes of the standing, in order. The slice is immutable.
 	marks atomic.Pointer[[]mark]
@@ -138,13 +144,32 @@ func (l *changelog) standing(n uint64) (s standing) {
 	return s
 }
 
-// remember starts to keep renewals.
-func (l *changelog) remember() {
+// remember has renewals be kept, for a watch until stop.
+func (l *changelog) remember() (stop func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.renewing++
 	if !l.renewals.Load() {
 		l.renewalsFrom.Store(l.next.Load())
 		l.renewals.Store(true)
+	}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.renewing--
+		l.renewedAt = time.Now()
+	}
+}
+
+// rest ends the keeping of renewals if no watcher wants them any more.
+func (l *changelog) rest() {
+	if !l.renewals.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.renewing == 0 && time.Since(l.renewedAt) >= renewalsKept {
+		l.renewals.Store(false)
 	}
 }
 

@@ -119,6 +119,7 @@ func (r *Registry) sweep() (overdue, silent []silence) {
 			more = more || found.more
 		}
 	}
+	r.table.changes.rest()
 	return overdue, silent
 }
 

@@ -78,7 +78,7 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 	if w.request.Own || w.request.Renewed {
 		w.request.Renewed = true
-		changes.remember()
+		defer changes.remember()()
 	}
 	from, reset := changes.resume(w.request.Cursor, w.request.Renewed)
 	w.next = from
