@@ -24,6 +24,8 @@ const (
 	// changes, and as many renewals in a shard as a minute brings to a native with 16,000 indexers.
 	maxIdle         = 1024
 	maxIdleRenewals = 256
+	// gathersOfTick is how often the asks of followers may have renewals told within a tick.
+	gathersOfTick = 4
 )
 
 // newsTick is how often renewals are told.
@@ -37,8 +39,9 @@ type news struct {
 	// on says that own leases have numbers, and that their changes are remembered.
 	on atomic.Bool
 
-	making   sync.Mutex    // held while pieces are made; taken before the lock of a shard
-	gathered []newsRenewal // of the last gather: its memory is used again
+	making     sync.Mutex    // held while pieces are made; taken before the lock of a shard
+	gathered   []newsRenewal // of the last gather: its memory is used again
+	gatheredAt time.Time     // when that was
 
 	pended atomic.Uint64 // how many changes were ever pending; changed under mu
 
@@ -240,13 +243,27 @@ func (n *news) tell() int {
 func (n *news) gather() {
 	n.making.Lock()
 	defer n.making.Unlock()
+	n.gatherNow()
+}
+
+// gatherAgain is gather, unless that was a moment ago: each gather is a batch for every follower.
+func (n *news) gatherAgain() {
+	n.making.Lock()
+	defer n.making.Unlock()
+	if time.Since(n.gatheredAt) >= n.registry.rules.Policy.newsTick()/gathersOfTick {
+		n.gatherNow()
+	}
+}
+
+// gatherNow is gather for a caller that holds making.
+func (n *news) gatherNow() {
 	table := n.registry.table
 	place := table.changes.head()
 	renewals := n.gathered[:0]
 	for i := range table.shards {
 		renewals = table.shards[i].gather(renewals)
 	}
-	n.gathered = renewals
+	n.gathered, n.gatheredAt = renewals, time.Now()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changes := n.take()

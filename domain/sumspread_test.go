@@ -36,3 +36,41 @@ func TestRenewalsAreToldOnceASecondHoweverManyFollow(t *testing.T) {
 		}
 	})
 }
+
+// Nor do the asks of many followers.
+func TestAsksOfManyFollowersMakeFewBatchesOfRenewals(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, _ := bareRegistry(t, "me", nil)
+		var all []*newsReader
+		for range 20 {
+			x := follow(t, r, "")
+			defer x.stop()
+			all = append(all, x)
+			time.Sleep(37 * time.Millisecond)
+		}
+		all[0].take()
+		told, answered, seconds := 0, 0, 30
+		for i := range 20 * seconds {
+			time.Sleep(50 * time.Millisecond)
+			if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {
+				t.Fatal(err)
+			}
+			all[i%20].ask <- []ports.Range{{From: 1, Until: 2, Whole: true}}
+		}
+		for i, x := range all {
+			for _, b := range x.take() {
+				if len(b.Told) > 0 {
+					answered++
+				} else if i == 0 && b.News != nil && len(b.News.Renewals) > 0 {
+					told++
+				}
+			}
+		}
+		if answered < 19*seconds {
+			t.Errorf("%d of %d asks are answered", answered, 20*seconds)
+		}
+		if told > 5*seconds+1 {
+			t.Errorf("in %d s it tells %d batches of renewals", seconds, told)
+		}
+	})
+}

@@ -211,7 +211,7 @@ func (w *newsWatcher) sums(ctx context.Context, ranges []ports.Range) (sums []po
 	gather := slices.ContainsFunc(ranges, func(r ports.Range) bool { return r.Whole })
 	for {
 		if gather {
-			w.news.gather() // so the follower hears all that its entries may show
+			w.news.gatherAgain() // so the follower hears all that its entries may show
 		}
 		if wake, err := w.catchUp(ctx, w.news.end()); err != nil {
 			return nil, nil, err
