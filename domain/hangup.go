@@ -18,7 +18,8 @@ type hangups struct {
 	added chan struct{} // has a value after the first
 
 	mu      sync.Mutex
-	waiting []hangup // in order
+	waiting []hangup             // in order
+	of      map[ports.PeerID]int // how many of them are an indexer's: its last one counts
 }
 
 // hangup is an indexer whose lease is late at that instant, unless it registers before.
@@ -33,6 +34,10 @@ func (h *hangups) add(id ports.PeerID, at Instant) {
 	if len(h.waiting) == maxHangups {
 		return
 	}
+	if h.of == nil {
+		h.of = make(map[ports.PeerID]int)
+	}
+	h.of[id]++
 	if h.waiting = append(h.waiting, hangup{id, at}); len(h.waiting) == 1 {
 		select {
 		case h.added <- struct{}{}:
@@ -52,16 +57,19 @@ func (h *hangups) next(at Instant) <-chan time.Time {
 }
 
 // take returns the indexers whose time has come.
-func (h *hangups) take(at Instant) (due []hangup) {
+func (h *hangups) take(at Instant) (due []ports.PeerID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := 0
-	for n < len(h.waiting) && !at.Before(h.waiting[n].at) {
-		n++
+	for ; n < len(h.waiting) && !at.Before(h.waiting[n].at); n++ {
+		id := h.waiting[n].id
+		if h.of[id]--; h.of[id] == 0 {
+			delete(h.of, id)
+			due = append(due, id)
+		}
 	}
-	due = h.waiting[:n:n]
 	if h.waiting = h.waiting[n:]; len(h.waiting) == 0 {
-		h.waiting = nil
+		h.waiting, h.of = nil, nil
 	}
 	return due
 }
@@ -69,11 +77,11 @@ func (h *hangups) take(at Instant) (due []hangup) {
 // overdue has the leases be late of indexers that have hung up and not registered since. A native that
 // stood still may not have read that they did.
 func (r *Registry) overdue() {
-	for _, h := range r.hangups.take(r.now().at) {
-		s := r.table.shard(h.id)
+	for _, id := range r.hangups.take(r.now().at) {
+		s := r.table.shard(id)
 		s.mu.Lock()
 		now := r.now()
-		if rec := s.record(h.id); rec.known() && rec.is(hasHungUp) && !r.table.hearing.doubts(now.at) {
+		if rec := s.record(id); rec.known() && rec.is(hasHungUp) && !r.table.hearing.doubts(now.at) {
 			if next := *rec.holding(); next.granted() != nil && next.first.live(now.at) {
 				next.first.overdue = true
 				s.apply(rec, &next, now)

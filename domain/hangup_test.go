@@ -195,3 +195,51 @@ func TestANativeThatStoodStillTakesNoHangUpForADeath(t *testing.T) {
 		}
 	})
 }
+
+// An indexer that dials again sends the tick that it sent before, until its next heartbeat is due.
+func TestAnIndexerThatIsBackWithTheSameTickIsLiveAgainEverywhere(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(2)
+		a, b := net.native(id[0], nativeOptions{}), net.native(id[1], nativeOptions{})
+		defer a.stop()
+		defer b.stop()
+		x := newSignedIndexer(t)
+		x.issue(t, addr)
+		a.answer(t, x.heartbeat(0, true))
+		time.Sleep(2 * time.Second)
+		for _, step := range []string{"once", "again"} {
+			a.HungUp(x.PeerID, true)
+			time.Sleep(2 * grace)
+			if got := []string{states(a.native, x.PeerID)[0], states(b.native, x.PeerID)[0]}; !slices.Equal(got, []string{"late", "late"}) {
+				t.Errorf("after it hung up %s: %v", step, got)
+			}
+			a.answer(t, x.heartbeat(0, false))
+			time.Sleep(100 * time.Millisecond)
+			if got := []string{states(a.native, x.PeerID)[0], states(b.native, x.PeerID)[0]}; !slices.Equal(got, []string{"live", "live"}) {
+				t.Errorf("back %s: %v", step, got)
+			}
+		}
+	})
+}
+
+func TestEachHangUpHasItsWholeGrace(t *testing.T) {
+	withFollowingNetwork(t, func(t *testing.T, net *followingNetwork) {
+		id := peerIDs(2)
+		n := net.native(id[0], nativeOptions{lone: true})
+		defer n.stop()
+		n.register(t, id[1], addr)
+		n.HungUp(id[1], true)
+		time.Sleep(grace / 2)
+		n.register(t, id[1], addr)
+		time.Sleep(grace / 4)
+		n.HungUp(id[1], true)
+		time.Sleep(grace - time.Millisecond)
+		if got := states(n.native, id[1])[0]; got != "live" {
+			t.Errorf("within the grace of its second hang-up it is %s", got)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if got := states(n.native, id[1])[0]; got != "late" {
+			t.Errorf("after it it is %s", got)
+		}
+	})
+}

@@ -51,8 +51,9 @@ func (s *shard) note(r record, held, next *holding, was, is view, said *word, no
 		s.noteChange(r, ports.ChangeJoined, own)
 	case old == nil || !old.live(now) || !renews(own, old):
 		s.noteChange(r, ports.ChangeUpdated, own)
-	case own.overdue && !old.overdue:
-		// Its indexer has hung up. Renewals from before must not come after that.
+	case own.overdue != old.overdue:
+		// Its indexer has hung up, and renewals from before must not come after that. Or it is back, maybe
+		// with the tick that it sent before: that is no renewal.
 		s.noteChange(r, ports.ChangeUpdated, own)
 	case own.deadline != old.deadline || own.tick() != old.tick():
 		x := newsRenewal{number: r.number, deadline: own.deadline}
