@@ -97,7 +97,6 @@ func tableOfLarge(b *testing.B, t *table, scale float64) {
 	began, file := time.Now(), filepath.Join(b.TempDir(), "profile")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSimALargeNetwork$", "-test.v", "-seed=3", "-test.timeout=30m",
 		"-large-profile="+file, fmt.Sprint("-large-natives=", natives), fmt.Sprint("-large-entries=", entries), fmt.Sprint("-large-time=", length))
-	cmd.Env = append(os.Environ(), "GOGC=200") // a hundred tables, and a machine that has other things to do
 	out, err := cmd.CombinedOutput()
 	said := largeLine.FindSubmatch(out)
 	if err != nil || said == nil {
