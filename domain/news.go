@@ -44,6 +44,7 @@ type news struct {
 	gatheredAt time.Time     // when that was
 
 	pended atomic.Uint64 // how many changes were ever pending; changed under mu
+	ticks  atomic.Uint64 // how often renewals were gathered at their time
 
 	mu       sync.Mutex // taken behind the lock of a shard
 	next     uint32     // the lowest number that was never used
@@ -197,6 +198,7 @@ func (n *news) run(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
+			n.ticks.Add(1)
 			n.gather()
 		case <-n.kicked:
 			pause := time.NewTimer(time.Until(pace.free))

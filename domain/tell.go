@@ -27,6 +27,7 @@ type newsWatcher struct {
 	news *news
 
 	at      uint64    // the piece to read next
+	ticked  uint64    // the tick of the last batch
 	missed  uint64    // what it missed ends there; its batches have no cursor until then
 	summed  time.Time // when it was told the sum of all numbers, or its watch began
 	answers time.Time // when an ask of it may be answered
@@ -132,7 +133,8 @@ func (w *newsWatcher) idle(ctx context.Context, wake <-chan struct{}) error {
 			due = w.answers
 		}
 	}
-	if w.doubts() {
+	// A beat goes out at each tick, so renewals cost no frame of their own.
+	if w.doubts() || w.beat > 0 && w.ticked != w.news.ticks.Load() {
 		return w.send(ports.Batch{})
 	}
 	timer := time.NewTimer(time.Until(due))
@@ -256,6 +258,7 @@ func (n *news) sums(at uint64, ranges []ports.Range) (sums []ports.Range, whole 
 
 // send sends b with the follower's place.
 func (w *newsWatcher) send(b ports.Batch) error {
+	w.ticked = w.news.ticks.Load()
 	if w.at >= w.missed && !w.partial {
 		b.Cursor = w.news.cursor(w.at)
 	}
