@@ -45,7 +45,6 @@ type shortIndexer struct {
 	s     network.Stream
 	r     *bufio.Reader
 	began time.Time
-	step  int
 }
 
 // ask sends a frame, and returns how long its answer took. short says that it was a lease granted anew.
