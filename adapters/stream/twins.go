@@ -92,7 +92,7 @@ func (n *remote) start(ctx context.Context, c network.Conn) (string, error) {
 	defer s.Reset()
 	defer context.AfterFunc(ctx, func() { _ = s.Reset() })()
 	_ = s.SetDeadline(time.Now().Add(n.t.timeout))
-	of, err := multistream.SelectOneOf([]protocol.ID{ports.WatchProtocol, ports.FollowProtocol}, s)
+	of, err := multistream.SelectOneOf([]protocol.ID{ports.FollowProtocol, ports.WatchProtocol}, s)
 	if err != nil {
 		return "", err
 	}

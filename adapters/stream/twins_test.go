@@ -18,9 +18,13 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
-// runOf is a native in a run that it names start. It counts the watches that have ended.
-func runOf(start string, ended *atomic.Int32) porttest.Native {
-	return porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, _ ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+// runOf is a native in a run that it names start. It counts the watches that have ended, and those of each
+// renewal: a question must not have a native keep these.
+func runOf(start string, ended, dear *atomic.Int32) porttest.Native {
+	return porttest.Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		if !w.Numbers {
+			dear.Add(1)
+		}
 		return func(yield func(ports.Batch, error) bool) {
 			defer ended.Add(1)
 			if yield(ports.Batch{Reset: ports.ResetNew, Start: start, Cursor: "1"}, nil) {
@@ -48,7 +52,7 @@ func TestASecondConnectionToAnotherRunIsATwin(t *testing.T) {
 			follower := hosttest.New(t)
 			tr, seen := observed(t, follower)
 			var native host.Host
-			var ended atomic.Int32
+			var ended, dear atomic.Int32
 			for _, start := range c.starts {
 				h, err := libp2p.New(libp2p.Identity(key), libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
 					libp2p.ResourceManager(&network.NullResourceManager{}), libp2p.DisableMetrics(), libp2p.DisableRelay())
@@ -56,7 +60,7 @@ func TestASecondConnectionToAnotherRunIsATwin(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = h.Close() })
-				serve(t, newTransport(t, h), runOf(start, &ended))
+				serve(t, newTransport(t, h), runOf(start, &ended, &dear))
 				if err := h.Connect(t.Context(), peer.AddrInfo{ID: follower.ID(), Addrs: follower.Addrs()}); err != nil {
 					t.Fatal(err)
 				}
@@ -69,13 +73,16 @@ func TestASecondConnectionToAnotherRunIsATwin(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			for _, err := range n.Watch(ctx, idOf(follower), ports.WatchRequest{Own: true}) {
+			for _, err := range n.Watch(ctx, idOf(follower), ports.WatchRequest{Own: true, Numbers: true}) {
 				if err != nil {
 					t.Fatal(err)
 				}
 				porttest.Eventually(t, "both connections are asked", func() bool { return ended.Load() == 2 })
 				cancel()
 				break
+			}
+			if dear.Load() > 0 {
+				t.Errorf("%d watches are told each renewal", dear.Load())
 			}
 			if told := seen.Of(ports.EventTwin); (len(told) == 1) != c.twin || c.twin && told[0].PeerID != idOf(native) {
 				t.Errorf("told of %v", told)
