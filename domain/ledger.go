@@ -3,6 +3,7 @@ package domain
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unique"
 
@@ -256,6 +257,16 @@ func (l *ledger) miss(n uint32, is *numbered) {
 	if is.tries++; is.tries&(is.tries-1) == 0 || is.tries%rarely == 0 {
 		l.missing = append(l.missing, n)
 	}
+	if len(l.missing) > 2*int(l.count)+maxWhole { // a native that does not answer repeats its renewals
+		l.tidy()
+	}
+}
+
+// tidy puts the missing numbers in order, each once, without those that stand for nothing any more.
+func (l *ledger) tidy() {
+	slices.Sort(l.missing)
+	l.missing = slices.Compact(l.missing)
+	l.missing = slices.DeleteFunc(l.missing, func(n uint32) bool { return !l.stands(n) })
 }
 
 // forgive has each number asked for at its next renewal if it has no lease here.

@@ -168,7 +168,9 @@ func (l *ledger) question(now time.Time) {
 	case l.on:
 		l.rounds++
 	case len(l.missing) > 0:
-		l.next, missing = l.gaps()
+		if l.next, missing = l.gaps(); missing == 0 {
+			return
+		}
 	default:
 		return
 	}
@@ -185,8 +187,7 @@ func (l *ledger) question(now time.Time) {
 // gaps returns the first of the missing numbers as ranges, and how many they are: as many as are told
 // for one question. The others wait for the next.
 func (l *ledger) gaps() (ranges []ports.Range, count int) {
-	slices.Sort(l.missing)
-	l.missing = slices.Compact(l.missing)
+	l.tidy()
 	for _, n := range l.missing[:min(len(l.missing), maxWhole)] {
 		last := len(ranges) - 1
 		switch {

@@ -99,3 +99,35 @@ func TestIndexersWithoutRoomAreListedAFewHeartbeatsAfterThereIsRoom(t *testing.T
 		}
 	})
 }
+
+// A native that answers no question may renew what is not held here as often as it likes.
+func TestRenewalsOfWhatIsNotHeldTakeNoMemory(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, _ := bareRegistry(t, "me", func(r *Rules, _ *Settings) {
+			r.Indexers = func(ports.PeerID) bool { return false }
+		})
+		l := newLedger(r.settings.Bounds)
+		const many = 50
+		told := &ports.News{}
+		for i := range uint32(many) {
+			c := toldLease(ports.PeerID(fmt.Sprintf("x%d", i)), "n1", time.Minute)
+			c.Number = i + 1
+			told.Changes = append(told.Changes, c)
+			told.Renewals = append(told.Renewals, ports.Renewal{Number: i + 1, Remaining: time.Minute, ExpiresAt: time.Now().Add(time.Minute).UnixNano()})
+		}
+		r.takeNews("n1", l, told, 0)
+		told.Changes = nil
+		for range 1000 {
+			r.takeNews("n1", l, told, 0)
+		}
+		if len(l.missing) > 2*many+maxWhole {
+			t.Errorf("%d numbers are to be asked for, of %d", len(l.missing), many)
+		}
+		for i := range uint32(many) {
+			l.free(i + 1)
+		}
+		if ranges, count := l.gaps(); count > 0 {
+			t.Errorf("it asks for %v, which stand for nothing", ranges)
+		}
+	})
+}
