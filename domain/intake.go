@@ -60,7 +60,7 @@ func (r *Registry) echo(id ports.PeerID) (keep, known bool) {
 	defer s.mu.Unlock()
 	at := r.now().at
 	rec := s.record(id)
-	held := rec.holding()
+	held := rec.glance()
 	lease := held.lease(at)
 	keep = lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
 	if keep {
@@ -138,7 +138,7 @@ func (r *Registry) have(id ports.PeerID) (have ports.Version, at Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	held := s.record(id).holding()
+	held := s.record(id).glance()
 	if lease := held.lease(now.at); lease != nil {
 		have = lease.version()
 	} else if leave := held.leave(now.at); leave != nil {

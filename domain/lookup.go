@@ -140,7 +140,7 @@ func (r *Registry) leftHere(id ports.PeerID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	held := s.record(id).holding()
+	held := s.record(id).glance()
 	leave := held.leave(at)
 	return leave != nil && held.lease(at) == nil && leave.source == granted && leave.proof == nil
 }
@@ -150,7 +150,7 @@ func (r *Registry) unknow(id ports.PeerID) (live bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if live = s.record(id).holding().lease(r.now().at) != nil; live {
+	if live = s.record(id).glance().lease(r.now().at) != nil; live {
 		r.known.remove(id) // under the lock: the sweep makes id known once it expires
 	}
 	return live

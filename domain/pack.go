@@ -325,8 +325,9 @@ func (t *table) unname(b []byte) {
 	}
 }
 
-// unpack returns the holding of id that pack made into b.
-func (t *table) unpack(id ports.PeerID, b []byte) *holding {
+// unpack returns the holding of id that pack made into b. Unless it is whole, the proofs in it have no
+// record, anchor and link: to make those costs more than all the rest.
+func (t *table) unpack(id ports.PeerID, b []byte, whole bool) *holding {
 	h := &holding{}
 	leases, n := words(b)
 	head, kept := b[0], b[1]
@@ -341,7 +342,7 @@ func (t *table) unpack(id ports.PeerID, b []byte) *holding {
 	}
 	var records [maxLeases + 2]*ports.Proof
 	for i := range kept & 15 {
-		records[i], rest = t.unpackRecord(id, rest)
+		records[i], rest = t.unpackRecord(id, rest, whole)
 	}
 	var texts [maxLeases + 2]word
 	for i := range kept >> 4 {
@@ -370,19 +371,19 @@ func (t *table) unpack(id ports.PeerID, b []byte) *holding {
 		case i > 0:
 			w = &h.rest.leases[i-1]
 		}
-		all = t.unpackWord(w, all, &records, &texts)
+		all = t.unpackWord(w, all, &records, &texts, whole)
 		if i > 0 && i < leases {
 			h.rest.store = h.rest.store || w.source == stored
 		}
 	}
 	if remembered != nil {
-		h.rest.proof = t.stepOf(records[remembered[0]], uint32(order8.Uint16(remembered[1:])))
+		h.rest.proof = t.stepOf(records[remembered[0]], uint32(order8.Uint16(remembered[1:])), whole)
 		h.rest.until = Instant{time.Duration(order8.Uint64(remembered[3:]))}
 	}
 	return h
 }
 
-func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Proof, texts *[maxLeases + 2]word) (rest []byte) {
+func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Proof, texts *[maxLeases + 2]word, whole bool) (rest []byte) {
 	flags, which := b[0], b[wordWhich]
 	w.source, w.leave = source(flags&wordSource), flags&wordLeave != 0
 	w.unproven, w.overdue = flags&wordUnproven != 0, flags&wordOverdue != 0
@@ -391,7 +392,7 @@ func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Pro
 	first := int64(order8.Uint64(b[wordTime:]))
 	more := b[wordMore:]
 	if flags&wordSigned != 0 {
-		w.proof = t.stepOf(records[which], uint32(order8.Uint16(more)))
+		w.proof = t.stepOf(records[which], uint32(order8.Uint16(more)), whole)
 		if more = more[2:]; !w.leave {
 			w.addr, w.details = claimedText(w.proof.Claim)
 		}
@@ -414,16 +415,19 @@ func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Pro
 }
 
 // stepOf returns the proof at a step that is not newer than is.
-func (t *table) stepOf(is *ports.Proof, step uint32) *ports.Proof {
+func (t *table) stepOf(is *ports.Proof, step uint32, whole bool) *ports.Proof {
 	if is.Tick.Step == step {
 		return is
 	}
-	tick := ports.Tick{Seq: is.Tick.Seq, Step: step, Link: t.proofs.Before(is.Tick.Link, is.Tick.Step-step)}
+	tick := ports.Tick{Seq: is.Tick.Seq, Step: step}
+	if whole {
+		tick.Link = t.proofs.Before(is.Tick.Link, is.Tick.Step-step)
+	}
 	return &ports.Proof{Record: is.Record, Tick: tick, Claim: is.Claim}
 }
 
 // unpackRecord returns the proof with the newest tick of the record that b begins with.
-func (t *table) unpackRecord(id ports.PeerID, b []byte) (_ *ports.Proof, rest []byte) {
+func (t *table) unpackRecord(id ports.PeerID, b []byte, whole bool) (_ *ports.Proof, rest []byte) {
 	c := &ports.Claim{
 		PeerID: id, Seq: int64(order8.Uint64(b[recordSeq:])), Start: order8.Uint64(b[recordStart:]),
 		Interval: time.Duration(order8.Uint32(b[recordInterval:])) * time.Millisecond,
@@ -435,11 +439,13 @@ func (t *table) unpackRecord(id ports.PeerID, b []byte) (_ *ports.Proof, rest []
 		rest = rest[copy(is.Tick.Link[:], rest):]
 		if b[0]&recordAnchored != 0 {
 			rest = rest[copy(c.Anchor[:], rest):]
-		} else {
+		} else if whole {
 			c.Anchor = t.proofs.Before(is.Tick.Link, is.Tick.Step)
 		}
 	}
-	c.Addrs, c.Meta, rest = unpackList(rest)
+	if c.Addrs, c.Meta, rest = unpackList(rest); !whole {
+		return is, rest
+	}
 	record, err := t.proofs.Record(c, [ports.SignatureBytes]byte(b[recordSignature:]))
 	if err != nil {
 		panic("domain: a record that was packed is none: " + err.Error()) // it was verified

@@ -192,7 +192,7 @@ func TestAHoldingIsUnpackedAsItWasPacked(t *testing.T) {
 			}
 			return
 		}
-		if got := plainly(table.unpack(s.id, packed)); got != want {
+		if got := plainly(table.unpack(s.id, packed, true)); got != want {
 			t.Fatalf("unpacked:\n%s\npacked:\n%s", got, want)
 		}
 		table.unname(packed)
@@ -276,4 +276,79 @@ func TestTheArenaIsThatOfAMap(t *testing.T) {
 			}
 		}
 	})
+}
+
+// counted is a Verifier that counts the records that it makes anew.
+type counted struct {
+	ports.Verifier
+	records int
+}
+
+func (c *counted) Record(claim *ports.Claim, signature [ports.SignatureBytes]byte) ([]byte, error) {
+	c.records++
+	return c.Verifier.Record(claim, signature)
+}
+
+// A page and a snapshot without proofs make no record anew, and say the same as those with proofs.
+func TestAnAnswerWithoutProofsMakesNoRecordAnew(t *testing.T) {
+	verifier := &counted{Verifier: proof.NewVerifier()}
+	r, _ := bareRegistry(t, "me", func(rules *Rules, _ *Settings) { rules.Proofs = verifier })
+	for range 3 {
+		x := prooftest.NewSigner(t)
+		chain := x.Chain(10)
+		w := x.Word(t, ports.Claim{
+			PeerID: x.PeerID, Seq: time.Now().Add(-3 * 57 * sec).UnixMilli(), Start: 7, Interval: 57 * sec, TTL: 66 * sec, Anchor: chain[0],
+			Addrs: []string{"/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1"}, Meta: map[string]string{"region": "eu"},
+		}, chain)
+		if _, err := r.Register(t.Context(), x.PeerID, w.Registration(3)); err != nil {
+			t.Fatal(err)
+		}
+		e := w.Entry(2)
+		e.Native = "other"
+		r.takeChanges("other", []ports.Change{{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, Remaining: 66 * sec}}})
+	}
+	snapshot := func(proofs bool) (all []ports.Listed) {
+		for b, err := range r.Watch(t.Context(), "reader", ports.WatchRequest{Proofs: proofs}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range b.Changes {
+				all = append(all, c.Listed)
+			}
+			if b.Cursor != "" {
+				break
+			}
+		}
+		return all
+	}
+	list := func(proofs bool) []ports.Listed {
+		page, err := r.List(t.Context(), "reader", ports.Query{Proofs: proofs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Entries
+	}
+	for name, ask := range map[string]func(bool) []ports.Listed{"page": list, "snapshot": snapshot} {
+		for i := range r.table.shards {
+			r.table.shards[i].unpacked.holding = nil
+		}
+		verifier.records = 0
+		without := ask(false)
+		if verifier.records > 0 {
+			t.Errorf("a %s without proofs makes %d records anew", name, verifier.records)
+		}
+		with := ask(true)
+		if len(with) != 3 || len(without) != 3 || verifier.records == 0 {
+			t.Fatalf("a %s has %d entries with proofs, and %d without", name, len(with), len(without))
+		}
+		for i := range with {
+			if p := with[i].Proof; p == nil || len(p.Record) == 0 {
+				t.Errorf("a %s with proofs has none", name)
+			}
+			with[i].Proof, with[i].Remaining, without[i].Remaining = nil, 0, 0
+			if !reflect.DeepEqual(with[i], without[i]) {
+				t.Errorf("a %s without proofs says %+v, and with them %+v", name, without[i], with[i])
+			}
+		}
+	}
 }

@@ -89,9 +89,17 @@ func (r record) holding() *holding {
 		return &holding{} // it is new
 	}
 	if s.unpacked.holding == nil || s.unpacked.ref != r.ref {
-		s.unpacked.ref, s.unpacked.holding = r.ref, s.table.unpack(r.id(), s.arena.at(r.block))
+		s.unpacked.ref, s.unpacked.holding = r.ref, s.table.unpack(r.id(), s.arena.at(r.block), true)
 	}
 	return s.unpacked.holding
+}
+
+// glance is holding without what proofs need beside their claims. It is for answers without proofs.
+func (r record) glance() *holding {
+	if r.slot == nil || r.block == 0 || r.shard.unpacked.ref == r.ref && r.shard.unpacked.holding != nil {
+		return r.holding()
+	}
+	return r.shard.table.unpack(r.id(), r.shard.arena.at(r.block), false)
 }
 
 // was returns the view of r that watchers know, if that is not stale. held is r's holding.

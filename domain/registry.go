@@ -327,13 +327,21 @@ func refusePlain() *ports.Refusal {
 }
 
 // Get returns the entry of id that is live or stale. It does no I/O and changes nothing.
-func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
+func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) { return r.get(id, true) }
+
+// get is Get, with or without the proof.
+func (r *Registry) get(id ports.PeerID, proof bool) (ports.Listed, bool) {
 	s := r.table.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
 	rec := s.record(id)
-	is := s.present(rec, at)
+	unpack := record.holding
+	if !proof {
+		unpack = record.glance
+	}
+	held := unpack(rec)
+	is := s.presentOf(rec, held, at)
 	if is.shown == nil {
 		return ports.Listed{}, false
 	}
@@ -341,8 +349,11 @@ func (r *Registry) Get(id ports.PeerID) (ports.Listed, bool) {
 	if l.State == ports.StateLive && is.shown.source == told && !r.follower.Hears(is.shown.native.Value()) {
 		l.State = ports.StateLate // no renewal of it would come
 	}
-	if l.State == ports.StateLate && r.vouched(rec.holding(), is.shown, at) {
+	if l.State == ports.StateLate && r.vouched(held, is.shown, at) {
 		l.State = ports.StateLive
+	}
+	if !proof {
+		l.Proof = nil
 	}
 	return l, true
 }
@@ -409,14 +420,11 @@ func (r *Registry) page(q ports.Query) (page ports.Page) {
 			return page
 		}
 		for _, id := range ids {
-			listed, ok := r.Get(id)
+			listed, ok := r.get(id, q.Proofs)
 			if ok && has(listed.Meta, q.Meta) { // else expired and not swept yet, or of other labels
 				if len(page.Entries) == q.Limit {
 					page.Next = page.Entries[q.Limit-1].PeerID
 					return page
-				}
-				if !q.Proofs {
-					listed.Proof = nil
 				}
 				page.Entries = append(page.Entries, listed)
 			}
@@ -468,7 +476,7 @@ func (r *Registry) holders(id ports.PeerID) (natives []ports.PeerID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := r.now().at
-	s.record(id).holding().leases(func(w *word) bool {
+	s.record(id).glance().leases(func(w *word) bool {
 		if native := w.native.Value(); w.live(at) && native != "" && !slices.Contains(natives, native) {
 			natives = append(natives, native)
 		}

@@ -120,8 +120,10 @@ func (s *shard) view(h *holding, at Instant) view {
 
 // present returns r as callers see it at that instant: its live lease, or a stale lease. The sweep
 // may not have come yet. r may be unknown.
-func (s *shard) present(r record, at Instant) view {
-	held := r.holding()
+func (s *shard) present(r record, at Instant) view { return s.presentOf(r, r.holding(), at) }
+
+// presentOf is present of r, whose holding is held.
+func (s *shard) presentOf(r record, held *holding, at Instant) view {
 	is := s.view(held, at)
 	if !r.known() || is.shown != nil || held.leave(at) != nil {
 		return is

@@ -399,7 +399,12 @@ func (w *watcher) present(id ports.PeerID) (ports.Change, bool) {
 	defer s.mu.Unlock()
 	at := w.registry.now().at
 	rec := s.record(id)
-	held, is := rec.holding(), s.present(rec, at)
+	unpack := record.glance
+	if w.alone() {
+		unpack = record.holding
+	}
+	held := unpack(rec)
+	is := s.presentOf(rec, held, at)
 	shown := is.shown
 	if w.request.Own && shown != nil {
 		shown = held.lease(at) // nil for a stale entry: other natives end it by themselves
