@@ -211,6 +211,14 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 	for proto, n := range l.ofProtocols() {
 		protocols[proto] = streamLimits(n)
 	}
+	scaled := defaults.Scale(l.Memory, l.Conns)
+	// Natives gossip, and ask each other's DHT, on a stream each way. Indexers and readers have what libp2p
+	// gives a protocol.
+	others := scaled.ToPartialLimitConfig().ProtocolDefault
+	others.StreamsInbound += rcmgr.LimitVal(l.Natives())
+	others.StreamsOutbound += rcmgr.LimitVal(l.Natives())
+	others.Streams += rcmgr.LimitVal(2 * l.Natives())
+	others.Memory += rcmgr.LimitVal64(2*l.Natives()) * streamBytes
 	return rcmgr.PartialLimitConfig{
 		System:    all,
 		Transient: transient,
@@ -219,10 +227,11 @@ func (l Limits) concrete() rcmgr.ConcreteLimitConfig {
 			Streams: peerStreams, StreamsInbound: peerStreams, StreamsOutbound: peerStreams,
 			Memory: peerStreams * streamBytes,
 		},
+		ProtocolDefault:     others,
 		ProtocolPeerDefault: streamLimits(peerProtocolStreams),
 		Protocol:            protocols,
 		Service:             map[string]rcmgr.ResourceLimits{identify.ServiceName: identified},
-	}.Build(defaults.Scale(l.Memory, l.Conns))
+	}.Build(scaled)
 }
 
 // ofProtocols returns how many streams each of this product's protocols may have.

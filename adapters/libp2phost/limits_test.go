@@ -2,6 +2,7 @@ package libp2phost
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -250,6 +251,34 @@ func TestANativeHoldsManyConnections(t *testing.T) {
 	}
 	for _, conn := range conns {
 		conn.Close()
+	}
+}
+
+// Natives gossip with all natives that they are connected to, and ask their DHT, each on a stream each way.
+func TestEachConnectedNativeHasItsStreams(t *testing.T) {
+	for _, gib := range []uint64{1, 2, 4, 8, 16} {
+		l := LimitsFor(gib<<30, 1<<16)
+		manager, err := l.resourceManager(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := func(p peer.ID, way network.Direction) error {
+			s, err := manager.OpenStream(p, way)
+			if err == nil {
+				err = s.SetProtocol("/meshsub/1.2.0")
+			}
+			return err
+		}
+		for i := range l.Natives() {
+			p := peer.ID(fmt.Sprint("native ", i))
+			if err := errors.Join(open(p, network.DirInbound), open(p, network.DirOutbound)); err != nil {
+				t.Errorf("with %d GiB native %d of %d has no stream: %v", gib, i, l.Natives(), err)
+				break
+			}
+		}
+		if err := manager.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
