@@ -29,6 +29,9 @@ const (
 	// maxRefused is how many refusals in a row say that a server refuses whatever it gets. No put waits
 	// for its answer then.
 	maxRefused = 16
+	// patience is how long a server may take to answer the puts of one moment. Of a slower server no put waits
+	// for the answer: the outbox has few workers, and a server could hold them all.
+	patience = 500 * time.Millisecond
 	// linger is how long a stream waits for the next put. A new stream costs as much as several puts, and
 	// a server ends a stream that is idle for a minute.
 	linger = 10 * time.Second
@@ -104,10 +107,11 @@ func (s *Store) drive(to *server) {
 			return
 		}
 		kept := l.stream != nil
+		began := time.Now()
 		took, err := s.exchange(to.id, l, batch)
 		if l.answer(took, taken); took > 0 {
 			inARow = 0
-			to.refuses.Store(false)
+			to.unawaited.Store(time.Since(began) > patience)
 			s.servers.took(to)
 		}
 		switch {
@@ -121,7 +125,7 @@ func (s *Store) drive(to *server) {
 			s.rests(to)
 		case len(batch) == 1:
 			inARow++
-			to.refuses.Store(inARow >= maxRefused)
+			to.unawaited.Store(inARow >= maxRefused)
 			l.answer(1, refused)
 		}
 		// The server refuses a record of the batch, and answers before that may be lost with the stream.

@@ -56,7 +56,7 @@ func (s *Store) Put(ctx context.Context, e ports.Entry) (int, error) {
 	results, waits := make(chan result, len(near)), 0
 	for _, to := range near {
 		answered := func(r result) { s.puts.WithLabelValues(r.String()).Inc() }
-		if !to.refuses.Load() {
+		if !to.unawaited.Load() {
 			waits++
 			answered = func(r result) { s.puts.WithLabelValues(r.String()).Inc(); results <- r }
 		}

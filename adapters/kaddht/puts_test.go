@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
@@ -310,6 +311,69 @@ func TestAHostileServerHoldsUpNoPutToAnother(t *testing.T) {
 	}
 }
 
+// A server that takes every put, each time shortly before it is given up, delays the puts to another server
+// no longer than one that hangs.
+func TestASlowServerHoldsUpNoPutToAnother(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		hosts := hosttest.Simulate(t, 3)
+		n, honest := newNative(t, hosts[0]), serveRaw(hosts[1], nil)
+		serveRaw(hosts[2], func(request []byte) []byte { time.Sleep(40 * time.Millisecond); return request })
+		hosttest.Connect(t, hosts[0], hosts[1])
+		hosttest.Connect(t, hosts[0], hosts[2])
+		porttest.Eventually(t, "both are known", func() bool { return n.strangers() == 2 })
+		putAll(t, n, entriesFor(t, maxPipelined))
+		replicas, took := putAll(t, n, entriesFor(t, maxPipelined))
+		if slices.Contains(replicas, 0) || honest.count() != 2*maxPipelined || took > 10*roundTrip {
+			t.Errorf("beside a slow server puts take %v, with replicas %v", took, replicas)
+		}
+		time.Sleep(10 * time.Second) // the slow server has answered
+	})
+}
+
+// A routing table has 20 places for half of all servers. A server that comes gets what it missed, also if there is
+// no place for it.
+func TestAStrangerIsNewsWithoutAPlaceInTheRoutingTable(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		hosts := hosttest.Simulate(t, 2)
+		n := newNative(t, hosts[0])
+		serveRaw(hosts[1], nil)
+		for table := n.dht.RoutingTable(); table.UsefulNewPeer(hosts[1].ID()); {
+			id, _ := peer.Decode(string(hosttest.PeerID(t)))
+			_, _ = table.TryAddPeer(id, true, false)
+		}
+		for range 2 {
+			hosttest.Connect(t, hosts[0], hosts[1])
+			porttest.Eventually(t, "it is known", n.Strangers)
+			synctest.Wait()
+			if n.dht.RoutingTable().Find(hosts[1].ID()) != "" {
+				t.Fatal("it is in the routing table")
+			}
+			select {
+			case <-n.Joined():
+			default:
+				t.Error("a stranger that comes is no news")
+			}
+			_ = hosts[0].Network().ClosePeer(hosts[1].ID())
+			porttest.Eventually(t, "it has gone", func() bool { return !n.Strangers() })
+		}
+	})
+}
+
+// A server may be away for longer than its first pause, as it restarts. It is asked again for some minutes.
+func TestAServerThatWasAwayIsAskedAgain(t *testing.T) {
+	s := newServers(func(peer.ID, ports.PeerID) bool { return false }, time.Minute)
+	s.saw("server", true)
+	s.gone("server")
+	var away time.Duration
+	for s.knows("server") && away < time.Hour {
+		away += time.Until(s.all["server"].askAt)
+		s.silent("server", false)
+	}
+	if away < time.Minute || away > s.askEvery {
+		t.Errorf("a server is forgotten once it was away for %v", away)
+	}
+}
+
 // A server that fails is asked after a pause that doubles, and no put waits for it meanwhile.
 func TestAServerThatFailsAgainRestsLonger(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
@@ -318,6 +382,7 @@ func TestAServerThatFailsAgainRestsLonger(t *testing.T) {
 		serveRaw(hosts[1], func([]byte) []byte { return []byte{} })
 		hosttest.Connect(t, hosts[0], hosts[1])
 		porttest.Eventually(t, "it is known", n.Strangers)
+		porttest.Eventually(t, "it is in the table", func() bool { return n.Peers() == 1 })
 		<-n.Joined()
 		var rests []time.Duration
 		for range 9 {
@@ -371,7 +436,7 @@ func TestTheSurveyFindsServersThatOthersKnow(t *testing.T) {
 		hosttest.Connect(t, hosts[0], hosts[1])
 		hosttest.Connect(t, hosts[1], hosts[2])
 		time.Sleep(n.servers.firstAsk)
-		n.servers.silent(hosts[2].ID(), false) // however it came to be known
+		n.servers.keep(func(p peer.ID) bool { return p != hosts[2].ID() }) // however it came to be known
 		if n.servers.len() != 1 {
 			t.Fatalf("it knows %d servers", n.servers.len())
 		}

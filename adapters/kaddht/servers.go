@@ -18,14 +18,19 @@ import (
 // mostly displaces itself.
 const maxServers = 2000
 
+// forgetShare is the pause after which a server is forgotten that is gone, one in so many of askEvery. With the
+// usual times it is asked five times within three minutes: whoever it has named as its address bears those dials.
+const forgetShare = 8
+
 // server is a server of the DHT that this node has met: it has identified itself, or answered.
 type server struct {
 	id    peer.ID
 	name  ports.PeerID
 	place place
 	lane  lane
-	// refuses says that it has refused the last puts, each of them.
-	refuses atomic.Bool
+	// unawaited says that no put waits for its answer: it has refused the last puts, each of them, or it is
+	// slow.
+	unawaited atomic.Bool
 
 	// These are guarded by servers.mu.
 	askAt time.Time // when the survey asks it
@@ -169,8 +174,8 @@ func (s *servers) gone(p peer.ID) {
 	}
 }
 
-// silent takes in that p did not answer the survey. It is forgotten, unless it is connected: it is asked
-// again then.
+// silent takes in that p did not answer the survey. It is asked again, also while it may restart. After some
+// minutes it is forgotten, unless it is connected.
 func (s *servers) silent(p peer.ID, connected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +183,7 @@ func (s *servers) silent(p peer.ID, connected bool) {
 	switch {
 	case v == nil:
 		return
-	case connected:
+	case connected, v.pause < s.askEvery/forgetShare:
 		s.rest(v)
 	default:
 		delete(s.all, p)

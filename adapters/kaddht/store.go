@@ -238,7 +238,9 @@ func (s *Store) admit(d any, p peer.ID) bool {
 			s.meets(p)
 		}
 	})
-	s.servers.saw(p, false)
+	if s.servers.saw(p, false) { // the table may have no room for it
+		signal(s.joined)
+	}
 	if table.Find(p) != "" { // it returned before the table noticed its absence
 		s.meets(p)
 	}
