@@ -68,7 +68,7 @@ func (s *Scout) Run(ctx context.Context) error {
 		if pause = min(2*pause, scoutSeldom); anyOf(connected, told) {
 			pause = scoutSoon
 		}
-		told = s.look(ctx, connected)
+		told = s.look(ctx)
 		again.Reset(Early(pause, rand.Float64()))
 	}
 }
@@ -102,7 +102,7 @@ func anyBut(natives, but map[ports.PeerID]bool) bool {
 }
 
 // look has natives met that are not connected. It returns those that it was told of.
-func (s *Scout) look(ctx context.Context, connected map[ports.PeerID]bool) (told map[ports.PeerID]bool) {
+func (s *Scout) look(ctx context.Context) (told map[ports.PeerID]bool) {
 	ctx, cancel := context.WithTimeout(ctx, scoutTimeout)
 	defer cancel()
 	told = make(map[ports.PeerID]bool)
@@ -111,15 +111,17 @@ func (s *Scout) look(ctx context.Context, connected map[ports.PeerID]bool) (told
 		rand.Shuffle(len(found), func(i, j int) { found[i], found[j] = found[j], found[i] })
 		mu.Lock()
 		defer mu.Unlock()
-		takes := scoutTakes
+		connected, _ := s.neighbours() // some may be met by the word of the last teller
+		takes, taken := scoutTakes, make(map[ports.PeerID]bool)
 		for _, f := range found {
 			if takes == 0 {
 				break
 			}
-			if connected[f.PeerID] || told[f.PeerID] || f.PeerID == s.self || len(f.Addrs) == 0 || !s.trusts.in(f.PeerID) {
+			// Others may tell of it too, and of its true addresses.
+			if connected[f.PeerID] || taken[f.PeerID] || f.PeerID == s.self || len(f.Addrs) == 0 || !s.trusts.in(f.PeerID) {
 				continue
 			}
-			told[f.PeerID] = true
+			told[f.PeerID], taken[f.PeerID] = true, true
 			takes--
 			s.joiner.Meet(f, by)
 		}

@@ -207,6 +207,22 @@ func TestAScoutLooksAroundWhenANativeComes(t *testing.T) {
 	})
 }
 
+// Of two that tell of a native, one may lie where it is. Both are heard.
+func TestAScoutHearsAllThatTellOfANative(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		c := newCountry()
+		for _, teller := range []ports.PeerID{"liar", "honest"} {
+			c.known[teller] = statusesOf("native", "native")
+			c.connect(teller)
+		}
+		c.scout(t)
+		time.Sleep(3 * time.Second)
+		if _, met := c.seen(); met["liar"] != 1 || met["honest"] != 1 {
+			t.Errorf("the words that are taken are %v, want one of each", met)
+		}
+	})
+}
+
 // Each teller has a share of what is met at a look. Lies do not make it look more often.
 func TestALiarHasAShareOfAScout(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {

@@ -128,7 +128,7 @@ type Joiner struct {
 
 	// The rest belongs to the goroutine of Run.
 	targets  map[peer.ID]*target
-	avoided  map[peer.ID]time.Time // until when
+	avoided  map[avoidance]time.Time // until when
 	names    []*name
 	attempts int
 	tasks    sync.WaitGroup
@@ -256,7 +256,7 @@ func NewJoiner(h host.Host, cfg JoinerConfig) (*Joiner, error) {
 		done:     make(chan func()),
 		moved:    make(chan struct{}, 1),
 		told:     make(chan hearsay, maxMeetings),
-		avoided:  make(map[peer.ID]time.Time),
+		avoided:  make(map[avoidance]time.Time),
 		changed:  make(chan struct{}),
 	}
 	for _, addr := range addrs {

@@ -3,6 +3,7 @@ package libp2phost
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -30,16 +31,26 @@ const (
 	meetingShare = 2
 	// meetingTime is how long a connected peer may take to say that it is a native.
 	meetingTime = 10 * time.Second
-	// avoidFor is how long a native that was not met is not dialled again by the word of others. maxAvoided
-	// bounds those that are remembered for that.
+	// maxAlso is how many others may tell of a native before it is met. Their addresses are dialled too: the
+	// first teller may lie.
+	maxAlso = 3
+	// avoidFor is how long a native that was not met is not dialled again where others said that it is, and
+	// nowhere if it is no native. maxAvoided bounds the addresses that are remembered for that.
 	avoidFor   = 10 * time.Minute
 	maxAvoided = 1024
 )
 
 // meeting is a native that another has told of, and that is not met yet.
 type meeting struct {
-	by   ports.PeerID // "" for a Discovery
-	site netip.Prefix // of its first address that has any
+	by   ports.PeerID   // "" for a Discovery
+	also []ports.PeerID // who has told of it since
+	site netip.Prefix   // of its first address that has any
+}
+
+// avoidance is a native that was not met at an address. "" is any.
+type avoidance struct {
+	id   peer.ID
+	addr string
 }
 
 // hearsay is what Meet was told.
@@ -61,8 +72,9 @@ func (j *Joiner) Meet(found ports.Found, by ports.PeerID) {
 // arrange has a native be dialled that was told of, unless it is known, or there is no room.
 func (j *Joiner) arrange(h hearsay) {
 	id, err := peer.Decode(string(h.found.PeerID))
-	if err != nil || id == j.host.ID() || j.targets[id] != nil || !j.trusted(id) ||
-		time.Now().Before(j.avoided[id]) || j.host.Network().Connectedness(id) == network.Connected {
+	t := j.targets[id]
+	if err != nil || id == j.host.ID() || t != nil && !t.awaits(h.by) || !j.trusted(id) ||
+		j.avoids(id, "") || j.host.Network().Connectedness(id) == network.Connected {
 		return
 	}
 	m := &meeting{by: h.by}
@@ -75,16 +87,33 @@ func (j *Joiner) arrange(h hearsay) {
 		if err != nil || CheckAddr(h.found.PeerID, text) != nil || isDNSAddr(addr) {
 			continue
 		}
-		addrs = append(addrs, withoutPeer(addr))
+		if addr = withoutPeer(addr); j.avoids(id, addr.String()) {
+			continue
+		}
+		addrs = append(addrs, addr)
 		if ip, ok := ipOf(addr); ok && !m.site.IsValid() {
 			m.site = sites.Counted(ip)
 		}
 	}
-	if len(addrs) == 0 || !j.mayArrange(m) {
-		return
+	switch {
+	case len(addrs) == 0:
+	case t != nil:
+		t.meeting.also = append(t.meeting.also, h.by)
+		t.addrs = ma.Unique(slices.Concat(t.addrs, addrs))
+	case j.mayArrange(m):
+		j.targets[id] = &target{id: id, since: time.Now(), addrs: addrs, meeting: m}
 	}
-	t := &target{id: id, since: time.Now(), addrs: addrs, meeting: m}
-	j.targets[id] = t
+}
+
+// awaits reports whether t is to be met, and another attempt will dial what by tells.
+func (t *target) awaits(by ports.PeerID) bool {
+	m := t.meeting
+	return m != nil && t.failures == 0 && !t.met && by != m.by && len(m.also) < maxAlso && !slices.Contains(m.also, by)
+}
+
+// avoids reports whether id is not to be dialled at addr by the word of others now.
+func (j *Joiner) avoids(id peer.ID, addr string) bool {
+	return time.Now().Before(j.avoided[avoidance{id, addr}])
 }
 
 // mayArrange reports whether there is room for another meeting.
@@ -109,25 +138,29 @@ func (j *Joiner) mayArrange(m *meeting) bool {
 // native is no meeting any more.
 func (j *Joiner) meet(ctx context.Context, t *target, now time.Time, due func(*retry) bool) {
 	switch {
-	case !j.trusted(t.id), t.connected && now.Sub(t.since) >= meetingTime,
-		!t.busy && !t.connected && (t.met || t.failures >= meetingAttempts):
-		j.avoid(t.id, now)
+	case !j.trusted(t.id), t.connected && now.Sub(t.since) >= meetingTime, !t.busy && !t.connected && t.met:
+		j.avoid(avoidance{t.id, ""}, now)
+		j.forget(t)
+	case !t.busy && !t.connected && t.failures >= meetingAttempts:
+		for _, addr := range t.addrs {
+			j.avoid(avoidance{t.id, addr.String()}, now)
+		}
 		j.forget(t)
 	case !t.connected && j.attempts < maxAttempts/meetingShare && due(&t.retry):
 		j.dial(ctx, t)
 	}
 }
 
-// avoid has id not be dialled by the word of others for a while.
-func (j *Joiner) avoid(id peer.ID, now time.Time) {
+// avoid has a native not be dialled by the word of others for a while.
+func (j *Joiner) avoid(which avoidance, now time.Time) {
 	if len(j.avoided) >= maxAvoided {
-		var first peer.ID
+		var first avoidance
 		for other, until := range j.avoided {
-			if first == "" || until.Before(j.avoided[first]) {
+			if first.id == "" || until.Before(j.avoided[first]) {
 				first = other
 			}
 		}
 		delete(j.avoided, first)
 	}
-	j.avoided[id] = now.Add(avoidFor)
+	j.avoided[which] = now.Add(avoidFor)
 }

@@ -77,6 +77,43 @@ func TestJoinerMeetsNatives(t *testing.T) {
 	})
 }
 
+// A liar that tells first where natives are not keeps none of them away.
+func TestALieAboutANativeHidesItFromNobody(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		h, native := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		native.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
+		j, err := NewJoiner(h, JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer run(t, j)()
+		lie := told(native.ID(), "/ip4/1.0.0.9/udp/4101/quic-v1")
+		for range 5 {
+			j.Meet(lie, "liar")
+			time.Sleep(time.Minute)
+		}
+		j.Meet(told(native.ID(), fullAddrs(native)[0]), "honest")
+		time.Sleep(time.Minute)
+		if !connected(h, native) {
+			t.Error("after a lie a native is not met where it is")
+		}
+		// It is told of while the lie of this minute is found out.
+		other := simulated(t, sim, "1.0.0.3")
+		other.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
+		j.Meet(told(other.ID(), "/ip4/1.0.0.9/udp/4101/quic-v1"), "liar")
+		for range 2 {
+			j.Meet(told(other.ID(), fullAddrs(other)[0]), "honest")
+		}
+		time.Sleep(time.Minute)
+		if !connected(h, other) {
+			t.Error("beside a lie a native is not met where it is")
+		}
+	})
+}
+
 // A liar costs few dials, and takes the room of no other teller.
 func TestMeetingsAreShared(t *testing.T) {
 	j, err := NewJoiner(newHost(t, newKey(t)), JoinerConfig{Natives: nativeProtocols, Log: new(logged).logger()})
@@ -126,7 +163,7 @@ func TestMeetingsAreShared(t *testing.T) {
 	}
 	for range maxAvoided + 10 {
 		id, _ := peer.Decode(string(hosttest.PeerID(t)))
-		j.avoid(id, time.Now())
+		j.avoid(avoidance{id, ""}, time.Now())
 	}
 	if len(j.avoided) != maxAvoided {
 		t.Errorf("it remembers %d that it could not meet, want %d", len(j.avoided), maxAvoided)
