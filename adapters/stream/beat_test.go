@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/opencloud/ocnode/adapters/internal/hosttest"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
@@ -478,6 +479,36 @@ func TestOnlyAConnectionWithAnOpenStreamHangsUpBeating(t *testing.T) {
 				t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 			}
 			end()
+		}
+	})
+}
+
+// Two sides that dial each other at once have two connections. A process that dies ends them one after the other.
+func TestAnIndexerWithTwoConnectionsHangsUpWithTheLast(t *testing.T) {
+	overTCPAndQUIC(t, func(t *testing.T, newHost func(...libp2p.Option) host.Host) {
+		native, indexer := newHost(), newHost()
+		heard := make(chan bool, 4)
+		serve(t, newTransport(t, native), hangupListener{grant, func(_ ports.PeerID, beating bool) { heard <- beating }})
+		if _, err := register(ports.WithOpenStream(t.Context(), t.Context()), indexer, remote(t, newTransport(t, indexer), native)); err != nil {
+			t.Fatal(err)
+		}
+		second, err := indexer.Network().(*swarm.Swarm).TransportForDialing(native.Addrs()[0]).Dial(t.Context(), native.Addrs()[0], native.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns := func() int { return len(native.Network().ConnsToPeer(indexer.ID())) }
+		porttest.Eventually(t, "there are two connections", func() bool { return conns() == 2 })
+		_ = indexer.Network().ClosePeer(native.ID())
+		porttest.Eventually(t, "there is one", func() bool { return conns() == 1 })
+		select {
+		case <-heard:
+			t.Error("it hung up while there is another connection")
+		default:
+		}
+		_ = second.Close()
+		porttest.Eventually(t, "it hangs up", func() bool { return len(heard) > 0 })
+		if beating := <-heard; !beating || len(heard) != 0 {
+			t.Errorf("beating is %v, and %d more", beating, len(heard))
 		}
 	})
 }

@@ -209,7 +209,7 @@ func (t *Transport) ended(c network.Conn) <-chan struct{} {
 }
 
 func (t *Transport) connEnded(c network.Conn) {
-	if sender, beating := t.forget(c); sender != "" && hungUp(c) && len(t.host.Network().ConnsToPeer(c.RemotePeer())) == 0 {
+	if sender, beating := t.forget(c); sender != "" && hungUp(c) && !t.handOn(c, sender, beating) {
 		t.servingMu.Lock()
 		srv := t.serving
 		t.servingMu.Unlock()
@@ -235,6 +235,24 @@ func (t *Transport) forget(c network.Conn) (_ ports.PeerID, beating bool) {
 	delete(t.senders, c)
 	delete(t.beating, c)
 	return sender, beating
+}
+
+// handOn has another open connection of sender, if there is one, stand for c, which sender has ended: sender
+// has hung up once it ends that one too.
+func (t *Transport) handOn(c network.Conn, sender ports.PeerID, beating bool) bool {
+	t.connsMu.Lock()
+	defer t.connsMu.Unlock()
+	for _, other := range t.host.Network().ConnsToPeer(c.RemotePeer()) {
+		if t.senders == nil || other.IsClosed() { // as in ended
+			continue
+		}
+		t.senders[other] = sender
+		if beating {
+			t.beating[other]++
+		}
+		return true
+	}
+	return false
 }
 
 // beats counts an open stream of heartbeats of c until it has ended with an error that is not that of
