@@ -136,6 +136,7 @@ func newDoor(p *Plan, h host.Host, rules domain.Rules, observer ports.Observer, 
 	if err != nil {
 		return nil, err
 	}
+	addresses.SetSlack(times.TTL - times.Heartbeat)
 	closers.Add(func() error { addresses.Close(); return nil })
 	return admission.Door{Gate: gate, Addresses: addresses, Read: rules.Proofs.Read}, nil
 }

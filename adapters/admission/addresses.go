@@ -42,7 +42,7 @@ const (
 	// indexer waits for an answer.
 	dialTime = ports.ExchangeTimeout
 	// patience is how long a registration waits for it: two round trips around the world
-	// and a handshake take less, and the exchange has 4 s.
+	// and a handshake take less, and the exchange has 4 s. Short leases have less time: see SetSlack.
 	patience = 2 * time.Second
 	// maxDials bounds the dials at once: a file and 100 KB each.
 	maxDials = 64
@@ -81,6 +81,7 @@ type Addresses struct {
 	policy   Policy
 	back     WayBack
 	observer ports.Observer
+	patience time.Duration
 
 	life context.Context
 	end  context.CancelFunc
@@ -128,10 +129,15 @@ func NewAddresses(policy Policy, back WayBack, observer ports.Observer) (*Addres
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Addresses{
-		policy: policy, back: back, observer: observer, life: life, end: end,
+		policy: policy, back: back, observer: observer, patience: patience, life: life, end: end,
 		of: make(map[claim]*list.Element), dialFor: make(map[netip.Prefix]int), sites: make(map[netip.Prefix]*dialled),
 	}, nil
 }
+
+// SetSlack says how much longer a lease lasts than a heartbeat. A registration waits for half of it at
+// most: its indexer has a lease that would end meanwhile, and takes a longer silence for a connection that
+// has ended. It must be called before any other method.
+func (a *Addresses) SetSlack(slack time.Duration) { a.patience = min(patience, slack/2) }
 
 // Close ends the dials that are under way, and waits for that.
 func (a *Addresses) Close() {
@@ -185,7 +191,7 @@ func (a *Addresses) VetSigned(ctx context.Context, sender ports.PeerID, from net
 		return nil
 	}
 	from = from.Unmap().WithZone("")
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, a.patience)
 	defer cancel()
 	var unshown, untried []string
 	var dialled []string
@@ -253,7 +259,7 @@ func (a *Addresses) vetFirst(ctx context.Context, sender ports.PeerID, from neti
 	}
 	shown, refuted, dial := a.ask(sender, from, addr)
 	if !shown && dial != nil {
-		timeout := time.NewTimer(patience)
+		timeout := time.NewTimer(a.patience)
 		defer timeout.Stop()
 		select {
 		case <-dial:

@@ -179,6 +179,28 @@ func TestWhatIsNoAddressIsLeftToTheRegistry(t *testing.T) {
 	}
 }
 
+func TestShortLeasesWaitForAddressesNoLongerThanTheyLast(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		for slack, want := range map[time.Duration]time.Duration{time.Second: time.Second / 2, 6 * time.Second: patience} {
+			n := &network{at: map[string]ports.PeerID{own6: "a"}, takes: 3 * time.Second}
+			a := newAddresses(t, PolicyAuto, n)
+			a.SetSlack(slack)
+			began := time.Now()
+			_, err := vet(t, a, me, own6)
+			if took := time.Since(began); took != want {
+				t.Errorf("with a slack of %v it took %v", slack, took)
+			}
+			expectLimit(t, "a dial that takes longer", err, ports.CodeBusy, ports.LimitDialBacks)
+			began = time.Now()
+			err = a.VetSigned(t.Context(), "a", netip.MustParseAddr(me), []string{own, victim})
+			if took := time.Since(began); took != want {
+				t.Errorf("with a slack of %v a record took %v", slack, took)
+			}
+			expectLimit(t, "a record", err, ports.CodeAddrInvalid, ports.LimitAddress)
+		}
+	})
+}
+
 func TestTheFirstAddressIsWaitedForAndNotLong(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		n := &network{at: map[string]ports.PeerID{own6: "a"}, takes: patience}
