@@ -85,7 +85,7 @@ func NewIndexer(rules domain.Rules, signer ports.Signer, natives *Natives, descr
 		observer.Observe(ports.Event{Kind: kind, PeerID: x.self, Via: via})
 		x.unshown.reconsider() // a native whose lease is doubted does not count there
 	})
-	x.unshown = newUnshown(x.clock, x.witnesses.doubts)
+	x.unshown = newUnshown(x.clock, x.ttl-x.heartbeat, x.witnesses.doubts)
 	if signer != nil {
 		x.records = newRecords(rules.Self, rules.Policy, signer, x.clock, observer)
 	}

@@ -13,7 +13,8 @@ import (
 
 const (
 	// judgeTime is how long the word of other natives is waited for, when a native could not show an
-	// address: a native dials back for 2 s, and a registration has to reach it.
+	// address: a native dials back for 2 s, and a registration has to reach it. Natives of short leases dial
+	// back for half of their slack, and the lease must not end meanwhile: so it is three quarters at most.
 	judgeTime = 3 * time.Second
 	// tellTime is how long natives have to tell each other of a record: far more than natives that
 	// follow each other take.
@@ -29,6 +30,7 @@ const (
 // can take all. All methods may be called concurrently.
 type unshown struct {
 	clock   *domain.Clock
+	judging time.Duration                  // judgeTime, or less
 	doubted func(native ports.PeerID) bool // whether other natives show its lease: it may lie
 
 	mu      sync.Mutex
@@ -50,9 +52,9 @@ type verdict struct {
 	took    []string // those of the last record that it took as a whole
 }
 
-func newUnshown(clock *domain.Clock, doubted func(ports.PeerID) bool) *unshown {
+func newUnshown(clock *domain.Clock, slack time.Duration, doubted func(ports.PeerID) bool) *unshown {
 	return &unshown{
-		clock: clock, doubted: doubted,
+		clock: clock, judging: min(judgeTime, slack/4*3), doubted: doubted,
 		natives: make(map[ports.PeerID]*verdict), until: make(map[string]domain.Instant),
 		denials: make(map[denial]domain.Instant), changed: make(chan struct{}),
 	}
@@ -136,7 +138,7 @@ func (u *unshown) denied(ctx context.Context, native ports.PeerID, of, named []s
 		u.denials[denial{native, addr}] = until
 	}
 	u.mu.Unlock()
-	timeout := time.NewTimer(judgeTime)
+	timeout := time.NewTimer(u.judging)
 	defer timeout.Stop()
 	for {
 		u.mu.Lock()

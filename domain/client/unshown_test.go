@@ -211,3 +211,24 @@ func TestANativeThatTellsNobodyKeepsNoIndexerFromTheOthers(t *testing.T) {
 		}
 	})
 }
+
+// A native that does not answer holds up no other for longer than a lease there lasts.
+func TestTheWordOfOtherNativesIsWaitedForNoLongerThanALeaseLasts(t *testing.T) {
+	for slack, want := range map[time.Duration]time.Duration{time.Second: 750 * time.Millisecond, 6 * time.Second: judgeTime} {
+		porttest.FakeTime(t, func(t *testing.T) {
+			key := prooftest.NewSigner(t)
+			policy := domain.TTLPolicy{TTL: 2*time.Second + slack, Heartbeat: 2 * time.Second, Refresh: time.Second}
+			x, err := NewIndexer(domain.Rules{Self: key.PeerID, Policy: policy}, key, PinNatives(map[ports.PeerID]ports.Native{"a": nil}), nil, &porttest.Recorder{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.unshown.asks("a")
+			x.unshown.asks("down")
+			began := time.Now()
+			left, _ := x.unshown.denied(t.Context(), "a", []string{"here", "six"}, []string{"six"})
+			if took := time.Since(began); !left || took != want {
+				t.Errorf("with a slack of %v it left the address out: %v, after %v", slack, left, took)
+			}
+		})
+	}
+}
