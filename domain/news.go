@@ -180,10 +180,12 @@ func (n *news) number(s *shard, ids []ports.PeerID) {
 	defer n.mu.Unlock()
 	for _, id := range ids {
 		r := s.record(id)
-		if own := r.holding().granted(); own != nil && own.live(at) && r.number == 0 {
+		if !r.known() || r.number != 0 {
+			continue
+		}
+		if item, ok := n.ownItem(r, id, at); ok {
 			r.number = n.unused()
-			c := n.public(&change{ports.ChangeSnapshot, id, *own, true}, at)
-			n.told.define(r.number, id, r.pointer(), n.item(&c))
+			n.told.define(r.number, id, r.pointer(), item)
 		}
 	}
 }

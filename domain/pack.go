@@ -316,6 +316,9 @@ func words(b []byte) (leases, all int) {
 
 const packedHead = 2
 
+// rememberedBytes are those of a remembered record.
+const rememberedBytes = 11
+
 // unname lets go of the natives that a packed holding names.
 func (t *table) unname(b []byte) {
 	_, n := words(b)
@@ -338,7 +341,7 @@ func (t *table) unpack(id ports.PeerID, b []byte, whole bool) *holding {
 	}
 	var remembered []byte
 	if head&packedRemembered != 0 {
-		remembered, rest = rest[:11], rest[11:]
+		remembered, rest = rest[:rememberedBytes], rest[rememberedBytes:]
 	}
 	var records [maxLeases + 2]*ports.Proof
 	for i := range kept & 15 {

@@ -1,0 +1,45 @@
+package domain
+
+import (
+	"testing"
+
+	"github.com/opencloud/ocnode/adapters/proof"
+	"pgregory.net/rapid"
+)
+
+// The item of a packed lease is that of the same lease made anew, whatever else its holding has.
+func TestTheItemOfAPackedLeaseIsThatOfTheLease(t *testing.T) {
+	s := newSaid(t)
+	proofs := proof.NewVerifier()
+	table := newTable(DefaultTTLPolicy(), Bounds{})
+	table.proofs = proofs
+	table.names.fix(selfName, "me")
+	read := 0
+	rapid.Check(t, func(t *rapid.T) {
+		h := s.holding(t)
+		packed, ok := table.pack(&h, nil)
+		if !ok {
+			return
+		}
+		defer table.unname(packed)
+		first, item, ok := packedFirst(s.id, packed)
+		if !ok {
+			return
+		}
+		if has := h.first.deadline != (Instant{}); has != (first != nil) {
+			t.Fatalf("it has a first lease: %t, want %t", first != nil, has)
+		} else if !has {
+			return
+		}
+		read++
+		if want := itemOf(s.id, h.first.proof, h.first.expiresAt, proofs); item != want {
+			t.Fatalf("the item is %x, want %x of\n%s", item, want, plainly(&h))
+		}
+		if sourceOf(first) != h.first.source || deadlineOf(first) != h.first.deadline {
+			t.Fatalf("the lease is of source %v until %v, want\n%s", sourceOf(first), deadlineOf(first), plainly(&h))
+		}
+	})
+	if read == 0 {
+		t.Error("no item was read")
+	}
+}
