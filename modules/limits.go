@@ -93,9 +93,9 @@ const (
 	// entryShare is the part of the memory that the live table may take, one in so many: the network
 	// has two such parts, and the collector needs the rest.
 	entryShare = 4
-	// entryBytes is what an entry is reckoned at: a signed one was measured at 1,128 bytes
-	// (docs/benchmarks.md).
-	entryBytes = 1200
+	// entryBytes is what an entry is reckoned at. A signed one takes 300 bytes (docs/benchmarks.md). Labels,
+	// the leases of two more natives, and what is kept of each that tells it take some 150 more.
+	entryBytes = 512
 )
 
 // entries returns limits.entries on a machine with so many bytes of memory.
