@@ -392,7 +392,7 @@ func (r *Registry) listed(id ports.PeerID, w *word, at Instant) ports.Listed {
 	return ports.Listed{Entry: e, State: state, Source: w.source.public(), Remaining: remaining}
 }
 
-// maxScan bounds the entries that one List looks at: 3 ms without a match.
+// maxScan bounds the entries that one List looks at: 10 ms without a match if all are signed.
 const maxScan = 10 * ports.MaxPage
 
 // List implements ports.Native. It does no I/O.
