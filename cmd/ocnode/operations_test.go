@@ -430,7 +430,7 @@ func TestTheConfigurationOfOperationsIsValid(t *testing.T) {
 			t.Errorf("operations.md:%d: %v", b.line, err)
 		}
 	}
-	if checked != 6 {
+	if checked != 7 {
 		t.Errorf("%d blocks of configuration were checked", checked)
 	}
 }
