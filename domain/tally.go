@@ -14,8 +14,8 @@ const pageSize = 16
 // each keep a tally, and compare the sums.
 type tally struct {
 	pages []*[pageSize]numbered // nil without a number that stands, or stood
-	count uint32 // how many numbers stand for an indexer
-	sum   uint64 // of their items
+	count uint32                // how many numbers stand for an indexer
+	sum   uint64                // of their items
 }
 
 // numbered is an indexer, by its number.
