@@ -34,7 +34,6 @@ func followAtRandom(t *testing.T, keys []*prooftest.Signer, random *rand.Rand) {
 	type signed struct {
 		prooftest.Word
 		began time.Time
-		seq   int
 	}
 	words := make([]*signed, len(keys))
 	proven := make(map[ports.PeerID]time.Time) // when the last tick ends
