@@ -11,7 +11,7 @@ const (
 	// maxSegments is how many segments are kept for watchers that come a little later: some
 	// seconds of changes.
 	maxSegments = 64
-	// segmentAge is how old a segment may be for another watcher. Its Remaining is too long
+	// segmentAge is how old a segment may be for another watcher. Then its changes are let go. Its Remaining is too long
 	// by that age: no watcher can tell that from the time that a batch travels.
 	segmentAge = 250 * time.Millisecond
 )
@@ -83,6 +83,11 @@ func (s *segments) at(r *Registry, next uint64) (_ *segment, until uint64) {
 	if len(s.last) == maxSegments {
 		copy(s.last, s.last[1:])
 		s.last = s.last[:maxSegments-1]
+	}
+	for i, old := range s.last {
+		if old.all != nil && asked.Sub(old.made) >= segmentAge {
+			s.last[i] = &segment{from: old.from, until: old.until, made: old.made}
+		}
 	}
 	s.last = append(s.last, seg)
 	return seg, seg.until

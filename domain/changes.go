@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"iter"
@@ -16,11 +17,17 @@ import (
 
 const (
 	// maxChanges is how many changes a native remembers, and so how far a watcher may fall
-	// behind: 13 s at 10,000 changes a second. They take 12 MB at most.
-	maxChanges = chunkChanges * maxChunks
-	// chunkChanges are remembered and forgotten together.
-	chunkChanges = 512
-	maxChunks    = 256
+	// behind: 13 s at 10,000 changes a second.
+	maxChanges = 128 << 10
+	// stretchChanges and stretchBytes bound the changes that are remembered and forgotten together.
+	stretchChanges = 512
+	stretchBytes   = 63<<10 - 64 // with its head, a stretch takes eight pages of memory
+	// maxStretches bounds the memory of all: 64 MB. Plain changes take 16 MB, and signed changes 32 MB. Only changes
+	// with much metadata are forgotten sooner.
+	maxStretches = 1024
+	// maxUnwatched is how many changes a native remembers before the first watch, and renewalsKept after
+	// the last.
+	maxUnwatched = 2 * stretchChanges
 	// maxMarks bounds the remembered changes of the standing: a minute's, at one a second.
 	maxMarks = 64
 	// renewalsKept is how long renewals are remembered for a watcher that may come back. It lasts
@@ -50,7 +57,13 @@ type changelog struct {
 	// Else a heartbeat without other changes is not remembered, and costs less.
 	renewals atomic.Bool
 
+	table *table
+
+	rooms sync.Pool // of *changeRoom
+
 	mu sync.Mutex // held by add and remember
+	// left is when a watcher ended last, zero before the first.
+	left time.Time
 	// kept has all remembered changes. The changes before next are final.
 	kept atomic.Pointer[kept]
 	next atomic.Uint64 // the number of the next change
@@ -69,15 +82,59 @@ type changelog struct {
 	segments segments
 }
 
-// kept is an immutable list of chunks. All are full but the last.
+// kept is an immutable list of changes.
 type kept struct {
-	chunks []*[chunkChanges]change
-	first  uint64 // the number of the first change of chunks[0]
+	all   []*stretch
+	first uint64 // the number of the first change
 }
 
-func newChangelog() *changelog {
-	l := &changelog{instance: rand.Text()[:10], news: make(chan struct{}, 1), doubt: func() {}}
+// stretch is some changes one after the other, as bytes. add writes behind those that readers read.
+type stretch struct {
+	first uint64
+	odd   *[stretchChanges]*change // those that do not pack; nil without any
+	count int                      // of changes; for add alone
+	ends  [stretchChanges]uint16   // where the bytes of each end
+	bytes [stretchBytes]byte
+}
+
+// end returns where the bytes of the first n changes end.
+func (c *stretch) end(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return int(c.ends[n-1])
+}
+
+// fits reports whether c has room for another change of so many bytes.
+func (c *stretch) fits(size int) bool {
+	return c.count < stretchChanges && c.end(c.count)+size <= stretchBytes
+}
+
+// add appends a change: its bytes, and itself if it does not pack.
+func (c *stretch) add(bytes []byte, odd *change) {
+	if odd != nil {
+		if c.odd == nil {
+			c.odd = new([stretchChanges]*change)
+		}
+		c.odd[c.count] = odd
+	}
+	from := c.end(c.count)
+	c.ends[c.count] = uint16(from + copy(c.bytes[from:], bytes))
+	c.count++
+}
+
+func (c *stretch) at(i int) (m remembered) {
+	m.bytes = c.bytes[c.end(i):c.end(i+1)]
+	if len(m.bytes) == changeMore {
+		m.odd = c.odd[i]
+	}
+	return m
+}
+
+func newChangelog(t *table) *changelog {
+	l := &changelog{table: t, instance: rand.Text()[:10], news: make(chan struct{}, 1), doubt: func() {}}
 	l.kept.Store(&kept{})
+	l.rooms.New = func() any { return &changeRoom{} }
 	l.segments.pace.watching = l.waker.watching.Load
 	l.begin(standing{})
 	return l
@@ -89,18 +146,16 @@ func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, w *word, fresh b
 	if kind == ports.ChangeRenewed && !l.renewals.Load() {
 		return
 	}
-	l.mu.Lock()
-	k, n := l.kept.Load(), l.next.Load()
-	i := n - k.first
-	if i == uint64(len(k.chunks))*chunkChanges {
-		grown := &kept{chunks: make([]*[chunkChanges]change, 0, maxChunks), first: k.first}
-		over := max(len(k.chunks)+1-maxChunks, 0)
-		grown.chunks = append(append(grown.chunks, k.chunks[over:]...), new([chunkChanges]change))
-		grown.first += uint64(over) * chunkChanges
-		l.kept.Store(grown)
-		k, i = grown, n-grown.first
+	room := l.rooms.Get().(*changeRoom)
+	defer l.rooms.Put(room)
+	bytes, ok := l.table.remember(kind, id, w, fresh, room)
+	var odd *change
+	if !ok {
+		odd = &change{kind, id, *w, fresh}
 	}
-	k.chunks[i/chunkChanges][i%chunkChanges] = change{kind, id, *w, fresh}
+	l.mu.Lock()
+	n := l.next.Load()
+	l.room(n, len(bytes)).add(bytes, odd)
 	l.next.Store(n + 1)
 	if kind != ports.ChangeRenewed {
 		l.urgent.Store(n + 1)
@@ -112,6 +167,27 @@ func (l *changelog) add(kind ports.ChangeKind, id ports.PeerID, w *word, fresh b
 		default: // the waker has not taken the last value yet
 		}
 	}
+}
+
+// room returns the stretch that has room for change number n of so many bytes. It forgets the oldest for
+// it. The caller holds the lock.
+func (l *changelog) room(n uint64, size int) *stretch {
+	k := l.kept.Load()
+	if last := len(k.all) - 1; last >= 0 && k.all[last].fits(size) {
+		return k.all[last]
+	}
+	most := uint64(maxChanges)
+	if l.waker.watching.Load() == 0 && time.Since(l.left) >= renewalsKept {
+		most = maxUnwatched
+	}
+	old := k.all
+	for len(old) > 0 && (len(old) == maxStretches || n+stretchChanges-old[0].first > most) {
+		old = old[1:]
+	}
+	grown := &kept{all: append(slices.Clip(old), &stretch{first: n})}
+	grown.first = grown.all[0].first
+	l.kept.Store(grown)
+	return grown.all[len(old)]
 }
 
 // mark is the standing of the table from change number at on.
@@ -178,15 +254,22 @@ func (l *changelog) head() uint64 { return l.next.Load() }
 
 // read yields at most limit changes from number from on. It is not ok if the changelog has
 // forgotten them. A yielded change never changes.
-func (l *changelog) read(from uint64, limit int) (_ iter.Seq[*change], ok bool) {
+func (l *changelog) read(from uint64, limit int) (_ iter.Seq[remembered], ok bool) {
 	next, k := l.next.Load(), l.kept.Load()
 	if from < k.first {
 		return nil, false
 	}
 	next = min(next, from+uint64(limit))
-	return func(yield func(*change) bool) {
-		for n := from - k.first; n < next-k.first; n++ {
-			if !yield(&k.chunks[n/chunkChanges][n%chunkChanges]) {
+	return func(yield func(remembered) bool) {
+		at, found := slices.BinarySearchFunc(k.all, from, func(c *stretch, n uint64) int { return cmp.Compare(c.first, n) })
+		if !found {
+			at--
+		}
+		for n := from; n < next; n++ {
+			if at+1 < len(k.all) && k.all[at+1].first == n {
+				at++
+			}
+			if c := k.all[at]; !yield(c.at(int(n - c.first))) {
 				return
 			}
 		}
@@ -219,6 +302,9 @@ func (l *changelog) watch() (stop func()) {
 		}()
 	}
 	return func() {
+		l.mu.Lock()
+		l.left = time.Now()
+		l.mu.Unlock()
 		c.mu.Lock()
 		done, stopped := c.done, c.stopped
 		last := c.watching.Add(-1) == 0

@@ -53,11 +53,5 @@ func (r *Registry) TakeChanges(native ports.PeerID, changes []ports.Change) {
 func Beat(p TTLPolicy) time.Duration            { return p.beat() }
 func RenewalInterval(p TTLPolicy) time.Duration { return p.renewalInterval() }
 
-// ForgetChanges forgets all changes for watchers, and all puts.
-func (r *Registry) ForgetChanges() {
-	l := r.table.changes
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.kept.Store(&kept{first: l.next.Load()})
-	r.outbox.ready = nil
-}
+// ForgetPuts forgets all puts that wait.
+func (r *Registry) ForgetPuts() { r.outbox.ready = nil }

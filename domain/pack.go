@@ -80,6 +80,7 @@ type packing struct {
 	records [maxLeases + 2]*ports.Proof // with the newest tick of each
 	texts   [maxLeases + 2]*word
 	kept    [2]uint8 // how many records and texts
+	apart   bool     // the bytes name no native, and have all anchors
 	fits    bool
 }
 
@@ -115,18 +116,23 @@ func (t *table) pack(h *holding, room []byte) (_ []byte, ok bool) {
 		p.bytes = order8.AppendUint16(p.bytes, uint16(remembered.Tick.Step))
 		p.bytes = order8.AppendUint64(p.bytes, uint64(h.rest.until.since))
 	}
-	for _, r := range p.records[:p.kept[0]] {
-		p.putRecord(r)
-	}
-	for _, w := range p.texts[:p.kept[1]] {
-		p.putText(w.addr, w.details)
-	}
+	p.putRest()
 	p.bytes[0], p.bytes[1] = head, p.kept[0]|p.kept[1]<<4
 	if !p.fits || len(p.bytes) > maxPacked {
 		t.unname(p.bytes)
 		return nil, false
 	}
 	return p.bytes, true
+}
+
+// putRest writes the records and texts that the words refer to.
+func (p *packing) putRest() {
+	for _, r := range p.records[:p.kept[0]] {
+		p.putRecord(r)
+	}
+	for _, w := range p.texts[:p.kept[1]] {
+		p.putText(w.addr, w.details)
+	}
 }
 
 // note takes in a proof, if it is one.
@@ -209,8 +215,12 @@ func (p *packing) word(w *word) {
 			flags |= wordApart
 		}
 	}
+	native := noName
+	if !p.apart {
+		native = p.table.names.useHandle(w.native)
+	}
 	p.bytes = append(p.bytes, flags, which)
-	p.bytes = order8.AppendUint32(p.bytes, p.table.names.useHandle(w.native))
+	p.bytes = order8.AppendUint32(p.bytes, native)
 	p.bytes = order8.AppendUint64(p.bytes, uint64(w.deadline.since))
 	p.bytes = order8.AppendUint64(p.bytes, uint64(first))
 	if w.proof != nil {
@@ -243,7 +253,7 @@ func (p *packing) putRecord(is *ports.Proof) {
 	switch {
 	case c.Interval == 0:
 		p.fits = p.fits && is.Tick.Link == c.Anchor && c.Anchor == ports.Link{}
-	case ports.RecordLife/c.Interval > maxHashes:
+	case p.apart || ports.RecordLife/c.Interval > maxHashes:
 		flags = recordChained | recordAnchored
 	default:
 		flags = recordChained
@@ -343,21 +353,7 @@ func (t *table) unpack(id ports.PeerID, b []byte, whole bool) *holding {
 	if head&packedRemembered != 0 {
 		remembered, rest = rest[:rememberedBytes], rest[rememberedBytes:]
 	}
-	var records [maxLeases + 2]*ports.Proof
-	for i := range kept & 15 {
-		records[i], rest = t.unpackRecord(id, rest, whole)
-	}
-	var texts [maxLeases + 2]word
-	for i := range kept >> 4 {
-		var addrs []string
-		var meta map[string]string
-		bare := rest[0]&textBare != 0
-		addrs, meta, rest = unpackList(rest)
-		if texts[i].addr = addrs[0]; bare {
-			addrs = nil
-		}
-		texts[i].details = detailsOf(addrs, meta)
-	}
+	u := t.unpackRest(id, rest, kept, whole)
 	if n > 1 || n > leases || remembered != nil {
 		h.rest = newRest(make([]word, max(leases-1, 0)), leaves{})
 		h.rest.store = false
@@ -374,19 +370,48 @@ func (t *table) unpack(id ports.PeerID, b []byte, whole bool) *holding {
 		case i > 0:
 			w = &h.rest.leases[i-1]
 		}
-		all = t.unpackWord(w, all, &records, &texts, whole)
+		all = t.unpackWord(w, all, &u)
 		if i > 0 && i < leases {
 			h.rest.store = h.rest.store || w.source == stored
 		}
 	}
 	if remembered != nil {
-		h.rest.proof = t.stepOf(records[remembered[0]], uint32(order8.Uint16(remembered[1:])), whole)
+		h.rest.proof = t.stepOf(u.records[remembered[0]], uint32(order8.Uint16(remembered[1:])), whole)
 		h.rest.until = Instant{time.Duration(order8.Uint64(remembered[3:]))}
 	}
 	return h
 }
 
-func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Proof, texts *[maxLeases + 2]word, whole bool) (rest []byte) {
+// unpacked are the records and texts that packed words refer to.
+type unpacked struct {
+	whole   bool // the proofs are whole
+	records [maxLeases + 2]*ports.Proof
+	texts   [maxLeases + 2]struct {
+		addr    string
+		details *details
+	}
+}
+
+// unpackRest returns what putRest wrote into b, of so many records and texts.
+func (t *table) unpackRest(id ports.PeerID, b []byte, kept uint8, whole bool) unpacked {
+	u := unpacked{whole: whole}
+	for i := range kept & 15 {
+		u.records[i], b = t.unpackRecord(id, b, whole)
+	}
+	for i := range kept >> 4 {
+		var addrs []string
+		var meta map[string]string
+		bare := b[0]&textBare != 0
+		addrs, meta, b = unpackList(b)
+		if u.texts[i].addr = addrs[0]; bare {
+			addrs = nil
+		}
+		u.texts[i].details = detailsOf(addrs, meta)
+	}
+	return u
+}
+
+func (t *table) unpackWord(w *word, b []byte, u *unpacked) (rest []byte) {
 	flags, which := b[0], b[wordWhich]
 	w.source, w.leave = source(flags&wordSource), flags&wordLeave != 0
 	w.unproven, w.overdue = flags&wordUnproven != 0, flags&wordOverdue != 0
@@ -395,7 +420,7 @@ func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Pro
 	first := int64(order8.Uint64(b[wordTime:]))
 	more := b[wordMore:]
 	if flags&wordSigned != 0 {
-		w.proof = t.stepOf(records[which], uint32(order8.Uint16(more)), whole)
+		w.proof = t.stepOf(u.records[which], uint32(order8.Uint16(more)), u.whole)
 		if more = more[2:]; !w.leave {
 			w.addr, w.details = claimedText(w.proof.Claim)
 		}
@@ -406,7 +431,7 @@ func (t *table) unpackWord(w *word, b []byte, records *[maxLeases + 2]*ports.Pro
 		return more
 	}
 	if which != noText {
-		w.addr, w.details = texts[which].addr, texts[which].details
+		w.addr, w.details = u.texts[which].addr, u.texts[which].details
 	}
 	switch w.expiresAt = first; {
 	case flags&wordApart != 0:

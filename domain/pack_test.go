@@ -23,7 +23,7 @@ type said struct {
 	leave   *ports.Proof
 }
 
-func newSaid(t *testing.T) said {
+func newSaid(t testing.TB) said {
 	x := prooftest.NewSigner(t)
 	claim := func(n int, interval time.Duration) ports.Claim {
 		c := ports.Claim{PeerID: x.PeerID, Seq: noon.wall.UnixMilli() + int64(n), Start: 7, Interval: interval, TTL: 66 * sec, Addrs: []string{"/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1"}}

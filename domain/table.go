@@ -83,7 +83,8 @@ type became struct {
 }
 
 func newTable(policy TTLPolicy, bounds Bounds) *table {
-	t := &table{policy: policy, names: newNames(), maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), changes: newChangelog(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
+	t := &table{policy: policy, names: newNames(), maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
+	t.changes = newChangelog(t)
 	t.news = newNews(t.changes)
 	for i := range t.shards {
 		s := &t.shards[i]

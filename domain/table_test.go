@@ -47,7 +47,9 @@ func (b *shelf) told() (changes []string) {
 	if !ok {
 		b.t.Fatal("too many changes")
 	}
-	for c := range all {
+	for m := range all {
+		var c change
+		b.s.table.recall(m, &c, true)
 		text := fmt.Sprintf("%s %s", c.kind, c.word.native.Value())
 		if c.fresh {
 			text += "+"

@@ -265,9 +265,9 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 		return ports.Batch{}, errTooSlow
 	}
 	wanted := 0
-	for c := range changes {
+	for m := range changes {
 		w.next++
-		if w.wants(c) {
+		if w.wants(m.kind(), m.source()) {
 			wanted++
 		}
 	}
@@ -276,21 +276,23 @@ func (w *watcher) read(until uint64) (ports.Batch, error) {
 	}
 	batch := ports.Batch{Changes: make([]ports.Change, 0, wanted)}
 	at := w.registry.now().at
-	for c := range changes {
-		if w.wants(c) {
-			batch.Changes = append(batch.Changes, w.public(c, at))
+	var c change
+	for m := range changes {
+		if w.wants(m.kind(), m.source()) {
+			w.registry.table.recall(m, &c, w.alone())
+			batch.Changes = append(batch.Changes, w.public(&c, at))
 		}
 	}
 	return batch, nil
 }
 
-func (w *watcher) wants(c *change) bool {
+func (w *watcher) wants(kind ports.ChangeKind, from source) bool {
 	switch {
-	case c.kind == conditionChanged:
+	case kind == conditionChanged:
 		return false
-	case w.request.Own && (c.word.source != granted || c.kind == ports.ChangeExpired || c.kind == ports.ChangeLate || c.kind == ports.ChangeStale):
+	case w.request.Own && (from != granted || kind == ports.ChangeExpired || kind == ports.ChangeLate || kind == ports.ChangeStale):
 		return false // another native ends told leases by its own clock
-	case c.kind == ports.ChangeRenewed:
+	case kind == ports.ChangeRenewed:
 		return w.request.Renewed
 	}
 	return true
