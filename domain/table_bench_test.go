@@ -16,7 +16,8 @@ import (
 )
 
 // BenchmarkTableBytes fills a table and says what an entry takes, with all that the table needs to find,
-// sort and sweep it: of plain entries, of signed entries, and of a mix.
+// sort and sweep it: of plain entries, of signed entries, and of a mix. A table that is watched has its
+// changelog beside it.
 func BenchmarkTableBytes(b *testing.B) {
 	for _, kind := range []struct {
 		name string
@@ -51,22 +52,34 @@ func BenchmarkTableBytes(b *testing.B) {
 			}
 		})
 	}
-	b.Run("signed", func(b *testing.B) {
-		const n = million / 10 // a tenth of the signatures
-		for b.Loop() {
-			r := newTable(b, domain.DefaultTTLPolicy(), &stubStore{}, func(rules *domain.Rules) { rules.Proofs = forgetful{proof.NewVerifier()} })
-			before := heap()
-			for i := range n {
-				x := newSignedIndexer(b)
-				x.issue(b, registration(scattered(i)).Addr)
-				reg := x.heartbeat(0, true)
-				reg.Proof.Record = bytes.Clone(reg.Proof.Record)
-				giveTo(b, r, reg)
+	for name, watched := range map[string]bool{"signed": false, "watched": true} {
+		b.Run(name, func(b *testing.B) {
+			const n = million / 10 // a tenth of the signatures
+			for b.Loop() {
+				r := newTable(b, domain.DefaultTTLPolicy(), &stubStore{}, func(rules *domain.Rules) { rules.Proofs = forgetful{proof.NewVerifier()} })
+				if watched {
+					watchOnce(r) // all changes are remembered from now on
+				}
+				before := heap()
+				for i := range n {
+					x := newSignedIndexer(b)
+					x.issue(b, registration(scattered(i)).Addr)
+					reg := x.heartbeat(0, true)
+					reg.Proof.Record = bytes.Clone(reg.Proof.Record)
+					giveTo(b, r, reg)
+				}
+				measure(b, r, n, before)
+				runtime.KeepAlive(r)
 			}
-			measure(b, r, n, before)
-			runtime.KeepAlive(r)
-		}
-	})
+		})
+	}
+}
+
+// watchOnce watches r with renewals, until the first batch.
+func watchOnce(r *domain.Registry) {
+	for range r.Watch(context.Background(), "", ports.WatchRequest{Renewed: true}) {
+		return
+	}
 }
 
 // forgetful is a Verifier that remembers nothing: what it would remember has a bound of its own.

@@ -244,7 +244,7 @@ func tableOfLiveTable(b *testing.B, t *table, scale float64) {
 	t.ofScale(8, 1)
 	followed := goBench(b, "^BenchmarkHeartbeatFollowed$", "1", seconds(float64(scaled(3, scale, 3))))["HeartbeatFollowed"]
 	t.atLeast("the same at a native that all others follow", followed["heartbeats/cpu-s"], 2e6, thousands)
-	t.row("memory a plain entry, with what the changelog and the outbox hold of a million", unit("B", 0)(heartbeat["B/entry"]), "")
+	t.row("memory a plain entry, with what the outbox holds of a million", unit("B", 0)(heartbeat["B/entry"]), "")
 	tableOfBytes(b, t)
 	t.atMost("sweep that finds nothing", others["SweepOfNothing"]["ns/op"]/1e3, 100, unit("µs", 1))
 	t.row("sweep that expires 10,000", unit("ms", 1)(others["SweepExpiring10000"]["ns/op"]/1e6), "")
@@ -281,7 +281,7 @@ func tableOfBytes(b *testing.B, t *table) {
 			t.ofScale(6, 1)
 		}
 	}
-	for _, name := range []string{"plain", "signed"} {
+	for _, name := range []string{"plain", "signed", "watched"} {
 		if k, ok := kinds["TableBytes/"+name]; ok {
 			t.atMost("full collection with many "+name+" entries: pause", k["pause-µs"], 1000, unit("µs", 0))
 			t.atMost("the same, its CPU to mark", k["mark-ms"], 20, unit("ms", 1))
