@@ -24,10 +24,13 @@ const (
 	// DefaultEntries is some 400 MB at 200 bytes an entry, and 700 MB if all are signed: twice the million
 	// entries of the measurements.
 	DefaultEntries = 2 << 20
+	// maxEntries is 134 million: half of what the shards' indexes can tell apart, as no two shards have
+	// the same number.
+	maxEntries = shardCount * (maxSlots + 1) / 2
 	// DefaultUnfound leaves room for indexers that this native has not seen alive yet. Made-up
 	// PeerIDs take 2 MB of it at most.
 	DefaultUnfound = 10_000
 )
 
-func (b Bounds) entries() int { return cmp.Or(b.Entries, DefaultEntries) }
+func (b Bounds) entries() int { return min(cmp.Or(b.Entries, DefaultEntries), maxEntries) }
 func (b Bounds) unfound() int { return cmp.Or(b.Unfound, DefaultUnfound) }

@@ -57,7 +57,7 @@ func TestTheIndexIsThatOfAMap(t *testing.T) {
 			ids := rapid.SliceOfN(texts(), 0, 1000).Draw(t, "ids")
 			add := rapid.Bool().Draw(t, "add")
 			for _, id := range ids {
-				n, is := x.find(id)
+				n, is := x.find(id, x.hash(id))
 				had, held := model[id]
 				if (is != nil) != held || held && n != had {
 					t.Fatalf("%s is in slot %d (%t), want %d (%t)", id, n, is != nil, had, held)
@@ -66,31 +66,76 @@ func TestTheIndexIsThatOfAMap(t *testing.T) {
 				case add && !held:
 					n := slots.take()
 					slots.at(n).key = keyOf(id, long)
-					x.insert(id, n)
+					x.insert(x.hash(id), n)
 					model[id] = n
 				case !add && held:
-					x.remove(id)
+					x.remove(id, x.hash(id))
 					is.key.drop(long)
 					slots.drop(n)
 					delete(model, id)
 				}
 			}
 		}
-		count, chunks := 0, map[uint32]bool{0: true}
-		for n := range x.all {
-			if id := slots.at(n).key.id(long); model[id] != n {
-				t.Fatalf("%s is in slot %d, want %d", id, n, model[id])
-			}
-			count++
-			chunks[n/chunkSlots] = true
-		}
-		if count != len(model) || x.size != count || len(x.lists) > max(fewestLists, 2*count+2) || cap(x.lists) > max(8*count, 64) {
-			t.Fatalf("%d slots in %d lists, counted as %d, want %d", count, len(x.lists), x.size, len(model))
-		}
-		for k, c := range *slots.chunks.Load() {
-			if c != nil && !chunks[uint32(k)] {
-				t.Fatalf("chunk %d is kept, and has no used slot", k)
-			}
-		}
+		checkIndex(t, &x, &slots, long, model)
 	})
+}
+
+// checkIndex checks that x has what the model has, in no more memory than that takes.
+func checkIndex(t rapid.TB, x *index, slots *slab, long *names, model map[ports.PeerID]uint32) {
+	count, chunks := 0, map[uint32]bool{0: true}
+	for n := range x.all {
+		if id := slots.at(n).key.id(long); model[id] != n {
+			t.Fatalf("%s is in slot %d, want %d", id, n, model[id])
+		}
+		count++
+		chunks[n/chunkSlots] = true
+	}
+	if count != len(model) || x.size != count || x.buckets.len > 1+count/fewestABucket || x.over.len > count/bucketRoom {
+		t.Fatalf("%d slots in %d buckets and %d that follow, counted as %d, want %d", count, x.buckets.len, x.over.len, x.size, len(model))
+	}
+	for _, l := range []*buckets{&x.buckets, &x.over} {
+		if len(l.chunks) > (l.len+bucketsAChunk-1)/bucketsAChunk {
+			t.Fatalf("%d chunks for %d buckets", len(l.chunks), l.len)
+		}
+	}
+	for k, c := range *slots.chunks.Load() {
+		if c != nil && !chunks[uint32(k)] {
+			t.Fatalf("chunk %d is kept, and has no used slot", k)
+		}
+	}
+}
+
+// An index of thousands has buckets that follow others, and moves them as slots come and go.
+func TestALargeIndexIsThatOfAMap(t *testing.T) {
+	var slots slab
+	slots.chunks.Store(&[]*chunk{})
+	long := newNames()
+	x := newIndex(&slots, maphash.MakeSeed(), long)
+	model := map[ports.PeerID]uint32{}
+	id := func(i int) ports.PeerID { return ports.PeerID(fmt.Sprintf("%s%044d", ed25519Text, i)) }
+	const most = 6000
+	for _, upTo := range []int{most, most / 2, most, most / 5, most / 2, 0} { // i runs in an order of its own
+		for i := 0; len(model) != upTo; i++ {
+			id := id(i * 7907 % most)
+			n, held := model[id]
+			switch {
+			case !held && len(model) < upTo:
+				n := slots.take()
+				slots.at(n).key = keyOf(id, long)
+				x.insert(x.hash(id), n)
+				model[id] = n
+			case held && len(model) > upTo:
+				x.remove(id, x.hash(id))
+				slots.drop(n)
+				delete(model, id)
+			}
+		}
+		checkIndex(t, &x, &slots, long, model)
+		for i := range most {
+			n, is := x.find(id(i), x.hash(id(i)))
+			if had, held := model[id(i)]; (is != nil) != held || n != had {
+				t.Fatalf("%s is in slot %d (%t), want %d (%t)", id(i), n, is != nil, had, held)
+			}
+		}
+	}
 }

@@ -25,7 +25,6 @@ type record struct {
 type slot struct {
 	block      blockRef   // of the holding; 0 if the shard's odd holdings have it
 	number     uint32     // stands for this native's own lease in News; 0 without one
-	next       uint32     // 1 + the next slot of the index's list
 	filed      wheelPlace // where the wheel comes around to it
 	waitsUntil wheelPlace // where outbox.delayed comes around to it
 	flags      flags
@@ -158,7 +157,12 @@ func (r ref) number() uint32 { return uint32(r) / shardCount }
 
 // record returns the record of id.
 func (s *shard) record(id ports.PeerID) record {
-	n, is := s.index.find(id)
+	return s.recordOf(id, s.index.hash(id))
+}
+
+// recordOf is record of an id with that hash.
+func (s *shard) recordOf(id ports.PeerID, hash uint64) record {
+	n, is := s.index.find(id, hash)
 	return record{is, s, s.ref(n)}
 }
 
@@ -206,7 +210,7 @@ func (s *shard) insert(id ports.PeerID) record {
 		s.born++
 	}
 	*is = slot{key: keyOf(id, s.table.names), flags: used, born: s.born}
-	s.index.insert(id, n)
+	s.index.insert(s.index.hash(id), n)
 	s.table.size.Add(1)
 	return record{is, s, s.ref(n)}
 }
@@ -216,7 +220,8 @@ func (s *shard) drop(r record) {
 	n := r.ref.number()
 	s.list(r, &holding{}, view{}, false)
 	s.unfill(r)
-	s.index.remove(r.id())
+	id := r.id()
+	s.index.remove(id, s.index.hash(id))
 	s.table.size.Add(-1)
 	if r.block != 0 {
 		s.table.unname(s.arena.at(r.block))

@@ -2,8 +2,8 @@ package domain
 
 import "sync/atomic"
 
-// chunkSlots are the slots of a chunk, which has 4 KiB: a slot has 88 bytes.
-const chunkSlots = 46
+// chunkSlots are the slots of a chunk, which has 4 KiB: a slot has 84 bytes.
+const chunkSlots = 48
 
 // slab holds the slots of a shard in chunks, so that it grows without a copy, and no slot moves. The
 // shard's lock guards a slab. at also serves readers without the lock, of slots that are in use.
@@ -15,7 +15,7 @@ type slab struct {
 type chunk struct {
 	slots [chunkSlots]slot
 	used  int32
-	free  int32 // 1 + the first slot that was freed; slot.next leads on
+	free  int32 // 1 + the first slot that was freed; slot.number leads on
 	fresh int32 // the slots from here on were never used
 }
 
@@ -46,7 +46,7 @@ func (l *slab) take() uint32 {
 	i := c.fresh
 	if c.free > 0 {
 		i = c.free - 1
-		c.free = int32(c.slots[i].next)
+		c.free = int32(c.slots[i].number)
 	} else {
 		c.fresh++
 	}
@@ -59,7 +59,7 @@ func (l *slab) drop(n uint32) {
 	chunks := *l.chunks.Load()
 	k, i := int(n/chunkSlots), int32(n%chunkSlots)
 	c := chunks[k]
-	c.slots[i] = slot{next: uint32(c.free)}
+	c.slots[i] = slot{number: uint32(c.free)}
 	c.free = i + 1
 	l.room = min(l.room, k)
 	if c.used--; c.used == 0 && k > 0 {

@@ -182,11 +182,11 @@ func (r *Registry) renewOwn(sender ports.PeerID, reg *ports.Registration, g *gra
 	if p != nil && p.Record != nil || p == nil && r.rules.plain() == PlainRefuse {
 		return false
 	}
-	s := r.table.shard(sender)
+	s, hash := r.table.locate(sender)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := r.now()
-	is, ok := s.steady(s.record(sender), now.at)
+	is, ok := s.steady(s.recordOf(sender, hash), now.at)
 	if !ok || !is.rec.is(owned) || sourceOf(is.leases[0]) != granted || is.signed != (p != nil) {
 		return false
 	}

@@ -98,7 +98,14 @@ func newTable(policy TTLPolicy, bounds Bounds) *table {
 }
 
 func (t *table) shard(id ports.PeerID) *shard {
-	return &t.shards[maphash.String(t.seed, string(id))%shardCount]
+	s, _ := t.locate(id)
+	return s
+}
+
+// locate returns the shard of id, and the hash of id.
+func (t *table) locate(id ports.PeerID) (s *shard, hash uint64) {
+	hash = maphash.String(t.seed, string(id))
+	return &t.shards[hash%shardCount], hash
 }
 
 func (t *table) len() int { return int(t.size.Load()) }
