@@ -219,8 +219,10 @@ func (o *outbox) hire() {
 
 // work flies one ready record after another, until the queue is empty.
 func (o *outbox) work() {
+	w := newWorker(o)
+	defer w.end()
 	for ref, ok := o.next(); ok; ref, ok = o.next() {
-		o.fly(ref)
+		w.fly(ref)
 	}
 }
 
@@ -245,14 +247,6 @@ type flight struct {
 	puts, announces bool
 	heldBack        bool // it would be announced, and there is no room
 	news            bool
-}
-
-// fly puts and announces this native's own entry of a record, if the record still has one.
-func (o *outbox) fly(ref ref) {
-	if f, ok := o.takeOff(ref); ok {
-		replicas, err := o.send(f)
-		o.land(ref, f, replicas, err)
-	}
 }
 
 // takeOff returns the flight of a record. It is not ok if the lease has ended, another native's word
@@ -316,31 +310,6 @@ func (o *outbox) land(ref ref, f flight, replicas int, err error) {
 	default:
 		st.failures = 0
 	}
-}
-
-// send puts the entry of f, and announces it when the put has returned, or after announceDelay.
-func (o *outbox) send(f flight) (replicas int, err error) {
-	ctx, cancel := context.WithTimeout(o.ctx, StoreTimeout)
-	defer cancel()
-	if !f.puts {
-		o.avoided.puts.Add(1)
-		o.announce(ctx, f)
-		return 0, nil
-	}
-	announced := make(chan struct{})
-	announce := func() {
-		defer close(announced)
-		o.announce(ctx, f)
-	}
-	began := time.Now()
-	timer := time.AfterFunc(announceDelay, announce)
-	replicas, err = o.store.Put(ctx, f.entry)
-	if timer.Stop() {
-		announce()
-	}
-	<-announced
-	o.observer.Observe(ports.Event{Kind: ports.EventPut, PeerID: f.entry.PeerID, Replicas: replicas, Took: time.Since(began), Err: err})
-	return replicas, err
 }
 
 func (o *outbox) announce(ctx context.Context, f flight) {

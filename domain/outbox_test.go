@@ -43,7 +43,7 @@ func TestWhatIsLetGoIsNotUrgentAnyMore(t *testing.T) {
 	held := *rec.holding()
 	held.first.source = told // another native's now
 	rec.hold(&held, view{shown: &held.first}, nil)
-	r.outbox.fly(rec.ref)
+	newWorker(r.outbox).fly(rec.ref)
 	if rec.outbox.phase != idle || rec.outbox.urgent {
 		t.Errorf("what was let go is %+v", rec.outbox)
 	}
