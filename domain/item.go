@@ -36,13 +36,8 @@ func packedFirst(id ports.PeerID, b []byte) (first []byte, item uint32, ok bool)
 	if b[0]&packedRemembered != 0 {
 		rest = rest[rememberedBytes:]
 	}
-	switch {
-	case first[wordWhich] != 0:
-		return first, 0, false
-	case rest[0]&recordChained == 0:
-		return first, order8.Uint32(rest[recordSignature:]), true
-	case order8.Uint16(first[wordMore:]) != order8.Uint16(rest[recordStep:]):
+	if first[wordWhich] != 0 || rest[0]&recordChained != 0 && order8.Uint16(first[wordMore:]) != order8.Uint16(rest[recordStep:]) {
 		return first, 0, false
 	}
-	return first, order8.Uint32(rest[recordMore:]), true
+	return first, order8.Uint32(rest[recordMore:]), true // of the link, or of the signature without a chain
 }

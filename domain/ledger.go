@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-	"unique"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -16,10 +15,6 @@ var (
 	errUnheld = errors.New("the lease that it renews is not held here")
 	errBound  = errors.New("its number is higher than a native has indexers")
 )
-
-// hashesLocked is how many steps of a chain are hashed under the lock of a shard, a microsecond
-// of them. An indexer that missed more heartbeats is rare.
-const hashesLocked = 8
 
 // rarely is after how many renewals a number is asked for again whose lease is refused here. So a
 // table that has room again has its indexer after as many heartbeats.
@@ -79,10 +74,7 @@ func (r *Registry) takeNews(from ports.PeerID, l *ledger, news *ports.News, ago 
 			_ = r.takeOldChange(&t, from, c, ago)
 		}
 	}
-	native := unique.Make(from)
-	for i := range news.Renewals {
-		r.takeRenewal(&t, l, native, &news.Renewals[i], ago)
-	}
+	r.takeRenewals(&t, l, from, news.Renewals, ago)
 	r.tellTaken(from, t)
 	return t
 }
@@ -120,135 +112,6 @@ func (r *Registry) pointerTo(id ports.PeerID) pointer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.record(id).pointer()
-}
-
-// takeRenewal takes in the renewal x that native told so long ago. It counts for as much as a change
-// with the same proof: see takeChange.
-func (r *Registry) takeRenewal(t *taken, l *ledger, native unique.Handle[ports.PeerID], x *ports.Renewal, ago time.Duration) {
-	t.renewals++
-	is := l.at(x.Number)
-	if is == nil || !is.stands {
-		t.changes++
-		t.refused++
-		t.why = fmt.Errorf("number %d: %w", x.Number, errNumber)
-		return
-	}
-	remaining := x.Remaining - ago
-	l.set(is, is.renewed(x.Link, x.ExpiresAt))
-	id, b, err := r.renewTold(is, native, x, remaining)
-	if errors.Is(err, errUnheld) { // no fault of native: it ended here a moment ago, or was refused
-		l.miss(x.Number, is)
-		t.changes++
-		return
-	}
-	r.outcome(t, native.Value(), id, b, err)
-	if err == nil {
-		if is.tries = 0; x.Link != (ports.Link{}) {
-			t.signed++
-		}
-		t.lag = max(r.rules.Policy.TTL-remaining, 1)
-	}
-}
-
-// renewTold renews the lease that native told of the indexer of is, and returns that indexer. It is ""
-// if the lease is not held here.
-func (r *Registry) renewTold(is *numbered, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration) (id ports.PeerID, b became, _ error) {
-	switch {
-	case remaining <= 0:
-		return id, b, ErrExpired
-	case x.Link == ports.Link{} && remaining > r.rules.Policy.TTL:
-		return id, b, errNoTime
-	}
-	s := r.table.shardOf(is.ref)
-	for advanced := (*ports.Proof)(nil); ; {
-		s.mu.Lock()
-		rec, now := s.of(is.pointer), r.now()
-		if r.renewSteady(s, rec, is.record, native, x, remaining, now) {
-			s.mu.Unlock()
-			return id, b, nil
-		}
-		if rec.known() {
-			id = rec.id()
-		}
-		held := rec.holding()
-		w, from, err := r.renewedWord(id, held, is.record, native, x, remaining, advanced, now)
-		if from != nil { // many steps
-			s.mu.Unlock()
-			if advanced, err = r.advance(from, ports.Tick{Seq: from.Tick.Seq, Step: x.Step, Link: x.Link}); err != nil {
-				return id, b, err
-			}
-			continue
-		}
-		if err == nil && !r.rules.Indexers.in(id) { // under the lock, as Revise wants it
-			err = errUntrusted
-		}
-		var next holding
-		if err == nil {
-			next, err = r.rule().merge(held, &w, true, now)
-		}
-		if err == nil {
-			b = s.apply(rec, &next, now)
-		}
-		s.mu.Unlock()
-		if errors.Is(err, errKnown) || errors.Is(err, errEnded) {
-			err = nil
-		}
-		if isFault(err, ports.FaultFuture) { // it may count as the word of native alone
-			b, err = r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(id), Remaining: remaining}})
-		}
-		return id, b, err
-	}
-}
-
-// renewedWord returns the lease of id that native told, as x renews it. record has the last bits of the Seq
-// of the record that native told. advanced is the
-// proof of x if it is known. far is not nil if that is to be made without the lock: far is to be
-// advanced by many steps. The error is that of x; with errors of time w is whole. The caller has locked the shard.
-func (r *Registry) renewedWord(id ports.PeerID, held *holding, record uint16, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration, advanced *ports.Proof, now moment) (w word, far *ports.Proof, _ error) {
-	signed := x.Link != ports.Link{} && r.rules.Proofs != nil
-	lease := held.toldBy(native)
-	if lease == nil || !lease.live(now.at) || signed != (lease.proof != nil) {
-		return w, nil, errUnheld
-	}
-	w = *lease
-	w.unproven, w.overdue = false, false
-	w.deadline = now.at.Add(min(remaining, r.rules.Policy.TTL))
-	if !signed {
-		if r.rules.plain() == PlainRefuse {
-			return w, nil, ports.Faulty(ports.FaultUntrusted, "%s did not sign for itself", id)
-		}
-		w.expiresAt = r.plainEnd(x.ExpiresAt, remaining, now)
-		w.seenAt = w.expiresAt - int64(r.rules.Policy.TTL)
-		return w, nil, nil
-	}
-	newest := held.proof(lease.proof.Claim.Seq)
-	switch {
-	case record != uint16(newest.Claim.Seq):
-		return w, nil, errUnheld // the record of x was refused, or its lease is of an older one
-	case x.Step < newest.Tick.Step:
-		return w, nil, ports.Faulty(ports.FaultOlder, "a newer tick is known")
-	case advanced != nil:
-	case x.Step-newest.Tick.Step > hashesLocked:
-		return w, newest, nil
-	default:
-		var err error
-		if advanced, err = r.advance(newest, ports.Tick{Seq: newest.Tick.Seq, Step: x.Step, Link: x.Link}); err != nil {
-			return w, nil, err
-		}
-	}
-	w.proof = advanced
-	ends := advanced.Claim.ExpiresAt(x.Step)
-	w.expiresAt, w.seenAt = ends.UnixNano(), advanced.Claim.Due(x.Step).UnixNano()
-	w.deadline = earliest(w.deadline, now.at.Add(ends.Sub(now.wall)))
-	return w, nil, r.rules.timely(advanced, now.wall)
-}
-
-// toldBy returns the lease that native told, nil without one.
-func (h *holding) toldBy(native unique.Handle[ports.PeerID]) *word {
-	if h.first.source == told && h.first.native == native && h.first.deadline != (Instant{}) {
-		return &h.first
-	}
-	return h.rest.of(&word{source: told, native: native})
 }
 
 // miss notes that number n has no lease here to renew. The native may have told it while this

@@ -33,8 +33,10 @@ import (
 //	11  8  Start
 //	19  4  Interval, in milliseconds
 //	23  4  TTL, in milliseconds
-//	27 64  signature
-//	91     with recordChained: 32 the newest link. With recordAnchored: 32 anchor. Then a text.
+//	27     with recordChained: 32 the newest link. With recordAnchored: 32 anchor. Then 64 the signature,
+//	       and a text.
+//
+// What a renewal reads and writes comes first, so that it takes few lines of memory.
 //
 // A text: the number of addresses, with textBare if a word has no list of them, and the addresses; the
 // number of labels, and the name and value of each. Numbers and lengths are varints.
@@ -60,9 +62,7 @@ const (
 	recordChained  = 1
 	recordAnchored = 2
 
-	recordStep, recordSeq, recordStart, recordInterval, recordTTL, recordSignature = 1, 3, 11, 19, 23, 27
-
-	recordMore = recordSignature + ports.SignatureBytes
+	recordStep, recordSeq, recordStart, recordInterval, recordTTL, recordMore = 1, 3, 11, 19, 23, 27
 
 	textBare = 1 << 4
 
@@ -264,13 +264,13 @@ func (p *packing) putRecord(is *ports.Proof) {
 	p.bytes = order8.AppendUint64(p.bytes, c.Start)
 	p.bytes = order8.AppendUint32(p.bytes, interval)
 	p.bytes = order8.AppendUint32(p.bytes, ttl)
-	p.bytes = append(p.bytes, signature[:]...)
 	if flags&recordChained != 0 {
 		p.bytes = append(p.bytes, is.Tick.Link[:]...)
 	}
 	if flags&recordAnchored != 0 {
 		p.bytes = append(p.bytes, c.Anchor[:]...)
 	}
+	p.bytes = append(p.bytes, signature[:]...)
 	p.putList(c.Addrs, c.Meta, 0)
 }
 
@@ -471,10 +471,11 @@ func (t *table) unpackRecord(id ports.PeerID, b []byte, whole bool) (_ *ports.Pr
 			c.Anchor = t.proofs.Before(is.Tick.Link, is.Tick.Step)
 		}
 	}
-	if c.Addrs, c.Meta, rest = unpackList(rest); !whole {
+	signature := [ports.SignatureBytes]byte(rest)
+	if c.Addrs, c.Meta, rest = unpackList(rest[len(signature):]); !whole {
 		return is, rest
 	}
-	record, err := t.proofs.Record(c, [ports.SignatureBytes]byte(b[recordSignature:]))
+	record, err := t.proofs.Record(c, signature)
 	if err != nil {
 		panic("domain: a record that was packed is none: " + err.Error()) // it was verified
 	}

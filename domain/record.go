@@ -29,10 +29,10 @@ type slot struct {
 	waitsUntil wheelPlace // where outbox.delayed comes around to it
 	flags      flags
 	born       uint16 // how many records the shard had before, and never 0
+	shown      uint8  // 1 + the lease that watchers know, of held
+	place      place
 	outbox     outboxState
 	key        key
-	shown      uint8 // 1 + the lease that watchers know, of held
-	place      place
 }
 
 // flags are the registry's notes on a record.

@@ -134,7 +134,7 @@ func (is *steady) keepsFirst(i int, deadline Instant) bool {
 func (is *steady) says(reg *ports.Registration) bool {
 	b := is.said
 	if is.signed {
-		b = b[recordMore+len(ports.Link{}):]
+		b = b[recordMore+len(ports.Link{})+ports.SignatureBytes:]
 		if is.said[0]&recordAnchored != 0 {
 			b = b[len(ports.Link{}):]
 		}
@@ -223,12 +223,12 @@ func (r *Registry) renewOwn(sender ports.PeerID, reg *ports.Registration, g *gra
 	return true
 }
 
-// renewSteady renews the lease that native told of rec, if x does no more than that, and reports whether
-// it did. record has the last bits of the Seq of the record that native told. The caller has locked the
-// shard.
-func (r *Registry) renewSteady(s *shard, rec record, record uint16, native unique.Handle[ports.PeerID], x *ports.Renewal, remaining time.Duration, now moment) bool {
+// renewSteady renews the lease that native told, if x does no more than that, and reports whether it did. The
+// caller has locked the shard.
+func (r *Registry) renewSteady(s *shard, x *renewal, native unique.Handle[ports.PeerID], now moment) bool {
+	rec := s.of(x.is.pointer)
 	is, ok := s.steady(rec, now.at)
-	if !ok || is.signed != (x.Link != ports.Link{}) || r.rules.Indexers != nil && !r.rules.Indexers.in(rec.id()) {
+	if !ok || x.remaining <= 0 || is.signed != (x.Link != ports.Link{}) || r.rules.Indexers != nil && !r.rules.Indexers.in(rec.id()) {
 		return false
 	}
 	i := slices.IndexFunc(is.leases[:is.count], func(w []byte) bool {
@@ -237,21 +237,21 @@ func (r *Registry) renewSteady(s *shard, rec record, record uint16, native uniqu
 	if i < 0 {
 		return false
 	}
-	was, deadline := deadlineOf(is.leases[i]), now.at.Add(min(remaining, r.rules.Policy.TTL))
+	was, deadline := deadlineOf(is.leases[i]), now.at.Add(min(x.remaining, r.rules.Policy.TTL))
 	var other int64
 	var claim ports.Claim
 	if is.signed {
 		claim = is.claim()
-		if record != uint16(claim.Seq) || !is.follows(x.Step, x.Link, &claim, r.rules.Proofs, now.wall) {
+		if x.is.record != uint16(claim.Seq) || !is.follows(x.Step, x.Link, &claim, r.rules.Proofs, now.wall) {
 			return false
 		}
 		deadline = latest(was, earliest(deadline, now.at.Add(claim.ExpiresAt(x.Step).Sub(now.wall))))
 		other = claim.Due(x.Step).UnixNano()
 	} else {
-		if r.rules.plain() == PlainRefuse {
+		if r.rules.plain() == PlainRefuse || x.remaining > r.rules.Policy.TTL {
 			return false
 		}
-		other = r.plainEnd(x.ExpiresAt, remaining, now)
+		other = r.plainEnd(x.ExpiresAt, x.remaining, now)
 	}
 	first := deadlineOf(is.leases[0])
 	if sourceOf(is.leases[0]) == told {

@@ -56,7 +56,7 @@ func tableOfTakeover(b *testing.B, t *table, scale float64) {
 	t.row("the same, p50", unit("ms", 1)(percentile(cost.beside, 50)), "after it: p50 "+unit("ms", 1)(percentile(cost.after, 50))+", p99 "+unit("ms", 1)(after))
 }
 
-var takeoverProfile = flag.String("takeover-profile", "", "where BenchmarkTakeover writes the CPU profile of the native that takes over")
+var takeoverProfile = flag.String("takeover-profile", "", "where BenchmarkTakeover writes the CPU profile of the native that takes over, and with .teller behind it that of the other")
 
 // BenchmarkTakeover is that alone, to profile it.
 func BenchmarkTakeover(b *testing.B) {
@@ -65,8 +65,10 @@ func BenchmarkTakeover(b *testing.B) {
 	b.Logf("%d entries in %v; CPU %v of the native that takes over, %v of the other; heartbeats p50 %.1f ms, p99 %.1f ms, after it %.1f and %.1f ms", n, cost.took, cost.receiver, cost.teller,
 		percentile(cost.beside, 50), percentile(cost.beside, 99), percentile(cost.after, 50), percentile(cost.after, 99))
 	if *takeoverProfile != "" {
-		if err := os.WriteFile(*takeoverProfile, cost.profile, 0o644); err != nil {
-			b.Fatal(err)
+		for name, profile := range map[string][]byte{*takeoverProfile: cost.profile, *takeoverProfile + ".teller": cost.tellerProfile} {
+			if err := os.WriteFile(name, profile, 0o644); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }
@@ -74,7 +76,7 @@ func BenchmarkTakeover(b *testing.B) {
 type takeoverCost struct {
 	took, receiver, teller time.Duration
 	beside, after          []float64 // how long heartbeats took, in ms
-	profile                []byte    // of the receiver
+	profile, tellerProfile []byte    // of both
 }
 
 func takeoverOf(b *testing.B, n int) (cost takeoverCost) {
@@ -93,6 +95,7 @@ func takeoverOf(b *testing.B, n int) (cost takeoverCost) {
 	addrs, _ := peer.AddrInfoToP2pAddrs(&teller.info)
 	receiver := startNative(b, settings(addrs[0].String()))
 	began := receiver.ask("profile")
+	filled = teller.ask("profile")
 	clients := make([]host.Host, 16)
 	for i := range clients {
 		clients[i] = benchClient(b)
@@ -134,14 +137,16 @@ func takeoverOf(b *testing.B, n int) (cost takeoverCost) {
 		}
 		return is.Followed > 0
 	})
-	told := teller.ask("state")
-	profiled := receiver.ask("profiled")
+	told, profiled := teller.ask("profiled"), receiver.ask("profiled")
 	if is.Live < int64(n) {
 		b.Fatalf("%d of %d entries are taken over", is.Live, n)
 	}
 	cost.took, cost.receiver, cost.teller = is.Followed, is.CPU-began.CPU, told.CPU-filled.CPU
 	var err error
 	if cost.profile, err = base64.StdEncoding.DecodeString(profiled.Profile); err != nil {
+		b.Fatal(err)
+	}
+	if cost.tellerProfile, err = base64.StdEncoding.DecodeString(told.Profile); err != nil {
 		b.Fatal(err)
 	}
 	last := time.Now().Add(3 * time.Second)
