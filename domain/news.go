@@ -20,6 +20,10 @@ const (
 	// takes the room of changeWeight renewals.
 	maxNews      = 256 << 10
 	changeWeight = 4
+	// newsAge is how far a follower may fall behind that is connected. Of older News a quarter of that
+	// room is kept, for followers that come back: the collector looks at each change in them.
+	newsAge = time.Minute
+	maxAged = maxNews / 4
 	// maxIdle bounds what a native without followers remembers for those that may come back: so many
 	// changes, and as many renewals in a shard as a minute brings to a native with 16,000 indexers.
 	maxIdle         = 1024
@@ -336,7 +340,7 @@ func (n *news) add(made *ports.News, at Instant) {
 		return
 	}
 	n.pieces = append(n.pieces, &piece{made, at, n.place, n.told.total()})
-	for n.weight += weight(made); n.weight > maxNews && len(n.pieces) > 1; n.first++ {
+	for n.weight += weight(made); len(n.pieces) > 1 && (n.weight > maxNews || n.weight > maxAged && at.Sub(n.pieces[0].made) > newsAge); n.first++ {
 		n.weight -= weight(n.pieces[0].News)
 		n.pieces[0] = nil
 		n.pieces = n.pieces[1:]

@@ -207,6 +207,27 @@ func TestWhatNobodyWatchesIsForgottenSoon(t *testing.T) {
 	}
 }
 
+// A follower that reads may fall as far behind as all News go. Of News that are old, fewer are kept.
+func TestOldNewsAreForgottenSooner(t *testing.T) {
+	for _, c := range []struct {
+		age  time.Duration
+		kept int
+	}{{0, maxNews}, {newsAge, maxNews}, {newsAge + 1, maxAged}} {
+		n := newTable(DefaultTTLPolicy(), Bounds{}).news
+		const each = 1024
+		add := func(at Instant) { n.add(&ports.News{Renewals: make([]ports.Renewal, each)}, at) }
+		for range maxNews/each - 1 {
+			add(Instant{1})
+		}
+		if add(Instant{1 + c.age}); n.weight != c.kept || n.endNow()-n.first != uint64(c.kept/each) {
+			t.Errorf("after %v, News of %d renewals are kept, want %d", c.age, n.weight, c.kept)
+		}
+		if _, _, _, ok := n.read(n.first); !ok || n.first != uint64(maxNews-c.kept)/each {
+			t.Errorf("after %v, the first News are number %d", c.age, n.first)
+		}
+	}
+}
+
 // BenchmarkChangelog says what it takes to remember a change, under the lock of its shard, and to read it
 // once, for a watcher without proofs and for a native.
 func BenchmarkChangelog(b *testing.B) {
