@@ -15,8 +15,8 @@ func TestTheTableIsAsLargeAsTheMemoryAllows(t *testing.T) {
 		memory uint64
 		want   int
 	}{
-		{"a container of 256 MiB", 0, 256 << 20, 55_924},
-		{"a machine of 8 GiB", 0, 8 << 30, 1_789_569},
+		{"a container of 256 MiB", 0, 256 << 20, 131_072},
+		{"a machine of 8 GiB", 0, 8 << 30, 4_194_304},
 		{"a number that is set", 5_000_000, 1 << 30, 5_000_000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
