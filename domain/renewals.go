@@ -23,7 +23,6 @@ const renewalsAtOnce = 256
 // renewals are renewals that a native told, in a list for each shard.
 type renewals struct {
 	native unique.Handle[ports.PeerID]
-	ago    time.Duration // how long ago it told them
 	all    [renewalsAtOnce]renewal
 	first  [shardCount]uint16 // 1 + the place of the first of a list, 0 for an empty list
 	last   [shardCount]uint16

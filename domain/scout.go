@@ -15,7 +15,8 @@ const (
 	// the later looks mend what was missed: natives that could not reach each other.
 	scoutSoon   = 2 * time.Second
 	scoutSeldom = 10 * time.Minute
-	// scoutMet is the pause after a new neighbour at most: it may know natives that no other knew.
+	// scoutMet is the pause at most after a new neighbour, and while a native has not been asked yet: it may
+	// know natives that no other knew.
 	scoutMet = 30 * time.Second
 	// scoutTimeout bounds one look: a search in the DHT, and the answers of some natives, side by side.
 	scoutTimeout = 10 * time.Second
@@ -34,7 +35,8 @@ type Scout struct {
 	joiner      ports.Joiner
 	discoveries []ports.Discovery
 
-	asked map[ports.PeerID]bool // natives that are followed since they were asked
+	asked   map[ports.PeerID]bool // natives that are followed since they were asked
+	unasked bool                  // others are followed
 }
 
 // NewScout returns a Scout that does nothing until Run. followed returns n of the followed natives at
@@ -68,7 +70,9 @@ func (s *Scout) Run(ctx context.Context) error {
 		if pause = min(2*pause, scoutSeldom); anyOf(connected, told) {
 			pause = scoutSoon
 		}
-		told = s.look(ctx)
+		if told = s.look(ctx); s.unasked {
+			pause = min(pause, scoutMet)
+		}
 		again.Reset(Early(pause, rand.Float64()))
 	}
 }
@@ -165,6 +169,7 @@ func (s *Scout) choose() (natives []ports.PeerID) {
 			natives = append(natives, id)
 		}
 	}
+	s.unasked = len(asked) < len(followed)
 	for _, id := range followed {
 		if s.asked[id] && len(natives) < scoutAsks {
 			natives = append(natives, id)

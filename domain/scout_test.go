@@ -164,8 +164,8 @@ func TestAScoutMeetsAllNatives(t *testing.T) {
 			t.Errorf("%d that were connected were to be met again", c.silly)
 		}
 		c.mu.Unlock()
-		// Then it looks seldom.
-		time.Sleep(time.Hour)
+		// Once it has asked each of them it looks seldom.
+		time.Sleep(4 * time.Hour)
 		before, _ := c.seen()
 		time.Sleep(2 * time.Hour)
 		if looks, _ := c.seen(); looks-before < 10 || looks-before > 15 {
