@@ -192,6 +192,7 @@ func TestHeartbeatsGoOverAnOpenStreamWhereTheyAreShort(t *testing.T) {
 			x.KeepStreams = c.keep
 			stop := running(t, x)
 			time.Sleep(3 * time.Minute)
+			synctest.Wait()
 			if first, later := lives[0] != nil, lives[2] != nil; first != c.first || later != c.later || lives[2] != lives[1] {
 				t.Errorf("%s: an open stream at first %v, later %v", c.name, first, later)
 			}
