@@ -54,7 +54,7 @@ func hashOf(id peer.ID) uint64 {
 	return binary.BigEndian.Uint64(sum[:8])
 }
 
-// watch takes in who comes and goes, until ctx ends.
+// watch takes in the peers that come to the topic and leave it, until ctx ends.
 func (a *audience) watch(ctx context.Context, events *pubsub.TopicEventHandler) {
 	for {
 		e, err := events.NextPeerEvent(ctx)

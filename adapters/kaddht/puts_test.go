@@ -311,8 +311,8 @@ func TestAHostileServerHoldsUpNoPutToAnother(t *testing.T) {
 	}
 }
 
-// A server that takes every put, each time shortly before it is given up, delays the puts to another server
-// no longer than one that hangs.
+// A slow server takes every put, each shortly before its deadline. A server that hangs takes none. Both
+// delay the puts to other servers for the same short time.
 func TestASlowServerHoldsUpNoPutToAnother(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		hosts := hosttest.Simulate(t, 3)

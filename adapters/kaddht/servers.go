@@ -78,7 +78,7 @@ type servers struct {
 	// firstPause is the pause after a failure; it doubles up to askEvery.
 	firstAsk, askEvery, firstPause time.Duration
 
-	// sooner receives a value when a server is to be asked that was not before.
+	// sooner receives a value when the survey has a new server to ask.
 	sooner chan struct{}
 
 	mu  sync.Mutex

@@ -262,8 +262,8 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Joined implements ports.Store. A server that follows this native is no news, and one that follows no
-// more is.
+// Joined implements ports.Store. A server that follows this native sends no value. A server that stops
+// following sends a value.
 func (s *Store) Joined() <-chan struct{} { return s.joined }
 
 // Revise applies a change of Config.Natives to the routing table. New natives are admitted when

@@ -43,7 +43,7 @@ const (
 // meeting is a native that another has told of, and that is not met yet.
 type meeting struct {
 	by   ports.PeerID   // "" for a Discovery
-	also []ports.PeerID // who has told of it since
+	also []ports.PeerID // the natives that have told of it since
 	site netip.Prefix   // of its first address that has any
 }
 

@@ -252,7 +252,7 @@ func appendBinary(b []byte, number protowire.Number, value []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, number, protowire.BytesType), value)
 }
 
-// appendTime appends a time; one that Unix nanoseconds cannot say is left out, as the zero time is.
+// appendTime appends a time. It leaves out the zero time, and a time that does not fit in Unix nanoseconds.
 func appendTime(b []byte, number protowire.Number, at time.Time) []byte {
 	if ns := at.UnixNano(); time.Unix(0, ns).Equal(at) {
 		return appendFixed(b, number, uint64(ns))
