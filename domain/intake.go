@@ -293,7 +293,7 @@ func (r *Registry) heldUp(message time.Duration) time.Duration {
 
 // takeOldChanges takes in the changes that the native from told so long ago.
 func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (t taken) {
-	for _, c := range r.prepare(from, changes) {
+	for _, c := range r.prepareAll(from, changes) {
 		_ = r.takeOldChange(&t, from, c, heldUp)
 	}
 	r.tellTaken(from, t)

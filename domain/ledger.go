@@ -59,7 +59,7 @@ func (r *Registry) takeNews(from ports.PeerID, l *ledger, news *ports.News, ago 
 		l.revised = revised
 		l.forgive()
 	}
-	for i, c := range r.prepare(from, news.Changes) {
+	for i, c := range r.prepareAll(from, news.Changes) {
 		switch c.Kind {
 		case ports.ChangeLate: // its lease ends as it was told
 		case ports.ChangeExpired: // told leases end by this native's own clock

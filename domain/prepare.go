@@ -2,6 +2,8 @@ package domain
 
 import (
 	"bytes"
+	"iter"
+	"slices"
 
 	"github.com/opencloud/ocnode/ports"
 )
@@ -10,6 +12,50 @@ import (
 type prepared struct {
 	ports.Change
 	err error // why it is refused
+}
+
+// preparedAtOnce is how many changes are prepared while as many before them are merged: enough that their
+// signatures are cheap, and few enough that a heartbeat waits a millisecond for the merge.
+const preparedAtOnce = 256
+
+// prepareAll yields the changes that the native from told, prepared, in their order. It prepares the next
+// while the caller merges those before.
+func (r *Registry) prepareAll(from ports.PeerID, changes []ports.Change) iter.Seq2[int, prepared] {
+	return func(yield func(int, prepared) bool) {
+		if len(changes) <= preparedAtOnce {
+			for i, c := range r.prepare(from, changes) {
+				if !yield(i, c) {
+					return
+				}
+			}
+			return
+		}
+		ready, done := make(chan []prepared), make(chan struct{})
+		go func() {
+			defer close(ready)
+			for some := range slices.Chunk(changes, preparedAtOnce) {
+				select {
+				case ready <- r.prepare(from, some):
+				case <-done:
+					return
+				}
+			}
+		}()
+		defer func() {
+			close(done)
+			for range ready {
+			}
+		}()
+		i := 0
+		for some := range ready {
+			for _, c := range some {
+				if !yield(i, c) {
+					return
+				}
+				i++
+			}
+		}
+	}
 }
 
 // prepare copies the changes that the native from told, and checks the records that are new to this

@@ -83,13 +83,21 @@ func (n *remote) watch(ctx context.Context, w ports.WatchRequest, of []protocol.
 		}()
 		asking.Go(func() { n.sendAsks(asks, s, w.Ask) })
 	}
-	for silence := n.t.timeout; ; silence = ports.WatchTimeout {
+	silence := n.t.timeout
+	next := func() (ports.Batch, error) {
 		_ = s.SetReadDeadline(time.Now().Add(silence))
-		batch, err := from.next()
+		silence = ports.WatchTimeout
+		return from.next()
+	}
+	for {
+		batch, err := next()
+		if err == nil && isPart(&batch) {
+			batch, err = n.t.readAhead(batch, next, func() { _ = s.Reset() }, yield)
+		}
 		_, refused := errors.AsType[*ports.Refusal](err)
 		switch {
 		case err == nil:
-		case refused:
+		case refused, err == errGone:
 			return err
 		case writeErr != nil:
 			return fmt.Errorf("write: %w", blame.Explain(writeErr))

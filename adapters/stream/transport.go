@@ -55,6 +55,7 @@ type Transport struct {
 
 	neighbours neighbours
 	open       openStreams
+	ahead      chan struct{} // has a value for each watch that reads ahead
 }
 
 var _ ports.Transport = (*Transport)(nil)
@@ -77,6 +78,7 @@ func New(h host.Host, observer ports.Observer, log *slog.Logger) (*Transport, er
 		timeout: ports.ExchangeTimeout,
 		conns:   make(map[network.Conn]chan struct{}),
 		senders: make(map[network.Conn]ports.PeerID), beating: make(map[network.Conn]int), connected: make(chan struct{}),
+		ahead: make(chan struct{}, maxAhead),
 	}
 	t.notifiee = &network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { t.connBegan(c) },
