@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"iter"
+	"runtime"
 	"slices"
 
 	"github.com/opencloud/ocnode/ports"
@@ -17,6 +18,9 @@ type prepared struct {
 // preparedAtOnce is how many changes are prepared while as many before them are merged: enough that their
 // signatures are cheap, and few enough that a heartbeat waits a millisecond for the merge.
 const preparedAtOnce = 256
+
+// giveWayAfter is how many changes are merged before others may run, so that heartbeats do not wait: 0.1 ms.
+const giveWayAfter = 16
 
 // prepareAll yields the changes that the native from told, prepared, in their order. It prepares the next
 // while the caller merges those before.
@@ -49,6 +53,9 @@ func (r *Registry) prepareAll(from ports.PeerID, changes []ports.Change) iter.Se
 		i := 0
 		for some := range ready {
 			for _, c := range some {
+				if i%giveWayAfter == 0 {
+					runtime.Gosched()
+				}
 				if !yield(i, c) {
 					return
 				}
