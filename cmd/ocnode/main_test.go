@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,9 @@ func (n *node) lists(id string) (x entry) {
 	})
 	return x
 }
+
+// stoodStill reports whether the node says that it slept or stood still, as on a busy machine.
+func (n *node) stoodStill() bool { return strings.Contains(n.Log.String(), "slept or stood still") }
 
 // expectReady fails the test unless the node is ready.
 func (n *node) expectReady() {
