@@ -37,6 +37,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	refresh := time.NewTicker(r.rules.Policy.Refresh)
 	defer refresh.Stop()
 	var newcomer, overdue <-chan time.Time
+	var meeting meeting
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,11 +57,15 @@ func (r *Registry) Run(ctx context.Context) error {
 			r.refresh()
 		case <-r.store.Joined():
 			if newcomer == nil {
+				meeting = r.meet()
 				newcomer = time.After(r.rules.Policy.settle())
 			}
 		case <-newcomer:
-			newcomer = nil
-			r.welcome()
+			if newcomer = nil; meeting.goesOn() {
+				newcomer = time.After(r.rules.Policy.settle())
+			} else {
+				r.welcome()
+			}
 		}
 	}
 }
@@ -84,6 +89,37 @@ func (r *Registry) watchClock() {
 		off = 0
 	}
 	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Via: other, Took: off})
+}
+
+// maxMeeting is how many times as long as a lone newcomer natives may take that meet.
+const maxMeeting = 10
+
+// meeting is a while in which nodes join the store. Natives that meet after a cut follow each other within
+// seconds, and need no announcement then: a hundred of them, with a thousand indexers each, would check ten
+// million. So a newcomer is welcomed once the followers, and whom they reach, have stayed the same for as
+// long as a newcomer may take.
+type meeting struct {
+	followers *Followers
+	revision  uint64
+	left      int // how often it may go on
+}
+
+func (r *Registry) meet() meeting {
+	m := meeting{followers: r.settings.Followers, left: maxMeeting - 1}
+	if m.followers != nil {
+		m.revision = m.followers.Revision()
+	}
+	return m
+}
+
+// goesOn reports whether natives still meet.
+func (m *meeting) goesOn() bool {
+	if m.followers == nil || m.left == 0 || m.followers.Revision() == m.revision {
+		return false
+	}
+	m.left--
+	m.revision = m.followers.Revision()
+	return true
 }
 
 // welcome offers a newly joined node the entries that it missed: at once if only

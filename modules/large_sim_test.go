@@ -120,6 +120,14 @@ func (l *largeNetwork) follows() (n int) {
 	return n
 }
 
+// announced is how many entries the natives have announced.
+func (l *largeNetwork) announced() (n int64) {
+	for _, m := range l.natives {
+		n += m.announced.Load()
+	}
+	return n
+}
+
 // missing is how many entries the natives lack in all.
 func (l *largeNetwork) missing() (n int) {
 	for _, m := range l.natives {
@@ -158,6 +166,7 @@ func TestSimALargeNetwork(t *testing.T) {
 			l.joining = nil
 			l.pass()
 		}
+		announcements := l.announced()
 		for _, m := range l.natives {
 			m.reconnect()
 		}
@@ -171,6 +180,9 @@ func TestSimALargeNetwork(t *testing.T) {
 		t.Logf("%d natives were one after %v, at %v one way", len(l.natives), time.Since(met), s.latency)
 		for range 10 * time.Second / largeTurn { // they come to rest
 			l.pass()
+		}
+		if announcements = l.announced() - announcements; announcements > int64(l.lives/10) {
+			t.Errorf("%d announcements of %d entries as they met, though they follow each other", announcements, l.lives)
 		}
 
 		profile.begin()

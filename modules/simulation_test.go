@@ -110,6 +110,7 @@ type member struct {
 	answered atomic.Int64 // the longest that an indexer waited for a lease that it held already
 
 	registered atomic.Int64 // registrations that it took
+	announced  atomic.Int64 // announcements that it made
 	node       *modules.Node
 	granted    atomic.Pointer[time.Time] // when an indexer last got a lease
 }
@@ -127,6 +128,8 @@ func (m *member) Observe(e ports.Event) {
 		m.registered.Add(1)
 		m.heartbeats.Store(e.PeerID, time.Now())
 		m.stays(e.PeerID, false)
+	case ports.EventAnnounced:
+		m.announced.Add(1)
 	case ports.EventLeft:
 		m.stays(e.PeerID, true)
 	}
