@@ -49,6 +49,7 @@ func withMeeting(t *testing.T, f func(t *testing.T, m *meeting, n *native)) {
 		}
 		rules := net.rules
 		rules.Self = peerIDs(1)[0]
+		net.settings.Followers = new(domain.Followers)
 		n := &native{Recorder: &porttest.Recorder{}}
 		var err error
 		if n.Registry, err = domain.NewRegistry(rules, net.settings, m, &m.announcer, n.Recorder); err != nil {
@@ -133,6 +134,46 @@ func TestAStrangerThatJoinsGetsWhatWasNotPut(t *testing.T) {
 			t.Errorf("for a stranger %s, want the two that no stranger has", got)
 		}
 	})
+}
+
+// While natives meet, one after the other begins to follow. A stranger among them waits no longer than
+// 10 s.
+func TestAStrangerIsWelcomedOnceNativesHaveMet(t *testing.T) {
+	for name, c := range map[string]struct{ comeFor, early, late time.Duration }{
+		"alone":                          {0, 900 * time.Millisecond, 1200 * time.Millisecond},
+		"natives come for three seconds": {3 * time.Second, 3500 * time.Millisecond, 5200 * time.Millisecond},
+		"natives come and go for ever":   {time.Minute, 9900 * time.Millisecond, 10200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withMeeting(t, func(t *testing.T, m *meeting, n *native) {
+				n.register(t, peerIDs(2)[1], addr)
+				n.flights()
+				m.stranger.Store(true)
+				ctx, stop := context.WithTimeout(t.Context(), c.comeFor)
+				var coming sync.WaitGroup
+				coming.Go(func() {
+					for ctx.Err() == nil {
+						watch, end := context.WithTimeout(ctx, 400*time.Millisecond)
+						for range n.Watch(watch, "follower", ports.WatchRequest{Own: true}) {
+						}
+						end()
+					}
+				})
+				m.joined <- struct{}{}
+				for _, step := range []struct {
+					at   time.Duration
+					puts int
+				}{{c.early, 0}, {c.late - c.early, 1}} {
+					time.Sleep(step.at)
+					if got := n.Count(ports.EventPut); got != step.puts {
+						t.Errorf("%d puts, want %d", got, step.puts)
+					}
+				}
+				stop()
+				coming.Wait()
+			})
+		})
+	}
 }
 
 // A join whose put fails is news until it is put: its announcement names an entry that is there.
