@@ -54,6 +54,7 @@ func tableOfTakeover(b *testing.B, t *table, scale float64) {
 	t.bounded("heartbeats beside it, p99", unit("ms", 1)(beside), "≤ 2x of those after it", beside/after, verdict)
 	t.ofScale(9, 1)
 	t.row("the same, p50", unit("ms", 1)(percentile(cost.beside, 50)), "after it: p50 "+unit("ms", 1)(percentile(cost.after, 50))+", p99 "+unit("ms", 1)(after))
+	t.row("the same beside a process that keeps all processors busy and asks nothing of the native", "p50 "+unit("ms", 1)(percentile(cost.burnt, 50))+", p99 "+unit("ms", 1)(percentile(cost.burnt, 99)), "what the kernel alone adds")
 }
 
 var takeoverProfile = flag.String("takeover-profile", "", "where BenchmarkTakeover writes the CPU profile of the native that takes over, and with .teller behind it that of the other")
@@ -62,8 +63,9 @@ var takeoverProfile = flag.String("takeover-profile", "", "where BenchmarkTakeov
 func BenchmarkTakeover(b *testing.B) {
 	n := scaled(takeoverEntries, benchScale(b), 5_000)
 	cost := takeoverOf(b, n)
-	b.Logf("%d entries in %v; CPU %v of the native that takes over, %v of the other; heartbeats p50 %.1f ms, p99 %.1f ms, after it %.1f and %.1f ms", n, cost.took, cost.receiver, cost.teller,
-		percentile(cost.beside, 50), percentile(cost.beside, 99), percentile(cost.after, 50), percentile(cost.after, 99))
+	b.Logf("%d entries in %v; CPU %v of the native that takes over, %v of the other; heartbeats p50 %.1f ms, p99 %.1f ms, after it %.1f and %.1f ms, beside a busy process %.1f and %.1f ms", n, cost.took, cost.receiver, cost.teller,
+		percentile(cost.beside, 50), percentile(cost.beside, 99), percentile(cost.after, 50), percentile(cost.after, 99),
+		percentile(cost.burnt, 50), percentile(cost.burnt, 99))
 	if *takeoverProfile != "" {
 		for name, profile := range map[string][]byte{*takeoverProfile: cost.profile, *takeoverProfile + ".teller": cost.tellerProfile} {
 			if err := os.WriteFile(name, profile, 0o644); err != nil {
@@ -75,8 +77,10 @@ func BenchmarkTakeover(b *testing.B) {
 
 type takeoverCost struct {
 	took, receiver, teller time.Duration
-	beside, after          []float64 // how long heartbeats took, in ms
-	profile, tellerProfile []byte    // of both
+	// How long heartbeats took, in ms: beside the takeover, after it, and beside a process that does
+	// nothing for the native but keeps all processors busy.
+	beside, after, burnt   []float64
+	profile, tellerProfile []byte // of both
 }
 
 func takeoverOf(b *testing.B, n int) (cost takeoverCost) {
@@ -151,6 +155,11 @@ func takeoverOf(b *testing.B, n int) (cost takeoverCost) {
 	}
 	last := time.Now().Add(3 * time.Second)
 	cost.after = beats(func() bool { return time.Now().After(last) })
+	var burning sync.WaitGroup
+	burning.Go(func() { teller.ask("burn 3000") })
+	last = time.Now().Add(2900 * time.Millisecond)
+	cost.burnt = beats(func() bool { return time.Now().After(last) })
+	burning.Wait()
 	return cost
 }
 

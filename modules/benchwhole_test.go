@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -90,6 +91,12 @@ func BenchmarkNative(b *testing.B) {
 			fill(b, node, n)
 			live, _ := node.Registry().Counts()
 			state.Live, state.CPU = int64(live), cpu()
+		case "burn":
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				b.Fatal(err)
+			}
+			burn(time.Duration(n) * time.Millisecond)
 		case "profile":
 			if err := pprof.StartCPUProfile(&profiling); err != nil {
 				b.Fatal(err)
@@ -102,6 +109,19 @@ func BenchmarkNative(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// burn keeps all processors busy.
+func burn(length time.Duration) {
+	until := time.Now().Add(length)
+	var burning sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		burning.Go(func() {
+			for time.Now().Before(until) {
+			}
+		})
+	}
+	burning.Wait()
 }
 
 // counts counts what a native does.
