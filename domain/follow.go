@@ -73,6 +73,7 @@ type Follower struct {
 	taken     bool                  // this native has taken over a table since its start
 	warm      bool
 	condition ports.Condition // as watchers were told
+	shifted   time.Duration   // the offset of the time of day when all natives were looked at for another
 	// missing and hears are read without the lock. What they point to does not change.
 	missing atomic.Pointer[[]ports.PeerID]
 	hears   atomic.Pointer[map[ports.PeerID]bool]
@@ -153,7 +154,7 @@ func (f *Follower) conditionNow() ports.Condition {
 	switch {
 	case !f.warm:
 		return ports.ConditionWarming
-	case f.taken && f.followingNow() == 0:
+	case f.taken && !f.followsAny():
 		return ports.ConditionIsolated
 	case len(*f.missing.Load()) > 0:
 		return ports.ConditionPartial
@@ -229,10 +230,15 @@ func (f *Follower) Follows(native ports.PeerID) bool {
 }
 
 // Following implements Following.
-func (f *Follower) Following() int {
+func (f *Follower) Following() (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.followingNow()
+	for _, native := range f.followed {
+		if native.following {
+			n++
+		}
+	}
+	return n
 }
 
 // Followed implements Following. The order is random.
@@ -247,14 +253,15 @@ func (f *Follower) Followed(n int) (natives []ports.PeerID) {
 	return natives
 }
 
-// followingNow is Following for a caller that holds the lock.
-func (f *Follower) followingNow() (n int) {
+// followsAny reports whether this native follows another. Each frame asks, and mostly the first native
+// answers. The caller holds the lock.
+func (f *Follower) followsAny() bool {
 	for _, native := range f.followed {
 		if native.following {
-			n++
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 // LookUp implements Following.
@@ -622,9 +629,16 @@ func (f *Follower) outdated(n *followed, anew bool) bool {
 	// The difference of two offsets may be centuries, more than a Duration can be.
 	other := func(n *followed) bool { return uint64(max(n.by, by))-uint64(min(n.by, by)) > uint64(clockWrong) }
 	changed := false
-	for _, o := range f.followed {
+	look := func(o *followed) {
 		if o.following && other(o) {
 			o.following, o.taken, o.missed, changed = false, false, time.Now().Add(missedFor), true
+		}
+	}
+	look(n)
+	if by != f.shifted { // else all others were looked at
+		f.shifted = by
+		for _, o := range f.followed {
+			look(o)
 		}
 	}
 	if changed {
