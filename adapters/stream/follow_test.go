@@ -247,6 +247,9 @@ func TestABinaryWatchThatFallsSilentIsGivenUp(t *testing.T) {
 				if _, refused := errors.AsType[*ports.Refusal](last); !errors.Is(last, ports.ErrSilent) || refused {
 					t.Errorf("got %v, want an error that says so and is no refusal", last)
 				}
+				if said := fmt.Sprintf("for %s:", c.after); last == nil || !strings.Contains(last.Error(), said) {
+					t.Errorf("got %q, want %q in it", last, said)
+				}
 				if took := time.Since(began); took < c.after || took > c.after+time.Second {
 					t.Errorf("given up after %s, want %s", took, c.after)
 				}

@@ -86,8 +86,11 @@ func (n *remote) watch(ctx context.Context, w ports.WatchRequest, of []protocol.
 	silence := n.t.timeout
 	next := func() (ports.Batch, error) {
 		_ = s.SetReadDeadline(time.Now().Add(silence))
-		silence = ports.WatchTimeout
-		return from.next()
+		batch, err := from.next()
+		if err == nil {
+			silence = ports.WatchTimeout
+		}
+		return batch, err
 	}
 	for {
 		batch, err := next()
