@@ -92,8 +92,8 @@ func (l *ledger) judge(theirs ports.Range, interval time.Duration) {
 	switch now := time.Now(); {
 	case l.sum == theirs.Sum && l.count == theirs.Count:
 		l.lies = 0
-	case now.Before(l.again) || len(l.asked) > 0:
-	default:
+	case now.Before(l.again):
+	default: // a question for missing numbers may be under way, and after it comes the next
 		l.on, l.rounds, l.mended = true, 0, 0
 		l.next = l.split(theirs)
 	}

@@ -3,8 +3,10 @@ package domain
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 func TestARangeMayBeToldAgainInParts(t *testing.T) {
@@ -34,4 +36,34 @@ func TestARangeMayBeToldAgainInParts(t *testing.T) {
 	if !slices.Equal(l.asked, []ports.Range{{From: 100, Until: 200}}) {
 		t.Errorf("asked for %+v", l.asked)
 	}
+}
+
+// A native may tell more indexers than this native has room for. Some of their numbers are always asked for then.
+// A difference among the others is found all the same.
+func TestADifferenceIsFoundWhileNumbersAreMissingAllTheTime(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		l := newLedger(Bounds{})
+		const told = 4 * maxWhole
+		for n := range uint32(told) {
+			l.define(n+1, "x", pointer{}, 1)
+		}
+		ask := make(chan []ports.Range, 1)
+		l.watch(ask)
+		theirs := l.total()
+		theirs.Count, theirs.Sum = theirs.Count+1, theirs.Sum+1 // it told of another one
+		for range 3 {
+			for n := range uint32(told) {
+				l.missing = append(l.missing, n+1)
+			}
+			l.compare(&ports.Batch{}, time.Second) // it asks at once
+			l.compare(&ports.Batch{Sums: []ports.Range{theirs}}, time.Second)
+			asked := <-ask
+			if slices.ContainsFunc(asked, func(r ports.Range) bool { return !r.Whole }) {
+				return
+			}
+			time.Sleep(time.Second)
+			l.compare(&ports.Batch{Told: asked}, time.Second)
+		}
+		t.Error("it asks for no sums")
+	})
 }
