@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/opencloud/ocnode/ports"
@@ -11,14 +12,22 @@ const (
 	// the parts that were joined some 2 MB. Other watches read frame by frame.
 	maxAhead    = 8
 	aheadFrames = 16
+	// maxPartChanges bounds the changes of a frame that is held: a native's own have some 400. A liar's frame
+	// would have 8,000 without a word in them, and each takes 0.5 KB here: with this bound a watch holds 5 MB.
+	maxPartChanges = 512
 	// joinedChanges is how many changes are enough to be taken in together: a signature among so many costs
 	// two thirds of what it costs among those of a frame.
 	joinedChanges = 1024
 )
 
-// isPart reports whether b is a part of a table that is told whole, behind its first, and nothing else.
+// isPart reports whether b is a part of a table that is told whole, behind its first, and nothing else. A part
+// that takes more room than a native's own is left to be read by itself.
 func isPart(b *ports.Batch) bool {
-	return b.News != nil && len(b.News.Changes) > 0 && b.Cursor == "" && b.Reset == "" && b.Age == 0 && len(b.News.Renewals)+len(b.Sums)+len(b.Told) == 0
+	if b.News == nil || b.Cursor != "" || b.Reset != "" || b.Age != 0 || len(b.News.Renewals)+len(b.Sums)+len(b.Told) > 0 {
+		return false
+	}
+	n := len(b.News.Changes)
+	return n > 0 && n <= maxPartChanges && !slices.ContainsFunc(b.News.Changes, func(c ports.Change) bool { return len(c.Addrs) > ports.MaxAddrs })
 }
 
 // readAhead is readAhead below, unless too many watches read ahead already. Then it returns part.

@@ -34,6 +34,8 @@ func TestPartsOfATableThatHaveComeAreTakenInTogether(t *testing.T) {
 		{"sums", ports.Batch{Sums: make([]ports.Range, 1), News: partOf(1, 1).News}, nil},
 		{"a range", ports.Batch{Told: make([]ports.Range, 1), News: partOf(1, 1).News}, nil},
 		{"a beat", ports.Batch{}, nil},
+		{"more changes than a frame has", partOf(1, maxPartChanges+1), nil},
+		{"more addresses than an indexer has", ports.Batch{News: &ports.News{Changes: []ports.Change{{Listed: ports.Listed{Entry: ports.Entry{Addrs: make([]string, ports.MaxAddrs+1)}}}}}}, nil},
 		{"an error", ports.Batch{}, end},
 	} {
 		t.Run(is.name, func(t *testing.T) {
