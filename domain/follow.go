@@ -564,7 +564,8 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			f.Revise() // Run says when that is over
 		}
 		f.mu.Unlock()
-		if batch.Reset != "" {
+		if batch.Reset != "" { // the cursor of before goes with the numbers of before
+			n.cursor = ""
 			n.ledger.clear()
 		}
 		took := f.registry.takeBatch(n.id, n.ledger, &batch, heldUp)

@@ -1,8 +1,14 @@
 package domain
 
 import (
+	"context"
+	"iter"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencloud/ocnode/ports"
+	"github.com/opencloud/ocnode/ports/porttest"
 )
 
 // A native that is started again is in a new run. Two processes with one key are in two runs by turns.
@@ -29,5 +35,31 @@ func TestTwoNativesWithOneKeyAreTold(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: told at %q, want %q", starts, got, want)
 		}
+	}
+}
+
+// Two processes with one key number their indexers each by itself. A table that breaks off is none to go on with.
+func TestATableThatBreaksOffLeavesNoCursorOfTheTableBefore(t *testing.T) {
+	var cursors []string
+	first := true
+	native := porttest.Native{OnWatch: func(_ context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		return func(yield func(ports.Batch, error) bool) {
+			cursors = append(cursors, w.Cursor)
+			b := ports.Batch{Reset: ports.ResetUnknown, News: &ports.News{}}
+			if first {
+				first, b.Cursor = false, "one.1"
+			}
+			_ = yield(b, nil) && yield(ports.Batch{}, errTwin)
+		}
+	}}
+	r, _ := bareRegistry(t, "me", nil)
+	f := NewFollower(r.rules, nil, FollowerSettings{})
+	f.registry = r
+	n := &followed{id: "twins", native: native}
+	for range 3 {
+		_, _ = f.watch(t.Context(), n)
+	}
+	if want := []string{"", "one.1", ""}; !slices.Equal(cursors, want) {
+		t.Errorf("it watches from %q, want %q", cursors, want)
 	}
 }
