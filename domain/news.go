@@ -45,7 +45,7 @@ type news struct {
 
 	making     sync.Mutex    // held while pieces are made; taken before the lock of a shard
 	gathered   []newsRenewal // of the last gather: its memory is used again
-	gatheredAt time.Time     // when that was
+	gatheredAt time.Time     // when that began
 
 	pended atomic.Uint64 // how many changes were ever pending; changed under mu
 	ticks  atomic.Uint64 // how often renewals were gathered at their time
@@ -263,15 +263,23 @@ func (n *news) gatherAgain() {
 	}
 }
 
+// gatheredSince reports whether all renewals until then are told.
+func (n *news) gatheredSince(then time.Time) bool {
+	n.making.Lock()
+	defer n.making.Unlock()
+	return n.gatheredAt.After(then)
+}
+
 // gatherNow is gather for a caller that holds making.
 func (n *news) gatherNow() {
+	n.gatheredAt = time.Now()
 	table := n.registry.table
 	place := table.changes.head()
 	renewals := n.gathered[:0]
 	for i := range table.shards {
 		renewals = table.shards[i].gather(renewals)
 	}
-	n.gathered, n.gatheredAt = renewals, time.Now()
+	n.gathered = renewals
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changes := n.take()

@@ -31,6 +31,7 @@ type newsWatcher struct {
 	missed  uint64    // what it missed ends there; its batches have no cursor until then
 	summed  time.Time // when it was told the sum of all numbers, or its watch began
 	answers time.Time // when an ask of it may be answered
+	shown   time.Time // when the last entries were read for an ask: they may show more than is told
 }
 
 // tellNews tells a follower, until ctx ends, what happens to this native's own leases.
@@ -121,7 +122,11 @@ func (w *newsWatcher) whole(missed *ports.News) *ports.News {
 // idle waits until there is more to tell. Meanwhile it tells whatever else is due. The follower knows
 // all News.
 func (w *newsWatcher) idle(ctx context.Context, wake <-chan struct{}) error {
-	sums := w.summed.Add(w.registry.rules.Policy.sumsInterval())
+	interval := w.registry.rules.Policy.sumsInterval()
+	sums := w.summed.Add(interval)
+	if !w.shown.IsZero() && !w.news.gatheredSince(w.shown) {
+		sums = time.Now().Add(interval) // the sum would differ; it is due again once the tick has told those renewals
+	}
 	due := sums
 	if w.beat > 0 && w.said.Add(w.beat).Before(due) {
 		due = w.said.Add(w.beat)
@@ -177,6 +182,7 @@ func (w *newsWatcher) answer(ctx context.Context, ranges []ports.Range) error {
 				told.Changes = append(told.Changes, c)
 			}
 		}
+		w.shown = time.Now()
 		if err := w.send(ports.Batch{News: told, Told: []ports.Range{r.Range}}); err != nil {
 			return err
 		}
