@@ -197,8 +197,9 @@ func (f field) link() (l ports.Link, err error) {
 	return ports.Link(f.value), nil
 }
 
-// maxPeerIDBinary bounds a PeerID in binary: its text has maxPeerIDBytes at most.
-const maxPeerIDBinary = 93
+// maxPeerIDBinary is the longest PeerID in binary whose text has no more than maxPeerIDBytes. A native that
+// has an indexer from the DHT whose PeerID is too long for its followers would have none.
+const maxPeerIDBinary = 94
 
 // peerID returns a PeerID, known if its binary form is binary.
 func (f field) peerID(known ports.PeerID, binary []byte) (ports.PeerID, error) {
@@ -218,7 +219,7 @@ func (f field) peerID(known ports.PeerID, binary []byte) (ports.PeerID, error) {
 		return "", err
 	}
 	text := id.String()
-	if !isBase58(text) {
+	if !isBase58(text) || len(text) > maxPeerIDBytes {
 		return "", errors.New("a multihash, but not that of a key")
 	}
 	return ports.PeerID(text), nil
