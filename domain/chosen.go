@@ -124,11 +124,22 @@ func (f *Follower) makeRoom() {
 	}
 	var oldest *followed
 	for _, n := range f.followed {
-		if n.stop == nil && !f.configured(n.id) && (oldest == nil || n.missed.Before(oldest.missed)) {
+		if n.stop == nil && n.ended() && !f.configured(n.id) && (oldest == nil || n.missed.Before(oldest.missed)) {
 			oldest = n
 		}
 	}
 	if oldest != nil {
+		f.registry.drop(oldest.ledger)
 		delete(f.followed, oldest.id)
+	}
+}
+
+// ended reports whether the last goroutine that followed n has stopped.
+func (n *followed) ended() bool {
+	select {
+	case <-n.done:
+		return true
+	default:
+		return false
 	}
 }

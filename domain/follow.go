@@ -526,11 +526,18 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 	defer followers.hear(n.id, 0)
 	began := time.Now()
 	ask := make(chan []ports.Range, 1)
-	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat(), Numbers: true, Ask: ask}
 	if n.cursor == "" || n.ledger == nil {
-		n.ledger = newLedger(f.registry.settings.Bounds)
+		f.registry.drop(n.ledger)
+		n.cursor, n.ledger = "", newLedger(f.registry.settings.Bounds)
 	}
+	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat(), Numbers: true, Ask: ask}
 	n.ledger.watch(ask)
+	defer func() {
+		if !f.registry.keeps(n.ledger, n.id) {
+			f.registry.drop(n.ledger)
+			n.ledger = nil
+		}
+	}()
 	for batch, err := range n.native.Watch(ctx, f.self, request) {
 		vigil.stop() // the time that this native takes is no silence of n
 		if err != nil {
@@ -569,6 +576,10 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			n.ledger.clear()
 		}
 		took := f.registry.takeBatch(n.id, n.ledger, &batch, heldUp)
+		if err := f.registry.settle(n.ledger, n.id); err != nil {
+			n.cursor = ""
+			return following, err
+		}
 		f.mu.Lock()
 		n.live = batch.Live
 		if took.lag > 0 {

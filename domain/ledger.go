@@ -28,6 +28,7 @@ type ledger struct {
 	missing []uint32 // numbers that were renewed, and have no lease here to renew
 	changed int      // how often a number was told to stand for something else than before
 	revised uint32   // how often the rules had changed when the last News were taken in
+	loose   int      // the bytes that the ledgers of all natives count for it
 }
 
 // newLedger returns the ledger of a native that had no more than the usual room for indexers, or than
@@ -35,7 +36,10 @@ type ledger struct {
 func newLedger(b Bounds) *ledger { return &ledger{bound: uint32(max(b.entries(), DefaultEntries))} }
 
 // clear forgets all numbers: the native tells its table anew.
-func (l *ledger) clear() { l.tally, l.missing = tally{}, nil }
+func (l *ledger) clear() {
+	l.tally, l.missing = tally{}, nil
+	clear(l.since)
+}
 
 // takeBatch takes in what the native from has told, in a batch that was held up so long.
 func (r *Registry) takeBatch(from ports.PeerID, l *ledger, b *ports.Batch, heldUp time.Duration) taken {
@@ -87,6 +91,10 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 	case c.Number > l.bound:
 		t.refused++
 		t.why = fmt.Errorf("%s: %w", c.PeerID, errBound)
+		return
+	case !r.hasRoom(l, from, c.Number, accepted):
+		t.refused++
+		t.why = fmt.Errorf("%s: %w", c.PeerID, errLedger)
 		return
 	}
 	p := c.Proof

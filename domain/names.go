@@ -71,6 +71,13 @@ func (n *names) useHandle(id unique.Handle[ports.PeerID]) uint32 {
 	return i
 }
 
+// uses returns how many uses of id there are, 0 of a PeerID that is always in use.
+func (n *names) uses(id unique.Handle[ports.PeerID]) int {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.byNum[n.byID[id]].uses
+}
+
 // drop counts one use less of number i.
 func (n *names) drop(i uint32) {
 	if i <= selfName {

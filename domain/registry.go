@@ -77,6 +77,7 @@ type Registry struct {
 
 	table   *table
 	known   *knownSet
+	ledgers *ledgers
 	outbox  *outbox
 	lookups *lookup.Machine[lookedUp]
 	// clockOff is the error of this node's clock as the observer last heard it: 0 to 2. clockSure says
@@ -114,7 +115,7 @@ func NewRegistry(rules Rules, settings Settings, store ports.Store, announcer po
 	r := &Registry{
 		rules: rules, settings: settings, self: unique.Make(rules.Self),
 		store: store, announcer: announcer, observer: observer,
-		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(), lost: make(chan struct{}, 1),
+		table: newTable(rules.Policy, settings.Bounds), known: newKnownSet(), ledgers: newLedgers(settings.Bounds), lost: make(chan struct{}, 1),
 		hangups: hangups{added: make(chan struct{}, 1)},
 	}
 	if r.follower = settings.Follower; r.follower == nil {

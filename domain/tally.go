@@ -7,13 +7,14 @@ import (
 )
 
 // pageSize is how many numbers a page of a tally has. A native that tells numbers far apart has its
-// follower keep a page of 320 bytes for each: some four times what it sends for that.
+// follower keep a page of 384 bytes for each: some five times what it sends for that.
 const pageSize = 16
 
 // tally is what has been told of the leases of a native, by number. The native and its followers
 // each keep a tally, and compare the sums.
 type tally struct {
 	pages []*[pageSize]numbered // nil without a number that stands, or stood
+	made  int                   // how many of them are not nil
 	count uint32                // how many numbers stand for an indexer
 	sum   uint64                // of their items
 }
@@ -44,6 +45,7 @@ func (t *tally) define(n uint32, id ports.PeerID, rec pointer, item uint32) *num
 	}
 	if t.pages[page] == nil {
 		t.pages[page] = new([pageSize]numbered)
+		t.made++
 	}
 	is := &t.pages[page][n%pageSize]
 	if !is.stands {
@@ -53,6 +55,18 @@ func (t *tally) define(n uint32, id ports.PeerID, rec pointer, item uint32) *num
 	is.pointer, is.text, is.stands = rec, textSum(id), true
 	t.set(is, item)
 	return is
+}
+
+// bytes is the memory of t.
+func (t *tally) bytes() int { return placeBytes*len(t.pages) + numberBytes*pageSize*t.made }
+
+// more is how much memory it takes to define number n.
+func (t *tally) more(n uint32) (bytes int) {
+	page := int(n / pageSize)
+	if page < len(t.pages) && t.pages[page] != nil {
+		return 0
+	}
+	return placeBytes*max(0, page+1-len(t.pages)) + numberBytes*pageSize
 }
 
 // set has item be the last that was told of is.
