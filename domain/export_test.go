@@ -53,5 +53,8 @@ func (r *Registry) TakeChanges(native ports.PeerID, changes []ports.Change) {
 func Beat(p TTLPolicy) time.Duration            { return p.beat() }
 func RenewalInterval(p TTLPolicy) time.Duration { return p.renewalInterval() }
 
+// RoomAfter is how long a follower must have room for all entries, until it says so.
+func RoomAfter(p TTLPolicy) time.Duration { return p.roomAfter() }
+
 // ForgetPuts forgets all puts that wait.
 func (r *Registry) ForgetPuts() { r.outbox.ready = nil }

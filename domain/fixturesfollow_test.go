@@ -182,6 +182,7 @@ type nativeOptions struct {
 	// followers are its followers, and audience what its announcer says of the nodes that it reaches.
 	followers *domain.Followers
 	audience  func() uint64
+	bounds    domain.Bounds
 }
 
 // audible is an Announcer that knows whom it reaches.
@@ -242,7 +243,7 @@ func (net *followingNetwork) native(id ports.PeerID, options nativeOptions) *fol
 		settings.Bootstrap, settings.Listed = options.bootstrap, nil
 	}
 	following := domain.NewFollower(rules, silencedTransport{f.transport, id, net.silence, net.json}, settings)
-	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Followers: options.followers, Line: options.line}, options.store, announcer, f.Recorder); err != nil {
+	if f.Registry, err = domain.NewRegistry(rules, domain.Settings{Follower: following, Followers: options.followers, Line: options.line, Bounds: options.bounds}, options.store, announcer, f.Recorder); err != nil {
 		net.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(net.t.Context())

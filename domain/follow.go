@@ -525,13 +525,14 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 	followers := cmp.Or(f.settings.Followers, new(Followers))
 	defer followers.hear(n.id, 0)
 	began := time.Now()
-	ask := make(chan []ports.Range, 1)
+	ask, full := make(chan []ports.Range, 1), make(chan bool, 1)
 	if n.cursor == "" || n.ledger == nil {
 		f.registry.drop(n.ledger)
 		n.cursor, n.ledger = "", newLedger(f.registry.settings.Bounds)
 	}
-	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat(), Numbers: true, Ask: ask}
+	request := ports.WatchRequest{Cursor: n.cursor, Renewed: true, Own: true, Mine: true, Beat: f.registry.rules.Policy.beat(), Numbers: true, Ask: ask, Full: full}
 	n.ledger.watch(ask)
+	n.ledger.fullness.watch(full)
 	defer func() {
 		if !f.registry.keeps(n.ledger, n.id) {
 			f.registry.drop(n.ledger)
@@ -576,6 +577,7 @@ func (f *Follower) watch(ctx context.Context, n *followed) (following bool, err 
 			n.ledger.clear()
 		}
 		took := f.registry.takeBatch(n.id, n.ledger, &batch, heldUp)
+		n.ledger.note(took.full, time.Now(), f.registry.rules.Policy.roomAfter())
 		if err := f.registry.settle(n.ledger, n.id); err != nil {
 			n.cursor = ""
 			return following, err

@@ -245,6 +245,7 @@ type taken struct {
 	lag      time.Duration // how long the last of them was under way, 0 without one
 	refused  int           // how many are the fault of the native
 	why      error         // of the last of them
+	full     bool          // an entry found no room
 }
 
 // outcome takes note of what became of a change of id that the native from told.
@@ -264,6 +265,7 @@ func (r *Registry) outcome(t *taken, from, id ports.PeerID, b became, err error)
 		r.faulty(id, from, err)
 		t.refused++
 		t.why = fmt.Errorf("%s: %w", id, err)
+		t.full = t.full || errors.Is(err, errFull)
 	}
 }
 

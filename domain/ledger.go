@@ -24,6 +24,7 @@ const rarely = 4
 type ledger struct {
 	tally
 	reconciliation
+	fullness
 	bound   uint32   // the highest number that it may tell
 	missing []uint32 // numbers that were renewed, and have no lease here to renew
 	changed int      // how often a number was told to stand for something else than before
@@ -94,6 +95,7 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 		return
 	case !r.hasRoom(l, from, c.Number, accepted):
 		t.refused++
+		t.full = true
 		t.why = fmt.Errorf("%s: %w", c.PeerID, errLedger)
 		return
 	}

@@ -32,6 +32,7 @@ type newsWatcher struct {
 	summed  time.Time // when it was told the sum of all numbers, or its watch began
 	answers time.Time // when an ask of it may be answered
 	shown   time.Time // when the last entries were read for an ask: they may show more than is told
+	full    func(bool)
 }
 
 // tellNews tells a follower, until ctx ends, what happens to this native's own leases.
@@ -39,13 +40,16 @@ func (w watcher) tellNews(ctx context.Context) error {
 	if err := w.trusted(); err != nil {
 		return err
 	}
+	full := func(bool) {}
 	if followers := w.registry.settings.Followers; followers != nil && w.sender != "" {
-		defer followers.add(w.sender)()
+		said, stop := followers.add(w.sender)
+		defer stop()
+		full = said
 	}
 	if w.request.Beat > 0 {
 		w.beat = min(max(w.request.Beat, w.registry.rules.Policy.beat()), ports.WatchIdle)
 	}
-	n := newsWatcher{watcher: w, news: w.registry.table.news, summed: time.Now()}
+	n := newsWatcher{watcher: w, news: w.registry.table.news, summed: time.Now(), full: full}
 	defer n.news.watch()()
 	var reset ports.Reset
 	if n.at, n.next, reset = n.news.resume(w.request.Cursor); reset != "" {
@@ -148,6 +152,9 @@ func (w *newsWatcher) idle(ctx context.Context, wake <-chan struct{}) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-wake:
+		return nil
+	case is := <-w.request.Full:
+		w.full(is)
 		return nil
 	case ranges := <-ask:
 		w.answers = time.Now().Add(w.registry.rules.Policy.newsTick())

@@ -71,7 +71,8 @@ func (w *watcher) run(ctx context.Context) error {
 	changes := w.changes
 	defer changes.watch()()
 	if followers := w.registry.settings.Followers; followers != nil && w.request.Own && w.sender != "" {
-		defer followers.add(w.sender)()
+		_, stop := followers.add(w.sender)
+		defer stop()
 	}
 	if w.request.Beat > 0 {
 		w.beat = min(max(w.request.Beat, w.registry.rules.Policy.beat()), ports.WatchIdle)

@@ -27,6 +27,10 @@ type WatchRequest struct {
 	// native answers each with Sums, or with the entries of the range if it is Whole. The ranges of an
 	// ask are in order, none overlaps another, and there are at most MaxRanges.
 	Ask <-chan []Range
+	// Full, with Numbers, has true once the watcher has no room for an entry that it was told, and false once it
+	// had room for all for long; nil for none. Until it says so a watcher has room. The native looks after
+	// such an entry as if nobody watched. A native of an earlier version, and a transport to one, passes over it.
+	Full <-chan bool
 }
 
 // ChangeKind is the kind of a Change.

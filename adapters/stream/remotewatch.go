@@ -73,7 +73,7 @@ func (n *remote) watch(ctx context.Context, w ports.WatchRequest, of []protocol.
 
 	_ = s.SetWriteDeadline(time.Now().Add(n.t.timeout))
 	from, writeErr := n.request(s, w) // this side stays open: closing it would hide the end of the stream
-	if writeErr == nil && s.Protocol() == ports.FollowProtocol && w.Ask != nil {
+	if writeErr == nil && s.Protocol() == ports.FollowProtocol && (w.Ask != nil || w.Full != nil) {
 		var asking sync.WaitGroup
 		asks, stop := context.WithCancel(ctx)
 		defer func() {
@@ -81,7 +81,7 @@ func (n *remote) watch(ctx context.Context, w ports.WatchRequest, of []protocol.
 			_ = s.Reset() // a write ends at once
 			asking.Wait()
 		}()
-		asking.Go(func() { n.sendAsks(asks, s, w.Ask) })
+		asking.Go(func() { n.sendAsks(asks, s, &w) })
 	}
 	silence := n.t.timeout
 	next := func() (ports.Batch, error) {
@@ -183,22 +183,28 @@ func (r *readFrames) next() (b ports.Batch, err error) {
 	return b, err
 }
 
-// sendAsks writes the asks of a follower until ctx ends. Without them the watch has no use, so it ends
-// the stream if it fails.
-func (n *remote) sendAsks(ctx context.Context, s network.Stream, asks <-chan []ports.Range) {
+// sendAsks writes the asks of a follower, and whether it is full, until ctx ends. Without them the watch has no use,
+// so it ends the stream if it fails.
+func (n *remote) sendAsks(ctx context.Context, s network.Stream, w *ports.WatchRequest) {
 	for {
+		var r wire.FollowRequest
 		select {
-		case ranges, more := <-asks:
+		case ranges, more := <-w.Ask:
 			if !more {
 				return
 			}
-			_ = s.SetWriteDeadline(time.Now().Add(frameTime))
-			if err := writeAsk(s, &wire.FollowRequest{Ranges: ranges}); err != nil {
-				n.t.log.Debug("ask not sent", "peerID", n.info.ID, "error", err)
-				_ = s.Reset()
-				return
+			r.Ranges = ranges
+		case full := <-w.Full:
+			if r.Fill = wire.Room; full {
+				r.Fill = wire.Full
 			}
 		case <-ctx.Done():
+			return
+		}
+		_ = s.SetWriteDeadline(time.Now().Add(frameTime))
+		if err := writeAsk(s, &r); err != nil {
+			n.t.log.Debug("ask not sent", "peerID", n.info.ID, "error", err)
+			_ = s.Reset()
 			return
 		}
 	}

@@ -25,7 +25,7 @@ const (
 
 // follow serves the binary watch.
 func (srv *server) follow(ctx context.Context, s network.Stream) error {
-	as := &inBinary{srv: srv, stream: s, frames: wire.NewFrames(s, ports.MaxFrameBytes), asks: make(chan []ports.Range)}
+	as := &inBinary{srv: srv, stream: s, frames: wire.NewFrames(s, ports.MaxFrameBytes), asks: make(chan []ports.Range), full: make(chan bool)}
 	r, err := as.request()
 	switch {
 	case timedOut(err) && errors.Is(ctx.Err(), context.Canceled):
@@ -34,7 +34,7 @@ func (srv *server) follow(ctx context.Context, s network.Stream) error {
 		err = ports.Refuse(ports.CodeMalformed, "the frame had not ended %s after the stream was opened", srv.transport.timeout-srv.lastShare())
 	case err == nil:
 		w := r.WatchRequest
-		w.Ask = as.asks
+		w.Ask, w.Full = as.asks, as.full
 		err = srv.admit(ctx, s, w, as)
 	}
 	refusal, ok := errors.AsType[*ports.Refusal](err)
@@ -51,6 +51,7 @@ type inBinary struct {
 	stream network.Stream
 	frames *wire.Frames
 	asks   chan []ports.Range
+	full   chan bool
 }
 
 // request reads the next message of the follower. An error that is no *ports.Refusal means that no peer
@@ -77,8 +78,8 @@ func (t *inBinary) observe(e ports.Event) {
 	t.srv.transport.observer.Observe(e)
 }
 
-// listen implements spoken: it hands the follower's asks to the native. A follower that closes its
-// side of the stream asks no more.
+// listen implements spoken: it hands the follower's asks to the native, and whether the follower is full. A
+// follower that closes its side of the stream asks no more.
 func (t *inBinary) listen(ctx context.Context) error {
 	left, since := askBurst, time.Now()
 	for {
@@ -99,8 +100,15 @@ func (t *inBinary) listen(ctx context.Context) error {
 			left, since = min(left+more, askBurst), time.Now()
 		}
 		left--
+		asks, full := t.asks, t.full
+		if r.Fill == 0 {
+			full = nil
+		} else {
+			asks = nil
+		}
 		select {
-		case t.asks <- r.Ranges:
+		case asks <- r.Ranges:
+		case full <- r.Fill == wire.Full:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

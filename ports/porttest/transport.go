@@ -71,6 +71,7 @@ func Transport(t *testing.T, newPair func(t *testing.T) (native, indexer Transpo
 		{"a dropped watcher learns the reason", transportWatchTooSlow},
 		{"a native's news arrive whole and in order, however large", transportNews},
 		{"a watcher's asks arrive while it watches, and their answers", transportAsk},
+		{"a watcher's words of its room arrive while it watches, in order", transportFull},
 		{"a watch with numbers ends with its context, with its watcher and with the native", transportNumbersEnd},
 	} {
 		t.Run(test.name, func(t *testing.T) {

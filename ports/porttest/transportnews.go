@@ -78,7 +78,7 @@ func transportNews(t *testing.T, tt *transportTest) {
 		t.Fatalf("ended with %v, want %v", end, done)
 	}
 	asked := <-requests
-	asked.Ask = nil
+	asked.Ask, asked.Full = nil, nil
 	if want := (ports.WatchRequest{Cursor: "from", Own: true, Numbers: true, Mine: true, Beat: 1700 * time.Millisecond}); asked != want {
 		t.Errorf("asked for %+v, want %+v", asked, want)
 	}
@@ -151,6 +151,36 @@ func sameNews(want, got ports.Batch) error {
 		}
 	}
 	return nil
+}
+
+func transportFull(t *testing.T, tt *transportTest) {
+	tt.serveAll(t, Native{OnWatch: func(ctx context.Context, _ ports.PeerID, w ports.WatchRequest) iter.Seq2[ports.Batch, error] {
+		return func(yield func(ports.Batch, error) bool) {
+			for says := "no word"; yield(ports.Batch{Cursor: says}, nil); {
+				select {
+				case full := <-w.Full:
+					says = fmt.Sprint("full: ", full)
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}})
+	words := make(chan bool, 1)
+	request := ports.WatchRequest{Own: true, Numbers: true, Full: words}
+	var heard []string
+	for b, err := range tt.remote(t).Watch(t.Context(), tt.indexer.ID, request) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if heard = append(heard, b.Cursor); len(heard) == 4 {
+			break
+		}
+		words <- len(heard) != 2
+	}
+	if want := []string{"no word", "full: true", "full: false", "full: true"}; !slices.Equal(heard, want) {
+		t.Errorf("the native heard %q, want %q", heard, want)
+	}
 }
 
 func transportAsk(t *testing.T, tt *transportTest) {

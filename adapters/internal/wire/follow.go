@@ -16,6 +16,7 @@ const (
 	requestBeat   = 2
 	requestMine   = 3
 	requestAsk    = 4
+	requestFull   = 5
 
 	rangeFrom  = 1
 	rangeUntil = 2
@@ -31,12 +32,22 @@ const (
 const maxRangeBytes = 2 + 3*(1+5) + (1 + 8) + 2
 
 // FollowRequest is what a follower says: the first message of a stream asks for the watch, and each
-// later message has an ask alone.
+// later message has an ask, or says whether the follower is full.
 type FollowRequest struct {
-	ports.WatchRequest // Own and Numbers are always set, Renewed is not; Ask is nil
+	ports.WatchRequest // Own and Numbers are always set, Renewed is not; Ask and Full are nil
 	// Ranges is the ask.
 	Ranges []ports.Range
+	Fill   Fill
 }
+
+// Fill is whether a follower has room for what it is told. 0 is no word of it.
+type Fill uint8
+
+// These are the words of a follower about its room.
+const (
+	Full Fill = 1 // it has refused entries, without room for them
+	Room Fill = 2 // it has had room for all of them for long
+)
 
 // AppendFollow appends r as a frame. The error is a *ports.Refusal.
 func AppendFollow(b []byte, r *FollowRequest) ([]byte, error) {
@@ -55,6 +66,7 @@ func AppendFollow(b []byte, r *FollowRequest) ([]byte, error) {
 	for i := range r.Ranges {
 		m = appendRange(m, requestAsk, &r.Ranges[i])
 	}
+	m = appendNumber(m, requestFull, uint64(r.Fill))
 	return appendFrame(b, m), nil
 }
 
@@ -71,6 +83,11 @@ func DecodeFollow(message []byte) (*FollowRequest, error) {
 			r.Mine, err = f.mark()
 		case requestAsk:
 			r.Ranges, err = f.appendRange(r.Ranges)
+		case requestFull:
+			var is uint64
+			if is, err = f.long(1 << 62); err == nil && is <= uint64(Room) {
+				r.Fill = Fill(is)
+			}
 		}
 		return err
 	})

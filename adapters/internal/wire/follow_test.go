@@ -238,6 +238,7 @@ func TestAFollowRequestTravels(t *testing.T) {
 			Cursor: rapid.StringN(0, ports.MaxCursorBytes, ports.MaxCursorBytes).Draw(t, "cursor"),
 			Beat:   time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "beat")) * time.Millisecond,
 		}}
+		want.Fill = rapid.SampledFrom([]wire.Fill{0, wire.Full, wire.Room}).Draw(t, "fill")
 		for i := range rapid.SampledFrom([]uint32{0, 1, 16, ports.MaxRanges}).Draw(t, "ranges") {
 			want.Ranges = append(want.Ranges, ports.Range{From: math.MaxUint32 - 2*ports.MaxRanges + 2*i, Until: math.MaxUint32 - 2*ports.MaxRanges + 2*i + 1, Count: math.MaxUint32, Sum: math.MaxUint64, Whole: rapid.Bool().Draw(t, "whole")})
 		}

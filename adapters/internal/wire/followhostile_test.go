@@ -239,7 +239,7 @@ func FuzzDecodeNews(f *testing.F) {
 }
 
 func FuzzDecodeFollow(f *testing.F) {
-	for _, m := range []fields{{}, {1, "7", 2, 1700, 3, 1}, {4, fields{1, 1, 2, 9, 5, 1}}, {4, fields{}, 4, fields{1, 1}}, {4, 7}, {1, "\xff"}, {99, "x"}, repeated(4, ports.MaxRanges+1)} {
+	for _, m := range []fields{{}, {1, "7", 2, 1700, 3, 1}, {4, fields{1, 1, 2, 9, 5, 1}}, {4, fields{}, 4, fields{1, 1}}, {4, 7}, {1, "\xff"}, {5, 1}, {5, 3}, {99, "x"}, repeated(4, ports.MaxRanges+1)} {
 		f.Add(m.message())
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {

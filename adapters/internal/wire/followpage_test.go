@@ -104,6 +104,7 @@ func TestTheFollowFramesOfTheProtocolsPage(t *testing.T) {
 	follow := map[string]FollowRequest{
 		"follow": {WatchRequest: ports.WatchRequest{Own: true, Numbers: true, Cursor: "M5XG64TTMVn.117", Beat: 1667 * time.Millisecond, Mine: true}},
 		"ask":    {WatchRequest: ports.WatchRequest{Own: true, Numbers: true}, Ranges: []ports.Range{{From: 1, Until: 17}, {From: 17, Until: 18, Whole: true}, {From: 33}}},
+		"full":   {WatchRequest: ports.WatchRequest{Own: true, Numbers: true}, Fill: Full},
 	}
 	found := 0
 	for _, block := range hexBlock.FindAllSubmatch(page, -1) {
