@@ -2,6 +2,7 @@ package domain
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +29,8 @@ const (
 	// changes, and as many renewals in a shard as a minute brings to a native with 16,000 indexers.
 	maxIdle         = 1024
 	maxIdleRenewals = 256
-	// gathersOfTick is how often the asks of followers may have renewals told within a tick.
+	// gathersOfTick is how often followers may have renewals told within a tick: those that ask, and those that
+	// come.
 	gathersOfTick = 4
 )
 
@@ -46,6 +48,8 @@ type news struct {
 	making     sync.Mutex    // held while pieces are made; taken before the lock of a shard
 	gathered   []newsRenewal // of the last gather: its memory is used again
 	gatheredAt time.Time     // when that began
+	gathers    atomic.Uint64 // how many began
+	comers     *allowance    // of followers that come
 
 	pended atomic.Uint64 // how many changes were ever pending; changed under mu
 	ticks  atomic.Uint64 // how often renewals were gathered at their time
@@ -75,8 +79,8 @@ type piece struct {
 	sum   ports.Range // of all that was told up to it
 }
 
-func newNews(changes *changelog) *news {
-	n := &news{next: 1, wake: make(chan struct{}), kicked: make(chan struct{}, 1)}
+func newNews(changes *changelog, tick time.Duration) *news {
+	n := &news{comers: &allowance{every: tick / gathersOfTick, most: tick}, next: 1, wake: make(chan struct{}), kicked: make(chan struct{}, 1)}
 	n.instance = changes.instance + "n" // a cursor of the changelog is none of the news
 	changes.doubt = n.doubt
 	return n
@@ -270,9 +274,33 @@ func (n *news) gatheredSince(then time.Time) bool {
 	return n.gatheredAt.After(then)
 }
 
+// gatherSoon is gather, for a follower that comes: at once after a quiet while, or else when the turn of all that wait
+// comes. The error is that of ctx.
+func (n *news) gatherSoon(ctx context.Context) error {
+	for before := n.gathers.Load(); !n.gatherAfter(before); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(n.comers.every):
+		}
+	}
+	return ctx.Err()
+}
+
+// gatherAfter is gather, unless the comers have used up their turns. It reports whether any has begun after so many.
+func (n *news) gatherAfter(before uint64) bool {
+	n.making.Lock()
+	defer n.making.Unlock()
+	if n.gathers.Load() == before && n.comers.take(n.registry.now().at) {
+		n.gatherNow()
+	}
+	return n.gathers.Load() > before
+}
+
 // gatherNow is gather for a caller that holds making.
 func (n *news) gatherNow() {
 	n.gatheredAt = time.Now()
+	n.gathers.Add(1)
 	table := n.registry.table
 	place := table.changes.head()
 	renewals := n.gathered[:0]
@@ -407,7 +435,6 @@ func (n *news) cursor(at uint64) string { return n.instance + "." + strconv.Form
 // resume returns the place of a cursor, or why the cursor is of no use. Then at is the place of a
 // snapshot that begins now. place is that of a reader there in the changelog.
 func (n *news) resume(cursor string) (at, place uint64, reset ports.Reset) {
-	n.gather()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if cursor == "" {

@@ -37,6 +37,47 @@ func TestRenewalsAreToldOnceASecondHoweverManyFollow(t *testing.T) {
 	})
 }
 
+// Nor do followers that come and go.
+func TestFollowersThatComeAgainAndAgainMakeFewBatchesOfRenewals(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		r, _ := bareRegistry(t, "me", nil)
+		stays := follow(t, r, "")
+		defer stays.stop()
+		stays.take()
+		began, told, whole, cursor := time.Now(), 0, 0, ""
+		var come []*newsReader
+		for i := range 500 {
+			time.Sleep(20 * time.Millisecond)
+			if _, err := r.Register(t.Context(), "x", ports.Registration{PeerID: "x", Addr: "/a"}); err != nil {
+				t.Fatal(err)
+			}
+			if i%3 == 0 {
+				cursor = "" // the others come back
+			}
+			come = append(come, follow(t, r, cursor))
+			if len(come) > 15 {
+				if come[0].stop(); come[0].cursor != "" {
+					whole++
+					cursor = come[0].cursor
+				}
+				come = come[1:]
+			}
+		}
+		seconds := int(time.Since(began) / time.Second)
+		for _, x := range come {
+			x.stop()
+		}
+		for _, b := range stays.take() {
+			if b.News != nil && len(b.News.Renewals) > 0 {
+				told++
+			}
+		}
+		if whole < 480 || told > 5*seconds+1 {
+			t.Errorf("in %d s it tells %d batches of renewals, and %d followers know all", seconds, told, whole)
+		}
+	})
+}
+
 // Nor do the asks of many followers.
 func TestAsksOfManyFollowersMakeFewBatchesOfRenewals(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {

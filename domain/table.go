@@ -85,7 +85,7 @@ type became struct {
 func newTable(policy TTLPolicy, bounds Bounds) *table {
 	t := &table{policy: policy, names: newNames(), maxRemembered: bounds.maxRemembered(), seed: maphash.MakeSeed(), hearing: hearing{policy: policy}, tellers: newTellers(bounds)}
 	t.changes = newChangelog(t)
-	t.news = newNews(t.changes)
+	t.news = newNews(t.changes, policy.newsTick())
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.table, s.number, s.wheel, s.shares = t, i, newWheel[ref](policy.tick()), newShares()

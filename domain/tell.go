@@ -57,6 +57,9 @@ func (w watcher) tellNews(ctx context.Context) error {
 			return err
 		}
 	} else {
+		if err := n.news.gatherSoon(ctx); err != nil {
+			return err
+		}
 		n.missed = n.news.end()
 		if err := n.send(ports.Batch{}); err != nil { // it comes at once, and confirms the watch
 			return err
@@ -314,7 +317,9 @@ func (w *newsWatcher) snapshot(ctx context.Context, reset ports.Reset) error {
 	if err := flush(); err != nil {
 		return err
 	}
-	w.news.gather() // all that the walk saw is told then
+	if err := w.news.gatherSoon(ctx); err != nil { // all that the walk saw is told then
+		return err
+	}
 	if _, err := w.catchUp(ctx, w.news.end()); err != nil {
 		return err
 	}
