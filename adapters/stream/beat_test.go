@@ -27,14 +27,14 @@ import (
 type beating struct {
 	t *testing.T
 	network.Stream
-	frames *wire.HeartbeatFrames
+	frames *wire.Frames
 	last   ports.Lease
 }
 
 func openBeats(t *testing.T, from, to host.Host) *beating {
 	t.Helper()
 	s := openFor(t, from, to, ports.HeartbeatProtocol)
-	return &beating{t: t, Stream: s, frames: wire.NewHeartbeatFrames(s, wire.MaxHeartbeatBytes)}
+	return &beating{t: t, Stream: s, frames: wire.NewFrames(s, wire.MaxHeartbeatBytes)}
 }
 
 // registration is the frame of a registration of h, with these members besides.
@@ -161,7 +161,8 @@ func TestAFrameThatIsNoneEndsTheStreamWithAReason(t *testing.T) {
 		"no protobuf":                        {"\x01\x80", false, ports.CodeMalformed},
 		"a heartbeat before a registration":  {"\x00", false, ports.CodeMalformed},
 		"a tick after a plain registration":  {good + frame(&wire.Heartbeat{Ticks: true}), false, ports.CodeMalformed},
-		"no length":                          {"\xff\xff\xff\xff\xff\xff", false, ports.CodeMalformed},
+		"no length":                          {"\x80\x80\x80\x80\x80\x80", false, ports.CodeMalformed},
+		"a length without end":               {"\xff\xff\xff\xff\xff\xff", false, ports.CodeTooLarge},
 		"a frame over its limit":             {"\xc1\x40", false, ports.CodeTooLarge},
 		"a registration over its limit":      {frame(&wire.Heartbeat{Registration: bytes.Repeat([]byte{' '}, ports.MaxFrameBytes+1)}), false, ports.CodeTooLarge},
 		"a registration that is none":        {frame(&wire.Heartbeat{Registration: []byte("{}")}), false, ports.CodeMalformed},

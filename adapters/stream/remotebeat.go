@@ -21,7 +21,7 @@ import (
 // beats is an open stream of heartbeats to a native.
 type beats struct {
 	s      network.Stream
-	frames *wire.HeartbeatFrames
+	frames *wire.Frames
 	opened time.Time
 	letGo  func() bool // the end of the caller's life resets s no more
 	// said is the last registration, and granted the last lease with an answer of its own.
@@ -113,7 +113,7 @@ func (n *remote) openBeats(ctx, life context.Context) (*beats, error) {
 		return nil, err
 	}
 	return &beats{
-		s: s, frames: wire.NewHeartbeatFrames(s, wire.MaxHeartbeatBytes), opened: time.Now(),
+		s: s, frames: wire.NewFrames(s, wire.MaxHeartbeatBytes), opened: time.Now(),
 		letGo: context.AfterFunc(life, func() {
 			_ = s.Reset()
 			n.t.open.end(n.info.ID)

@@ -159,9 +159,9 @@ type readFrames struct {
 func (r *readFrames) next() (b ports.Batch, err error) {
 	message, err := r.frames.Next()
 	e := ports.Event{Kind: ports.EventNewsRead, Via: r.teller.PeerID(), Frames: 1}
-	switch {
-	case errors.Is(err, wire.ErrFrameLength):
-		e.Code = ports.CodeTooLarge
+	switch length, wrong := errors.AsType[*ports.Refusal](err); {
+	case wrong: // the teller refuses nothing by it
+		e.Code, err = length.Code, errors.New(length.Message)
 	case err == io.ErrUnexpectedEOF:
 		e.Code, err = ports.CodeMalformed, errors.New("a frame is cut")
 	case err != nil:

@@ -31,7 +31,7 @@ type beater struct {
 	s      network.Stream
 	sender ports.PeerID
 	from   netip.Addr
-	frames *wire.HeartbeatFrames
+	frames *wire.Frames
 
 	// said is the last registration, without its proof. signed says that it had one, of the record seq.
 	said   ports.Registration
@@ -57,7 +57,7 @@ func (srv *server) beat(ctx context.Context, s network.Stream) error {
 	srv.transport.observer.Observe(ports.Event{Kind: ports.EventBeating, PeerID: sender})
 	b := &beater{
 		srv: srv, s: s, sender: sender, from: comesFrom(s.Conn()),
-		frames: wire.NewHeartbeatFrames(s, wire.MaxHeartbeatBytes),
+		frames: wire.NewFrames(s, wire.MaxHeartbeatBytes),
 	}
 	err := b.run(ctx)
 	ended(err)

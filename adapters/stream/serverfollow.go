@@ -60,8 +60,6 @@ func (t *inBinary) request() (*wire.FollowRequest, error) {
 	message, err := t.frames.Next()
 	var r *wire.FollowRequest
 	switch {
-	case errors.Is(err, wire.ErrFrameLength):
-		err = ports.Refuse(ports.CodeTooLarge, "a frame of a follower has at most %d bytes", ports.MaxFrameBytes)
 	case err == io.ErrUnexpectedEOF:
 		err = ports.Refuse(ports.CodeMalformed, "the frame is cut")
 	case err == nil:

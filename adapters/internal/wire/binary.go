@@ -1,11 +1,9 @@
 package wire
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 	"unicode/utf8"
@@ -30,63 +28,6 @@ var (
 // appendFrame appends message behind its length.
 func appendFrame(b, message []byte) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(message))), message...)
-}
-
-// Frames reads frames of the follow protocol.
-type Frames struct {
-	r    *bufio.Reader
-	most int
-	buf  []byte
-}
-
-// framesBuffer reads what most frames have in one go.
-const framesBuffer = 4 << 10
-
-// lengthBytes is the longest length of a frame: 64 KiB takes three bytes.
-const lengthBytes = 3
-
-// ErrFrameLength is a frame that is longer than its limit. It is no refusal: the other side is at fault.
-var ErrFrameLength = errors.New("a frame is over its limit")
-
-// NewFrames returns the frames of r, of messages of at most so many bytes each.
-func NewFrames(r io.Reader, most int) *Frames {
-	return &Frames{r: bufio.NewReaderSize(r, framesBuffer), most: most}
-}
-
-// Next returns the next message, valid until Next is called again. io.EOF is the end between two
-// frames, io.ErrUnexpectedEOF an end within a frame; other errors are ErrFrameLength and the reader's.
-func (f *Frames) Next() ([]byte, error) {
-	length := 0
-	for i := range lengthBytes {
-		c, err := f.r.ReadByte()
-		switch {
-		case err == io.EOF && i > 0:
-			return nil, io.ErrUnexpectedEOF
-		case err != nil:
-			return nil, err
-		}
-		length |= int(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			return f.read(length)
-		}
-	}
-	return nil, fmt.Errorf("%w of %d bytes", ErrFrameLength, f.most)
-}
-
-func (f *Frames) read(length int) ([]byte, error) {
-	if length > f.most {
-		return nil, fmt.Errorf("%w of %d bytes", ErrFrameLength, f.most)
-	}
-	if cap(f.buf) < length {
-		f.buf = make([]byte, max(length, framesBuffer))
-	}
-	switch _, err := io.ReadFull(f.r, f.buf[:length]); {
-	case err == io.EOF:
-		return nil, io.ErrUnexpectedEOF
-	case err != nil:
-		return nil, err
-	}
-	return f.buf[:length], nil
 }
 
 // field is a field of a message.

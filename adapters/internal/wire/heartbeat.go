@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 
@@ -171,80 +170,4 @@ func Granted(last ports.Lease, now time.Time, clocks int) ports.Lease {
 func Usual(lease, last *ports.Lease) bool {
 	return lease.TTL == last.TTL && lease.Heartbeat == last.Heartbeat && lease.Seq == last.Seq && lease.Proven == 0 &&
 		!lease.NeedRecord && !lease.Rival && !lease.Now.IsZero() && lease.ExpiresAt.Sub(lease.Now) == lease.TTL
-}
-
-// HeartbeatFrames reads frames of the heartbeat protocol. Beside Frames it holds little while it is idle, and says
-// which frames have come together.
-type HeartbeatFrames struct {
-	r        io.Reader
-	most     int
-	buf      []byte
-	from, to int // what is read and not handed out
-}
-
-// heartbeatsBytes is the buffer of a stream that is idle: room for sixteen heartbeats.
-const heartbeatsBytes = 1 << 10
-
-// NewHeartbeatFrames returns the frames of r, of at most so many bytes each behind their length.
-func NewHeartbeatFrames(r io.Reader, most int) *HeartbeatFrames {
-	return &HeartbeatFrames{r: r, most: most, buf: make([]byte, heartbeatsBytes)}
-}
-
-// errLength refuses a length that no frame may have.
-var errLength = ports.Refuse(ports.CodeMalformed, "a frame begins with its length as a varint")
-
-// Ready returns the next frame that has been read already, valid until the next call of Next; ok is
-// false if there is none. The error is a *ports.Refusal.
-func (f *HeartbeatFrames) Ready() (frame []byte, ok bool, err error) {
-	length, n := binary.Uvarint(f.buf[f.from:f.to])
-	switch {
-	case n < 0, n == 0 && f.to-f.from >= binary.MaxVarintLen32:
-		return nil, false, errLength
-	case n > 0 && length > uint64(f.most):
-		return nil, false, tooLongFrame(f.most)
-	case n == 0, f.to-f.from-n < int(length):
-		return nil, false, nil
-	}
-	begin := f.from + n
-	f.from = begin + int(length)
-	return f.buf[begin:f.from:f.from], true, nil
-}
-
-func tooLongFrame(most int) *ports.Refusal {
-	return ports.Refuse(ports.CodeTooLarge, "a frame has at most %d bytes behind its length", most)
-}
-
-// Next returns the next frame, and waits for it. io.EOF is the end between two frames, and
-// io.ErrUnexpectedEOF the end within one. Other errors are the reader's, or a *ports.Refusal.
-func (f *HeartbeatFrames) Next() ([]byte, error) {
-	for {
-		frame, ok, err := f.Ready()
-		if ok || err != nil {
-			return frame, err
-		}
-		f.makeRoom()
-		n, err := f.r.Read(f.buf[f.to:])
-		f.to += n
-		switch {
-		case n > 0: // an error comes again
-		case err == io.EOF && f.to > f.from:
-			return nil, io.ErrUnexpectedEOF
-		case err != nil:
-			return nil, err
-		}
-	}
-}
-
-// makeRoom moves what is left to the front, of a buffer that has room for the next frame.
-func (f *HeartbeatFrames) makeRoom() {
-	rest := f.buf[f.from:f.to]
-	want := heartbeatsBytes
-	if length, n := binary.Uvarint(rest); n > 0 {
-		want = max(want, n+int(length)) // Ready has refused what is too long
-	}
-	to := f.buf
-	if want > len(f.buf) || want == heartbeatsBytes && len(f.buf) > heartbeatsBytes {
-		to = make([]byte, want)
-	}
-	f.from, f.to, f.buf = 0, copy(to, rest), to
 }

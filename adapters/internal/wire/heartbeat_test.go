@@ -57,7 +57,7 @@ func TestTheHeartbeatFramesOfTheProtocolsPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		frame, err := NewHeartbeatFrames(bytes.NewReader(whole), MaxHeartbeatBytes).Next()
+		frame, err := NewFrames(bytes.NewReader(whole), MaxHeartbeatBytes).Next()
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -154,7 +154,7 @@ func TestHeartbeatsAreReadWhateverPiecesTheyComeIn(t *testing.T) {
 		"at once": bytes.NewReader(all), "byte by byte": iotest.OneByteReader(bytes.NewReader(all)), "by halves": iotest.HalfReader(bytes.NewReader(all)),
 		"with the end": iotest.DataErrReader(bytes.NewReader(all)),
 	} {
-		f := NewHeartbeatFrames(r, MaxHeartbeatBytes)
+		f := NewFrames(r, MaxHeartbeatBytes)
 		for i, message := range want {
 			if got, err := f.Next(); err != nil || !bytes.Equal(got, message) {
 				t.Fatalf("%s: frame %d has %d bytes, want %d: %v", name, i, len(got), len(message), err)
@@ -163,7 +163,7 @@ func TestHeartbeatsAreReadWhateverPiecesTheyComeIn(t *testing.T) {
 		if _, err := f.Next(); err != io.EOF {
 			t.Errorf("%s: at the end %v", name, err)
 		}
-		if len(f.buf) > heartbeatsBytes {
+		if len(f.buf) > idleBytes {
 			t.Errorf("%s: it holds %d bytes when it is idle", name, len(f.buf))
 		}
 	}
@@ -175,9 +175,9 @@ func TestHeartbeatsAreReadWhateverPiecesTheyComeIn(t *testing.T) {
 		"cut behind it":     {[]byte{3, 1, 2}, io.ErrUnexpectedEOF},
 		"a byte too long":   {lengthOf(nil, MaxHeartbeatBytes+1), tooLongFrame(MaxHeartbeatBytes)},
 		"a length too long": {bytes.Repeat([]byte{0x80}, 11), errLength},
-		"no length":         {bytes.Repeat([]byte{0xff}, 5), errLength},
+		"no length":         {bytes.Repeat([]byte{0xff}, 5), tooLongFrame(MaxHeartbeatBytes)},
 	} {
-		_, err := NewHeartbeatFrames(bytes.NewReader(tt.bytes), MaxHeartbeatBytes).Next()
+		_, err := NewFrames(bytes.NewReader(tt.bytes), MaxHeartbeatBytes).Next()
 		if err == nil || err.Error() != tt.want.Error() {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
@@ -200,7 +200,7 @@ func FuzzHeartbeats(f *testing.F) {
 	f.Add(AppendHeartbeat(AppendHeartbeat(nil, &Heartbeat{Registration: []byte("{}")}), &h))
 	f.Add(AppendGranted(AppendAnswered(nil, EncodeLease(ports.Lease{TTL: time.Second})), time.Unix(1, 1), 2))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		frames, whole := NewHeartbeatFrames(bytes.NewReader(stream), MaxHeartbeatBytes), NewHeartbeatFrames(iotest.OneByteReader(bytes.NewReader(stream)), MaxHeartbeatBytes)
+		frames, whole := NewFrames(bytes.NewReader(stream), MaxHeartbeatBytes), NewFrames(iotest.OneByteReader(bytes.NewReader(stream)), MaxHeartbeatBytes)
 		for {
 			frame, err := frames.Next()
 			again, errAgain := whole.Next()
@@ -212,7 +212,7 @@ func FuzzHeartbeats(f *testing.F) {
 			}
 			var h, same Heartbeat
 			if DecodeHeartbeat(frame, &h) == nil {
-				written, err := NewHeartbeatFrames(bytes.NewReader(AppendHeartbeat(nil, &h)), MaxHeartbeatBytes).Next()
+				written, err := NewFrames(bytes.NewReader(AppendHeartbeat(nil, &h)), MaxHeartbeatBytes).Next()
 				if err != nil || DecodeHeartbeat(written, &same) != nil || !bytes.Equal(same.Registration, h.Registration) || same.Ticks != h.Ticks || same.Step != h.Step || same.Link != h.Link {
 					t.Fatalf("%+v is written and read again as %+v: %v", h, same, err)
 				}
