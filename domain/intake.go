@@ -62,7 +62,7 @@ func (r *Registry) echo(id ports.PeerID) (keep, known bool) {
 	rec := s.record(id)
 	held := rec.glance()
 	lease := held.lease(at)
-	keep = lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-r.rules.Policy.lookAhead()))
+	keep = r.rules.Policy.lasts(lease, at)
 	if keep {
 		rec.set(echoed, true)
 	}

@@ -103,6 +103,13 @@ func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) (lookedUp
 	if !r.rules.Indexers.in(id) {
 		return got, ports.ErrNotFound // this native trusts id no more
 	}
+	if r.heldHere(id) { // it was told while the look-up waited
+		l, listed := r.Get(id)
+		if listed {
+			got.listed = &l
+			return got, nil
+		}
+	}
 	w, err := r.lookUp(id, cmp.Or(asker, callers), func(have ports.Version) (Entry, error) { return r.store.Get(ctx, id, have) })
 	l, listed := r.Get(id)
 	// A good lease is an answer even if the table has no room for it.
@@ -120,6 +127,21 @@ func (r *Registry) search(ctx context.Context, id, asker ports.PeerID) (lookedUp
 		return got, ports.ErrNotFound
 	}
 	return got, err
+}
+
+// heldHere reports whether this native has a lease of id that needs no look-up: it is granted or told,
+// and does not end soon.
+func (r *Registry) heldHere(id ports.PeerID) bool {
+	s := r.table.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := r.now().at
+	return r.rules.Policy.lasts(s.record(id).glance().lease(at), at)
+}
+
+// lasts reports whether the lease, nil for none, is granted or told, and does not end soon.
+func (p TTLPolicy) lasts(lease *word, at Instant) bool {
+	return lease != nil && lease.source != stored && at.Before(lease.deadline.Add(-p.lookAhead()))
 }
 
 // searched takes note of the search for id that asker caused.

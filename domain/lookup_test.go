@@ -437,3 +437,40 @@ func TestNewsEndsANotFound(t *testing.T) {
 		})
 	}
 }
+
+// Announcements of indexers that other natives tell meanwhile, as natives meet, wait for their look-ups. An
+// indexer that is listed by then is not looked up.
+func TestALookUpThatWaitedUntilItsIndexerIsToldIsNone(t *testing.T) {
+	withNetwork(t, func(t *testing.T, net *network) {
+		const announced, atOnce = 60, 8 // look-ups for one asker
+		id := peerIDs(2 + announced)
+		var asked atomic.Int64
+		answer := make(chan struct{})
+		store := &stubStore{get: func(ctx context.Context, _ ports.PeerID) (ports.Entry, error) {
+			asked.Add(1)
+			select {
+			case <-answer:
+			case <-ctx.Done():
+			}
+			return ports.Entry{}, ports.ErrNotFound
+		}}
+		a, b := net.native(id[0], store), net.topic.Join(id[1])
+		defer a.stop()
+		defer b.Close()
+		for _, x := range id[2:] {
+			_ = b.Announce(t.Context(), x)
+		}
+		synctest.Wait()
+		if n := asked.Load(); n != atOnce {
+			t.Fatalf("%d look-ups are under way, want %d", n, atOnce)
+		}
+		for _, x := range id[2:] {
+			a.register(t, x, addr)
+		}
+		close(answer)
+		time.Sleep(10 * time.Second)
+		if n := asked.Load(); n != atOnce {
+			t.Errorf("%d look-ups, though all but %d indexers were listed before their turn", n, atOnce)
+		}
+	})
+}
