@@ -22,7 +22,7 @@ func TestTheItemOfAPackedLeaseIsThatOfTheLease(t *testing.T) {
 			return
 		}
 		defer table.unname(packed)
-		first, item, ok := packedFirst(s.id, packed)
+		first, is, ok := packedFirst(s.id, packed)
 		if !ok {
 			return
 		}
@@ -32,8 +32,9 @@ func TestTheItemOfAPackedLeaseIsThatOfTheLease(t *testing.T) {
 			return
 		}
 		read++
-		if want := itemOf(s.id, h.first.proof, h.first.expiresAt, proofs); item != want {
-			t.Fatalf("the item is %x, want %x of\n%s", item, want, plainly(&h))
+		e := h.first.entry(s.id)
+		if want := summedOf(&e, proofs); is != want {
+			t.Fatalf("the item is %x, want %x of\n%s", is, want, plainly(&h))
 		}
 		if sourceOf(first) != h.first.source || deadlineOf(first) != h.first.deadline {
 			t.Fatalf("the lease is of source %v until %v, want\n%s", sourceOf(first), deadlineOf(first), plainly(&h))

@@ -100,14 +100,14 @@ func (r *Registry) enter(t *taken, l *ledger, from ports.PeerID, c *ports.Change
 		return
 	}
 	p := c.Proof
-	item := itemOf(c.PeerID, p, c.ExpiresAt.UnixNano(), r.rules.Proofs)
-	if was := l.at(c.Number); was == nil || !was.stands || was.item != item {
+	told := summedOf(&c.Entry, r.rules.Proofs)
+	if was := l.at(c.Number); was == nil || !was.stands || was.item != told.item {
 		l.changed++
 	}
 	if l.since != nil {
 		l.since[c.Number] = true
 	}
-	is := l.define(c.Number, c.PeerID, r.pointerTo(c.PeerID), item)
+	is := l.define(c.Number, r.pointerTo(c.PeerID), told)
 	if p != nil {
 		is.record = uint16(p.Tick.Seq)
 	}

@@ -191,9 +191,9 @@ func (n *news) number(s *shard, ids []ports.PeerID) {
 		if !r.known() || r.number != 0 {
 			continue
 		}
-		if item, ok := n.ownItem(r, id, at); ok {
+		if is, ok := n.ownSummed(r, id, at); ok {
 			r.number = n.unused()
-			n.told.define(r.number, id, r.pointer(), item)
+			n.told.define(r.number, r.pointer(), is)
 		}
 	}
 }
@@ -393,7 +393,7 @@ func (n *news) toldChange(c *newsChange, at Instant) (ports.Change, bool) {
 	case c.kind == ports.ChangeLate:
 		return told, n.told.stands(c.number)
 	default:
-		n.told.define(c.number, c.id, c.to, n.item(&told))
+		n.told.define(c.number, c.to, n.summed(&told))
 	}
 	return told, true
 }
@@ -405,7 +405,7 @@ func (n *news) toldRenewal(x *newsRenewal, at Instant) (ports.Renewal, bool) {
 	if is == nil || !is.stands || remaining <= 0 {
 		return ports.Renewal{}, false
 	}
-	n.told.set(is, is.renewed(x.link, x.expiresAt))
+	n.told.set(is, renewedItem(is.content, x.link, x.expiresAt))
 	return ports.Renewal{Number: x.number, Step: x.step, Link: x.link, Remaining: remaining, ExpiresAt: x.expiresAt}, true
 }
 
@@ -415,9 +415,7 @@ func (n *news) public(c *change, at Instant) ports.Change {
 	return w.public(c, at)
 }
 
-func (n *news) item(c *ports.Change) uint32 {
-	return itemOf(c.PeerID, c.Proof, c.ExpiresAt.UnixNano(), n.registry.rules.Proofs)
-}
+func (n *news) summed(c *ports.Change) summed { return summedOf(&c.Entry, n.registry.rules.Proofs) }
 
 // stands returns a pointer to the record of the indexer that number stands for, if it does.
 func (n *news) stands(number uint32) pointer {

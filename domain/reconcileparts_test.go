@@ -45,7 +45,7 @@ func TestADifferenceIsFoundWhileNumbersAreMissingAllTheTime(t *testing.T) {
 		l := newLedger(Bounds{})
 		const told = 4 * maxWhole
 		for n := range uint32(told) {
-			l.define(n+1, "x", pointer{}, 1)
+			l.define(n+1, pointer{}, summed{item: 1})
 		}
 		ask := make(chan []ports.Range, 1)
 		l.watch(ask)

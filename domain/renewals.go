@@ -49,7 +49,7 @@ func (r *Registry) takeRenewals(t *taken, l *ledger, from ports.PeerID, all []po
 				t.why = fmt.Errorf("number %d: %w", x.Number, errNumber)
 				continue
 			}
-			l.set(is, is.renewed(x.Link, x.ExpiresAt))
+			l.set(is, renewedItem(is.content, x.Link, x.ExpiresAt))
 			told.add(uint16(i+1), renewal{Renewal: x, is: is, remaining: x.Remaining - ago})
 		}
 		now := r.now() // no deadline is later by it than by a clock that is read for each

@@ -1,10 +1,6 @@
 package domain
 
-import (
-	"encoding/binary"
-
-	"github.com/opencloud/ocnode/ports"
-)
+import "github.com/opencloud/ocnode/ports"
 
 // pageSize is how many numbers a page of a tally has. A native that tells numbers far apart has its
 // follower keep a page of 384 bytes for each: some five times what it sends for that.
@@ -24,7 +20,7 @@ type numbered struct {
 	pointer        // to its record
 	record  uint16 // the last bits of the Seq of the record that was told last
 	item    uint32 // the last that was told of it: see itemOf
-	text    uint32 // the sum of its PeerID's text
+	content uint32 // of what was told last: see contentOf
 	tries   uint8  // how many renewals in a row came to nothing
 	stands  bool   // the number stands for an indexer
 }
@@ -37,8 +33,8 @@ func (t *tally) at(n uint32) *numbered {
 	return nil
 }
 
-// define has number n stand for id. rec points to its record, if there is one.
-func (t *tally) define(n uint32, id ports.PeerID, rec pointer, item uint32) *numbered {
+// define has number n stand for an indexer. rec points to its record, if there is one.
+func (t *tally) define(n uint32, rec pointer, is summed) *numbered {
 	page := int(n / pageSize)
 	if page >= len(t.pages) {
 		t.pages = append(t.pages, make([]*[pageSize]numbered, page+1-len(t.pages))...)
@@ -47,14 +43,14 @@ func (t *tally) define(n uint32, id ports.PeerID, rec pointer, item uint32) *num
 		t.pages[page] = new([pageSize]numbered)
 		t.made++
 	}
-	is := &t.pages[page][n%pageSize]
-	if !is.stands {
+	at := &t.pages[page][n%pageSize]
+	if !at.stands {
 		t.count++
-		is.item = 0
+		at.item = 0
 	}
-	is.pointer, is.text, is.stands = rec, textSum(id), true
-	t.set(is, item)
-	return is
+	at.pointer, at.content, at.stands = rec, is.content, true
+	t.set(at, is.item)
+	return at
 }
 
 // bytes is the memory of t.
@@ -130,51 +126,3 @@ func (t *tally) sums(from, until uint32) ports.Range {
 	})
 	return r
 }
-
-// itemOf returns the item of an indexer's lease in a sum: see "Digest" in docs/protocol.md. Two leases
-// of an indexer with different ends have different items, but for a chance of 1 in 2^32.
-func itemOf(id ports.PeerID, proof *ports.Proof, expiresAt int64, proofs ports.Verifier) uint32 {
-	switch {
-	case proof == nil:
-		return renewalItem(id, ports.Link{}, expiresAt)
-	case proof.Tick.Link != ports.Link{}:
-		return renewalItem(id, proof.Tick.Link, 0)
-	case proofs != nil:
-		if signature, ok := proofs.Signature(proof.Record); ok {
-			return binary.LittleEndian.Uint32(signature[:])
-		}
-	}
-	return 0
-}
-
-// renewalItem is the item of a lease that a link proves, or of a plain lease that ends at expiresAt.
-func renewalItem(id ports.PeerID, link ports.Link, expiresAt int64) uint32 {
-	is := numbered{text: textSum(id)}
-	return is.renewed(link, expiresAt)
-}
-
-// renewed is renewalItem of the indexer of is.
-func (is *numbered) renewed(link ports.Link, expiresAt int64) uint32 {
-	if link != (ports.Link{}) {
-		return binary.LittleEndian.Uint32(link[:])
-	}
-	sum := is.text
-	for i := range 8 {
-		sum = (sum ^ uint32(byte(expiresAt>>(8*i)))) * fnvPrime
-	}
-	return sum
-}
-
-func textSum(id ports.PeerID) uint32 {
-	sum := uint32(fnvOffset)
-	for i := range len(id) {
-		sum = (sum ^ uint32(id[i])) * fnvPrime
-	}
-	return sum
-}
-
-// FNV-1a of 32 bits. hash/fnv would make a piece of memory of each.
-const (
-	fnvOffset = 2166136261
-	fnvPrime  = 16777619
-)
