@@ -24,6 +24,20 @@ func newAllowance(rate int, period time.Duration) *allowance {
 	return &allowance{every: time.Second / time.Duration(rate), most: max(period, time.Second/time.Duration(rate))}
 }
 
+// left reports whether it may happen at an instant.
+func (p *allowance) left(at Instant) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.full.Sub(at) < p.most
+}
+
+// spend counts that it happened so often, be it more than it may.
+func (p *allowance) spend(times int, at Instant) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.full = latest(p.full, at).Add(time.Duration(times) * p.every)
+}
+
 // take reports whether it may happen at an instant, and counts it.
 func (p *allowance) take(at Instant) bool {
 	p.mu.Lock()

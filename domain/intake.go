@@ -278,7 +278,7 @@ func (r *Registry) tellTaken(from ports.PeerID, t taken) {
 
 // takeChanges takes in the changes that the native from has just told.
 func (r *Registry) takeChanges(from ports.PeerID, changes []ports.Change) taken {
-	return r.takeOldChanges(from, changes, 0)
+	return r.takeOldChanges(from, nil, changes, 0)
 }
 
 // heldUp returns how old changes are whose message was held up so long. Messages wait while this
@@ -293,21 +293,21 @@ func (r *Registry) heldUp(message time.Duration) time.Duration {
 	return min(message, d.noticed.Sub(d.from))
 }
 
-// takeOldChanges takes in the changes that the native from told so long ago.
-func (r *Registry) takeOldChanges(from ports.PeerID, changes []ports.Change, heldUp time.Duration) (t taken) {
+// takeOldChanges takes in the changes that the native from told so long ago. l is its ledger, nil if it was asked.
+func (r *Registry) takeOldChanges(from ports.PeerID, l *ledger, changes []ports.Change, heldUp time.Duration) (t taken) {
 	for _, c := range r.prepareAll(from, changes) {
-		_ = r.takeOldChange(&t, from, c, heldUp)
+		_ = r.takeOldChange(&t, from, l, c, heldUp)
 	}
 	r.tellTaken(from, t)
 	return t
 }
 
 // takeOldChange takes in the change c that the native from told so long ago.
-func (r *Registry) takeOldChange(t *taken, from ports.PeerID, c prepared, heldUp time.Duration) error {
+func (r *Registry) takeOldChange(t *taken, from ports.PeerID, l *ledger, c prepared, heldUp time.Duration) error {
 	c.Remaining -= heldUp
 	b, err := became{}, c.err
 	if err == nil {
-		b, err = r.takeChange(from, &c.Change)
+		b, err = r.takeChange(from, l, &c.Change)
 	}
 	r.outcome(t, from, c.PeerID, b, err)
 	if err == nil && c.Proof != nil {
@@ -327,12 +327,12 @@ func isFault(err error, fault ports.Fault) bool {
 
 // takeChange takes in one change that the native from told, after prepare. A change that the table
 // knows already, or knows better, is no error.
-func (r *Registry) takeChange(from ports.PeerID, c *ports.Change) (became, error) {
+func (r *Registry) takeChange(from ports.PeerID, l *ledger, c *ports.Change) (became, error) {
 	if err := r.tellable(from, c); err != nil {
 		return became{}, err
 	}
 	plain := c.Proof == nil || r.rules.Proofs == nil
-	early, err := r.checkTold(from, c)
+	early, err := r.checkTold(from, l, c)
 	if err != nil {
 		return became{}, err
 	}
@@ -413,7 +413,7 @@ func (r *Registry) plainEnd(said int64, remaining time.Duration, now moment) int
 // checkTold checks the proof of the change c that the native from told, after prepare, and copies the
 // proof's fields into c. early says that the proof does not count yet by this native's clock: c is
 // the word of from alone then.
-func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) (early bool, _ error) {
+func (r *Registry) checkTold(from ports.PeerID, l *ledger, c *ports.Change) (early bool, _ error) {
 	p := c.Proof
 	switch {
 	case p == nil && r.rules.plain() == PlainRefuse:
@@ -428,7 +428,7 @@ func (r *Registry) checkTold(from ports.PeerID, c *ports.Change) (early bool, _ 
 		if p.Tick.Step < proof.Tick.Step {
 			return false, ports.Faulty(ports.FaultOlder, "a newer tick is known")
 		}
-		advanced, err := r.advance(proof, p.Tick)
+		advanced, err := r.advanceTold(l, proof, p.Tick)
 		if err != nil {
 			return false, err
 		}

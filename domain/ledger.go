@@ -25,16 +25,19 @@ type ledger struct {
 	tally
 	reconciliation
 	fullness
-	bound   uint32   // the highest number that it may tell
-	missing []uint32 // numbers that were renewed, and have no lease here to renew
-	changed int      // how often a number was told to stand for something else than before
-	revised uint32   // how often the rules had changed when the last News were taken in
-	loose   int      // the bytes that the ledgers of all natives count for it
+	bound   uint32     // the highest number that it may tell
+	missing []uint32   // numbers that were renewed, and have no lease here to renew
+	changed int        // how often a number was told to stand for something else than before
+	revised uint32     // how often the rules had changed when the last News were taken in
+	wasted  *allowance // of hashes for links that are false
+	loose   int        // the bytes that the ledgers of all natives count for it
 }
 
 // newLedger returns the ledger of a native that had no more than the usual room for indexers, or than
 // this one. A native with less room lists a part of them, whatever their numbers are.
-func newLedger(b Bounds) *ledger { return &ledger{bound: uint32(max(b.entries(), DefaultEntries))} }
+func newLedger(b Bounds) *ledger {
+	return &ledger{bound: uint32(max(b.entries(), DefaultEntries)), wasted: newWasted()}
+}
 
 // clear forgets all numbers: the native tells its table anew.
 func (l *ledger) clear() {
@@ -45,7 +48,7 @@ func (l *ledger) clear() {
 // takeBatch takes in what the native from has told, in a batch that was held up so long.
 func (r *Registry) takeBatch(from ports.PeerID, l *ledger, b *ports.Batch, heldUp time.Duration) taken {
 	if b.News == nil && len(b.Sums) == 0 {
-		return r.takeOldChanges(from, b.Changes, heldUp)
+		return r.takeOldChanges(from, l, b.Changes, heldUp)
 	}
 	var t taken
 	if l.changed = 0; b.News != nil {
@@ -71,12 +74,12 @@ func (r *Registry) takeNews(from ports.PeerID, l *ledger, news *ports.News, ago 
 			l.free(c.Number)
 		case ports.ChangeLeft:
 			l.free(c.Number)
-			_ = r.takeOldChange(&t, from, c, ago)
+			_ = r.takeOldChange(&t, from, l, c, ago)
 		case ports.ChangeSnapshot, ports.ChangeJoined, ports.ChangeUpdated:
-			err := r.takeOldChange(&t, from, c, ago)
+			err := r.takeOldChange(&t, from, l, c, ago)
 			r.enter(&t, l, from, &news.Changes[i], err == nil)
 		default:
-			_ = r.takeOldChange(&t, from, c, ago)
+			_ = r.takeOldChange(&t, from, l, c, ago)
 		}
 	}
 	r.takeRenewals(&t, l, from, news.Renewals, ago)

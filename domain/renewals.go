@@ -120,7 +120,7 @@ func (t *taken) renewed(x *renewal, ttl time.Duration) {
 // takeRenewal takes in the renewal x of native. It counts for as much as a change with the same
 // proof: see takeChange.
 func (r *Registry) takeRenewal(t *taken, l *ledger, x *renewal, native unique.Handle[ports.PeerID]) {
-	id, b, err := r.renewTold(x, native)
+	id, b, err := r.renewTold(l, x, native)
 	if errors.Is(err, errUnheld) { // no fault of native: it ended here a moment ago, or was refused
 		l.miss(x.Number, x.is)
 		t.changes++
@@ -133,7 +133,7 @@ func (r *Registry) takeRenewal(t *taken, l *ledger, x *renewal, native unique.Ha
 
 // renewTold renews the lease that native told of the indexer of x, and returns that indexer. It is ""
 // if the lease is not held here.
-func (r *Registry) renewTold(x *renewal, native unique.Handle[ports.PeerID]) (id ports.PeerID, b became, _ error) {
+func (r *Registry) renewTold(l *ledger, x *renewal, native unique.Handle[ports.PeerID]) (id ports.PeerID, b became, _ error) {
 	switch {
 	case x.remaining <= 0:
 		return id, b, ErrExpired
@@ -151,7 +151,7 @@ func (r *Registry) renewTold(x *renewal, native unique.Handle[ports.PeerID]) (id
 		w, from, err := r.renewedWord(id, held, x, native, advanced, now)
 		if from != nil { // many steps
 			s.mu.Unlock()
-			if advanced, err = r.advance(from, ports.Tick{Seq: from.Tick.Seq, Step: x.Step, Link: x.Link}); err != nil {
+			if advanced, err = r.advanceTold(l, from, ports.Tick{Seq: from.Tick.Seq, Step: x.Step, Link: x.Link}); err != nil {
 				return id, b, err
 			}
 			continue
@@ -171,7 +171,7 @@ func (r *Registry) renewTold(x *renewal, native unique.Handle[ports.PeerID]) (id
 			err = nil
 		}
 		if isFault(err, ports.FaultFuture) { // it may count as the word of native alone
-			b, err = r.takeChange(native.Value(), &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(id), Remaining: x.remaining}})
+			b, err = r.takeChange(native.Value(), l, &ports.Change{Kind: ports.ChangeRenewed, Listed: ports.Listed{Entry: w.entry(id), Remaining: x.remaining}})
 		}
 		return id, b, err
 	}

@@ -145,7 +145,7 @@ func TestAnIndexerThatRegistersOrThatATrustedNativeTellsCountsToNoShare(t *testi
 	tell := func(native ports.PeerID, remaining time.Duration) {
 		t.Helper()
 		e := ports.Entry{PeerID: is, Addr: "/a", Native: native, ExpiresAt: time.Now().Add(remaining)}
-		if _, err := r.takeChange(native, &ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, Remaining: remaining}}); err != nil {
+		if _, err := r.takeChange(native, nil, &ports.Change{Kind: ports.ChangeJoined, Listed: ports.Listed{Entry: e, Remaining: remaining}}); err != nil {
 			t.Fatal(err)
 		}
 	}
