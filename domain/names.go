@@ -78,6 +78,17 @@ func (n *names) uses(id unique.Handle[ports.PeerID]) int {
 	return n.byNum[n.byID[id]].uses
 }
 
+// number returns the number of id, noName if it has none.
+func (n *names) number(id ports.PeerID) uint32 {
+	handle := unique.Make(id)
+	if handle == n.fixed[selfName] {
+		return selfName
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.byID[handle]
+}
+
 // drop counts one use less of number i.
 func (n *names) drop(i uint32) {
 	if i <= selfName {

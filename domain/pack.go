@@ -338,6 +338,20 @@ func (t *table) unname(b []byte) {
 	}
 }
 
+// concerns reports whether the packed holding b has a leave, a lease that this native granted, or a word of
+// the native with that number; noName is none.
+func concerns(b []byte, native uint32) bool {
+	_, n := words(b)
+	for b = b[packedHead:]; n > 0; n-- {
+		of := number(b[wordNative:])
+		if source(b[0]&wordSource) == granted || b[0]&wordLeave != 0 || of == native && of != noName {
+			return true
+		}
+		b = b[wordBytes(b):]
+	}
+	return false
+}
+
 // unpack returns the holding of id that pack made into b. Unless it is whole, the proofs in it have no
 // record, anchor and link: to make those costs more than all the rest.
 func (t *table) unpack(id ports.PeerID, b []byte, whole bool) *holding {

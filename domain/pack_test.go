@@ -202,6 +202,38 @@ func TestAHoldingIsUnpackedAsItWasPacked(t *testing.T) {
 	}
 }
 
+// A follower is told of a holding with a lease of the native that tells, a lease of its own, or a leave.
+func TestAPackedHoldingTellsWhomItConcerns(t *testing.T) {
+	s := newSaid(t)
+	table := newTable(DefaultTTLPolicy(), Bounds{})
+	table.proofs = proof.NewVerifier()
+	table.names.fix(selfName, "me")
+	seen := make(map[bool]int)
+	rapid.Check(t, func(t *rapid.T) {
+		h := s.holding(t)
+		packed, ok := table.pack(&h, nil)
+		if !ok {
+			return
+		}
+		defer table.unname(packed)
+		for _, follower := range []ports.PeerID{"n1", "n2", "nobody"} {
+			v := h.rest
+			want := v != nil && (v.leaves.said != nil || v.leaves.stored != nil)
+			h.leases(func(w *word) bool {
+				want = want || w.source == granted || w.native.Value() == follower
+				return !want
+			})
+			if got := concerns(packed, table.names.number(follower)); got != want {
+				t.Fatalf("concerns %s: %v, want %v\n%s", follower, got, want, plainly(&h))
+			}
+			seen[want]++
+		}
+	})
+	if seen[true] == 0 || seen[false] == 0 {
+		t.Errorf("holdings: %v, want some of both", seen)
+	}
+}
+
 // A word has no field that pack does not know.
 func TestPackKnowsAllFieldsOfAWord(t *testing.T) {
 	var fields []string

@@ -101,6 +101,12 @@ func (r record) glance() *holding {
 	return r.shard.table.unpack(r.id(), r.shard.arena.at(r.block), false)
 }
 
+// concerns reports whether a follower with that number is told of r: as it may have a lease of this native,
+// a leave, or a lease of the follower.
+func (r record) concerns(follower uint32) bool {
+	return r.slot != nil && (r.block == 0 || concerns(r.shard.arena.at(r.block), follower))
+}
+
 // was returns the view of r that watchers know, if that is not stale. held is r's holding.
 func (r record) was(held *holding) view {
 	return view{shown: held.nth(int(r.shown)), late: r.is(shownLate)}

@@ -415,6 +415,35 @@ func (s *shard) sweep(read func() moment) (found swept) {
 	return found
 }
 
+// concerning yields the indexers that follower is told of as it begins to follow, in no order, some at a time.
+// Most records of a network are of other natives, and each native that meets this one asks for its own: so
+// their PeerIDs are not made.
+func (t *table) concerning(follower ports.PeerID) iter.Seq[[]ports.PeerID] {
+	return func(yield func([]ports.PeerID) bool) {
+		for i := range t.shards {
+			s := &t.shards[i]
+			for from, more := uint32(0), true; more; from += sweepBatch {
+				var ids []ports.PeerID
+				if ids, more = s.concerning(t.names.number(follower), from, from+sweepBatch); len(ids) > 0 && !yield(ids) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// concerning is that for the slots from from to until. more says that there are others behind them.
+func (s *shard) concerning(follower, from, until uint32) (ids []ports.PeerID, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := from; n < until; n++ {
+		if r := s.at(s.ref(n)); r.concerns(follower) {
+			ids = append(ids, r.id())
+		}
+	}
+	return ids, int(until) < len(*s.slots.chunks.Load())*chunkSlots
+}
+
 // everyone yields, in batches, the PeerIDs of all listed indexers, then of those that left.
 func (t *table) everyone() iter.Seq[[]ports.PeerID] {
 	return func(yield func([]ports.PeerID) bool) {

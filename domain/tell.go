@@ -297,7 +297,7 @@ func (w *newsWatcher) snapshot(ctx context.Context, reset ports.Reset) error {
 		}
 		return err
 	}
-	for ids := range w.registry.table.everyone() {
+	for ids := range w.registry.table.concerning(w.sender) {
 		for _, id := range ids {
 			if c, ok := w.present(id); ok {
 				batch.News.Changes = append(batch.News.Changes, c)
