@@ -91,17 +91,22 @@ func (r *Registry) watchClock() {
 	r.observer.Observe(ports.Event{Kind: ports.EventClock, PeerID: r.rules.Self, Via: other, Took: off})
 }
 
-// maxMeeting is how many times as long as a lone newcomer natives may take that meet.
-const maxMeeting = 10
+const (
+	// maxMeeting is after how many looks a newcomer is welcomed, whatever happens meanwhile.
+	maxMeeting = 10
+	// quietLooks is how many looks in a row find no change before it is welcomed. Natives that meet dial,
+	// are refused and dial again: 2 of 40 meetings paused for a look, and none of 150 for three (simulated).
+	quietLooks = 3
+)
 
 // meeting is a while in which nodes join the store. Natives that meet after a cut follow each other within
 // seconds, and need no announcement then: a hundred of them, with a thousand indexers each, would check ten
-// million. So a newcomer is welcomed once the followers, and whom they reach, have stayed the same for as
-// long as a newcomer may take.
+// million. So a newcomer is welcomed once the followers, and whom they reach, have stayed the same for a while.
 type meeting struct {
 	followers *Followers
 	revision  uint64
 	left      int // how often it may go on
+	quiet     int // looks that found no change
 }
 
 func (r *Registry) meet() meeting {
@@ -114,12 +119,14 @@ func (r *Registry) meet() meeting {
 
 // goesOn reports whether natives still meet.
 func (m *meeting) goesOn() bool {
-	if m.followers == nil || m.left == 0 || m.followers.Revision() == m.revision {
+	if m.followers == nil || m.left == 0 {
 		return false
 	}
 	m.left--
-	m.revision = m.followers.Revision()
-	return true
+	if m.quiet++; m.followers.Revision() != m.revision {
+		m.revision, m.quiet = m.followers.Revision(), 0
+	}
+	return m.quiet < quietLooks
 }
 
 // welcome offers a newly joined node the entries that it missed: at once if only

@@ -140,8 +140,8 @@ func TestAStrangerThatJoinsGetsWhatWasNotPut(t *testing.T) {
 // 10 s.
 func TestAStrangerIsWelcomedOnceNativesHaveMet(t *testing.T) {
 	for name, c := range map[string]struct{ comeFor, early, late time.Duration }{
-		"alone":                          {0, 900 * time.Millisecond, 1200 * time.Millisecond},
-		"natives come for three seconds": {3 * time.Second, 3500 * time.Millisecond, 5200 * time.Millisecond},
+		"alone":                          {0, 2900 * time.Millisecond, 3100 * time.Millisecond},
+		"natives come for three seconds": {3 * time.Second, 5900 * time.Millisecond, 7100 * time.Millisecond},
 		"natives come and go for ever":   {time.Minute, 9900 * time.Millisecond, 10200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
