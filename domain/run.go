@@ -92,8 +92,9 @@ func (r *Registry) watchClock() {
 }
 
 const (
-	// maxMeeting is after how many looks a newcomer is welcomed, whatever happens meanwhile.
-	maxMeeting = 10
+	// maxMeeting is after how many looks a newcomer is welcomed, whatever happens meanwhile: half a minute.
+	// A hundred natives with 100,000 indexers meet in some ten seconds (simulated).
+	maxMeeting = 30
 	// quietLooks is how many looks in a row find no change before it is welcomed. Natives that meet dial,
 	// are refused and dial again: 2 of 40 meetings paused for a look, and none of 150 for three (simulated).
 	quietLooks = 3
