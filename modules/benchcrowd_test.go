@@ -91,8 +91,8 @@ var largeLine = regexp.MustCompile(`large: (\d+) follows, (\d+) renewals, (\d+) 
 
 // tableOfLarge says what becomes of a hundred natives that follow each other.
 func tableOfLarge(b *testing.B, t *table, scale float64) {
-	// A hundred thousand for five minutes, as the bound is, take an hour and 20 GB: docs/benchmarks.md has the
-	// command.
+	// A hundred thousand for five minutes, as the bound is, take over an hour and 14 GB: docs/benchmarks.md has
+	// the command.
 	const natives, entries = 100, 10_000
 	length := time.Duration(scaled(60, scale, 20)) * time.Second
 	t.part("%d natives that follow each other, %s indexers that are renewed in process, %v: simulated network", natives, thousands(entries), length)
