@@ -11,17 +11,8 @@ import (
 func TestTheItemOfAPackedLeaseIsThatOfTheLease(t *testing.T) {
 	s := newSaid(t)
 	proofs := proof.NewVerifier()
-	table := newTable(DefaultTTLPolicy(), Bounds{})
-	table.proofs = proofs
-	table.names.fix(selfName, "me")
 	read := 0
-	rapid.Check(t, func(t *rapid.T) {
-		h := s.holding(t)
-		packed, ok := table.pack(&h, nil)
-		if !ok {
-			return
-		}
-		defer table.unname(packed)
+	s.eachPacked(t, proofs, func(t *rapid.T, _ *table, h *holding, packed []byte) {
 		first, is, ok := packedFirst(s.id, packed)
 		if !ok {
 			return
@@ -34,10 +25,10 @@ func TestTheItemOfAPackedLeaseIsThatOfTheLease(t *testing.T) {
 		read++
 		e := h.first.entry(s.id)
 		if want := summedOf(&e, proofs); is != want {
-			t.Fatalf("the item is %x, want %x of\n%s", is, want, plainly(&h))
+			t.Fatalf("the item is %x, want %x of\n%s", is, want, plainly(h))
 		}
 		if sourceOf(first) != h.first.source || deadlineOf(first) != h.first.deadline {
-			t.Fatalf("the lease is of source %v until %v, want\n%s", sourceOf(first), deadlineOf(first), plainly(&h))
+			t.Fatalf("the lease is of source %v until %v, want\n%s", sourceOf(first), deadlineOf(first), plainly(h))
 		}
 	})
 	if read == 0 {

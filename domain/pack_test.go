@@ -202,20 +202,24 @@ func TestAHoldingIsUnpackedAsItWasPacked(t *testing.T) {
 	}
 }
 
-// A follower is told of a holding with a lease of the native that tells, a lease of its own, or a leave.
-func TestAPackedHoldingTellsWhomItConcerns(t *testing.T) {
-	s := newSaid(t)
+// eachPacked calls check with holdings of any kind, each with its packed form in a table.
+func (s said) eachPacked(t *testing.T, proofs *proof.Verifier, check func(t *rapid.T, table *table, h *holding, packed []byte)) {
 	table := newTable(DefaultTTLPolicy(), Bounds{})
-	table.proofs = proof.NewVerifier()
+	table.proofs = proofs
 	table.names.fix(selfName, "me")
-	seen := make(map[bool]int)
 	rapid.Check(t, func(t *rapid.T) {
 		h := s.holding(t)
-		packed, ok := table.pack(&h, nil)
-		if !ok {
-			return
+		if packed, ok := table.pack(&h, nil); ok {
+			defer table.unname(packed)
+			check(t, table, &h, packed)
 		}
-		defer table.unname(packed)
+	})
+}
+
+// A follower is told of a holding with a lease of the native that tells, a lease of its own, or a leave.
+func TestAPackedHoldingTellsWhomItConcerns(t *testing.T) {
+	seen := make(map[bool]int)
+	newSaid(t).eachPacked(t, proof.NewVerifier(), func(t *rapid.T, table *table, h *holding, packed []byte) {
 		for _, follower := range []ports.PeerID{"n1", "n2", "nobody"} {
 			v := h.rest
 			want := v != nil && (v.leaves.said != nil || v.leaves.stored != nil)
@@ -224,7 +228,7 @@ func TestAPackedHoldingTellsWhomItConcerns(t *testing.T) {
 				return !want
 			})
 			if got := concerns(packed, table.names.number(follower)); got != want {
-				t.Fatalf("concerns %s: %v, want %v\n%s", follower, got, want, plainly(&h))
+				t.Fatalf("concerns %s: %v, want %v\n%s", follower, got, want, plainly(h))
 			}
 			seen[want]++
 		}
