@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/ports"
 )
@@ -321,7 +322,7 @@ func failWith(w http.ResponseWriter, err error) {
 		busy(w, "%s", refusal.Message)
 	case refused:
 		fail(w, http.StatusBadRequest, CodeBadRequest, "%s", refusal.Message)
-	case errors.Is(err, context.DeadlineExceeded):
+	case blame.IsTimeout(err):
 		fail(w, http.StatusServiceUnavailable, CodeNoAnswer, "no answer in time; try again later")
 	default:
 		fail(w, http.StatusInternalServerError, CodeInternal, "%v", err)

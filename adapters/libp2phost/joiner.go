@@ -225,6 +225,7 @@ type target struct {
 	native    bool          // it has been a native to follow
 	other     bool          // it was none when it was connected last
 	took      time.Duration // how long dials of it take that succeed
+	silent    bool          // an attempt since it was lost got no answer
 }
 
 // name is a /dnsaddr to keep resolved.
@@ -465,7 +466,7 @@ func (j *Joiner) see(t *target, now time.Time) {
 	lasted := now.Sub(t.since)
 	t.connected, t.since, t.met = connected, now, t.met || connected
 	if connected {
-		t.pause = 0
+		t.pause, t.silent = 0, false
 	}
 	switch {
 	case connected && t.warned:
@@ -507,7 +508,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 		err := redial.Connect(ctx, j.host, info)
 		took := time.Since(began)
 		return func() {
-			if err == nil {
+			if err == nil && (!t.silent || t.took == 0) { // else it may have begun before the end of a cut
 				t.took = max(took, t.took/dialMargin) // it takes no time if the peer has come meanwhile
 			}
 			if j.see(t, time.Now()); t.connected {
@@ -516,9 +517,10 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 			if err == nil {
 				err = errors.New("it closed the connection at once")
 			}
-			t.failed()
-			if quick && errors.Is(err, context.DeadlineExceeded) {
-				t.next = time.Now().Add(redialPause/2 + rand.N(redialPause/2))
+			if quick && blame.IsTimeout(err) {
+				t.silent, t.failures, t.next = true, 0, time.Now().Add(redialPause/2+rand.N(redialPause/2))
+			} else {
+				t.failed()
 			}
 			j.complain(&t.warned, t.configured, "native cannot be reached; trying on", err,
 				"peerID", t.id, "bootstrap", t.configured, "addrs", info.Addrs,

@@ -3,13 +3,18 @@ package libp2phost
 import (
 	"context"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/marcopolo/simnet"
 	"github.com/quic-go/quic-go"
@@ -117,6 +122,84 @@ func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// dialling is a host whose dials fail as dial says.
+type dialling struct {
+	host.Host
+	dial func() error
+}
+
+func (d dialling) Connect(ctx context.Context, info peer.AddrInfo) error {
+	if err := d.dial(); err != nil {
+		return err
+	}
+	return d.Host.Connect(ctx, info)
+}
+
+// While a lost peer is silent it is dialled again within redialPause, in whatever words a layer says that
+// no answer came. Once it answers that it is closed, as while it starts, the pauses begin with the shortest.
+func TestALostPeerIsDialledOftenHoweverItsSilenceIsTold(t *testing.T) {
+	for name, silence := range map[string]error{
+		"a context":           context.DeadlineExceeded,
+		"a socket":            &net.OpError{Op: "dial", Net: "tcp4", Err: os.ErrDeadlineExceeded},
+		"a dial of the swarm": &swarm.DialError{Cause: swarm.ErrAllDialsFailed, DialErrors: []swarm.TransportError{{Cause: &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			porttest.FakeTime(t, func(t *testing.T) {
+				sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}
+				sim.Start()
+				t.Cleanup(sim.Close)
+				native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+				var mu sync.Mutex
+				var answer error
+				var dials []time.Time
+				become := func(err error) (before []time.Time) {
+					mu.Lock()
+					defer mu.Unlock()
+					before, dials, answer = dials, nil, err
+					return before
+				}
+				stop := join(t, dialling{h, func() error {
+					mu.Lock()
+					defer mu.Unlock()
+					dials = append(dials, time.Now())
+					return answer
+				}}, JoinerConfig{Bootstrap: fullAddrs(native)})
+				time.Sleep(time.Minute)
+				if !connected(h, native) {
+					t.Fatal("not connected")
+				}
+				become(silence)
+				if err := h.Network().ClosePeer(native.ID()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				silent := become(syscall.ECONNREFUSED)
+				for i := 1; i < len(silent); i++ {
+					if pause := silent[i].Sub(silent[i-1]); pause > redialPause {
+						t.Fatalf("a pause of %v after %d dials, want %v at most", pause, i, redialPause)
+					}
+				}
+				if len(silent) < 200 {
+					t.Errorf("dialled %d times in a minute", len(silent))
+				}
+				time.Sleep(20 * time.Second)
+				refused := become(nil)
+				if pause := refused[1].Sub(refused[0]); pause > retryMin {
+					t.Errorf("dialled again %v after its first answer, want %v at most", pause, retryMin)
+				}
+				if n := len(refused); n > 10 {
+					t.Errorf("a peer that refuses is dialled %d times in 20 s", n)
+				}
+				time.Sleep(retryMax)
+				if !connected(h, native) {
+					t.Error("not connected again")
+				}
+				stop()
+			})
+		})
+	}
 }
 
 func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {

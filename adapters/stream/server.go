@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/opencloud/ocnode/adapters/internal/blame"
 	"github.com/opencloud/ocnode/adapters/internal/turns"
 	"github.com/opencloud/ocnode/adapters/internal/wire"
 	"github.com/opencloud/ocnode/ports"
@@ -181,7 +182,7 @@ func (srv *server) refusal(s network.Stream, err error) *ports.Refusal {
 		return refusal
 	}
 	level := slog.LevelWarn
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if blame.IsTimeout(err) || errors.Is(err, context.Canceled) {
 		level = slog.LevelDebug // a caller can cause it at will, by a PeerID that is nowhere
 	}
 	srv.transport.log.Log(context.Background(), level, "exchange failed", "protocol", s.Protocol(), "peerID", s.Conn().RemotePeer(), "error", err)

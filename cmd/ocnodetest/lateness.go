@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// lateness is by how much this process came late, of which that of the last 10 s counts.
+// lateness is by how much this process came late, of the last minute.
 var lateness struct {
 	mu   sync.Mutex
 	seen []late
@@ -16,6 +16,9 @@ type late struct {
 	at time.Time
 	by time.Duration
 }
+
+// remembered is for how long lateness is.
+const remembered = time.Minute
 
 // watchLateness begins to watch, and goes on for as long as this process runs.
 var watchLateness = sync.OnceFunc(func() { go noteLateness() })
@@ -27,7 +30,7 @@ func noteLateness() {
 		time.Sleep(tick)
 		now := time.Now()
 		lateness.mu.Lock()
-		lateness.seen = slices.DeleteFunc(lateness.seen, func(l late) bool { return now.Sub(l.at) > 10*time.Second })
+		lateness.seen = slices.DeleteFunc(lateness.seen, func(l late) bool { return now.Sub(l.at) > remembered })
 		if by := now.Sub(began) - tick; by > usual {
 			lateness.seen = append(lateness.seen, late{now, by})
 		}
@@ -38,11 +41,18 @@ func noteLateness() {
 // StoodStill reports whether the machine gave this process no time a moment ago. It may then have
 // given none to the nodes of the test either, so that they missed a deadline of seconds.
 func StoodStill() bool {
+	return Lateness(time.Now().Add(-10*time.Second)) > 500*time.Millisecond
+}
+
+// Lateness returns for how long since then, a minute ago at most, the machine gave this process no time.
+// It may have given none to the nodes of the test either: a test that bounds what they take adds this.
+func Lateness(since time.Time) (sum time.Duration) {
 	lateness.mu.Lock()
 	defer lateness.mu.Unlock()
-	var sum time.Duration
 	for _, l := range lateness.seen {
-		sum += l.by
+		if l.at.After(since) {
+			sum += l.by
+		}
 	}
-	return sum > 500*time.Millisecond
+	return sum
 }

@@ -135,7 +135,7 @@ func of(err error) (by string, says int) {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "", nothing // the error says it
-	case !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err):
+	case !IsTimeout(err):
 	case securing:
 		return "the other side took the connection, and its handshake did not end in time: the line may be slow (host.timeout), " +
 			"a firewall drops what is sent, or the other side is overloaded or out of open files" + otherKeys, ended
@@ -163,7 +163,9 @@ func of(err error) (by string, says int) {
 	return "", nothing
 }
 
-func isTimeout(err error) bool {
+// IsTimeout reports whether err says that no answer came in time. Each layer says it in its own way: a
+// context that ends, the deadline of a socket, QUIC.
+func IsTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout()
+	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
