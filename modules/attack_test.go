@@ -195,11 +195,17 @@ func (c *caller) register() error {
 }
 
 // patiently calls f, and once more if it failed after so long that the native had given the
-// exchange up: a busy machine does that now and then, and a native that is down always.
+// exchange up: a busy machine does that now and then, and a native that is down always. If the native
+// says that it stood still, that is a second later, as indexers do.
 func patiently(f func() error) error {
 	began := time.Now()
 	err := f()
-	if err != nil && time.Since(began) >= ports.ExchangeTimeout*4/5 {
+	switch {
+	case err == nil:
+	case strings.Contains(err.Error(), "this native stood still until now"):
+		time.Sleep(time.Second)
+		err = f()
+	case time.Since(began) >= ports.ExchangeTimeout*4/5:
 		err = f()
 	}
 	return err

@@ -247,6 +247,19 @@ func hold(t *testing.T, n *node, text string) {
 
 func TestEndToEndDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	t.Parallel()
+	for range 3 {
+		if theDemoTellsItsStory(t) {
+			return
+		}
+	}
+	t.Error("the machine stood still in each of three demos")
+}
+
+// theDemoTellsItsStory reports whether it does. It does not if the machine stands still while a lease runs
+// out: then its indexer is back before it has expired.
+func theDemoTellsItsStory(t *testing.T) bool {
+	t.Helper()
+	began := time.Now()
 	demo := launch(t, t.TempDir(), nil, "demo", "--for", "0")
 	up := func(name string) (api, addr string) {
 		m := demo.Prints(name + ` is up, with HTTP at (\S+), as (\S+) and (\S+)\n`)
@@ -269,7 +282,15 @@ func TestEndToEndDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	demo.Prints(stranger.ID().String() + ` appeared at native-2`)
 
 	for _, native := range []string{"native-1", "native-2"} {
-		demo.Prints(`(?s)indexer-3 is killed.*indexer-3 expired at ` + native + `\n`)
+		end := demo.Prints(`(?s)indexer-3 is killed.*?indexer-3 (expired at ` + native + `|registered with native-1)\n`)
+		if end[1] == "registered with native-1" {
+			if ocnodetest.Lateness(began) < time.Second {
+				t.Fatalf("indexer-3 did not expire at %s", native)
+			}
+			demo.Signal(syscall.SIGTERM)
+			demo.ExpectExit(0)
+			return false
+		}
 		demo.Prints(stranger.ID().String() + ` expired at ` + native + `\n`)
 		demo.Prints(`(?s)indexer-3 is stopped, and leaves.*indexer-3 left ` + native + `\n`)
 	}
@@ -279,4 +300,5 @@ func TestEndToEndDemoTellsItsStoryAndTakesInStrangers(t *testing.T) {
 	if log := demo.Log.String(); log != "" {
 		t.Errorf("standard error has %q", log)
 	}
+	return true
 }

@@ -276,12 +276,24 @@ func TestTheSymptomsAreThoseOfOperations(t *testing.T) {
 			if quoted[heading] == nil {
 				t.Fatal("operations.md does not quote it any more")
 			}
-			said := bring(t)
-			for _, b := range quoted[heading] {
-				pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(b.text)), "…", ".*")
-				if !regexp.MustCompile(pattern).MatchString(said) {
-					t.Errorf("operations.md:%d: nobody says %s; it was\n%s", b.line, b.text, said)
+			missing := func() (faults []string) {
+				said := bring(t)
+				for _, b := range quoted[heading] {
+					pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(b.text)), "…", ".*")
+					if !regexp.MustCompile(pattern).MatchString(said) {
+						faults = append(faults, fmt.Sprintf("operations.md:%d: nobody says %s; it was\n%s", b.line, b.text, said))
+					}
 				}
+				return faults
+			}
+			faults := missing()
+			for range 2 {
+				if len(faults) > 0 && ocnodetest.StoodStill() {
+					faults = missing() // what had no time then says something else
+				}
+			}
+			for _, fault := range faults {
+				t.Error(fault)
 			}
 		})
 	}

@@ -173,16 +173,28 @@ func TestWhoHasNotTheKeyOfAPrivateNetworkIsRefusedAndTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			at := tt.native.Addrs[0]
-			x := start(t, t.TempDir(), append(tt.args, tcpOnly, "--modules=indexer", "--indexer.natives", at)...)
-			if l := x.Logs("lease failed"); !strings.Contains(l.Error, otherKeys) {
-				t.Errorf("the lease failed: %s", l.Error)
+			var n *node
+			told := func() (faults []string) {
+				x := start(t, t.TempDir(), append(tt.args, tcpOnly, "--modules=indexer", "--indexer.natives", at)...)
+				n = start(t, t.TempDir(), append(tt.args, tcpOnly, "--host.bootstrap", at)...)
+				_, log := run(t, t.TempDir(), 4, append([]string{"ls", "--native", at}, tt.args...)...)
+				for _, said := range []string{x.Logs("lease failed").Error, n.Logs("native cannot be reached; trying on").Error, log} {
+					if !strings.Contains(said, otherKeys) {
+						faults = append(faults, said)
+					}
+				}
+				expectMessage(t, log, "node unreachable at "+at)
+				return faults
 			}
-			n := start(t, t.TempDir(), append(tt.args, tcpOnly, "--host.bootstrap", at)...)
-			if l := n.Logs("native cannot be reached; trying on"); !strings.Contains(l.Error, otherKeys) {
-				t.Errorf("the native cannot be reached: %s", l.Error)
+			faults := told()
+			for range 2 {
+				if len(faults) > 0 && ocnodetest.StoodStill() {
+					faults = told() // a handshake that had no time says something else
+				}
 			}
-			_, log := run(t, t.TempDir(), 4, append([]string{"ls", "--native", at}, tt.args...)...)
-			expectMessage(t, log, "node unreachable at "+at, otherKeys)
+			for _, said := range faults {
+				t.Errorf("nothing about the key: %s", said)
+			}
 			for _, n := range []*node{tt.native, n} {
 				if listed, err := n.list(); err != nil || len(listed) > 0 {
 					t.Errorf("%v is listed, %v", listed, err)
