@@ -32,8 +32,9 @@ const (
 
 // lastResort is how long after a signal the process ends whatever hangs, a
 // configuration that is a pipe nobody writes into for example: orchestrators wait
-// longer, people do not.
-const lastResort = 4900 * time.Millisecond
+// longer, people do not. It passes in steps, so that a process that stands still
+// for seconds has the rest of it left to stop in.
+const lastResort, lastResortStep = 4900 * time.Millisecond, 100 * time.Millisecond
 
 // Main runs the command line of this process over a list of modules, and ends the
 // process with one of the exit codes that README.md lists.
@@ -41,7 +42,12 @@ func Main(list []modules.Module) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the process as it is
-		time.AfterFunc(lastResort, func() { os.Exit(exitRuntime) })
+		for range lastResort / lastResortStep {
+			time.Sleep(lastResortStep)
+		}
+		go fmt.Fprintf(os.Stderr, "ocnode: it did not stop within %v of the signal, and is ended\n", lastResort)
+		time.Sleep(lastResortStep) // that may have no reader
+		os.Exit(exitRuntime)
 	})
 	code := run(ctx, list, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	stop()

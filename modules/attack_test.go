@@ -410,7 +410,7 @@ func TestAttackSilentConnections(t *testing.T) {
 // that does to others, so a machine that stalls gets another try.
 func TestAttackSlowStreams(t *testing.T) {
 	const peers, tries = 200, 4
-	node, honest := besieged(t, 50, nil)
+	node, honest := besieged(t, 50, map[string]string{"limits.registrations": "0"}) // each try takes most of them
 	attackers := calls(t, node, porttest.Scale(peers, peers/4), func(i int) string { return fmt.Sprintf("127.2.%d.%d", i/250, i%250+1) })
 	for try := 1; ; try++ {
 		err := slowStreams(t, node, honest, attackers)

@@ -177,8 +177,16 @@ const (
 // the way are those of docs/demo.md.
 func TestDemoOnATerminalStopsAndStartsNodes(t *testing.T) {
 	t.Parallel()
+	// While the machine stands still leases run out, and the screens show it.
+	for _, fault := range ocnodetest.Undisturbed(func() []string { return holdDocs(t, playTheDemo(t)) }) {
+		t.Error(fault)
+	}
+}
+
+// playTheDemo returns names of screens and what they show, in turn.
+func playTheDemo(t *testing.T) (screens []string) {
+	t.Helper()
 	x := demoTTY(t, nil)
-	var screens []string
 	take := func(name, text string) { screens = append(screens, name, text) }
 
 	x.shows("^ocnode demo")
@@ -253,13 +261,12 @@ func TestDemoOnATerminalStopsAndStartsNodes(t *testing.T) {
 	x.ExpectExit(0)
 	x.restored()
 	x.shows(`^ *\d+\.\d{3}s  the demo ends$`)
-
-	holdDocs(t, screens)
+	return screens
 }
 
 // holdDocs holds the screens of docs/demo.md against those that were taken: their names,
-// and their lines but for what differs by run.
-func holdDocs(t *testing.T, screens []string) {
+// and their lines but for what differs by run. It returns what is not the same.
+func holdDocs(t *testing.T, screens []string) (faults []string) {
 	t.Helper()
 	const path = "../../docs/demo.md"
 	text, err := os.ReadFile(path)
@@ -273,16 +280,17 @@ func holdDocs(t *testing.T, screens []string) {
 		m := re.FindStringSubmatch(docs)
 		switch {
 		case m == nil:
-			t.Errorf("%s has no screen %q", path, name)
+			faults = append(faults, fmt.Sprintf("%s has no screen %q", path, name))
 		case *updateDemo:
 			docs = strings.Replace(docs, m[0], m[1]+screen+m[3], 1)
 		case timeless(m[2]) != timeless(screen):
-			t.Errorf("%s: the screen %q is not today's; write it anew with go test ./cmd/ocnode -run Demo -update-demo\nit has\n%s\nwant\n%s", path, name, timeless(m[2]), timeless(screen))
+			faults = append(faults, fmt.Sprintf("%s: the screen %q is not today's; write it anew with go test ./cmd/ocnode -run Demo -update-demo\nit has\n%s\nwant\n%s", path, name, timeless(m[2]), timeless(screen)))
 		}
 	}
 	if *updateDemo {
 		write(t, path, docs)
 	}
+	return faults
 }
 
 // changing are the parts of a screen that differ by run, and what stands in for them.

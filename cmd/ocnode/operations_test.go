@@ -286,13 +286,7 @@ func TestTheSymptomsAreThoseOfOperations(t *testing.T) {
 				}
 				return faults
 			}
-			faults := missing()
-			for range 2 {
-				if len(faults) > 0 && ocnodetest.StoodStill() {
-					faults = missing() // what had no time then says something else
-				}
-			}
-			for _, fault := range faults {
+			for _, fault := range ocnodetest.Undisturbed(missing) { // what had no time says something else
 				t.Error(fault)
 			}
 		})

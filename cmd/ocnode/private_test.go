@@ -186,12 +186,7 @@ func TestWhoHasNotTheKeyOfAPrivateNetworkIsRefusedAndTold(t *testing.T) {
 				expectMessage(t, log, "node unreachable at "+at)
 				return faults
 			}
-			faults := told()
-			for range 2 {
-				if len(faults) > 0 && ocnodetest.StoodStill() {
-					faults = told() // a handshake that had no time says something else
-				}
-			}
+			faults := ocnodetest.Undisturbed(told) // a handshake that had no time says something else
 			for _, said := range faults {
 				t.Errorf("nothing about the key: %s", said)
 			}

@@ -8,8 +8,9 @@ import (
 
 // lateness is by how much this process came late, of the last minute.
 var lateness struct {
-	mu   sync.Mutex
-	seen []late
+	mu    sync.Mutex
+	seen  []late
+	awake time.Time // when the next look is due; zero before the first
 }
 
 type late struct {
@@ -24,18 +25,27 @@ const remembered = time.Minute
 var watchLateness = sync.OnceFunc(func() { go noteLateness() })
 
 func noteLateness() {
-	const tick, usual = 20 * time.Millisecond, 10 * time.Millisecond
+	const tick = 20 * time.Millisecond
 	for {
-		began := time.Now()
-		time.Sleep(tick)
-		now := time.Now()
 		lateness.mu.Lock()
+		now := time.Now()
 		lateness.seen = slices.DeleteFunc(lateness.seen, func(l late) bool { return now.Sub(l.at) > remembered })
-		if by := now.Sub(began) - tick; by > usual {
+		if by := overdue(now); by > 0 {
 			lateness.seen = append(lateness.seen, late{now, by})
 		}
+		lateness.awake = now.Add(tick)
 		lateness.mu.Unlock()
+		time.Sleep(tick)
 	}
+}
+
+// overdue returns by how much the look that is due is late, 0 if by no more than is usual.
+func overdue(now time.Time) time.Duration {
+	const usual = 10 * time.Millisecond
+	if by := now.Sub(lateness.awake); by > usual && !lateness.awake.IsZero() {
+		return by
+	}
+	return 0
 }
 
 // StoodStill reports whether the machine gave this process no time a moment ago. It may then have
@@ -54,5 +64,18 @@ func Lateness(since time.Time) (sum time.Duration) {
 			sum += l.by
 		}
 	}
-	return sum
+	return sum + overdue(time.Now()) // whoever asks may have woken before noteLateness
+}
+
+// Undisturbed returns the faults that f finds. If the machine stood still meanwhile, they may come of that,
+// and it calls f again, three times in all.
+func Undisturbed(f func() (faults []string)) (faults []string) {
+	for range 3 {
+		began := time.Now()
+		faults = f()
+		if len(faults) == 0 || Lateness(began) < 500*time.Millisecond {
+			break
+		}
+	}
+	return faults
 }

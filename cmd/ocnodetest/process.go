@@ -114,7 +114,7 @@ func (p *Process) Wait(within time.Duration) (code int) {
 }
 
 // unclean is what a node says that had too little time to stop, upon which it exits 1.
-var unclean = regexp.MustCompile(`context deadline exceeded|did not (stop|close) (in|within)`)
+var unclean = regexp.MustCompile(`context deadline exceeded|did not (stop|close) (in|within)|is ended`)
 
 // ExpectExit waits for the end, and fails the test at another exit code. A stop that runs out of
 // time is one all the same if the machine stood still.
