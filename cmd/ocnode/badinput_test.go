@@ -242,7 +242,9 @@ func TestASignalEndsAStartThatHangs(t *testing.T) {
 		return err == nil
 	})
 	p.Signal(syscall.SIGTERM)
-	p.Wait(ocnodetest.Patience) // the signal ends it
+	if code := p.Wait(ocnodetest.Patience); code != 1 || !strings.Contains(p.Log.String(), "ocnode: it did not stop within 4.9s of the signal, and is ended\n") {
+		t.Errorf("it exits %d and says %q", code, p.Log.String())
+	}
 }
 
 func TestADataFolderInUseIsRefused(t *testing.T) {
