@@ -15,9 +15,9 @@ type prepared struct {
 	err error // why it is refused
 }
 
-// preparedAtOnce is how many changes are prepared while as many before them are merged: enough that their
-// signatures are cheap, and few enough that a heartbeat waits a millisecond for the merge.
-const preparedAtOnce = 256
+// preparedAtOnce is how many changes are prepared while as many before them are merged: enough that two
+// processors check their signatures at the least cost each. With twice as many nothing is faster.
+const preparedAtOnce = 512
 
 // giveWayAfter is how many changes are merged before others may run, so that heartbeats do not wait: 0.1 ms.
 const giveWayAfter = 16

@@ -196,7 +196,7 @@ type Verifier interface {
 	// VerifyAll is Verify of each of the proofs, for less than half as much if they are many. It sets
 	// the Claim of each sound proof, and returns the error of each. Before it checks a signature, it
 	// asks accept, which may refuse the claim, and may be called concurrently. It may take milliseconds
-	// of all processors but one.
+	// of all processors.
 	VerifyAll(proofs []*Proof, accept func(*Claim) error) []error
 
 	// Follows reports whether to is that many steps after from in one chain; steps is 1 to

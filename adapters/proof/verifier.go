@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
 	"github.com/libp2p/go-libp2p/core/record"
 
+	"github.com/opencloud/ocnode/adapters/internal/netyield"
 	"github.com/opencloud/ocnode/ports"
 )
 
@@ -182,11 +183,10 @@ func (v *Verifier) Verify(sealed []byte, tick ports.Tick) (*ports.Claim, error) 
 	return c.claim, c.err
 }
 
-// VerifyAll implements ports.Verifier. It leaves one processor to the heartbeats: while all of them compute, the
-// runtime looks for what came from the network every 10 ms only.
+// VerifyAll implements ports.Verifier. It takes all processors, and lets what comes from the network in between.
 func (v *Verifier) VerifyAll(proofs []*ports.Proof, accept func(*ports.Claim) error) []error {
 	errs := make([]error, len(proofs))
-	workers := max(1, runtime.GOMAXPROCS(0)-1)
+	workers := runtime.GOMAXPROCS(0)
 	share := max((len(proofs)+workers-1)/workers, leastShare)
 	var running sync.WaitGroup
 	for from := share; from < len(proofs); from += share {
@@ -200,14 +200,24 @@ func (v *Verifier) VerifyAll(proofs []*ports.Proof, accept func(*ports.Claim) er
 
 // verifyShare is VerifyAll on one processor.
 func (v *Verifier) verifyShare(proofs []*ports.Proof, accept func(*ports.Claim) error, errs []error) {
+	giveWay := func(int) {}
+	if len(proofs) > giveWayAfter {
+		y := netyield.New()
+		defer y.Close()
+		giveWay = func(i int) {
+			if i%giveWayAfter == 0 {
+				y.Yield()
+			}
+		}
+	}
 	for from := 0; from < len(proofs); from += maxBatch {
 		until := min(from+maxBatch, len(proofs))
-		v.verifyBatch(proofs[from:until], accept, errs[from:until])
+		v.verifyBatch(proofs[from:until], accept, errs[from:until], giveWay)
 	}
 }
 
 // verifyBatch is VerifyAll of at most maxBatch proofs.
-func (v *Verifier) verifyBatch(proofs []*ports.Proof, accept func(*ports.Claim) error, errs []error) {
+func (v *Verifier) verifyBatch(proofs []*ports.Proof, accept func(*ports.Claim) error, errs []error, giveWay func(i int)) {
 	checks := make([]checking, len(proofs))
 	batch := make([]*signature, 0, len(proofs))
 	for i, p := range proofs {
@@ -218,7 +228,7 @@ func (v *Verifier) verifyBatch(proofs []*ports.Proof, accept func(*ports.Claim) 
 		}
 	}
 	if len(batch) >= minBatch {
-		v.counts.batch(len(batch), checkBatch(batch))
+		v.counts.batch(len(batch), checkBatch(batch, giveWay))
 	} else {
 		for _, s := range batch {
 			s.check()
@@ -232,16 +242,8 @@ func (v *Verifier) verifyBatch(proofs []*ports.Proof, accept func(*ports.Claim) 
 	}
 }
 
-// giveWayAfter is how many proofs a step of verifyBatch takes before it lets others run: 0.2 ms. The runtime
-// would take its processor from it after 10 ms.
+// giveWayAfter is how many proofs a step of verifyBatch takes before it lets others run: 0.2 ms.
 const giveWayAfter = 32
-
-// giveWay lets others run before the i-th proof, now and then.
-func giveWay(i int) {
-	if i%giveWayAfter == 0 {
-		runtime.Gosched()
-	}
-}
 
 // checking is a proof that is being checked.
 type checking struct {
