@@ -45,8 +45,9 @@ func Main(list []modules.Module) {
 		for range lastResort / lastResortStep {
 			time.Sleep(lastResortStep)
 		}
+		signal.Ignore(syscall.SIGPIPE) // that may have no reader
 		go fmt.Fprintf(os.Stderr, "ocnode: it did not stop within %v of the signal, and is ended\n", lastResort)
-		time.Sleep(lastResortStep) // that may have no reader
+		time.Sleep(lastResortStep) // or one that stands still
 		os.Exit(exitRuntime)
 	})
 	code := run(ctx, list, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)

@@ -500,6 +500,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 	if quick {
 		timeout = min(max(j.timeouts.redial, dialMargin*t.took), timeout)
 	}
+	delayed := quick && t.silent && t.took > 0 // it may begin before the end of a cut, and says nothing of how long dials take
 	j.start(ctx, &t.retry, func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
@@ -508,7 +509,7 @@ func (j *Joiner) dial(ctx context.Context, t *target) {
 		err := redial.Connect(ctx, j.host, info)
 		took := time.Since(began)
 		return func() {
-			if err == nil && (!t.silent || t.took == 0) { // else it may have begun before the end of a cut
+			if err == nil && !delayed {
 				t.took = max(took, t.took/dialMargin) // it takes no time if the peer has come meanwhile
 			}
 			if j.see(t, time.Now()); t.connected {

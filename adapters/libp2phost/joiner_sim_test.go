@@ -202,6 +202,45 @@ func TestALostPeerIsDialledOftenHoweverItsSilenceIsTold(t *testing.T) {
 	}
 }
 
+// A dial that began in a cut, and succeeds after it, says nothing of how long dials take.
+func TestADialThatBeganInACutIsNoMeasure(t *testing.T) {
+	porttest.FakeTime(t, func(t *testing.T) {
+		var cut atomic.Bool
+		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
+			if cut.Load() {
+				return 10 * time.Hour
+			}
+			return 10 * time.Millisecond
+		}}
+		sim.Start()
+		t.Cleanup(sim.Close)
+		native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
+		j, err := NewJoiner(h, JoinerConfig{Bootstrap: fullAddrs(native), Log: new(logged).logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := func() time.Duration {
+			now := make(chan time.Duration)
+			j.done <- func() { now <- j.targets[native.ID()].took }
+			return <-now
+		}
+		stop := run(t, j)
+		time.Sleep(time.Minute)
+		before := took()
+		for i := range 12 {
+			cut.Store(true)
+			_, _ = h.Network().ClosePeer(native.ID()), native.Network().ClosePeer(h.ID())
+			time.Sleep(5*time.Second + time.Duration(i)*137*time.Millisecond)
+			cut.Store(false)
+			time.Sleep(time.Minute)
+			if took := took(); !connected(h, native) || took > 2*before {
+				t.Errorf("connected %v; after cut %d a dial is said to take %v, before %v", connected(h, native), i, took, before)
+			}
+		}
+		stop()
+	})
+}
+
 func TestJoinerDoesNotHammerAPeerThatHangsUp(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
 		sim := &simnet.Simnet{LatencyFunc: simnet.StaticLatency(10 * time.Millisecond)}

@@ -160,3 +160,29 @@ func FuzzABatchAndASingleCheckAgree(f *testing.F) {
 		}
 	})
 }
+
+// A bad signature has each of its batch checked alone. Others may run in between.
+func TestABadSignatureLetsOthersRun(t *testing.T) {
+	steps := func(bad bool) (steps int) {
+		var batch []*signature
+		for i := range maxBatch {
+			public, private, err := ed25519.GenerateKey(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			message := []byte{byte(i)}
+			s := ed25519.Sign(private, message)
+			if bad && i == 7 {
+				s[3] ^= 1
+			}
+			batch = append(batch, &signature{key: public, message: message, signature: s})
+		}
+		if n := checkBatch(batch, func(int) { steps++ }); (n == 1) != bad || batch[7].sound == bad {
+			t.Errorf("%d signatures are bad, want it %v of one", n, bad)
+		}
+		return steps
+	}
+	if sound, bad := steps(false), steps(true); bad < sound+maxBatch {
+		t.Errorf("others may run %d times, and %d times with a bad signature: not between the single checks", sound, bad)
+	}
+}

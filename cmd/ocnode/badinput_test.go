@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/opencloud/ocnode/cmd/ocnodetest"
 )
@@ -241,9 +242,13 @@ func TestASignalEndsAStartThatHangs(t *testing.T) {
 		}
 		return err == nil
 	})
+	began := time.Now()
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(ocnodetest.Patience); code != 1 || !strings.Contains(p.Log.String(), "ocnode: it did not stop within 4.9s of the signal, and is ended\n") {
 		t.Errorf("it exits %d and says %q", code, p.Log.String())
+	}
+	if took := time.Since(began); took < 4900*time.Millisecond {
+		t.Errorf("it ends after %v", took)
 	}
 }
 

@@ -50,21 +50,24 @@ func overdue(now time.Time) time.Duration {
 
 // StoodStill reports whether the machine gave this process no time a moment ago. It may then have
 // given none to the nodes of the test either, so that they missed a deadline of seconds.
-func StoodStill() bool {
-	return Lateness(time.Now().Add(-10*time.Second)) > 500*time.Millisecond
-}
+func StoodStill() bool { return lateBy(0, time.Now().Add(-10*time.Second)) > 500*time.Millisecond }
 
-// Lateness returns for how long since then, a minute ago at most, the machine gave this process no time.
-// It may have given none to the nodes of the test either: a test that bounds what they take adds this.
-func Lateness(since time.Time) (sum time.Duration) {
+// Lateness returns for how long since then, a minute ago at most, the machine gave this process no time, for 0.1 s
+// or more at once. It may have given none to the nodes of the test either: a test that bounds what they
+// take adds this.
+func Lateness(since time.Time) time.Duration { return lateBy(100*time.Millisecond, since) }
+
+// lateBy sums what is of that length at least.
+func lateBy(least time.Duration, since time.Time) (sum time.Duration) {
 	lateness.mu.Lock()
 	defer lateness.mu.Unlock()
-	for _, l := range lateness.seen {
-		if l.at.After(since) {
+	now := time.Now()
+	for _, l := range append(slices.Clone(lateness.seen), late{now, overdue(now)}) { // whoever asks may have woken before noteLateness
+		if l.at.After(since) && l.by >= least {
 			sum += l.by
 		}
 	}
-	return sum + overdue(time.Now()) // whoever asks may have woken before noteLateness
+	return sum
 }
 
 // Undisturbed returns the faults that f finds. If the machine stood still meanwhile, they may come of that,

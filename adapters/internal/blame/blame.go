@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -164,8 +165,11 @@ func of(err error) (by string, says int) {
 }
 
 // IsTimeout reports whether err says that no answer came in time. Each layer says it in its own way: a
-// context that ends, the deadline of a socket, QUIC.
+// context that ends, the deadline of a socket, QUIC. Of several addresses one is enough.
 func IsTimeout(err error) bool {
+	if dial, ok := errors.AsType[*swarm.DialError](err); ok {
+		return IsTimeout(dial.Cause) || slices.ContainsFunc(dial.DialErrors, func(e swarm.TransportError) bool { return IsTimeout(e.Cause) })
+	}
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
