@@ -247,7 +247,16 @@ func playTheDemo(t *testing.T) (screens []string) {
 	}
 	take("native-2 is stopped", x.shows(fmt.Sprintf(`^.indexer-2  indexer   live +%s  ○  ×  ●$`, bar)))
 	x.press("s")
-	x.shows(`^>native-2   native    up        5 live`)
+	pressed, up := time.Now(), regexp.MustCompile(`(?m)^>native-2   native    up        5 live`)
+	ocnodetest.Eventually(t, "native-2 is up again", func() bool {
+		text := x.text()
+		taken := strings.Contains(text, ">native-2   native    stopped") && strings.Contains(text, "address already in use")
+		if taken && time.Since(pressed) > 3*time.Second { // somebody else had its port for a moment
+			x.press("s")
+			pressed = time.Now()
+		}
+		return up.MatchString(text)
+	})
 	x.shows(fmt.Sprintf(`^.indexer-2  indexer   (live|late) +%s  ○  ●  ●$`, bar))
 	x.shows(fmt.Sprintf(titled, 3, 5))
 
