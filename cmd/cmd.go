@@ -45,9 +45,9 @@ func Main(list []modules.Module) {
 		for range lastResort / lastResortStep {
 			time.Sleep(lastResortStep)
 		}
-		signal.Ignore(syscall.SIGPIPE) // that may have no reader
+		signal.Ignore(syscall.SIGPIPE) // nobody may read standard error any more
 		go fmt.Fprintf(os.Stderr, "ocnode: it did not stop within %v of the signal, and is ended\n", lastResort)
-		time.Sleep(lastResortStep) // or one that stands still
+		time.Sleep(lastResortStep) // and a reader that stands still keeps no process
 		os.Exit(exitRuntime)
 	})
 	code := run(ctx, list, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)

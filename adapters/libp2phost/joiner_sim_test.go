@@ -23,6 +23,22 @@ import (
 	"github.com/opencloud/ocnode/ports/porttest"
 )
 
+// cuttable makes a simulated network that delivers no packet that is sent while cut is true.
+func cuttable(t *testing.T) (sim *simnet.Simnet, cut *atomic.Bool) {
+	t.Helper()
+	const never = 10 * time.Hour
+	cut = new(atomic.Bool)
+	sim = &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
+		if cut.Load() {
+			return never
+		}
+		return 10 * time.Millisecond
+	}}
+	sim.Start()
+	t.Cleanup(sim.Close)
+	return sim, cut
+}
+
 // simulated makes a host in a simulated network, with the product's own options.
 func simulated(t *testing.T, sim *simnet.Simnet, ip string) host.Host {
 	t.Helper()
@@ -64,16 +80,7 @@ func (ip sourceIP) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error)
 // any back-off; a minute short of being forgotten.
 func TestJoinerHealsALongCutInFakeTime(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		const never = 10 * time.Hour
-		var cut atomic.Bool
-		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
-			if cut.Load() {
-				return never
-			}
-			return 10 * time.Millisecond
-		}}
-		sim.Start()
-		t.Cleanup(sim.Close)
+		sim, cut := cuttable(t)
 		bootstrap, met, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2"), simulated(t, sim, "1.0.0.3")
 		met.SetStreamHandler(ports.SubscribeProtocol, func(s network.Stream) { s.Close() })
 		log := new(logged)
@@ -205,15 +212,7 @@ func TestALostPeerIsDialledOftenHoweverItsSilenceIsTold(t *testing.T) {
 // A dial that began in a cut, and succeeds after it, says nothing of how long dials take.
 func TestADialThatBeganInACutIsNoMeasure(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		var cut atomic.Bool
-		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
-			if cut.Load() {
-				return 10 * time.Hour
-			}
-			return 10 * time.Millisecond
-		}}
-		sim.Start()
-		t.Cleanup(sim.Close)
+		sim, cut := cuttable(t)
 		native, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
 		j, err := NewJoiner(h, JoinerConfig{Bootstrap: fullAddrs(native), Log: new(logged).logger()})
 		if err != nil {
@@ -303,15 +302,7 @@ func TestJoinerDialsAtOnceWhenASteadyConnectionIsLost(t *testing.T) {
 
 func TestAfterAMoveAPeerIsDialledAtOnce(t *testing.T) {
 	porttest.FakeTime(t, func(t *testing.T) {
-		var cut atomic.Bool
-		sim := &simnet.Simnet{LatencyFunc: func(*simnet.Packet) time.Duration {
-			if cut.Load() {
-				return 10 * time.Hour
-			}
-			return 10 * time.Millisecond
-		}}
-		sim.Start()
-		t.Cleanup(sim.Close)
+		sim, cut := cuttable(t)
 		bootstrap, h := simulated(t, sim, "1.0.0.1"), simulated(t, sim, "1.0.0.2")
 		cut.Store(true)
 		log := new(logged)

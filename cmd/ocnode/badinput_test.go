@@ -230,26 +230,55 @@ func TestAPortInUseIsNamed(t *testing.T) {
 
 func TestASignalEndsAStartThatHangs(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := launch(t, dir, nil, "--config", "pipe.yaml") // nobody writes into it
-	ocnodetest.Eventually(t, "it waits for what the pipe holds", func() bool {
-		w, err := os.OpenFile(filepath.Join(dir, "pipe.yaml"), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-		if err == nil { // it has the pipe open: an error until then
-			t.Cleanup(func() { _ = w.Close() })
-		}
-		return err == nil
-	})
-	began := time.Now()
-	p.Signal(syscall.SIGTERM)
+	p, began := signalledWhileItHangs(t, nil)
 	if code := p.Wait(ocnodetest.Patience); code != 1 || !strings.Contains(p.Log.String(), "ocnode: it did not stop within 4.9s of the signal, and is ended\n") {
 		t.Errorf("it exits %d and says %q", code, p.Log.String())
 	}
 	if took := time.Since(began); took < 4900*time.Millisecond {
 		t.Errorf("it ends after %v", took)
 	}
+}
+
+func TestASignalEndsAStartThatHangsAndHasNoReader(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := signalledWhileItHangs(t, w)
+	if code := p.Wait(ocnodetest.Patience); code != 1 {
+		t.Errorf("it ends with %v, want exit code 1", p.Cmd.ProcessState)
+	}
+}
+
+// signalledWhileItHangs starts a node whose configuration is a pipe that nobody writes into, and sends it a
+// SIGTERM. Its standard error is log, unless that is nil.
+func signalledWhileItHangs(t *testing.T, log *os.File) (p *ocnodetest.Process, sent time.Time) {
+	t.Helper()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := ocnodetest.Command(binary, dir, nil, "--config", "pipe.yaml")
+	if log != nil {
+		cmd.Stderr = log
+	}
+	p = ocnodetest.Start(t, cmd)
+	ocnodetest.Eventually(t, "it waits for what the pipe holds", func() bool {
+		w, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err == nil { // it has the pipe open: an error until then
+			t.Cleanup(func() { _ = w.Close() })
+		}
+		return err == nil
+	})
+	sent = time.Now()
+	p.Signal(syscall.SIGTERM)
+	return p, sent
 }
 
 func TestADataFolderInUseIsRefused(t *testing.T) {
